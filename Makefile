@@ -1,0 +1,38 @@
+# make demo: launch the sample campaigns.   make test: run the tests.   Each sets up all it needs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO := out/demo
+
+.PHONY: demo test check bench lock clean
+
+demo: .venv/installed out/customers.parquet
+	CAMPAIGNS_CODE_SECRET=$${CAMPAIGNS_CODE_SECRET:-this-secret-is-for-the-demo-only} $(BIN)/campaigns launch \
+	  --campaigns examples/journey/campaigns --customers out/customers.parquet --history out/history.parquet \
+	  --events file:$(DEMO)/events --output $(DEMO)
+	@$(BIN)/campaigns check $(DEMO)
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy .
+
+bench: .venv/installed
+	$(BIN)/python bench/launch.py
+
+out/customers.parquet: .venv/installed $(wildcard examples/journey/*.py)
+	$(BIN)/python -m examples.journey.customers --output $@ --history out/history.parquet
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Needs uv; versions and hashes only, so that the file serves any index.
+lock:
+	uv pip compile --quiet --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf out .venv

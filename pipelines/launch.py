@@ -1,0 +1,119 @@
+"""Launch campaigns: one Avro event a customer, and a row for everyone who was matched.
+
+    read batches | evaluate the audience | assign variants | suppress | generate offers | build events
+                 | publish | record exposures
+
+Before it, the survey decides what only all customers together can tell (pipelines/survey.py); after it, the
+counts of all batches become summary.json and report.html (pipelines/closing.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.closing import close, table
+from pipelines.launch_inputs import LaunchConfig, LaunchOptions, Prepared, prepare, runner_options
+from pipelines.launch_workers import (
+    make_assigner,
+    make_events,
+    make_evaluator,
+    make_generator,
+    make_sink,
+    make_suppressor,
+)
+from pipelines.progress import Progress, Silent, watched
+from pipelines.survey import survey
+from schemas.problems import InputError, LaunchError
+from stores.customers.snapshot import read_part
+from stores.decisions import read_decisions
+from stores.launch_folder import LaunchFolder
+from stores.transports.dead_letters import write_dead_letters
+from transforms.audience.evaluate import EvaluateAudience
+from transforms.events import BuildEvents
+from transforms.experiment import AssignVariants
+from transforms.offers import GenerateOffers
+from transforms.publish import PublishEvents, RecordExposures
+from transforms.read_customers import ReadCustomers
+from transforms.suppression import Suppress
+
+
+def matched(p: beam.Pipeline, job: Prepared, duplicates: dict[str, Any], shared: dict[str, Any], done: set[str]) -> Any:
+    """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common."""
+    return (
+        p
+        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=job.plan.columns), done)
+        | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, job.plan, duplicates))
+        | "AssignVariants" >> AssignVariants(partial(make_assigner, job.plan, job.config.sticky))
+        | "Suppress" >> Suppress(partial(make_suppressor, job.plan, job.config.history, shared))
+    )
+
+
+def build(p: beam.Pipeline, job: Prepared, done: set[str]) -> beam.PCollection[str]:
+    """The names of the batches that the pipeline finishes."""
+    folder = job.folder
+    decisions = read_decisions(folder.survey)
+    return (
+        matched(p, job, decisions.duplicates, decisions.shared, done)
+        | "GenerateOffers" >> GenerateOffers(partial(make_generator, job.plan, decisions.queues, job.sizes))
+        | "BuildEvents" >> BuildEvents(partial(make_events, job.plan))
+        | "PublishEvents" >> PublishEvents(job.plan, partial(make_sink, job.config.events))
+        | "RecordExposures"
+        >> RecordExposures(job.plan, partial(write_dead_letters, str(folder.dead_letters)), folder.write_exposures)
+    )
+
+
+def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -> dict[str, Any]:
+    """The summary of a launch that ran, or went on, to its end.
+
+    Raises InputError for mistakes in the inputs, before anything ran, and LaunchError when it cannot go on;
+    the same call then resumes it.
+    """
+    folder = LaunchFolder(config.output)
+    folder.prepare()
+    with folder.locked():
+        progress.phase("read and check")
+        job = prepare(config, folder)
+        options = runner_options(options)
+        progress.phase("survey")
+        survey(job.plan, job.snapshot, folder.survey, job.sizes, lambda p, d: matched(p, job, d, {}, set()), options)
+        done = folder.done()
+        if len(done) == job.batches and (summary := folder.read_summary()) is not None:
+            return summary
+        progress.phase("launch", total=job.snapshot.rows)
+        with watched(folder, job, progress), beam.Pipeline(options=options) as p:
+            build(p, job, done)
+        progress.phase("sum up")
+        return close(job, progress.seconds())
+
+
+def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
+    """Launch as the options say; 0 when it ended, 1 when it could not, 2 for mistakes in the input."""
+    options = PipelineOptions(argv)
+    progress = progress or Silent()
+    try:
+        config = LaunchConfig.of(options.view_as(LaunchOptions))
+        summary = launch(config, options, progress)
+    except InputError as error:
+        progress.stop()
+        print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        progress.stop()
+        told = LaunchError.told(error)
+        if told is None:
+            raise
+        print(f"The launch stopped: {told}", file=sys.stderr)
+        return 1
+    progress.stop()
+    print(table(summary, os.path.join(config.output, "report.html")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,89 @@
+"""What each step of a launch needs in its worker process, made there: connections, lists, histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.launch_inputs import code_secret
+from schemas.elements import CustomerBatch, LaunchBatch
+from stores.histories import read_histories
+from stores.lists import read_list
+from stores.sticky import read_sticky
+from stores.transports.event_sinks import FileEvents, PubsubEvents
+from stores.transports.uri import FileUri, TopicUri
+from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.events import build_events
+from transforms.experiment import Sticky, VariantAssigner
+from transforms.frequency import SendHistory, history_of
+from transforms.id_index import IdIndex, joined_key
+from transforms.offers import Limit, OfferGenerator
+from transforms.plan import Plan
+from transforms.publish import EventSink
+from transforms.suppression import SuppressionLists, Suppressor
+
+
+def make_evaluator(plan: Plan, duplicates: Mapping[str, Any]) -> Callable[[CustomerBatch], LaunchBatch]:
+    """EvaluateAudience's work."""
+    evaluator = Evaluator(plan, lambda name: read_list(Path(plan.root) / name))
+    return partial(evaluate_batch, plan, evaluator, duplicates)
+
+
+def make_assigner(plan: Plan, sticky: str | None) -> Callable[[LaunchBatch], LaunchBatch]:
+    """AssignVariants' work."""
+    experiments = [entry.campaign.experiment for entry in plan.campaigns]
+    table = read_sticky(sticky) if sticky else None
+    kept = {e.key: Sticky.of(table, e.key) for e in experiments if e and e.sticky and table is not None}
+    return VariantAssigner(plan, kept).assign
+
+
+def make_suppressor(
+    plan: Plan, history: tuple[str, ...], shared: Mapping[str, Any]
+) -> Callable[[LaunchBatch], LaunchBatch]:
+    """Suppress' work."""
+    lists = tuple(
+        (entry.channel, entry.column, IdIndex.build(read_list(Path(plan.root) / entry.file)))
+        for entry in plan.engine.suppression_lists
+    )
+    histories = _histories(plan, history) if plan.engine.caps else {}
+    return Suppressor(plan, SuppressionLists(lists), histories, shared).suppress
+
+
+def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:
+    columns = plan.engine.columns
+    table = history_of(read_histories(sources, (columns.retailer, columns.customer)), columns.retailer, columns.customer)
+    found = {}
+    for channel in {cap.channel for cap in plan.engine.caps}:
+        sends = table.filter(pc.equal(table["channel"], channel)).combine_chunks()
+        keys = joined_key(_one(sends["retailer"]), _one(sends["customer"]))
+        found[channel] = SendHistory(keys, sends["sent_at"].to_numpy())
+    return found
+
+
+def _one(column: Any) -> pa.Array:
+    return pa.concat_arrays([pa.array([], column.type), *column.chunks])
+
+
+def make_generator(
+    plan: Plan, queues: Mapping[tuple[str, str], Any], sizes: Mapping[tuple[str, str], int]
+) -> Callable[[LaunchBatch], LaunchBatch]:
+    """GenerateOffers' work."""
+    limits = {key: Limit(size, queues[key]) for key, size in sizes.items()}
+    files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
+    codes = {name: read_list(Path(plan.root) / name) for name in files}
+    return OfferGenerator(plan, code_secret(plan), limits, codes).generate
+
+
+def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:
+    """BuildEvents' work."""
+    return partial(build_events, plan)
+
+
+def make_sink(events: FileUri | TopicUri) -> EventSink:
+    """PublishEvents' sink."""
+    return FileEvents(events.directory) if isinstance(events, FileUri) else PubsubEvents(events.path)

@@ -1,0 +1,70 @@
+"""How far a launch is, read from the files that its batches leave: it works the same on every engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from pipelines.launch_inputs import Prepared
+from stores.launch_folder import LaunchFolder
+from transforms.read_customers import batch_name
+
+
+class Progress(Protocol):
+    """Who is told how a launch goes on."""
+
+    def phase(self, name: str, total: int | None = None) -> None: ...
+    def at(self, done: int) -> None: ...
+    def stop(self) -> None: ...
+    def seconds(self) -> dict[str, float]: ...
+
+
+class Silent:
+    """Tells nobody; keeps the seconds of each phase."""
+
+    def __init__(self) -> None:
+        self._phases: list[tuple[str, float]] = []
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """A phase begins, with as many customers to go through as `total` says."""
+        self._phases.append((name, time.perf_counter()))
+
+    def at(self, done: int) -> None:
+        """So many customers are done."""
+
+    def stop(self) -> None:
+        """Nothing more is told."""
+
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each phase so far."""
+        ends = [start for _, start in self._phases[1:]] + [time.perf_counter()]
+        return {name: round(end - start, 3) for (name, start), end in zip(self._phases, ends, strict=True)}
+
+
+@contextmanager
+def watched(folder: LaunchFolder, job: Prepared, progress: Progress) -> Iterator[None]:
+    """Tell the progress of a running launch until the block ends."""
+    rows = {
+        batch_name(part.index, n): _rows(part.rows, n, part.batches) for part in job.parts for n in range(part.batches)
+    }
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.25):
+            progress.at(sum(rows.get(name, 0) for name in folder.done()))
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        progress.at(sum(rows.get(name, 0) for name in folder.done()))
+
+
+def _rows(rows: int, ordinal: int, batches: int) -> int:
+    return rows // batches + (rows % batches if ordinal == batches - 1 else 0)

@@ -1,0 +1,132 @@
+"""Why a customer was or was not sent a campaign: every step with the values it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.launch_inputs import Prepared
+from schemas.elements import CustomerBatch
+from schemas.problems import InputError, Problem
+from stores.customers.snapshot import find_customers
+from stores.lists import read_list
+from transforms.assignment import bucket, in_namespace
+from transforms.audience.conditions import Checker
+from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.audience.tree import NodeCount, Tree
+from transforms.plan import CampaignPlan, only
+
+
+def why(job: Prepared, customer: str, campaign: str) -> Iterator[str]:
+    """Lines that tell it, for each retailer that the customer belongs to."""
+    if campaign not in {entry.campaign.id for entry in job.plan.campaigns}:
+        names = ", ".join(entry.campaign.id for entry in job.plan.campaigns)
+        raise InputError([Problem("command line", "CAMPAIGN", campaign, f"this launch has: {names}")])
+    rows = find_customers(job.snapshot, {job.plan.engine.columns.customer: customer})
+    if not rows.num_rows:
+        fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
+        raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
+    for place in range(rows.num_rows):
+        yield from _one(job, rows.slice(place, 1), job.plan.of(campaign))
+        yield ""
+
+
+def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
+    columns = job.plan.engine.columns
+    values = row.to_pylist()[0]
+    customer, retailer = str(values[columns.customer]), str(values[columns.retailer])
+    exposure = _exposure(job, entry.campaign.id, retailer, customer)
+    yield f"{customer} of {retailer}, campaign {entry.campaign.id}: {_verdict(exposure)}"
+    plan = only(job.plan, entry.campaign.id)
+    evaluator = Evaluator(plan, lambda name: read_list(job.config.campaigns / name))
+    batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
+    counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"].get(entry.campaign.id)
+    if counts is None:
+        yield "  this row has no usable id: see dead_letters/"
+        return
+    yield "  audience"
+    yield from _tree(entry.tree, iter(counts), Checker(job.snapshot.schema), values, 2)
+    yield from _buckets(job, entry, values, retailer)
+    if exposure is not None:
+        yield from _told(exposure)
+
+
+def _exposure(job: Prepared, campaign: str, retailer: str, customer: str) -> dict[str, Any] | None:
+    files = [str(job.folder.exposures / f"{name}.parquet") for name in sorted(job.folder.done())]
+    if not files:
+        return None
+    con = duckdb.connect(":memory:")
+    con.read_parquet(files).create_view("exposures")
+    found = con.sql(
+        "SELECT * FROM exposures WHERE campaign_id = ? AND retailer_id = ? AND customer_id = ?",
+        params=[campaign, retailer, customer],
+    ).to_arrow_table()
+    return None if not found.num_rows else dict(found.to_pylist()[0])
+
+
+def _verdict(exposure: dict[str, Any] | None) -> str:
+    if exposure is None:
+        return "not sent, the customer does not match"
+    verdict = str(exposure["outcome"]).replace("_", " ")
+    return verdict + (f" ({exposure['reason']})" if exposure["reason"] else "")
+
+
+def _tree(
+    tree: Tree, counts: Iterator[NodeCount], checker: Checker, values: dict[str, Any], depth: int
+) -> Iterator[str]:
+    own = next(counts)
+    mark = "-" if not own.entered else "yes" if own.passed else "no"
+    seen = ""
+    if tree.leaf is not None:
+        names = sorted(checker.columns(tree.leaf.sql)) if tree.leaf.sql else [tree.leaf.column]
+        seen = "   saw " + ", ".join(f"{name} = {values.get(name)!r}" for name in names)
+        seen += "   (the condition raised an error)" if own.failed else ""
+    yield f"{'  ' * depth}{mark:4}{tree.label}{seen}"
+    for child in tree.children:
+        yield from _tree(child, counts, checker, values, depth + 1)
+
+
+def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retailer: str) -> Iterator[str]:
+    """Each hash of the assignment, with the range it is held against."""
+    rules = job.plan.engine.holdouts
+    unit = values.get(rules.global_.unit)
+    if rules.global_.share:
+        found = bucket("growthbook/2", rules.global_.seed, unit)
+        yield f"  global holdout    bucket {found} < {rules.global_.share}: {_yes(found, rules.global_.share)}"
+    share = rules.retailers.get(retailer, rules.retailers.get("*", 0.0))
+    if share:
+        found = bucket("growthbook/2", f"{rules.global_.seed}:{retailer}", unit)
+        yield f"  retailer holdout  bucket {found} < {share}: {_yes(found, share)}"
+    experiment = entry.campaign.experiment
+    if experiment is None:
+        return
+    unit = values.get(experiment.unit)
+    if experiment.namespace:
+        space = experiment.namespace
+        own = values.get(space.unit) if space.unit else unit
+        if space.range is not None and space.seed is None:
+            inside = in_namespace(own, (space.key, *space.range))
+        else:
+            at = bucket("growthbook/2", space.seed or space.key, own)
+            inside = at is not None and any(low <= at < high for low, high in space.all_ranges)
+        yield f"  namespace         {space.key} {list(space.all_ranges)}: {'inside' if inside else 'outside'}"
+    if experiment.holdout:
+        found = bucket("growthbook/2", f"{experiment.key}:holdout", unit)
+        yield f"  campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
+    seed = experiment.seed or experiment.key
+    yield f"  variant           bucket {bucket(experiment.hash, seed, unit)} of {experiment.hash}, seed {seed!r}"
+
+
+def _yes(found: float | int | None, share: float) -> str:
+    return "held out" if found is not None and found < share else "not held out"
+
+
+def _told(exposure: dict[str, Any]) -> Iterator[str]:
+    """What was written down for the customer."""
+    yield "  recorded"
+    for name in ("variant", "assigned_by", "suppression", "offers", "codes", "event_id", "deliver_after"):
+        if exposure[name] not in (None, []):
+            yield f"    {name:14}{exposure[name]}"

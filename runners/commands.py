@@ -1,0 +1,123 @@
+"""What each command does with its parsed arguments; the exit code comes back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines import check as checking
+from pipelines import launch as launching
+from pipelines import preview as previewing
+from pipelines import why as asking
+from pipelines.closing import report_again
+from pipelines.launch_inputs import LaunchOptions, Prepared, config_of, prepare
+from runners.progress_bar import Bar
+from schemas.audience import NamedAudience
+from schemas.campaign import Campaign
+from schemas.configuration import load_configuration
+from schemas.engine import Engine
+from schemas.problems import InputError, Problem
+from stores.customers.snapshot import describe, source_schema
+from stores.launch_folder import LaunchFolder
+from stores.transports.pubsub_admin import create_topic
+from stores.transports.uri import TopicUri, UriError, parse_uri
+from transforms.offer_codes import verify_code, verify_for_customer
+from transforms.plan import make_plan
+
+
+def launch(argv: list[str]) -> int:
+    """Launch with a progress bar; `--help` shows our options, not Beam's hundreds."""
+    if any(flag in argv for flag in ("-h", "--help")):
+        parser = argparse.ArgumentParser(
+            prog="campaigns launch",
+            description="Launch campaigns over customers. The same command again resumes a launch that stopped.",
+            epilog="Every option of Apache Beam may follow, such as --direct_num_workers=2 or --runner=DataflowRunner.",
+        )
+        LaunchOptions._add_argparse_args(parser)
+        parser.print_help()
+        return 0
+    return launching.run(argv, Bar())
+
+
+def _launched(folder: str) -> Prepared:
+    found = LaunchFolder(folder)
+    return prepare(config_of(found), found)
+
+
+def preview(args: argparse.Namespace) -> int:
+    for line in previewing.preview(
+        args.campaign, args.campaigns, args.customers, tuple(args.history), args.sticky, args.samples, Bar()
+    ):
+        print(line)
+    return 0
+
+
+def why(args: argparse.Namespace) -> int:
+    for line in asking.why(_launched(args.launch), args.customer, args.campaign):
+        print(line)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    found = checking.check(_launched(args.launch))
+    print("\n".join(found.lines))
+    return 1 if found.wrong else 0
+
+
+def report(args: argparse.Namespace) -> int:
+    print(report_again(_launched(args.launch)))
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    rows = [("column", "type", "nulls", "examples"), *((n, t, f"{s:.1%}", ", ".join(map(str, e))) for n, t, s, e in describe(args.source))]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+    return 0
+
+
+def json_schema(args: argparse.Namespace) -> int:
+    model: Any = {"campaign": Campaign, "engine": Engine, "audience": NamedAudience}[args.kind]
+    print(json.dumps(model.model_json_schema(), indent=2))
+    return 0
+
+
+def validate(args: argparse.Namespace) -> int:
+    config, problems = load_configuration(Path(args.campaigns))
+    if args.customers and config is not None:
+        problems += make_plan(config, source_schema(args.customers), "validate", 0)[1]
+    if problems or config is None:
+        raise InputError(problems)
+    print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
+    return 0
+
+
+def topic(args: argparse.Namespace) -> int:
+    try:
+        uri = parse_uri(args.uri)
+    except UriError as error:
+        raise InputError([Problem("command line", "uri", args.uri, str(error))]) from error
+    if not isinstance(uri, TopicUri):
+        raise InputError([Problem("command line", "uri", args.uri, "give pubsub:projects/P/topics/T")])
+    print(create_topic(uri, subscription=args.subscription))
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    secret = os.environ.get(args.secret_env, "").encode()
+    if not secret:
+        fix = "set it to the secret that the launch had"
+        raise InputError([Problem("environment", args.secret_env, "missing", fix)])
+    manifest = LaunchFolder(args.launch).read_manifest()
+    launch_id = manifest["launch_id"] if manifest else args.launch
+    if args.customer:
+        genuine = verify_for_customer(secret, args.code, launch_id, args.offer, args.retailer or "", args.customer)
+        print(f"{args.code}: {'is' if genuine else 'is not'} the code of {args.customer} of {args.retailer}")
+    else:
+        genuine = verify_code(secret, args.code, launch_id, args.offer)
+        print(f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}")
+    return 0 if genuine else 1

@@ -1,0 +1,148 @@
+"""The command `campaigns`: launch, and ask about launches."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from runners import commands
+from schemas.problems import InputError, LaunchError
+
+DESCRIPTION = """\
+Launch campaigns over customers and ask about them afterwards.
+
+  campaigns schema   customers.parquet                 the customers' columns
+  campaigns preview  CAMPAIGN --campaigns DIR --customers FILE
+  campaigns launch   --campaigns DIR --customers FILE --events file:DIR --output DIR
+  campaigns check    DIR                               does the ledger close?
+  campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
+  campaigns report   DIR                               write report.html anew
+"""
+
+
+class Argument(NamedTuple):
+    """An argument of a command, as argparse takes it."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def argument(*names: str, **settings: Any) -> Argument:
+    """An argument of a command."""
+    return Argument(names, settings)
+
+
+CAMPAIGNS = argument("--campaigns", required=True, help="folder with engine.yaml and the campaigns")
+CUSTOMERS = argument("--customers", required=True, help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:…")
+LAUNCH = argument("launch", metavar="LAUNCH", help="the --output folder of a launch")
+HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
+
+
+class Command(NamedTuple):
+    """A command: what it does, its arguments, what runs it (the parsed arguments to an exit code)."""
+
+    help: str
+    arguments: tuple[Argument, ...]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "preview": Command(
+        "what a launch of one campaign would do; nothing is published, no code is consumed",
+        (
+            argument("campaign", metavar="CAMPAIGN"),
+            CAMPAIGNS,
+            CUSTOMERS,
+            HISTORY,
+            argument("--sticky", help="sticky.parquet of an earlier launch"),
+            argument("--samples", type=int, default=3, help="how many events to show (3)"),
+        ),
+        commands.preview,
+    ),
+    "why": Command(
+        "why a customer was or was not sent a campaign, with the values seen",
+        (
+            argument("customer", metavar="CUSTOMER"),
+            argument("campaign", metavar="CAMPAIGN"),
+            argument("--launch", required=True, help="the --output folder of the launch"),
+        ),
+        commands.why,
+    ),
+    "check": Command("check that the ledger closes and the split is as weighted", (LAUNCH,), commands.check),
+    "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH,), commands.report),
+    "schema": Command(
+        "the columns of a source of customers",
+        (argument("source", metavar="SOURCE", help="a file, folder, glob or bigquery:…"),),
+        commands.schema,
+    ),
+    "json-schema": Command(
+        "the JSON Schema of a configuration file, for editors",
+        (argument("kind", choices=("campaign", "engine", "audience")),),
+        commands.json_schema,
+    ),
+    "validate": Command(
+        "check a folder of campaigns, with --customers against their columns too",
+        (CAMPAIGNS, argument("--customers", help="check the conditions against these columns")),
+        commands.validate,
+    ),
+    "topic": Command(
+        "create a Pub/Sub topic that accepts only our events, with its Avro schema",
+        (
+            argument("action", choices=("create",)),
+            argument("uri", metavar="pubsub:projects/P/topics/T"),
+            argument("--subscription", help="make this subscription too"),
+        ),
+        commands.topic,
+    ),
+    "verify-code": Command(
+        "whether an offer code is genuine; the secret comes from the environment",
+        (
+            argument("code", metavar="CODE"),
+            argument("--launch", required=True, help="launch id, or the --output folder of the launch"),
+            argument("--offer", required=True),
+            argument("--retailer", help="with --customer: whether the code is this customer's"),
+            argument("--customer"),
+            argument("--secret-env", default="CAMPAIGNS_CODE_SECRET"),
+        ),
+        commands.verify,
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command but launch, which takes Beam's options too."""
+    made = argparse.ArgumentParser(
+        prog="campaigns", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers.add_parser("launch", help="launch campaigns; the same command again resumes", add_help=False)
+    for name, command in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=command.help, description=command.help)
+        for one in command.arguments:
+            sub.add_argument(*one.names, **one.settings)
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0 fine, 1 it could not be done or a check failed, 2 mistakes in the input."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["launch"]:
+        return commands.launch(given[1:])
+    args = parser().parse_args(given)
+    try:
+        return COMMANDS[args.command].run(args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        told = LaunchError.told(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The configuration of a launch: engine.yaml, the campaigns and the named audiences of one folder."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from schemas.audience import NamedAudience, Node
+from schemas.campaign import Campaign
+from schemas.engine import Engine
+from schemas.problems import Problem
+from schemas.yaml_files import Document, read_yaml
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything a launch is told, checked. `campaigns` is in order of priority, then id."""
+
+    root: Path
+    engine: Engine
+    campaigns: tuple[Campaign, ...]
+    audiences: dict[str, Node]
+    documents: dict[str, Document]
+    versions: dict[str, str]
+
+    def list_path(self, name: str) -> Path:
+        """The path of a list file, always below the folder of the campaigns."""
+        return self.root / name
+
+
+def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]:
+    """The configuration of a folder and every problem of every file.
+
+    The configuration holds the files that are sound, so that later checks can add their problems
+    to the same report; it is None when the engine or every campaign is broken.
+    """
+    if not root.is_dir():
+        return None, [Problem(str(root), "", "", "is not a folder; give the folder that holds engine.yaml")]
+    problems: list[Problem] = []
+    documents = _documents(root, problems)
+    engine = _model(documents.get("engine.yaml"), Engine, problems)
+    audience_files = {
+        Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")
+    }
+    audiences = {name: _model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
+    campaign_files = [doc for name, doc in documents.items() if name != "engine.yaml" and "/" not in name]
+    campaigns = [(doc, model) for doc in campaign_files if (model := _model(doc, Campaign, problems))]
+    if not any(path.name != "engine.yaml" for path in root.glob("*.yaml")):
+        problems.append(
+            Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml")
+        )
+    for document in [*campaign_files, *audience_files.values()]:
+        problems += _references(document, set(audience_files), root)
+    problems += _cycles(audience_files)
+    problems += _duplicates(campaigns)
+    for document, campaign in campaigns:
+        problems += _campaign_references(document, campaign, engine, root)
+    problems += _engine_references(documents.get("engine.yaml"), engine, root)
+    if engine is None or not campaigns:
+        return None, problems
+    return Configuration(
+        root=root,
+        engine=engine,
+        campaigns=tuple(sorted((c for _, c in campaigns), key=lambda c: (c.priority, c.id))),
+        audiences={name: model.audience for name, model in audiences.items() if model},
+        documents={campaign.id: document for document, campaign in campaigns},
+        versions={c.id: hashlib.sha256((root / d.file).read_bytes()).hexdigest()[:12] for d, c in campaigns},
+    ), problems
+
+
+def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
+    found = {}
+    for path in [root / "engine.yaml", *sorted(root.glob("audiences/*.yaml")), *sorted(root.glob("*.yaml"))]:
+        name = path.relative_to(root).as_posix()
+        if name in found:
+            continue
+        document = read_yaml(path, name)
+        if isinstance(document, Problem):
+            problems.append(document)
+        else:
+            found[name] = document
+    return found
+
+
+def _model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
+    if document is None:
+        return None
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        problems += [_problem(document, model, detail) for detail in error.errors(include_url=False)]
+        return None
+
+
+def _problem(document: Document, model: type[BaseModel], detail: Any) -> Problem:
+    path = _written_path(document.data, detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = _unknown_field(model, path)
+    elif detail["type"] == "missing":
+        message = "is missing; add it"
+    value = "" if detail["type"] == "missing" else detail["input"]
+    return document.problem(path, value if not isinstance(value, dict | list) else "…", message)
+
+
+def _written_path(data: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The error's location without the names that pydantic adds for the branch of a union."""
+    path: list[str | int] = []
+    for index, part in enumerate(loc):
+        if isinstance(data, dict) and (part in data or index == len(loc) - 1):
+            if part not in data and path and part == path[-1]:
+                continue
+            path.append(part)
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            path.append(part)
+            data = data[part]
+    return tuple(path)
+
+
+def _unknown_field(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    names = _field_names(model, set())
+    near = difflib.get_close_matches(str(path[-1]), names, n=1)
+    return "is not a known field" + (f"; did you mean {near[0]!r}?" if near else "; remove it")
+
+
+def _field_names(model: type[BaseModel], seen: set[str]) -> set[str]:
+    schema = model.model_json_schema()
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        seen |= set(part.get("properties", {}))
+    return seen
+
+
+def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
+    first: dict[str, str] = {}
+    found = []
+    for document, campaign in campaigns:
+        other = first.setdefault(campaign.id, document.file)
+        if other != document.file:
+            found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
+    return found
+
+
+def _written_leaves(
+    raw: Any, path: tuple[str | int, ...]
+) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
+    """(kind, name, place) of each named audience and id list written in a tree, sound or not."""
+    for key in ("all", "any"):
+        children = raw.get(key) if isinstance(raw, dict) else None
+        for index, child in enumerate(children if isinstance(children, list) else ()):
+            yield from _written_leaves(child, (*path, key, index))
+    if isinstance(raw, dict):
+        yield from _written_leaves(raw.get("not"), (*path, "not"))
+        for kind in ("audience", "list"):
+            if isinstance(raw.get(kind), str):
+                yield kind, raw[kind], (*path, kind)
+
+
+def _references(document: Document, audiences: set[str], root: Path) -> list[Problem]:
+    found = []
+    for kind, name, place in _written_leaves(document.data.get("audience"), ("audience",)):
+        if kind == "audience" and name not in audiences:
+            fix = f"no file audiences/{name}.yaml; there are: {', '.join(sorted(audiences)) or 'none'}"
+            found.append(document.problem(place, name, fix))
+        if kind == "list":
+            found += _file(document, place, name, root)
+    return found
+
+
+def _uses(document: Document) -> set[str]:
+    leaves = _written_leaves(document.data.get("audience"), ("audience",))
+    return {name for kind, name, _ in leaves if kind == "audience"}
+
+
+def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:
+    full = (root / name).resolve()
+    if not full.is_relative_to(root.resolve()):
+        return [document.problem(path, name, "must stay inside the folder of the campaigns")]
+    if not full.is_file():
+        return [document.problem(path, name, f"there is no such file in the campaigns' folder {root.name}/")]
+    return []
+
+
+def _campaign_references(
+    document: Document, campaign: Campaign, engine: Engine | None, root: Path
+) -> list[Problem]:
+    found = []
+    if engine is not None and campaign.channel not in engine.channels:
+        fix = f"engine.yaml has no such channel; it has: {', '.join(engine.channels)}"
+        found.append(document.problem(("channel",), campaign.channel, fix))
+    for index, offer in enumerate(campaign.offers):
+        if offer.codes:
+            found += _file(document, ("offers", index, "codes"), offer.codes, root)
+    return found
+
+
+def _engine_references(document: Document | None, engine: Engine | None, root: Path) -> list[Problem]:
+    if engine is None or document is None:
+        return []
+    found = []
+    for index, entry in enumerate(engine.suppression_lists):
+        found += _file(document, ("suppression_lists", index, "file"), entry.file, root)
+    for index, cap in enumerate(engine.caps):
+        if cap.channel not in engine.channels:
+            found.append(
+                document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file")
+            )
+    return found
+
+
+def _cycles(files: dict[str, Document]) -> list[Problem]:
+    """A problem for each named audience that contains itself."""
+    uses = {name: _uses(document) for name, document in files.items()}
+    found = []
+    for name, document in files.items():
+        reached, frontier = set[str](), set(uses[name])
+        while frontier:
+            reached |= frontier
+            frontier = {deeper for one in frontier for deeper in uses.get(one, ())} - reached
+        if name in reached:
+            fix = "contains itself, directly or through another audience"
+            found.append(document.problem(("audience",), name, fix))
+    return found

@@ -1,0 +1,129 @@
+"""What flows between the steps of a launch: record batches, and beside them numpy columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.contracts import DeadLetter
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class CustomerBatch(NamedTuple):
+    """Customers in the order of their file; `name` is stable over runs and workers."""
+
+    name: str
+    rows: pa.RecordBatch
+
+
+@dataclass(frozen=True)
+class OfferGrant:
+    """One offer over a campaign's rows: who was granted it, with which code."""
+
+    offer: str
+    granted: Bools
+    code: pa.Array | None = None
+
+
+@dataclass(frozen=True)
+class OfferCount:
+    """What became of an offer over the customers that were to be sent it."""
+
+    granted: int = 0
+    condition_not_met: int = 0
+    exhausted: int = 0
+    fallback_granted: int = 0
+
+
+@dataclass
+class CampaignRows:
+    """The matched customers of one campaign in one batch; every column has the length of `rows`.
+
+    `rows` are positions in the batch, retailer by retailer. `outcome` and `suppression` are codes of
+    schemas.outcomes (`suppression` also for customers held out: what would have been); `bucket` is NaN
+    and `variant` -1 where there is none; times are epoch milliseconds.
+    """
+
+    campaign: str
+    rows: Ints
+    outcome: npt.NDArray[np.uint8]
+    suppression: npt.NDArray[np.uint8]
+    bucket: npt.NDArray[np.float64]
+    variant: npt.NDArray[np.int16]
+    assigned_by: npt.NDArray[np.uint8]
+    deliver_after: Ints
+    expires_at: Ints | None = None
+    recipient: pa.Array | None = None
+    offers: list[OfferGrant] = field(default_factory=list)
+    event_id: pa.Array | None = None
+
+    @classmethod
+    def of(cls, campaign: str, rows: Ints) -> CampaignRows:
+        """Rows about which nothing but the match is known."""
+        n = len(rows)
+        return cls(
+            campaign=campaign,
+            rows=rows,
+            outcome=np.zeros(n, np.uint8),
+            suppression=np.zeros(n, np.uint8),
+            bucket=np.full(n, np.nan),
+            variant=np.full(n, -1, np.int16),
+            assigned_by=np.zeros(n, np.uint8),
+            deliver_after=np.zeros(n, np.int64),
+        )
+
+    @property
+    def emitted(self) -> Bools:
+        """Which rows are to be sent."""
+        return self.outcome == 0
+
+
+@dataclass
+class LaunchBatch:
+    """A batch of customers with all that the launch has found out about it so far.
+
+    `retailer` holds a code a row into `retailers`; `values` the evaluated properties; `counts` what the
+    summary adds up; `seconds` the time each stage took.
+    """
+
+    name: str
+    rows: pa.RecordBatch
+    retailer: Ints
+    retailers: list[str]
+    values: dict[str, pa.Array]
+    offer_conditions: dict[str, Bools]
+    campaigns: list[CampaignRows]
+    counts: dict[str, Any]
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def column(self, name: str, rows: Ints) -> pa.Array:
+        """A customers' column at some rows, as text."""
+        column = self.rows.column(name)
+        return column.take(pa.array(rows)).cast(pa.string())
+
+
+class EventBatch(NamedTuple):
+    """A batch whose events are encoded: `bodies` and the attribute columns have one row an event.
+
+    `place` tells where each event came from: (index of the campaign in the batch, index of its row).
+    """
+
+    batch: LaunchBatch
+    bodies: pa.Array
+    attributes: dict[str, Any]
+    place: Ints
+
+
+class Refusal(NamedTuple):
+    """An event that cannot be published: its row, `over_size` or `refused_by_broker`, and why."""
+
+    row: int
+    reason: str
+    detail: str

@@ -1,0 +1,53 @@
+"""What is wrong with an input, told so that a person can put it right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One mistake: where it stands, what stands there, what to do."""
+
+    file: str
+    field: str
+    value: str
+    fix: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}  {self.field or '(whole file)'} = {self.value}\n    {self.fix}"
+
+
+class InputError(Exception):
+    """Every mistake found in the inputs of one command; `str()` lists them all."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.field))
+        count = len(self.problems)
+        head = f"{count} mistake{'s' if count != 1 else ''} in the input; nothing was run."
+        super().__init__("\n".join([head, *map(str, self.problems)]))
+
+
+_TOLD = re.compile(r"(?:LaunchError|TransportError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL)
+
+
+class LaunchError(Exception):
+    """The work could not go on; the message says what happened and what to do."""
+
+    @staticmethod
+    def told(error: BaseException) -> str | None:
+        """What a launch error said, also when an engine has wrapped it into another's text; None for a bug."""
+        if isinstance(error, LaunchError):
+            return str(error)
+        found = _TOLD.findall(str(error))
+        return found[-1].strip() if found else None
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value as one short line, cut in the middle when it is long."""
+    text = repr(value) if not isinstance(value, str) else value
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= limit else f"{text[: limit - 20]} … {text[-16:]}"

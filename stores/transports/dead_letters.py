@@ -1,0 +1,40 @@
+"""Dead letters as Avro container files: written part by part, read back for a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import fastavro
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.avro_columns import encode_records
+from schemas.contracts import DeadLetter, schema
+from stores.transports.files import FileSink
+
+_SCHEMA = "dead_letter"
+
+
+def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter]) -> str:
+    """The path of DIRECTORY/PART.avro with the letters in sorted order: the same letters give the same bytes.
+
+    Text that UTF-8 cannot carry (lone surrogates) is written as backslash escapes; `data` is verbatim.
+    Raises TransportError when it cannot be written.
+    """
+    ordered = sorted(letters)
+    columns = {
+        name: pa.array([_storable(letter[place]) for letter in ordered], pa.binary() if name == "data" else pa.string())
+        for place, name in enumerate(DeadLetter._fields)
+    }
+    bodies = encode_records(schema(_SCHEMA), columns, len(ordered))
+    return FileSink(directory).write(part, schema(_SCHEMA), bodies)
+
+
+def _storable(value: str | bytes) -> str | bytes:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def read_dead_letters(path: str) -> list[DeadLetter]:
+    """The letters of one file, local or gs://, in its order."""
+    with FileSystems.open(path, "application/octet-stream") as file:
+        return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]

@@ -1,0 +1,124 @@
+"""Where events come from and go to, named by URI: `file:DIR`, `pubsub:projects/P/topics/T`, `kafka:HOST:PORT/T`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+FORMS = "file:DIR, pubsub:projects/P/topics/T, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT[,…]/TOPIC"
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_RESOURCE = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
+_BROKER = re.compile(r"[^\s:,/]+:\d{1,5}")
+_KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class UriError(ValueError):
+    """A transport's name that cannot be read, or that cannot be used here; says what a right one looks like."""
+
+
+@dataclass(frozen=True)
+class FileUri:
+    """A folder of Avro container files, local or gs://."""
+
+    directory: str
+
+    def __str__(self) -> str:
+        return f"file:{self.directory}"
+
+
+@dataclass(frozen=True)
+class TopicUri:
+    """A Pub/Sub topic."""
+
+    project: str
+    topic: str
+
+    @property
+    def path(self) -> str:
+        return f"projects/{self.project}/topics/{self.topic}"
+
+    def __str__(self) -> str:
+        return f"pubsub:{self.path}"
+
+
+@dataclass(frozen=True)
+class SubscriptionUri:
+    """A Pub/Sub subscription: a source only."""
+
+    project: str
+    subscription: str
+
+    @property
+    def path(self) -> str:
+        return f"projects/{self.project}/subscriptions/{self.subscription}"
+
+    def __str__(self) -> str:
+        return f"pubsub:{self.path}"
+
+
+@dataclass(frozen=True)
+class KafkaUri:
+    """A Kafka topic and the brokers to ask first (HOST:PORT)."""
+
+    brokers: tuple[str, ...]
+    topic: str
+
+    def __str__(self) -> str:
+        return f"kafka:{','.join(self.brokers)}/{self.topic}"
+
+
+TransportUri: TypeAlias = FileUri | TopicUri | SubscriptionUri | KafkaUri
+
+
+def parse_uri(text: str) -> TransportUri:
+    """The transport a URI names. Raises UriError with the part that is wrong and what it should look like."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme not in _READERS:
+        raise UriError(f"{text!r} names no transport; write {FORMS}")
+    return _READERS[scheme](text, rest)
+
+
+def sink_uri(text: str) -> FileUri | TopicUri:
+    """Where events can be written to. Raises UriError for a source, and for Kafka, which has no sink yet."""
+    uri = parse_uri(text)
+    if isinstance(uri, KafkaUri):
+        raise UriError(f"{text!r}: writing to Kafka is not available yet in this version; use a file: or pubsub: topic")
+    if isinstance(uri, SubscriptionUri):
+        raise UriError(f"{text!r} is a subscription, which can only be read; write to pubsub:projects/P/topics/T")
+    return uri
+
+
+def _file(text: str, rest: str) -> FileUri:
+    directory = "/" + rest.lstrip("/") if rest.startswith("//") else rest
+    if not directory.strip("/"):
+        raise UriError(
+            f"{text!r} names no folder; write file:DIR, for instance file:out/events or file:gs://bucket/events"
+        )
+    return FileUri(directory)
+
+
+def _pubsub(text: str, rest: str) -> TopicUri | SubscriptionUri:
+    parts = rest.split("/")
+    if len(parts) != 4 or parts[0] != "projects" or parts[2] not in ("topics", "subscriptions"):
+        raise UriError(f"{text!r}: write pubsub:projects/P/topics/T or pubsub:projects/P/subscriptions/S")
+    if not _PROJECT.fullmatch(parts[1]):
+        raise UriError(f"{text!r}: {parts[1]!r} is no project id (6 to 30 lower-case letters, digits and hyphens)")
+    if not _RESOURCE.fullmatch(parts[3]):
+        raise UriError(
+            f"{text!r}: {parts[3]!r} is no name Pub/Sub takes (3 to 255 characters, a letter first, not goog…)"
+        )
+    return TopicUri(parts[1], parts[3]) if parts[2] == "topics" else SubscriptionUri(parts[1], parts[3])
+
+
+def _kafka(text: str, rest: str) -> KafkaUri:
+    brokers, _, topic = rest.partition("/")
+    wrong = [broker for broker in brokers.split(",") if not _BROKER.fullmatch(broker)]
+    if wrong:
+        raise UriError(f"{text!r}: {wrong[0]!r} is no broker; write kafka:HOST:PORT[,HOST:PORT…]/TOPIC")
+    if not _KAFKA_TOPIC.fullmatch(topic):
+        raise UriError(f"{text!r}: {topic!r} is no topic's name; write kafka:HOST:PORT[,HOST:PORT…]/TOPIC")
+    return KafkaUri(tuple(brokers.split(",")), topic)
+
+
+_READERS = {"file": _file, "pubsub": _pubsub, "kafka": _kafka}

@@ -1,0 +1,83 @@
+"""What every test may ask for: the Pub/Sub emulator, a fresh topic on it, and what arrived there."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from runners.emulators import EmulatorError, pubsub_emulator
+from stores.transports.pubsub import open_channel
+
+Drain = Callable[..., list[PubsubMessage]]
+
+
+class Topic(NamedTuple):
+    """A topic of the emulator and a subscription to it, by their full names."""
+
+    path: str
+    subscription: str
+
+    @property
+    def uri(self) -> str:
+        return f"pubsub:{self.path}"
+
+
+@pytest.fixture(scope="session")
+def pubsub_host() -> Iterator[str]:
+    """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
+    with ExitStack() as stack:
+        try:
+            host = stack.enter_context(pubsub_emulator())
+        except EmulatorError as error:
+            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
+                pytest.fail(str(error))
+            pytest.skip(f"skipped: {error}")
+        yield host
+
+
+@pytest.fixture
+def topic(pubsub_host: str, monkeypatch: pytest.MonkeyPatch) -> Topic:
+    """A fresh topic without a schema; PUBSUB_EMULATOR_HOST is set for the test."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_host)
+    name = f"t-{uuid.uuid4().hex}"
+    made = Topic(f"projects/project-1/topics/{name}", f"projects/project-1/subscriptions/{name}")
+    with open_channel() as channel:
+        PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=made.path)
+        subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        subscriber.create_subscription(name=made.subscription, topic=made.path)
+    return made
+
+
+@pytest.fixture
+def drain() -> Drain:
+    """`drain(subscription, expected, timeout=30)`: the messages that arrived, acknowledged, and any surplus."""
+    return _drain
+
+
+def _drain(subscription: str, expected: int, timeout: float = 30) -> list[PubsubMessage]:
+    got: list[PubsubMessage] = []
+    end = time.monotonic() + timeout
+    with open_channel() as channel, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # return_immediately: the only way to see "nothing more"
+        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        while time.monotonic() < end:
+            request = {"subscription": subscription, "max_messages": 1000, "return_immediately": True}
+            received = client.pull(request=request).received_messages
+            if received:
+                got += [one.message for one in received]
+                client.acknowledge(subscription=subscription, ack_ids=[one.ack_id for one in received])
+            elif len(got) >= expected:
+                break
+            else:
+                time.sleep(0.02)
+    return got

@@ -1,0 +1,193 @@
+"""SQL expressions over one customer's columns: checked before anything runs, evaluated by a locked DuckDB."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from transforms.audience.functions import ALLOWED_FUNCTIONS, ALLOWED_NODES
+
+TABLE = "customers"
+LAUNCHED_AT = "launched_at"
+_PREFIX = "SELECT (\n"
+_UNPLACED = 2**63
+
+
+class Mistake(NamedTuple):
+    """Why an expression is refused; `position` counts characters from 0, None when the engine names none."""
+
+    message: str
+    position: int | None = None
+
+    def shown(self, text: str) -> str:
+        """The message, and the line of the expression with a caret at the place."""
+        if self.position is None or self.position > len(text):
+            return self.message
+        start = text.rfind("\n", 0, self.position) + 1
+        line = text[start:].split("\n", 1)[0]
+        column = self.position - start
+        low = max(0, column - 60)
+        return f"{self.message} (character {self.position + 1})\n      {line[low : low + 100]}\n      {' ' * (column - low)}^"
+
+
+def open_connection() -> duckdb.DuckDBPyConnection:
+    """A connection that sees no file, no network, no Python variable and no setting; UTC, one thread."""
+    con = duckdb.connect(":memory:")
+    for setting in (
+        "threads = 1",
+        "TimeZone = 'UTC'",
+        "python_enable_replacements = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        con.execute(f"SET {setting}")
+    return con
+
+
+def quoted(name: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Checker:
+    """Checks expressions against the customers' schema; `columns` are (name, Arrow type)."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._con = open_connection()
+        self._names = {name.lower(): name for name in [*schema.names, LAUNCHED_AT]}
+        fields = [*schema, pa.field(LAUNCHED_AT, pa.timestamp("us"))]
+        self._con.register(TABLE, pa.schema(fields).empty_table())
+
+    def check(self, text: str, want: str | None = None) -> Mistake | None:
+        """The first mistake of an expression, or None; `want` is the SQL type it must have."""
+        statement = self._parse(text)
+        if isinstance(statement, Mistake):
+            return _in_characters(statement, text)
+        for node in _nodes(statement["select_list"]):
+            if (mistake := self._refused(node)) is not None:
+                return _in_characters(mistake, text)
+        return self._bind(text, want)
+
+    def columns(self, text: str) -> set[str]:
+        """The customers' columns that a sound expression reads."""
+        statement = self._parse(text)
+        nodes = () if isinstance(statement, Mistake) else _nodes(statement["select_list"])
+        names = {node["column_names"][0].lower() for node in nodes if node["class"] == "COLUMN_REF"}
+        return {self._names[name] for name in names if name in self._names} - {LAUNCHED_AT}
+
+    def type_of(self, text: str) -> str:
+        """The SQL type of a sound expression."""
+        found: str = self._con.execute(_describe(text)).fetchall()[0][1]
+        return found
+
+    def _parse(self, text: str) -> Any:
+        query = f"{_PREFIX}{text}\n)"
+        raw = self._con.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
+        tree = json.loads(raw)
+        if tree["error"]:
+            place = tree.get("position")
+            message = f"is not an SQL expression: {tree['error_message']}"
+            return Mistake(message, None if place is None else min(int(place) - len(_PREFIX), len(text)))
+        node = tree["statements"][0]["node"]
+        if len(tree["statements"]) != 1 or not _is_one_expression(node):
+            return Mistake("must be one expression, not a list or a query")
+        return node
+
+    def _refused(self, node: Mapping[str, Any]) -> Mistake | None:
+        kind, place = node["class"], _place(node)
+        if kind == "SUBQUERY":
+            return Mistake("a sub-query is not allowed: a condition sees one customer's columns", place)
+        if kind not in ALLOWED_NODES:
+            name = {"STAR": "*", "LAMBDA": "a lambda", "WINDOW": "a window function"}.get(kind, kind.lower())
+            return Mistake(f"{name} is not allowed in a condition", place)
+        if kind == "FUNCTION":
+            return _refused_function(node, place)
+        if kind == "COLUMN_REF" and node["column_names"][0].lower() not in self._names:
+            return Mistake(self._unknown(node["column_names"][0]), place)
+        return None
+
+    def _unknown(self, name: str) -> str:
+        if name.lower() in {"current_date", "current_timestamp", "today", "now"}:
+            return f"{name} changes between runs; use {LAUNCHED_AT}, the time the launch was first started"
+        near = difflib.get_close_matches(name.lower(), self._names, n=1)
+        hint = f"did you mean {self._names[near[0]]}?" if near else f"there are: {', '.join(self._names.values())}"
+        return f"the customers have no column {name}; {hint}"
+
+    def _bind(self, text: str, want: str | None) -> Mistake | None:
+        try:
+            found = self.type_of(text)
+        except duckdb.Error as error:
+            return _bind_mistake(text, str(error))
+        if want is not None and found not in (want, '"NULL"'):
+            return Mistake(f"must be {want}, this is {found}")
+        return None
+
+
+def _describe(text: str) -> str:
+    return f"DESCRIBE SELECT (\n{text}\n) AS v FROM {TABLE}"  # noqa: S608
+
+
+def _is_one_expression(node: Mapping[str, Any]) -> bool:
+    """Whether a statement is `SELECT expression` and nothing else: no clause slipped out of the brackets."""
+    if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "EMPTY" or node["cte_map"]["map"]:
+        return False
+    clauses = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")
+    return len(node["select_list"]) == 1 and not any(node.get(clause) for clause in clauses)
+
+
+def _in_characters(mistake: Mistake, text: str) -> Mistake:
+    """The engine counts UTF-8 bytes, people count characters."""
+    if mistake.position is None:
+        return mistake
+    before = text.encode()[: max(0, mistake.position)]
+    return mistake._replace(position=len(before.decode(errors="ignore")))
+
+
+def _refused_function(node: Mapping[str, Any], place: int | None) -> Mistake | None:
+    name = node["function_name"].lower()
+    if node.get("schema") or node.get("catalog"):
+        return Mistake("a function with a schema is not allowed", place)
+    if name not in ALLOWED_FUNCTIONS:
+        if name in {"now", "today", "current_timestamp", "current_date", "get_current_timestamp"}:
+            return Mistake(f"{name}() changes between runs; use {LAUNCHED_AT}", place)
+        near = difflib.get_close_matches(name, ALLOWED_FUNCTIONS, n=1)
+        return Mistake(f"the function {name} is not allowed" + (f"; did you mean {near[0]}?" if near else ""), place)
+    if node.get("filter") or node.get("distinct") or (node.get("order_bys") or {}).get("orders"):
+        return Mistake("an aggregate is not allowed: a condition sees one customer", place)
+    return None
+
+
+def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
+
+
+def _place(node: Mapping[str, Any]) -> int | None:
+    place = int(node.get("query_location", _UNPLACED))
+    return None if place >= _UNPLACED else place - len(_PREFIX)
+
+
+def _bind_mistake(text: str, error: str) -> Mistake:
+    """The engine's own message, and its caret as a character of the expression."""
+    message = re.sub(r"^\w+ Error: ", "", error.split("\n", 1)[0])
+    caret = re.search(r"LINE \d+: (.*)\n( *)\^", error)
+    if caret is None:
+        return Mistake(message)
+    shown, column = caret.group(1).strip("."), len(caret.group(2)) - (caret.start(1) - caret.start(0))
+    at = text.find(shown.strip()) if shown.strip() else -1
+    lead = len(caret.group(1)) - len(caret.group(1).lstrip("."))
+    return Mistake(message, None if at < 0 or column < lead else at + column - lead)

@@ -1,0 +1,111 @@
+"""What the survey must know of each batch: who shares an address, and who stands in which queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.elements import Bools, CampaignRows, LaunchBatch
+from schemas.outcomes import EMITTED
+from transforms.id_index import IdIndex, joined_key
+from transforms.offers import condition, order_keys, wanted
+from transforms.plan import Plan
+
+SHARED = pa.schema(
+    [("campaign", pa.string()), ("address", pa.string()), ("value", pa.float64()), ("tie", pa.binary(32)),
+     ("batch", pa.string()), ("row", pa.int64())]
+)  # fmt: skip
+QUEUED = pa.schema(
+    [("campaign", pa.string()), ("offer", pa.string()), ("key", pa.binary(32)), ("batch", pa.string()),
+     ("row", pa.int64())]
+)  # fmt: skip
+
+
+def normal_address(address: Any) -> pa.Array:
+    """An address as it is compared: without outer blanks, in lower case."""
+    return pc.utf8_lower(pc.utf8_trim_whitespace(address))
+
+
+class Surveyor:
+    """Candidates of a batch. `shared` knows, by channel, the (retailer, address) keys that occur more than
+    once; `sizes` how many each limited offer can serve, by (campaign, offer)."""
+
+    def __init__(self, plan: Plan, shared: Mapping[str, IdIndex], sizes: Mapping[tuple[str, str], int]) -> None:
+        self._plan = plan
+        self._shared = shared
+        self._sizes = sizes
+
+    def survey(self, batch: LaunchBatch) -> tuple[pa.Table, pa.Table]:
+        """The rows with shared addresses and the rows queued for limited offers, of all campaigns."""
+        shared, queued = [SHARED.empty_table()], [QUEUED.empty_table()]
+        for rows in batch.campaigns:
+            sharing = self._sharing(batch, rows)
+            if sharing.any():
+                shared.append(self._candidates(batch, rows, np.flatnonzero(sharing)))
+            queued += self._queues(batch, rows, sharing)
+        return pa.concat_tables(shared), pa.concat_tables(queued)
+
+    def _addresses(self, batch: LaunchBatch, rows: CampaignRows) -> pa.Array:
+        return joined_key(batch.column(self._plan.engine.columns.retailer, rows.rows), normal_address(rows.recipient))
+
+    def _sharing(self, batch: LaunchBatch, rows: CampaignRows) -> Bools:
+        index = self._shared.get(self._plan.of(rows.campaign).campaign.channel)
+        if index is None or not len(rows.rows):
+            return np.zeros(len(rows.rows), np.bool_)
+        found: Bools = index.contains(self._addresses(batch, rows)) & (rows.outcome == EMITTED)
+        return found
+
+    def _candidates(self, batch: LaunchBatch, rows: CampaignRows, chosen: np.ndarray) -> pa.Table:
+        rule = self._plan.engine.shared_address
+        n = len(chosen)
+        value = np.zeros(n)
+        if rule.column is not None:
+            column = batch.rows.column(rule.column).take(pa.array(rows.rows[chosen]))
+            number = column.cast(pa.int64()) if pa.types.is_temporal(column.type) else column
+            number = pc.fill_null(number.cast(pa.float64()), -np.inf if rule.keep == "highest" else np.inf)
+            value = number.to_numpy(zero_copy_only=False) * (1 if rule.keep == "highest" else -1)
+        tie = order_keys(self._plan, batch, rows, "shared address", chosen)
+        return pa.table(
+            [
+                pa.repeat(rows.campaign, n),
+                self._addresses(batch, rows).take(pa.array(chosen)),
+                pa.array(value),
+                _fixed(tie),
+                pa.repeat(batch.name, n),
+                pa.array(rows.rows[chosen]),
+            ],
+            schema=SHARED,
+        )
+
+    def _queues(self, batch: LaunchBatch, rows: CampaignRows, sharing: Bools) -> list[pa.Table]:
+        campaign = self._plan.of(rows.campaign).campaign
+        tables = []
+        for offer in campaign.offers:
+            if not offer.limited:
+                continue
+            chosen = np.flatnonzero(wanted(campaign, rows, offer.id) & condition(batch, rows, offer))
+            keys = order_keys(self._plan, batch, rows, offer.id, chosen)
+            keep = _first(keys, sharing[chosen], self._sizes[campaign.id, offer.id])
+            n = int(np.count_nonzero(keep))
+            columns = [pa.repeat(campaign.id, n), pa.repeat(offer.id, n), _fixed(keys[keep]), pa.repeat(batch.name, n)]
+            tables.append(pa.table([*columns, pa.array(rows.rows[chosen[keep]])], schema=QUEUED))
+        return tables
+
+
+def _first(keys: np.ndarray, sharing: Bools, size: int) -> Bools:
+    """The keys that can be among the first `size`, though any that share an address may still drop out."""
+    sure = np.sort(keys[~sharing])
+    if size >= len(sure):
+        return np.ones(len(keys), np.bool_)
+    if size == 0:
+        return np.zeros(len(keys), np.bool_)
+    first: Bools = keys <= sure[size - 1]
+    return first
+
+
+def _fixed(keys: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(pa.binary(32), len(keys), [None, pa.py_buffer(np.ascontiguousarray(keys))])

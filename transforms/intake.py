@@ -1,0 +1,87 @@
+"""What makes a row a customer: an id and a retailer, once. The others become dead letters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.contracts import DeadLetter
+from schemas.elements import CustomerBatch, LaunchBatch
+from transforms.plan import Plan
+
+MAX_ID = 200
+STEP = "CheckCustomers"
+_DETAIL = {
+    "missing_id": "the customer's or the retailer's id is empty; correct the source and launch again",
+    "bad_id": f"an id has control characters or more than {MAX_ID} characters; correct the source",
+    "duplicate_customer": "this customer stands in an earlier row too, which was used; make ids unique",
+}
+
+
+def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> LaunchBatch:
+    """The usable rows, ids as text; each refused row as a dead letter with its columns as JSON."""
+    rows = _with_text_ids(plan, batch.rows)
+    reasons = _reasons(plan, rows, duplicates)
+    letters = [
+        DeadLetter(
+            step=STEP,
+            reason=str(reasons[row]),
+            detail=_DETAIL[str(reasons[row])],
+            source=f"batch {batch.name} row {row}",
+            data=json.dumps(rows.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False).encode(),
+            trace=f"{plan.launch_id}/{batch.name}",
+        )
+        for row in np.flatnonzero(reasons != "")
+    ]
+    if letters:
+        rows = rows.filter(pa.array(reasons == ""))
+    encoded = rows.column(plan.engine.columns.retailer).dictionary_encode()
+    retailer = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    retailers = encoded.dictionary.to_pylist()
+    return LaunchBatch(
+        name=batch.name,
+        rows=rows,
+        retailer=retailer,
+        retailers=retailers,
+        values={},
+        offer_conditions={},
+        campaigns=[],
+        counts={
+            "read": batch.rows.num_rows,
+            "evaluated": dict(zip(retailers, np.bincount(retailer, minlength=len(retailers)).tolist(), strict=True)),
+        },
+        dead_letters=letters,
+    )
+
+
+def _with_text_ids(plan: Plan, rows: pa.RecordBatch) -> pa.RecordBatch:
+    for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
+        place = rows.schema.get_field_index(name)
+        if rows.schema.field(place).type != pa.string():
+            rows = rows.set_column(place, name, rows.column(place).cast(pa.string()))
+    return rows
+
+
+def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None) -> np.ndarray:
+    """Why a row is refused, an empty text for the others."""
+    reasons: np.ndarray = np.full(rows.num_rows, "", dtype="<U20")
+    if duplicates is not None:
+        reasons[duplicates] = "duplicate_customer"
+    for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
+        column = rows.column(name)
+        bad: Any = pc.or_(
+            pc.greater(pc.utf8_length(column), MAX_ID), pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")
+        )
+        reasons[_true(bad)] = "bad_id"
+        reasons[_true(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)) | _true(column.is_null())] = (
+            "missing_id"
+        )
+    return reasons
+
+
+def _true(mask: Any) -> np.ndarray:
+    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -1,0 +1,235 @@
+"""The ledger of a launch: batches' counts added up, and the equation that always closes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from transforms.audience.tree import NodeCount, counted
+from transforms.plan import CampaignPlan, Plan
+from transforms.sample_ratio import sample_ratio_test, share_interval
+
+HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
+
+
+class Totals:
+    """The sums over batches, in memory of the size of (campaigns x retailers x outcomes)."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.evaluated: Counter[str] = Counter()
+        self.dead_lettered: Counter[str] = Counter()
+        self.nodes: dict[str, list[list[int]]] = {}
+        self.offers: dict[str, dict[str, list[int]]] = {}
+        self.ledger: Counter[tuple[Any, ...]] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.unknown_time_zones = 0
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add the counts of one batch."""
+        self.read += counts["read"]
+        self.evaluated.update(counts["evaluated"])
+        self.dead_lettered.update(counts["dead_lettered"])
+        self.seconds.update(counts["seconds"])
+        self.unknown_time_zones += counts["unknown_time_zones"]
+        for *key, number in counts["ledger"]:
+            self.ledger[tuple(key)] += number
+        for campaign, nodes in counts["nodes"].items():
+            self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
+        for campaign, offers in counts["offers"].items():
+            sums = self.offers.setdefault(campaign, {})
+            for offer, numbers in offers.items():
+                sums[offer] = [a + b for a, b in zip(sums.get(offer, [0] * len(numbers)), numbers, strict=True)]
+
+
+def _sum(before: list[list[int]] | None, now: list[list[int]]) -> list[list[int]]:
+    if before is None:
+        return now
+    return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(before, now, strict=True)]
+
+
+def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
+    """The part of summary.json about one campaign."""
+    campaign = entry.campaign
+    rows = {key: n for key, n in totals.ledger.items() if key[0] == campaign.id}
+    evaluated = sum(totals.evaluated.values())
+    empty = [[0, 0, 0] for _ in entry.tree.nodes()]
+    nodes = [NodeCount(*count) for count in totals.nodes.get(campaign.id, empty)]
+    matched = nodes[0].passed
+    return {
+        "id": campaign.id,
+        "description": campaign.description,
+        "version": entry.version,
+        "surface": campaign.surface,
+        "channel": campaign.channel,
+        "priority": campaign.priority,
+        "evaluated": evaluated,
+        "not_matched": evaluated - matched,
+        "matched": matched,
+        "audience": counted(entry.tree, nodes),
+        **{outcome: _by_reason(rows, outcome) for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD)},
+        "emitted": sum(n for key, n in rows.items() if key[4] == EMITTED),
+        "experiment": _experiment(entry, rows),
+        "offers": _offers(entry, totals.offers.get(campaign.id, {})),
+    }
+
+
+def _by_reason(rows: dict[tuple[Any, ...], int], outcome: str) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for key, number in rows.items():
+        if key[4] == outcome:
+            found[key[5]] += number
+    return dict(found)
+
+
+def _experiment(entry: CampaignPlan, rows: dict[tuple[Any, ...], int]) -> dict[str, Any] | None:
+    experiment = entry.campaign.experiment
+    if experiment is None:
+        return None
+    keys = [variant.key for variant in experiment.variants]
+    assigned, emitted = Counter[str](), Counter[str]()
+    by: Counter[str | None] = Counter()
+    for (_, _, variant, assigned_by, outcome, _), number in rows.items():
+        by[assigned_by] += number
+        if variant is not None and assigned_by != "forced":
+            assigned[variant] += number
+            emitted[variant] += number if outcome == EMITTED else 0
+    total = sum(assigned.values())
+    return {
+        "key": experiment.key,
+        "scheme": experiment.hash,
+        "forced": by["forced"],
+        "sticky": by["sticky"],
+        "without_variant": sum(n for key, n in rows.items() if key[2] is None and key[4] == EMITTED),
+        "variants": [
+            {
+                "key": key,
+                "weight": weight,
+                "assigned": assigned[key],
+                "emitted": emitted[key],
+                **_share(assigned[key], total),
+            }
+            for key, weight in zip(keys, experiment.weights, strict=True)
+        ],
+        "sample_ratio": {
+            name: _ratio([counts[key] for key in keys], experiment.weights)
+            for name, counts in (("assigned", assigned), ("emitted", emitted))
+        },
+    }
+
+
+def _share(number: int, total: int) -> dict[str, float]:
+    if not total:
+        return {"share": 0.0, "low": 0.0, "high": 1.0}
+    low, high = share_interval(number, total)
+    return {"share": number / total, "low": low, "high": high}
+
+
+def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
+    test = sample_ratio_test(observed, weights)
+    return {"p_value": test.p_value, "mismatch": test.mismatch}
+
+
+def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
+    found = []
+    for offer in entry.campaign.offers:
+        granted, unmet, exhausted, instead = counts.get(offer.id, [0, 0, 0, 0])
+        found.append(
+            {
+                "id": offer.id,
+                "kind": offer.kind,
+                "value": None if offer.value is None else format(offer.value, "f"),
+                "currency": offer.currency,
+                "budget": offer.budget,
+                "granted": granted,
+                "condition_not_met": unmet,
+                "exhausted": exhausted,
+                "fallback_granted": instead,
+            }
+        )
+    return found
+
+
+def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
+    """Per retailer its customers, and its customer x campaign pairs by outcome; most emitted first."""
+    found = {
+        retailer: {
+            "id": retailer,
+            "evaluated": n,
+            "matched": 0,
+            **dict.fromkeys((HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED), 0),
+        }
+        for retailer, n in totals.evaluated.items()
+    }
+    for (_, retailer, _, _, outcome, _), number in totals.ledger.items():
+        found[retailer]["matched"] += number
+        found[retailer][outcome] += number
+    return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
+
+
+def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str, Any]:
+    """The numbers of summary.json; `rejected` are the rows that never became a customer's row."""
+    dead = Counter(rejected) + totals.dead_lettered
+    ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
+    return {
+        "launch_id": plan.launch_id,
+        "test": plan.test,
+        "customers": {
+            "rows": totals.read + sum(rejected.values()),
+            "evaluated": sum(totals.evaluated.values()),
+            "dead_lettered": dict(dead),
+        },
+        "campaigns": [campaign_summary(entry, totals) for entry in plan.campaigns],
+        "retailers": retailer_summaries(totals),
+        "ledger": [[*key, number] for key, number in ledger],
+        "warnings": _warnings(plan, totals),
+    }
+
+
+def _warnings(plan: Plan, totals: Totals) -> list[str]:
+    found = []
+    if totals.unknown_time_zones:
+        found.append(
+            f"{totals.unknown_time_zones:,} customer and campaign pairs have an unknown time zone; the default was used"
+        )
+    for entry in plan.campaigns:
+        failed = sum(count[2] for count in totals.nodes.get(entry.campaign.id, []))
+        if failed:
+            found.append(
+                f"{entry.campaign.id}: a condition raised an error for {failed:,} customers, who did not match"
+            )
+    return found
+
+
+def check_ledger(summary: dict[str, Any]) -> list[str]:
+    """Where the ledger does not close; empty when every customer is in exactly one place."""
+    found: list[str] = []
+    customers = summary["customers"]
+    _equal(found, "rows read = evaluated + dead-lettered", customers["rows"],
+           [customers["evaluated"], *customers["dead_lettered"].values()])  # fmt: skip
+    by_campaign: Counter[str] = Counter()
+    by_retailer: Counter[str] = Counter()
+    for campaign, retailer, _, _, _, _, number in summary["ledger"]:
+        by_campaign[campaign] += number
+        by_retailer[retailer] += number
+    for one in summary["campaigns"]:
+        name = one["id"]
+        _equal(
+            found, f"{name}: evaluated = not matched + matched", one["evaluated"], [one["not_matched"], one["matched"]]
+        )
+        parts = [n for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD) for n in one[outcome].values()]
+        _equal(found, f"{name}: matched = held out + outside + suppressed + dead-lettered + emitted",
+               one["matched"], [*parts, one["emitted"]])  # fmt: skip
+        _equal(found, f"{name}: matched = the sum of its exposures", one["matched"], [by_campaign[name]])
+    for one in summary["retailers"]:
+        parts = [one[outcome] for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED)]
+        _equal(found, f"{one['id']}: matched = its outcomes", one["matched"], parts)
+        _equal(found, f"{one['id']}: matched = the sum of its exposures", one["matched"], [by_retailer[one["id"]]])
+    return found
+
+
+def _equal(found: list[str], name: str, left: int, right: Iterable[int]) -> None:
+    numbers = list(right)
+    if left != sum(numbers):
+        found.append(f"{name}: {left:,} is not {' + '.join(f'{n:,}' for n in numbers)} = {sum(numbers):,}")

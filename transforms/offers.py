@@ -1,0 +1,160 @@
+"""GenerateOffers: what each customer is given; budgets go to the first N by hash order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.campaign import Campaign, Offer
+from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch, OfferCount, OfferGrant
+from schemas.outcomes import EMITTED, code
+from transforms.digests import DIGITS, digests
+from transforms.offer_codes import offer_codes
+from transforms.plan import Plan
+from transforms.steps import BatchStep
+
+OrderKeys = npt.NDArray[np.bytes_]
+
+
+class Limit(NamedTuple):
+    """How far a limited offer reaches: `size` customers at most.
+
+    `keys` are, for a code list, the granted order keys, sorted: the n-th takes the n-th code. For a budget
+    the last granted key, or nothing when fewer than `size` customers stand in the queue.
+    """
+
+    size: int
+    keys: OrderKeys
+
+    def within(self, keys: OrderKeys) -> Bools:
+        """The keys that are granted."""
+        if self.size == 0:
+            return np.zeros(len(keys), np.bool_)
+        if len(self.keys) == 0:
+            return np.ones(len(keys), np.bool_)
+        granted: Bools = keys <= self.keys[-1]
+        return granted
+
+
+def order_keys(plan: Plan, batch: LaunchBatch, rows: CampaignRows, offer: str, chosen: Ints) -> OrderKeys:
+    """The place of customers in an offer's queue: the first 32 hex digits of SHA-256 of
+    launch, campaign, offer, retailer and customer, joined by U+001F."""
+    columns = plan.engine.columns
+    which = rows.rows[chosen]
+    prefix = f"{plan.launch_id}\x1f{rows.campaign}\x1f{offer}\x1f"
+    return digests(prefix, batch.column(columns.retailer, which), batch.column(columns.customer, which))
+
+
+def offers_of(campaign: Campaign, variant: int) -> tuple[str, ...]:
+    """The offers of a variant; those of the content where there is none (-1)."""
+    if variant < 0 or campaign.experiment is None:
+        return campaign.content.offers
+    return campaign.experiment.variants[variant].offers
+
+
+def wanted(campaign: Campaign, rows: CampaignRows, offer: str) -> Bools:
+    """The rows whose variant has the offer and that are to be sent."""
+    variants = range(-1, len(campaign.experiment.variants) if campaign.experiment else 0)
+    having = [variant for variant in variants if offer in offers_of(campaign, variant)]
+    return np.isin(rows.variant, having) & rows.emitted
+
+
+class OfferGenerator:
+    """Grants the offers of a batch; `limits` by (campaign, offer), `codes` by code list file."""
+
+    def __init__(
+        self, plan: Plan, secret: bytes, limits: Mapping[tuple[str, str], Limit], codes: Mapping[str, pa.Array]
+    ) -> None:
+        self._plan = plan
+        self._secret = secret
+        self._limits = limits
+        self._codes = codes
+
+    def generate(self, batch: LaunchBatch) -> LaunchBatch:
+        """The batch with the grants of every campaign and what became of each offer."""
+        done, counts = [], {}
+        for rows in batch.campaigns:
+            campaign = self._plan.of(rows.campaign).campaign
+            if campaign.offers:
+                rows, counts[rows.campaign] = self._campaign(batch, campaign, rows)
+            done.append(rows)
+        batch.counts["offers"] = counts
+        return replace(batch, campaigns=done)
+
+    def _campaign(
+        self, batch: LaunchBatch, campaign: Campaign, rows: CampaignRows
+    ) -> tuple[CampaignRows, dict[str, OfferCount]]:
+        none = np.zeros(len(rows.rows), np.bool_)
+        own: dict[str, Bools] = {}
+        unmet: dict[str, Bools] = {}
+        refused: dict[str, Bools] = {}
+        keys: dict[str, OrderKeys] = {}
+        outcome = rows.outcome.copy()
+        for offer in campaign.offers:
+            want = wanted(campaign, rows, offer.id)
+            meets = want & condition(batch, rows, offer)
+            own[offer.id], keys[offer.id] = self._granted(batch, rows, offer, meets)
+            unmet[offer.id], refused[offer.id] = want & ~meets, meets & ~own[offer.id]
+            if offer.on_exhausted == "suppress":
+                outcome[refused[offer.id]] = code("suppressed", "offer_exhausted")
+        sent = outcome == EMITTED
+        instead = {offer.id: none for offer in campaign.offers}
+        for offer in campaign.offers:
+            if offer.fallback is not None:
+                instead[offer.fallback] = instead[offer.fallback] | refused[offer.id]
+        rows = replace(rows, outcome=outcome)
+        grants, counts = [], {}
+        for offer in campaign.offers:
+            name = offer.id
+            granted = (own[name] | instead[name]) & sent
+            grants.append(OfferGrant(name, granted, self._code(batch, rows, offer, granted, keys[name])))
+            by_fallback = instead[name] & ~own[name] & sent
+            counts[name] = OfferCount(*map(_count, (own[name] & sent, unmet[name], refused[name], by_fallback)))
+        return replace(rows, offers=grants), counts
+
+    def _granted(self, batch: LaunchBatch, rows: CampaignRows, offer: Offer, meets: Bools) -> tuple[Bools, OrderKeys]:
+        """The rows within the offer's limit, and every row's place in its queue (empty where unlimited)."""
+        keys: OrderKeys = np.zeros(len(meets), f"S{DIGITS}")
+        if not offer.limited:
+            return meets, keys
+        chosen = np.flatnonzero(meets)
+        keys[chosen] = order_keys(self._plan, batch, rows, offer.id, chosen)
+        gets = np.zeros(len(meets), np.bool_)
+        gets[chosen] = self._limits[rows.campaign, offer.id].within(keys[chosen])
+        return gets, keys
+
+    def _code(
+        self, batch: LaunchBatch, rows: CampaignRows, offer: Offer, granted: Bools, keys: OrderKeys
+    ) -> pa.Array | None:
+        """The codes of the granted rows, in their order; None for an offer without a code of its own."""
+        if offer.kind == "unique_code":
+            which = rows.rows[granted]
+            columns = self._plan.engine.columns
+            retailer, customer = batch.column(columns.retailer, which), batch.column(columns.customer, which)
+            return offer_codes(self._secret, self._plan.launch_id, offer.id, retailer, customer)
+        if offer.kind == "code_list" and offer.codes is not None:
+            ranks = np.searchsorted(self._limits[rows.campaign, offer.id].keys, keys[granted])
+            return self._codes[offer.codes].take(pa.array(ranks))
+        return None
+
+
+def condition(batch: LaunchBatch, rows: CampaignRows, offer: Offer) -> Bools:
+    """The rows that meet an offer's `when`."""
+    if offer.when is None:
+        return np.ones(len(rows.rows), np.bool_)
+    return batch.offer_conditions[offer.when][rows.rows]
+
+
+def _count(mask: Bools) -> int:
+    return int(np.count_nonzero(mask))
+
+
+class GenerateOffers(BatchStep):
+    """LaunchBatches with the offers and codes of every customer."""
+
+    stage = "offers"

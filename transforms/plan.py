@@ -1,0 +1,208 @@
+"""The plan of a launch: campaigns bound to the customers' columns, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from schemas.campaign import Campaign
+from schemas.configuration import Configuration
+from schemas.engine import Engine
+from schemas.problems import Problem
+from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
+from transforms.audience.tree import Leaf, Tree, campaign_tree
+
+MARKETPLACE = "marketplace"
+_VALUE_TYPES = {
+    "BOOLEAN": "BOOLEAN", "TINYINT": "BIGINT", "SMALLINT": "BIGINT", "INTEGER": "BIGINT", "BIGINT": "BIGINT",
+    "UTINYINT": "BIGINT", "USMALLINT": "BIGINT", "UINTEGER": "BIGINT", "FLOAT": "DOUBLE", "DOUBLE": "DOUBLE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CampaignPlan:
+    """One campaign, ready to run: its compiled audience, and the type of each of its properties."""
+
+    campaign: Campaign
+    version: str
+    tree: Tree
+
+    def scope(self, retailer: str) -> bool:
+        """Whether the campaign is for a retailer's customers."""
+        if (self.campaign.surface == MARKETPLACE) != (retailer == MARKETPLACE):
+            return False
+        return "*" in self.campaign.retailers or retailer in self.campaign.retailers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker must know, and nothing secret: it travels with the job.
+
+    `columns` are those of the customers that are read; `values` gives each property's SQL text its type.
+    """
+
+    launch_id: str
+    launched_at: int
+    test: bool
+    engine: Engine
+    campaigns: tuple[CampaignPlan, ...]
+    columns: tuple[str, ...]
+    leaves: tuple[Leaf, ...]
+    offer_conditions: tuple[str, ...]
+    values: dict[str, str]
+    root: str
+
+    @property
+    def launched(self) -> datetime:
+        """When the launch was first started, UTC."""
+        return datetime.fromtimestamp(self.launched_at / 1000, UTC)
+
+    def of(self, campaign_id: str) -> CampaignPlan:
+        """The plan of one campaign."""
+        return next(plan for plan in self.campaigns if plan.campaign.id == campaign_id)
+
+
+def make_plan(
+    config: Configuration, schema: pa.Schema, launch_id: str, launched_at: int, test: bool = False
+) -> tuple[Plan, list[Problem]]:
+    """The plan, and every mistake in the SQL and the columns that the campaigns name."""
+    binder = _Binder(config, schema)
+    campaigns = tuple(binder.campaign(campaign) for campaign in config.campaigns)
+    binder.engine_columns()
+    leaves = tuple(dict.fromkeys(n.leaf for plan in campaigns for n in plan.tree.nodes() if n.leaf))
+    whens = dict.fromkeys(o.when for plan in campaigns for o in plan.campaign.offers if o.when)
+    plan = Plan(
+        launch_id=launch_id,
+        launched_at=launched_at,
+        test=test,
+        engine=config.engine,
+        campaigns=campaigns,
+        columns=tuple(name for name in schema.names if name in binder.columns),
+        leaves=leaves,
+        offer_conditions=tuple(whens),
+        values=binder.values,
+        root=str(config.root),
+    )
+    return plan, binder.problems
+
+
+class _Binder:
+    def __init__(self, config: Configuration, schema: pa.Schema) -> None:
+        self._config = config
+        self._schema = schema
+        self._checker = Checker(schema)
+        self.columns: set[str] = set()
+        self.values: dict[str, str] = {}
+        self.problems: list[Problem] = []
+
+    def campaign(self, campaign: Campaign) -> CampaignPlan:
+        document = self._config.documents[campaign.id]
+        for path, text in _conditions(document.data.get("audience"), ("audience",)):
+            self._expression(document.problem(path, text, ""), text, "BOOLEAN")
+        for name in self._named(campaign):
+            for path, text in _conditions_of(self._config.audiences[name], ()):
+                problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
+                self._expression(problem, text, "BOOLEAN")
+        for index, offer in enumerate(campaign.offers):
+            if offer.when:
+                self._expression(document.problem(("offers", index, "when"), offer.when, ""), offer.when, "BOOLEAN")
+        for key, text in campaign.content.properties.items():
+            problem = document.problem(("content", "properties", key), text, "")
+            if self._expression(problem, text, None):
+                self.values[text] = _VALUE_TYPES.get(self._checker.type_of(text), "VARCHAR")
+        if campaign.experiment:
+            self._column(document.problem(("experiment", "unit"), campaign.experiment.unit, ""))
+            namespace = campaign.experiment.namespace
+            if namespace and namespace.unit:
+                self._column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
+        tree = campaign_tree(campaign.audience, self._config.audiences, _scope_label(campaign))
+        for node in tree.nodes():
+            if node.leaf and node.leaf.column:
+                self._column(document.problem(("audience",), node.leaf.column, ""))
+        return CampaignPlan(campaign, self._config.versions[campaign.id], tree)
+
+    def engine_columns(self) -> None:
+        engine = self._config.engine
+        names = {"columns.customer": engine.columns.customer, "columns.retailer": engine.columns.retailer}
+        if engine.columns.time_zone:
+            names["columns.time_zone"] = engine.columns.time_zone
+        if engine.holdouts.global_.share or engine.holdouts.retailers:
+            names["holdouts.global.unit"] = engine.holdouts.global_.unit
+        for index, entry in enumerate(engine.suppression_lists):
+            names[f"suppression_lists.{index}.column"] = entry.column
+        if engine.shared_address.column:
+            names["shared_address.column"] = engine.shared_address.column
+        for key in {campaign.channel for campaign in self._config.campaigns} & set(engine.channels):
+            names[f"channels.{key}.address"] = engine.channels[key].address
+            if consent := engine.channels[key].consent:
+                names[f"channels.{key}.consent"] = consent
+        for place, name in names.items():
+            self._column(Problem("engine.yaml", place, name, ""))
+        self._types(names)
+
+    def _types(self, names: dict[str, str]) -> None:
+        for place, name in names.items():
+            if name not in self._schema.names:
+                continue
+            kind = self._schema.field(name).type
+            if place.endswith(".consent") and not pa.types.is_boolean(kind) and not pa.types.is_null(kind):
+                fix = f"a consent is a BOOLEAN column, this is {kind}; convert it in the source"
+                self.problems.append(Problem("engine.yaml", place, name, fix))
+            numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)
+            if place == "shared_address.column" and not numeric:
+                fix = f"must be a number or a time, this is {kind}"
+                self.problems.append(Problem("engine.yaml", place, name, fix))
+
+    def _named(self, campaign: Campaign) -> list[str]:
+        tree = campaign_tree(campaign.audience, self._config.audiences, "")
+        return [node.label for node in tree.nodes() if node.kind == "audience"]
+
+    def _expression(self, at: Problem, text: str, want: str | None) -> bool:
+        mistake: Mistake | None = self._checker.check(text, want)
+        if mistake is not None:
+            self.problems.append(at._replace(fix=mistake.shown(text)))
+            return False
+        self.columns |= self._checker.columns(text)
+        return True
+
+    def _column(self, at: Problem) -> None:
+        if at.value in self._schema.names:
+            self.columns.add(at.value)
+        else:
+            fix = f"the customers have no such column; there are: {', '.join(self._schema.names)}"
+            self.problems.append(at._replace(fix=fix))
+
+
+def _conditions(raw: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The SQL texts of a tree as written in a file, with their places."""
+    if isinstance(raw, str):
+        yield path, raw
+    elif isinstance(raw, dict):
+        for key in ("all", "any"):
+            for index, child in enumerate(raw.get(key) or ()):
+                yield from _conditions(child, (*path, key, index))
+        yield from _conditions(raw.get("not"), (*path, "not"))
+
+
+def _conditions_of(node: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    dumped = node if isinstance(node, str) else node.model_dump(by_alias=True)  # type: ignore[attr-defined]
+    yield from _conditions(dumped, path)
+
+
+def _scope_label(campaign: Campaign) -> str:
+    if campaign.surface == MARKETPLACE:
+        return "customers of the marketplace"
+    return "customers of " + ("every retailer" if "*" in campaign.retailers else ", ".join(campaign.retailers))
+
+
+def only(plan: Plan, campaign_id: str) -> Plan:
+    """The plan of one campaign alone, for preview and why."""
+    chosen = tuple(p for p in plan.campaigns if p.campaign.id == campaign_id)
+    leaves = tuple(dict.fromkeys(n.leaf for p in chosen for n in p.tree.nodes() if n.leaf))
+    return replace(plan, campaigns=chosen, leaves=leaves)
+
+
+__all__ = ["LAUNCHED_AT", "CampaignPlan", "Plan", "make_plan", "only"]

@@ -1,0 +1,43 @@
+"""What every step of the launch has in common: a worker made once, fed batch by batch, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from schemas.elements import EventBatch
+
+Worker = Callable[[Any], Any]
+
+
+class _Work(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, stage: str, make: Callable[[], Worker]) -> None:
+        self._stage = stage
+        self._make = make
+
+    def setup(self) -> None:
+        self._worker = self._make()
+
+    def process(self, element: Any) -> Iterator[Any]:
+        started = time.perf_counter()
+        made = self._worker(element)
+        batch = made.batch if isinstance(made, EventBatch) else made
+        batch.seconds[self._stage] = time.perf_counter() - started
+        yield made
+
+
+class BatchStep(beam.PTransform):  # type: ignore[misc]
+    """A step from batch to batch. `make` is called once a worker process and returns the function that is
+    applied to each batch; the time it takes is added to the batch under the name `stage`."""
+
+    stage = "step"
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        super().__init__()
+        self._make = make
+
+    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        return batches | type(self).__name__ >> beam.ParDo(_Work(self.stage, self._make))

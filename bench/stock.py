@@ -26,7 +26,9 @@ Row = dict[str, Any]
 
 
 def matches(row: Row, least: float) -> bool:
-    return row["retailer_id"] != "marketplace" and (row["spend_90d"] or 0) >= least and (row["recency_days"] or 999) <= 365
+    return (
+        row["retailer_id"] != "marketplace" and (row["spend_90d"] or 0) >= least and (row["recency_days"] or 999) <= 365
+    )
 
 
 class Assign(beam.DoFn):  # type: ignore[misc]
@@ -80,8 +82,10 @@ def run(customers: str, topic: str, least: float) -> dict[str, float]:
         | "Encode" >> beam.ParDo(Encode())
     )
     counter = beam.metrics.Metrics.counter("bench", "events")
-    _ = messages | "Count" >> beam.Map(lambda message: (counter.inc(), message)[1]) | "Publish" >> WriteToPubSub(
-        topic, with_attributes=True
+    _ = (
+        messages
+        | "Count" >> beam.Map(lambda message: (counter.inc(), message)[1])
+        | "Publish" >> WriteToPubSub(topic, with_attributes=True)
     )
     result = p.run()
     result.wait_until_finish()

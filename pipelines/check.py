@@ -24,7 +24,9 @@ class Findings:
 
     def hold(self, what: str, holds: bool, otherwise: str = "") -> None:
         """Note a check."""
-        self.lines.append(f"{'ok   ' if holds else 'WRONG'}  {what}" + ("" if holds or not otherwise else f": {otherwise}"))
+        self.lines.append(
+            f"{'ok   ' if holds else 'WRONG'}  {what}" + ("" if holds or not otherwise else f": {otherwise}")
+        )
         if not holds:
             self.wrong.append(what)
 
@@ -60,7 +62,9 @@ def _summary_file(found: Findings, job: Prepared, summary: dict[str, Any]) -> No
 
 def _connection(job: Prepared) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(":memory:")
-    con.read_parquet([str(job.folder.exposures / f"{name}.parquet") for name in job.folder.done()]).create_view("exposures")
+    con.read_parquet([str(job.folder.exposures / f"{name}.parquet") for name in job.folder.done()]).create_view(
+        "exposures"
+    )
     return con
 
 
@@ -92,7 +96,9 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
         path = f"{job.config.events.directory}/{job.plan.launch_id}-{name}.avro"
         with open(path, "rb") as file:
             ids += [record["event_id"] for record in fastavro.reader(file)]
-    found.hold(f"{emitted:,} events are in the files, each once", len(ids) == emitted == len(set(ids)), f"{len(ids):,} are")
+    found.hold(
+        f"{emitted:,} events are in the files, each once", len(ids) == emitted == len(set(ids)), f"{len(ids):,} are"
+    )
     found.hold("they are the events of the exposures", set(ids) == wanted)
 
 

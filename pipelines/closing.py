@@ -125,7 +125,10 @@ def table(summary: dict[str, Any], report: str) -> str:
         rows.append((one["id"], *(f"{n:,}" for n in (one["matched"], *parts, one["emitted"]))))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     customers, timing = summary["customers"], summary["timing"]

@@ -35,11 +35,15 @@ class LaunchOptions(PipelineOptions):  # type: ignore[misc]
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         parser.add_argument("--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
-        parser.add_argument("--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY")
+        parser.add_argument(
+            "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
+        )
         parser.add_argument("--events", help="file:DIR or pubsub:projects/P/topics/T")
         parser.add_argument("--output", help="folder of this launch; the same command there resumes it")
         parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
-        parser.add_argument("--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch")
+        parser.add_argument(
+            "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
+        )
         parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 

@@ -56,7 +56,9 @@ def make_suppressor(
 
 def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:
     columns = plan.engine.columns
-    table = history_of(read_histories(sources, (columns.retailer, columns.customer)), columns.retailer, columns.customer)
+    table = history_of(
+        read_histories(sources, (columns.retailer, columns.customer)), columns.retailer, columns.customer
+    )
     found = {}
     for channel in {cap.channel for cap in plan.engine.caps}:
         sends = table.filter(pc.equal(table["channel"], channel)).combine_chunks()

@@ -125,5 +125,3 @@ def _events(folder: Path, samples: int) -> Iterator[str]:
             yield f"property {key} is missing in {number / seen:.1%} of the first {seen:,} events"
     for event in shown:
         yield json.dumps(event, indent=2, default=str, ensure_ascii=False)
-
-

@@ -90,9 +90,7 @@ def _scan(plan: Plan, snapshot: Snapshot, column: str, lower: bool = False) -> p
     return pa.RecordBatchReader.from_batches(schema, _scanned(plan, snapshot, column, lower, schema))
 
 
-def _scanned(
-    plan: Plan, snapshot: Snapshot, column: str, lower: bool, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+def _scanned(plan: Plan, snapshot: Snapshot, column: str, lower: bool, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     retailer = plan.engine.columns.retailer
     for part in parts(snapshot):
         for ordinal, batch in enumerate(read_part(part, [retailer, column])):

@@ -73,7 +73,10 @@ def report(args: argparse.Namespace) -> int:
 
 
 def schema(args: argparse.Namespace) -> int:
-    rows = [("column", "type", "nulls", "examples"), *((n, t, f"{s:.1%}", ", ".join(map(str, e))) for n, t, s, e in describe(args.source))]
+    rows = [
+        ("column", "type", "nulls", "examples"),
+        *((n, t, f"{s:.1%}", ", ".join(map(str, e))) for n, t, s, e in describe(args.source)),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
@@ -119,5 +122,7 @@ def verify(args: argparse.Namespace) -> int:
         print(f"{args.code}: {'is' if genuine else 'is not'} the code of {args.customer} of {args.retailer}")
     else:
         genuine = verify_code(secret, args.code, launch_id, args.offer)
-        print(f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}")
+        print(
+            f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}"
+        )
     return 0 if genuine else 1

@@ -45,13 +45,15 @@ class OfferCount:
 class CampaignRows:
     """The matched customers of one campaign in one batch; every column has the length of `rows`.
 
-    `rows` are positions in the batch, retailer by retailer. `outcome` and `suppression` are codes of
+    `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome` and `suppression` are codes of
     schemas.outcomes (`suppression` also for customers held out: what would have been); `bucket` is NaN
     and `variant` -1 where there is none; times are epoch milliseconds.
     """
 
     campaign: str
     rows: Ints
+    customer: pa.Array
+    retailer: pa.DictionaryArray
     outcome: npt.NDArray[np.uint8]
     suppression: npt.NDArray[np.uint8]
     bucket: npt.NDArray[np.float64]
@@ -64,12 +66,14 @@ class CampaignRows:
     event_id: pa.Array | None = None
 
     @classmethod
-    def of(cls, campaign: str, rows: Ints) -> CampaignRows:
+    def of(cls, campaign: str, rows: Ints, customer: pa.Array, retailer: pa.DictionaryArray) -> CampaignRows:
         """Rows about which nothing but the match is known."""
         n = len(rows)
         return cls(
             campaign=campaign,
             rows=rows,
+            customer=customer,
+            retailer=retailer,
             outcome=np.zeros(n, np.uint8),
             suppression=np.zeros(n, np.uint8),
             bucket=np.full(n, np.nan),

@@ -107,7 +107,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            pq.write_table(table, file, compression="snappy", write_statistics=False)
+            repeating = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+            pq.write_table(table, file, compression="lz4", write_statistics=False, use_dictionary=repeating)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -109,16 +109,12 @@ def _itself(share: float) -> float:
 _CENT, _MILLE, _MYRIAD = Space(1, 100, 100), Space(1, 1_000, 1_000), Space(0, 10_000, 10_000)
 _SHARE = Space(0, 1, _SIXTY_BITS, integer=False, closed=True)
 SCHEMES: Mapping[str, Scheme] = {
-    "growthbook/1": Scheme(
-        Space(0, 1, 1_000, integer=False), _after, fnv1a32, lambda n: n % 1_000 / 1_000, _itself
-    ),
+    "growthbook/1": Scheme(Space(0, 1, 1_000, integer=False), _after, fnv1a32, lambda n: n % 1_000 / 1_000, _itself),
     "growthbook/2": Scheme(
         Space(0, 1, 10_000, integer=False), _before(""), _growthbook2, lambda n: n % 10_000 / 10_000, _itself
     ),
     "unleash/rollout": Scheme(_CENT, _before(":"), _murmur(0), lambda n: n % 100 + 1, _nearest(_CENT)),
-    "unleash/variant": Scheme(
-        _MILLE, _before(":"), _murmur(86_028_157), lambda n: n % 1_000 + 1, _nearest(_MILLE)
-    ),
+    "unleash/variant": Scheme(_MILLE, _before(":"), _murmur(86_028_157), lambda n: n % 1_000 + 1, _nearest(_MILLE)),
     "eppo": Scheme(_MYRIAD, _before("-"), _md5, lambda n: n % 10_000, _nearest(_MYRIAD)),
     "optimizely": Scheme(_MYRIAD, _after, _murmur(1), lambda n: n * 10_000 >> 32, _nearest(_MYRIAD)),
     "launchdarkly": Scheme(_SHARE, _before("."), _sha1, lambda n: n / _SIXTY_BITS, _launchdarkly_edge),
@@ -208,9 +204,7 @@ def _usable(n: int, weights: Sequence[float] | None) -> Sequence[float]:
     return weights
 
 
-def scheme_ranges(
-    scheme: str, n: int, coverage: float = 1.0, weights: Sequence[float] | None = None
-) -> list[Range]:
+def scheme_ranges(scheme: str, n: int, coverage: float = 1.0, weights: Sequence[float] | None = None) -> list[Range]:
     """The variants' ranges [lo, hi) in the space of a scheme, for `choose` with `bucket` of that scheme.
 
     The edges are those of the scheme's product: whole numbers of hundredths, thousandths or ten-thousandths,

@@ -48,6 +48,8 @@ def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) ->
 def unit_texts(column: pa.Array) -> pa.Array:
     """The column as texts that are hashed, `unit_text` of every row; null where there is none."""
     kind = column.type
+    if pa.types.is_dictionary(kind):
+        return unit_texts(column.dictionary).take(column.indices)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column
     if pa.types.is_floating(kind):
@@ -99,9 +101,7 @@ def in_namespace_column(column: pa.Array, namespace: tuple[str, float, float]) -
     return in_ranges_column("growthbook/1", f"__{key}", column, [(start, end)])
 
 
-def in_ranges_column(
-    scheme: str, seed: str, column: pa.Array, ranges: Iterable[Range]
-) -> npt.NDArray[np.bool_]:
+def in_ranges_column(scheme: str, seed: str, column: pa.Array, ranges: Iterable[Range]) -> npt.NDArray[np.bool_]:
     """Whether each row's bucket is in one of several shares of [0, 1)."""
     within: npt.NDArray[np.bool_] = choose_column(in_space(scheme, ranges), bucket_column(scheme, seed, column)) >= 0
     return within

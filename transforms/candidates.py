@@ -43,20 +43,20 @@ class Surveyor:
         """The rows with shared addresses and the rows queued for limited offers, of all campaigns."""
         shared, queued = [SHARED.empty_table()], [QUEUED.empty_table()]
         for rows in batch.campaigns:
-            sharing = self._sharing(batch, rows)
+            sharing = self._sharing(rows)
             if sharing.any():
                 shared.append(self._candidates(batch, rows, np.flatnonzero(sharing)))
             queued += self._queues(batch, rows, sharing)
         return pa.concat_tables(shared), pa.concat_tables(queued)
 
-    def _addresses(self, batch: LaunchBatch, rows: CampaignRows) -> pa.Array:
-        return joined_key(batch.column(self._plan.engine.columns.retailer, rows.rows), normal_address(rows.recipient))
+    def _addresses(self, rows: CampaignRows) -> pa.Array:
+        return joined_key(rows.retailer.cast(pa.string()), normal_address(rows.recipient))
 
-    def _sharing(self, batch: LaunchBatch, rows: CampaignRows) -> Bools:
+    def _sharing(self, rows: CampaignRows) -> Bools:
         index = self._shared.get(self._plan.of(rows.campaign).campaign.channel)
         if index is None or not len(rows.rows):
             return np.zeros(len(rows.rows), np.bool_)
-        found: Bools = index.contains(self._addresses(batch, rows)) & (rows.outcome == EMITTED)
+        found: Bools = index.contains(self._addresses(rows)) & (rows.outcome == EMITTED)
         return found
 
     def _candidates(self, batch: LaunchBatch, rows: CampaignRows, chosen: np.ndarray) -> pa.Table:
@@ -68,11 +68,11 @@ class Surveyor:
             number = column.cast(pa.int64()) if pa.types.is_temporal(column.type) else column
             number = pc.fill_null(number.cast(pa.float64()), -np.inf if rule.keep == "highest" else np.inf)
             value = number.to_numpy(zero_copy_only=False) * (1 if rule.keep == "highest" else -1)
-        tie = order_keys(self._plan, batch, rows, "shared address", chosen)
+        tie = order_keys(self._plan, rows, "shared address", chosen)
         return pa.table(
             [
                 pa.repeat(rows.campaign, n),
-                self._addresses(batch, rows).take(pa.array(chosen)),
+                self._addresses(rows).take(pa.array(chosen)),
                 pa.array(value),
                 _fixed(tie),
                 pa.repeat(batch.name, n),
@@ -88,7 +88,7 @@ class Surveyor:
             if not offer.limited:
                 continue
             chosen = np.flatnonzero(wanted(campaign, rows, offer.id) & condition(batch, rows, offer))
-            keys = order_keys(self._plan, batch, rows, offer.id, chosen)
+            keys = order_keys(self._plan, rows, offer.id, chosen)
             keep = _first(keys, sharing[chosen], self._sizes[campaign.id, offer.id])
             n = int(np.count_nonzero(keep))
             columns = [pa.repeat(campaign.id, n), pa.repeat(offer.id, n), _fixed(keys[keep]), pa.repeat(batch.name, n)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,66 +25,72 @@ FIELDS = {field["name"]: field["type"] for field in EVENT["fields"]}
 OFFER = FIELDS["offers"]["items"]
 
 
-def event_ids(plan: Plan, batch: LaunchBatch) -> list[pa.Array]:
+def event_ids(plan: Plan, campaigns: Sequence[CampaignRows]) -> list[pa.Array]:
     """The event id of every matched row, a column a campaign: the first 32 hex digits of SHA-256 of launch,
     campaign, retailer and customer, joined by U+001F."""
-    columns = plan.engine.columns
-    lengths = [len(rows.rows) for rows in batch.campaigns]
-    prefixes = pa.array([f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in batch.campaigns])
+    if not campaigns:
+        return []
+    lengths = [len(rows.rows) for rows in campaigns]
+    prefixes = pa.array([f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in campaigns])
     prefix = prefixes.take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
-    every = np.concatenate([rows.rows for rows in batch.campaigns]) if lengths else np.zeros(0, np.int64)
-    ids = hex_digests(prefix, batch.column(columns.retailer, every), batch.column(columns.customer, every))
+    retailers = pa.concat_arrays([rows.retailer.cast(pa.string()) for rows in campaigns])
+    ids = hex_digests(prefix, retailers, pa.concat_arrays([rows.customer for rows in campaigns]))
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     return [ids.slice(start, length) for start, length in zip(starts, lengths, strict=False)]
 
 
 def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
     """The batch with its events, retailer by retailer within each campaign."""
-    for rows, ids in zip(batch.campaigns, event_ids(plan, batch), strict=True):
+    campaigns = batch.campaigns
+    for rows, ids in zip(campaigns, event_ids(plan, campaigns), strict=True):
         rows.event_id = ids
-    parts = [_campaign_events(plan, batch, rows) for rows in batch.campaigns]
-    places = [np.flatnonzero(rows.emitted) for rows in batch.campaigns]
+    places = [np.flatnonzero(rows.emitted) for rows in campaigns]
+    parts = [_campaign_events(plan, batch, rows, keep) for rows, keep in zip(campaigns, places, strict=True)]
     index = np.repeat(np.arange(len(places)), [len(place) for place in places])
-    names = pa.array([rows.campaign for rows in batch.campaigns], pa.string())
-    columns = plan.engine.columns
-    sent = _joined([rows.rows[place] for rows, place in zip(batch.campaigns, places, strict=True)])
-    ids = [rows.event_id.take(pa.array(place)) for rows, place in zip(batch.campaigns, places, strict=True)]
+    names = pa.array([rows.campaign for rows in campaigns], pa.string())
+    every = _Parts(campaigns, places)
     return EventBatch(
         batch=batch,
-        bodies=pa.concat_arrays(parts) if parts else pa.array([], pa.large_binary()),
+        bodies=pa.concat_arrays([pa.array([], pa.large_binary()), *parts]),
         attributes={
-            "event_id": pa.concat_arrays(ids) if ids else pa.array([], pa.string()),
-            "retailer_id": batch.column(columns.retailer, sent),
+            "event_id": every.of("event_id"),
+            "retailer_id": every.of("retailer"),
             "campaign_id": pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), names),
             "launch_id": plan.launch_id,
             "schema": fingerprint("campaign_event"),
         },
-        place=np.stack([index, _joined(places)]),
+        place=np.stack([index, np.concatenate([np.zeros(0, np.int64), *places])]),
     )
 
 
-def _joined(arrays: list[Ints]) -> Ints:
-    return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+class _Parts(NamedTuple):
+    """The emitted rows of all campaigns, one after the other."""
+
+    campaigns: Sequence[CampaignRows]
+    places: Sequence[Ints]
+
+    def of(self, name: str) -> pa.Array:
+        """A column of all of them, as text."""
+        columns = [getattr(rows, name).take(pa.array(keep)) for rows, keep in zip(*self, strict=True)]
+        return pa.concat_arrays([pa.array([], pa.string()), *(column.cast(pa.string()) for column in columns)])
 
 
-def _campaign_events(plan: Plan, batch: LaunchBatch, rows: CampaignRows) -> pa.Array:
+def _campaign_events(plan: Plan, batch: LaunchBatch, rows: CampaignRows, keep: Ints) -> pa.Array:
     """The bodies of one campaign's emitted rows."""
-    keep = np.flatnonzero(rows.emitted)
     if not len(keep):
         return pa.array([], pa.large_binary())
     entry = plan.of(rows.campaign)
-    which = rows.rows[keep]
-    columns = plan.engine.columns
+    places = pa.array(keep)
     fields = {
         **_constants(plan, entry, batch.name),
-        "event_id": rows.event_id.take(pa.array(keep)),
-        "retailer_id": batch.column(columns.retailer, which),
-        "customer_id": batch.column(columns.customer, which),
-        "recipient": rows.recipient.take(pa.array(keep)),
+        "event_id": rows.event_id.take(places),
+        "retailer_id": rows.retailer.take(places),
+        "customer_id": rows.customer.take(places),
+        "recipient": rows.recipient.take(places),
         "experiment": _experiment(entry.campaign, rows, keep),
         "offers": Encoded(_offers(entry.campaign, rows, keep)),
         "template": _templates(entry.campaign, rows, keep),
-        "properties": Encoded(_properties(entry.campaign, batch, which)),
+        "properties": Encoded(_properties(entry.campaign, batch, rows.rows[keep])),
         "deliver_after": pa.array(rows.deliver_after[keep]),
         "expires_at": None if rows.expires_at is None else pa.array(rows.expires_at[keep]),
     }

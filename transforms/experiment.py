@@ -66,7 +66,7 @@ class VariantAssigner:
         """The code of the global or the retailer's holdout for each customer that some campaign matched."""
         held = np.full(batch.rows.num_rows, EMITTED, np.uint8)
         rules = self._holdouts
-        if not rules.global_.share and not rules.retailers or not batch.campaigns:
+        if (not rules.global_.share and not rules.retailers) or not batch.campaigns:
             return held
         rows = np.unique(np.concatenate([rows.rows for rows in batch.campaigns]))
         units = units_of(batch, rules.global_.unit, rows)

@@ -19,7 +19,7 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
         ("campaign_id", _TEXT),
-        ("retailer_id", pa.string()),
+        ("retailer_id", _TEXT),
         ("customer_id", pa.string()),
         ("channel", _TEXT),
         ("outcome", _TEXT),
@@ -54,8 +54,8 @@ def _campaign(plan: Plan, batch: LaunchBatch, rows: CampaignRows) -> pa.Table:
     return pa.table(
         [
             _constant(rows.campaign, n),
-            batch.column(columns.retailer, rows.rows),
-            batch.column(columns.customer, rows.rows),
+            rows.retailer,
+            rows.customer,
             _constant(campaign.channel, n),
             _coded(rows.outcome, _OUTCOMES),
             _coded(rows.outcome, _REASONS),

@@ -73,14 +73,23 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None) ->
         reasons[duplicates] = "duplicate_customer"
     for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
         column = rows.column(name)
-        bad: Any = pc.or_(
-            pc.greater(pc.utf8_length(column), MAX_ID), pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")
-        )
-        reasons[_true(bad)] = "bad_id"
-        reasons[_true(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)) | _true(column.is_null())] = (
-            "missing_id"
-        )
+        if _plain(column):
+            continue
+        long: Any = pc.greater(pc.utf8_length(column), MAX_ID)
+        reasons[_true(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
+        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
+        reasons[_true(empty) | _true(column.is_null())] = "missing_id"
     return reasons
+
+
+def _plain(column: pa.Array) -> bool:
+    """Whether every text is short printable ASCII without blanks: seen at once, without a look at each row."""
+    if column.null_count or not len(column):
+        return False
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    lengths = np.diff(offsets)
+    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return bool(lengths.min() > 0 and lengths.max() <= MAX_ID and data.min() > 0x20 and data.max() < 0x7F)
 
 
 def _true(mask: Any) -> np.ndarray:

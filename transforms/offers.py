@@ -41,13 +41,12 @@ class Limit(NamedTuple):
         return granted
 
 
-def order_keys(plan: Plan, batch: LaunchBatch, rows: CampaignRows, offer: str, chosen: Ints) -> OrderKeys:
+def order_keys(plan: Plan, rows: CampaignRows, offer: str, chosen: Ints) -> OrderKeys:
     """The place of customers in an offer's queue: the first 32 hex digits of SHA-256 of
     launch, campaign, offer, retailer and customer, joined by U+001F."""
-    columns = plan.engine.columns
-    which = rows.rows[chosen]
+    which = pa.array(chosen)
     prefix = f"{plan.launch_id}\x1f{rows.campaign}\x1f{offer}\x1f"
-    return digests(prefix, batch.column(columns.retailer, which), batch.column(columns.customer, which))
+    return digests(prefix, rows.retailer.take(which).cast(pa.string()), rows.customer.take(which))
 
 
 def offers_of(campaign: Campaign, variant: int) -> tuple[str, ...]:
@@ -98,7 +97,7 @@ class OfferGenerator:
         for offer in campaign.offers:
             want = wanted(campaign, rows, offer.id)
             meets = want & condition(batch, rows, offer)
-            own[offer.id], keys[offer.id] = self._granted(batch, rows, offer, meets)
+            own[offer.id], keys[offer.id] = self._granted(rows, offer, meets)
             unmet[offer.id], refused[offer.id] = want & ~meets, meets & ~own[offer.id]
             if offer.on_exhausted == "suppress":
                 outcome[refused[offer.id]] = code("suppressed", "offer_exhausted")
@@ -112,30 +111,27 @@ class OfferGenerator:
         for offer in campaign.offers:
             name = offer.id
             granted = (own[name] | instead[name]) & sent
-            grants.append(OfferGrant(name, granted, self._code(batch, rows, offer, granted, keys[name])))
+            grants.append(OfferGrant(name, granted, self._code(rows, offer, granted, keys[name])))
             by_fallback = instead[name] & ~own[name] & sent
             counts[name] = OfferCount(*map(_count, (own[name] & sent, unmet[name], refused[name], by_fallback)))
         return replace(rows, offers=grants), counts
 
-    def _granted(self, batch: LaunchBatch, rows: CampaignRows, offer: Offer, meets: Bools) -> tuple[Bools, OrderKeys]:
+    def _granted(self, rows: CampaignRows, offer: Offer, meets: Bools) -> tuple[Bools, OrderKeys]:
         """The rows within the offer's limit, and every row's place in its queue (empty where unlimited)."""
         keys: OrderKeys = np.zeros(len(meets), f"S{DIGITS}")
         if not offer.limited:
             return meets, keys
         chosen = np.flatnonzero(meets)
-        keys[chosen] = order_keys(self._plan, batch, rows, offer.id, chosen)
+        keys[chosen] = order_keys(self._plan, rows, offer.id, chosen)
         gets = np.zeros(len(meets), np.bool_)
         gets[chosen] = self._limits[rows.campaign, offer.id].within(keys[chosen])
         return gets, keys
 
-    def _code(
-        self, batch: LaunchBatch, rows: CampaignRows, offer: Offer, granted: Bools, keys: OrderKeys
-    ) -> pa.Array | None:
+    def _code(self, rows: CampaignRows, offer: Offer, granted: Bools, keys: OrderKeys) -> pa.Array | None:
         """The codes of the granted rows, in their order; None for an offer without a code of its own."""
         if offer.kind == "unique_code":
-            which = rows.rows[granted]
-            columns = self._plan.engine.columns
-            retailer, customer = batch.column(columns.retailer, which), batch.column(columns.customer, which)
+            which = pa.array(granted)
+            retailer, customer = rows.retailer.filter(which).cast(pa.string()), rows.customer.filter(which)
             return offer_codes(self._secret, self._plan.launch_id, offer.id, retailer, customer)
         if offer.kind == "code_list" and offer.codes is not None:
             ranks = np.searchsorted(self._limits[rows.campaign, offer.id].keys, keys[granted])

@@ -102,7 +102,7 @@ class Suppressor:
         for reason, mask in reversed(reasons):
             suppression[mask] = code("suppressed", reason)
         rows = replace(rows, suppression=suppression, recipient=recipient)
-        self._cap(batch, rows, campaign.channel, earlier)
+        self._cap(rows, campaign.channel, earlier)
         if shared is not None:
             suppression[np.isin(rows.rows, shared) & (suppression == EMITTED)] = code("suppressed", "shared_address")
         outcome = np.where(rows.outcome == EMITTED, suppression, rows.outcome)
@@ -112,13 +112,12 @@ class Suppressor:
         out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
         return out[batch.retailer[rows.rows]]
 
-    def _cap(self, batch: LaunchBatch, rows: CampaignRows, channel: str, earlier: LaunchSends) -> None:
+    def _cap(self, rows: CampaignRows, channel: str, earlier: LaunchSends) -> None:
         caps = [cap for cap in self._engine.caps if cap.channel == channel]
         if not caps:
             return
-        columns = self._engine.columns
         history = self._histories.get(channel)
-        keys = joined_key(batch.column(columns.retailer, rows.rows), batch.column(columns.customer, rows.rows))
+        keys = joined_key(rows.retailer.cast(pa.string()), rows.customer)
         for cap in caps:
             count = earlier.count(channel, rows.rows, rows.deliver_after, cap.within)
             if history is not None:

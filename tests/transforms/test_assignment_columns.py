@@ -17,6 +17,7 @@ from transforms.assignment import (
     in_ranges,
     normalise,
     scheme_ranges,
+    unit_text,
 )
 from transforms.assignment_columns import (
     bucket_column,
@@ -24,6 +25,7 @@ from transforms.assignment_columns import (
     in_namespace_column,
     in_ranges_column,
     normalise_column,
+    unit_texts,
 )
 
 NAMES = st.sampled_from(sorted(SCHEMES))
@@ -59,6 +61,11 @@ def test_a_column_has_the_buckets_of_its_units(scheme: str, seed: str, column: p
     found = bucket_column(scheme, seed, column)
     assert found.dtype == np.float64
     assert [None if math.isnan(one) else one for one in found.tolist()] == expected
+
+
+@given(columns())
+def test_a_column_has_the_texts_of_its_units(column: pa.Array) -> None:
+    assert unit_texts(column).to_pylist() == [unit_text(unit) for unit in column.to_pylist()]
 
 
 @given(NAMES, columns(), st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), st.floats(0, 1))

@@ -82,9 +82,7 @@ def test_different_keys_never_join_to_one_text(rows: list[tuple[str, str, str]])
 @pytest.mark.parametrize(
     ("one", "other"), [(("a:", "b"), ("a", ":b")), (("1", "1:x"), ("11", ":x")), (("", "0:"), ("0:", ""))]
 )
-def test_moving_a_character_to_the_next_column_makes_another_key(
-    one: tuple[str, str], other: tuple[str, str]
-) -> None:
+def test_moving_a_character_to_the_next_column_makes_another_key(one: tuple[str, str], other: tuple[str, str]) -> None:
     joined = joined_key(*(pa.array(column) for column in zip(one, other, strict=True)))
     assert joined[0] != joined[1]
 

@@ -88,7 +88,13 @@ def test_a_code_with_a_right_check_character_alone_is_not_genuine() -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    [SOME.lower(), SOME.replace("-", ""), f" {SOME.replace('-', ' ')}\n", SOME.replace("-", "–"), SOME.replace("0", "O")],
+    [
+        SOME.lower(),
+        SOME.replace("-", ""),
+        f" {SOME.replace('-', ' ')}\n",
+        SOME.replace("-", "–"),
+        SOME.replace("0", "O"),
+    ],
 )
 def test_a_code_may_be_typed_carelessly(typed: str) -> None:
     assert normalise_code(typed) == SOME

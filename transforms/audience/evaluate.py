@@ -97,6 +97,10 @@ def evaluate_batch(
     accepted = accept(plan, batch, duplicates.get(batch.name))
     masks, values = evaluator.evaluate(accepted.rows)
     scopes: dict[tuple[bool, ...], Mask] = {}
+    customers = accepted.rows.column(plan.engine.columns.customer)
+    retailers = pa.DictionaryArray.from_arrays(
+        pa.array(accepted.retailer, pa.int32()), pa.array(accepted.retailers, pa.string())
+    )
     campaigns, nodes = [], {}
     for entry in plan.campaigns:
         chosen = tuple(entry.scope(retailer) for retailer in accepted.retailers)
@@ -105,7 +109,8 @@ def evaluate_batch(
         passed, counts = match(entry.tree, scopes[chosen], masks)
         rows = np.flatnonzero(passed)
         rows = rows[np.argsort(accepted.retailer[rows], kind="stable")]
-        campaigns.append(CampaignRows.of(entry.campaign.id, rows))
+        places = pa.array(rows)
+        campaigns.append(CampaignRows.of(entry.campaign.id, rows, customers.take(places), retailers.take(places)))
         nodes[entry.campaign.id] = counts
     whens = {text: masks.passed[Leaf(sql=text)] for text in plan.offer_conditions}
     accepted.counts["nodes"] = nodes

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import duckdb
 import fastavro
 
-from pipelines.closing import sum_up
+from pipelines.closing import add_up, sum_up
 from pipelines.launch_inputs import Prepared
 from stores.customers.snapshot import read_rejected
 from stores.transports.uri import FileUri
-from transforms.ledger import check_ledger
+from transforms.ledger import Totals, check_ledger
 
 
 @dataclass
@@ -47,7 +47,7 @@ def check(job: Prepared) -> Findings:
         found.hold(f"all {total:,} rows of the source were read", rows == total, f"{rows:,} were")
         _summary_file(found, job, summary)
     if job.folder.done():
-        _exposures(found, job, summary)
+        _exposures(found, job, add_up(job))
     if isinstance(job.config.events, FileUri):
         _events(found, job, summary)
     _splits(found, summary)
@@ -60,26 +60,19 @@ def _summary_file(found: Findings, job: Prepared, summary: dict[str, Any]) -> No
     found.hold("summary.json says the same as the batches", same, "launch again to write it anew")
 
 
-def _connection(job: Prepared) -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(":memory:")
-    con.read_parquet([str(job.folder.exposures / f"{name}.parquet") for name in job.folder.done()]).create_view(
-        "exposures"
+def _exposures(found: Findings, job: Prepared, totals: Totals) -> None:
+    """The rows of the exposures against the counts that the batches kept beside them."""
+    counted: Counter[tuple[Any, ...]] = Counter()
+    for (campaign, _, _, _, outcome, reason), number in totals.ledger.items():
+        counted[campaign, outcome, reason] += number
+    found.hold(f"{sum(counted.values()):,} exposures agree with the counts", counted == totals.outcomes)
+    twice = (
+        job.folder.open_exposures(job.folder.done())
+        .execute(
+            "SELECT count(*) FROM (SELECT 1 FROM exposures GROUP BY campaign_id, retailer_id, customer_id HAVING count(*) > 1)"
+        )
+        .fetchall()[0][0]
     )
-    return con
-
-
-def _exposures(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
-    """The rows counted again, apart from the counts that the batches kept."""
-    con = _connection(job)
-    rows = con.execute(
-        "SELECT campaign_id, retailer_id, variant, assigned_by, outcome, reason, count(*) FROM exposures GROUP BY ALL"
-    ).fetchall()
-    counted = {tuple(row[:-1]): row[-1] for row in rows}
-    kept = {tuple(row[:-1]): row[-1] for row in summary["ledger"]}
-    found.hold(f"{sum(counted.values()):,} exposures agree with the counts", counted == kept)
-    twice = con.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM exposures GROUP BY campaign_id, retailer_id, customer_id HAVING count(*) > 1)"
-    ).fetchall()[0][0]
     found.hold("no customer is exposed twice to a campaign", twice == 0, f"{twice:,} are")
 
 
@@ -87,7 +80,7 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
     """The event files against the exposures, event by event."""
     assert isinstance(job.config.events, FileUri)
     emitted = sum(one["emitted"] for one in summary["campaigns"])
-    con = _connection(job) if job.folder.done() else None
+    con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else None
     wanted = set() if con is None else {
         row[0] for row in con.execute("SELECT event_id FROM exposures WHERE outcome = 'emitted'").fetchall()
     }  # fmt: skip

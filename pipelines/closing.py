@@ -8,11 +8,11 @@ from typing import Any
 
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
+from schemas.contracts import DeadLetter
 from stores.customers.snapshot import read_rejected
 from stores.launch_folder import LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
-from schemas.contracts import DeadLetter
 from transforms.ledger import Totals, summarise
 
 EXAMPLES = 20
@@ -43,13 +43,20 @@ def report_again(job: Prepared) -> str:
     return str(job.folder.report)
 
 
-def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
-    """The summary of the batches that are done, whether or not all are."""
+def add_up(job: Prepared) -> Totals:
+    """The sums over the batches that are done."""
     totals = Totals()
     done = job.folder.done()
     for name in sorted(done):
         totals.add(job.folder.read_counts(name))
-    finished = len(done) == job.batches
+    totals.ledger = job.folder.count_exposures(done)
+    return totals
+
+
+def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
+    """The summary of the batches that are done, whether or not all are."""
+    totals = add_up(job)
+    finished = len(job.folder.done()) == job.batches
     head = {
         "launch_id": job.plan.launch_id,
         "state": "finished" if finished else "running",

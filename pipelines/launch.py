@@ -21,8 +21,8 @@ from pipelines.closing import close, table
 from pipelines.launch_inputs import LaunchConfig, LaunchOptions, Prepared, prepare, runner_options
 from pipelines.launch_workers import (
     make_assigner,
-    make_events,
     make_evaluator,
+    make_events,
     make_generator,
     make_sink,
     make_suppressor,

@@ -25,7 +25,7 @@ from transforms.id_index import IdIndex, joined_key
 from transforms.offers import Limit, OfferGenerator
 from transforms.plan import Plan
 from transforms.publish import EventSink
-from transforms.suppression import SuppressionLists, Suppressor
+from transforms.suppression import Suppressor
 
 
 def make_evaluator(plan: Plan, duplicates: Mapping[str, Any]) -> Callable[[CustomerBatch], LaunchBatch]:
@@ -51,7 +51,7 @@ def make_suppressor(
         for entry in plan.engine.suppression_lists
     )
     histories = _histories(plan, history) if plan.engine.caps else {}
-    return Suppressor(plan, SuppressionLists(lists), histories, shared).suppress
+    return Suppressor(plan, lists, histories, shared).suppress
 
 
 def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from pipelines.launch_inputs import Prepared
@@ -55,15 +54,16 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
 
 
 def _exposure(job: Prepared, campaign: str, retailer: str, customer: str) -> dict[str, Any] | None:
-    files = [str(job.folder.exposures / f"{name}.parquet") for name in sorted(job.folder.done())]
-    if not files:
+    if not job.folder.done():
         return None
-    con = duckdb.connect(":memory:")
-    con.read_parquet(files).create_view("exposures")
-    found = con.sql(
-        "SELECT * FROM exposures WHERE campaign_id = ? AND retailer_id = ? AND customer_id = ?",
-        params=[campaign, retailer, customer],
-    ).to_arrow_table()
+    found = (
+        job.folder.open_exposures(job.folder.done())
+        .sql(
+            "SELECT * FROM exposures WHERE campaign_id = ? AND retailer_id = ? AND customer_id = ?",
+            params=[campaign, retailer, customer],
+        )
+        .to_arrow_table()
+    )
     return None if not found.num_rows else dict(found.to_pylist()[0])
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -100,6 +101,22 @@ class LaunchFolder:
         metadata = pq.read_metadata(self.exposures / f"{name}.parquet").metadata
         found: dict[str, Any] = json.loads(metadata[COUNTS])
         return found
+
+    def open_exposures(self, names: Collection[str]) -> duckdb.DuckDBPyConnection:
+        """A connection with the exposures of finished batches as the view `exposures`."""
+        con = duckdb.connect(":memory:")
+        files = [str(self.exposures / f"{name}.parquet") for name in sorted(names)]
+        con.read_parquet(files).create_view("exposures")
+        return con
+
+    def count_exposures(self, names: Collection[str]) -> dict[tuple[Any, ...], int]:
+        """Customers by (campaign, retailer, variant, assigned_by, outcome, reason)."""
+        if not names:
+            return {}
+        rows = self.open_exposures(names).execute(
+            "SELECT campaign_id, retailer_id, variant, assigned_by, outcome, reason, count(*) FROM exposures GROUP BY ALL"
+        )
+        return {tuple(row[:-1]): row[-1] for row in rows.fetchall()}
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

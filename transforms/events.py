@@ -1,21 +1,19 @@
-"""BuildEvents: the Avro body of each customer's event, built column by column."""
+"""BuildEvents: the Avro body of each customer's event, all campaigns of a batch in one encoding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.avro_columns import Encoded, encode_column, encode_records
-from schemas.campaign import Campaign, Offer
+from schemas.campaign import Campaign
 from schemas.contracts import fingerprint, schema
-from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch, OfferGrant
+from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch
 from schemas.outcomes import ASSIGNED_BY, BY_FORCE, BY_STICKY
-from schemas.varints import zigzag
 from transforms.digests import SEPARATOR, hex_digests
 from transforms.plan import CampaignPlan, Plan
 from transforms.steps import BatchStep
@@ -23,6 +21,10 @@ from transforms.steps import BatchStep
 EVENT = schema("campaign_event")
 FIELDS = {field["name"]: field["type"] for field in EVENT["fields"]}
 OFFER = FIELDS["offers"]["items"]
+OFFER_TYPE = pa.struct(
+    [("id", pa.string()), ("kind", pa.string()), ("code", pa.string()), ("value", pa.string()),
+     ("currency", pa.string()), ("expires_at", pa.int64())]
+)  # fmt: skip
 
 
 def event_ids(plan: Plan, campaigns: Sequence[CampaignRows]) -> list[pa.Array]:
@@ -40,159 +42,223 @@ def event_ids(plan: Plan, campaigns: Sequence[CampaignRows]) -> list[pa.Array]:
 
 
 def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
-    """The batch with its events, retailer by retailer within each campaign."""
-    campaigns = batch.campaigns
-    for rows, ids in zip(campaigns, event_ids(plan, campaigns), strict=True):
+    """The batch with its events: campaign by campaign, retailer by retailer within each."""
+    for rows, ids in zip(batch.campaigns, event_ids(plan, batch.campaigns), strict=True):
         rows.event_id = ids
-    places = [np.flatnonzero(rows.emitted) for rows in campaigns]
-    parts = [_campaign_events(plan, batch, rows, keep) for rows, keep in zip(campaigns, places, strict=True)]
-    index = np.repeat(np.arange(len(places)), [len(place) for place in places])
-    names = pa.array([rows.campaign for rows in campaigns], pa.string())
-    every = _Parts(campaigns, places)
+    sent = _Sent.of(plan, batch)
+    columns = sent.columns(plan, batch)
     return EventBatch(
         batch=batch,
-        bodies=pa.concat_arrays([pa.array([], pa.large_binary()), *parts]),
+        bodies=encode_records(EVENT, columns, len(sent.index)),
         attributes={
-            "event_id": every.of("event_id"),
-            "retailer_id": every.of("retailer"),
-            "campaign_id": pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), names),
+            "event_id": columns["event_id"],
+            "retailer_id": columns["retailer_id"].cast(pa.string()),
+            "campaign_id": columns["campaign_id"],
             "launch_id": plan.launch_id,
             "schema": fingerprint("campaign_event"),
         },
-        place=np.stack([index, np.concatenate([np.zeros(0, np.int64), *places])]),
+        place=np.stack([sent.index, sent.row]),
     )
 
 
-class _Parts(NamedTuple):
-    """The emitted rows of all campaigns, one after the other."""
+@dataclass(frozen=True)
+class _Sent:
+    """The emitted rows of all campaigns, one after the other: `index` of the campaign, `row` within it."""
 
-    campaigns: Sequence[CampaignRows]
-    places: Sequence[Ints]
+    campaigns: list[CampaignRows]
+    entries: list[CampaignPlan]
+    keeps: list[Ints]
+    index: Ints
+    row: Ints
 
-    def of(self, name: str) -> pa.Array:
-        """A column of all of them, as text."""
-        columns = [getattr(rows, name).take(pa.array(keep)) for rows, keep in zip(*self, strict=True)]
-        return pa.concat_arrays([pa.array([], pa.string()), *(column.cast(pa.string()) for column in columns)])
+    @classmethod
+    def of(cls, plan: Plan, batch: LaunchBatch) -> _Sent:
+        """The emitted rows of a batch; campaigns that emit nothing are passed over."""
+        keeps = [np.flatnonzero(rows.emitted) for rows in batch.campaigns]
+        which = [place for place, keep in enumerate(keeps) if len(keep)]
+        campaigns = [batch.campaigns[place] for place in which]
+        return cls(
+            campaigns=campaigns,
+            entries=[plan.of(rows.campaign) for rows in campaigns],
+            keeps=[keeps[place] for place in which],
+            index=np.repeat(np.array(which, np.int64), [len(keeps[place]) for place in which]),
+            row=np.concatenate([np.zeros(0, np.int64), *(keeps[place] for place in which)]),
+        )
+
+    def columns(self, plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
+        """A column a field of the event."""
+        return {
+            "event_id": self._joined("event_id", pa.string()),
+            "launch_id": plan.launch_id,
+            "campaign_id": self.of_campaign(lambda entry: entry.campaign.id),
+            "campaign_version": self.of_campaign(lambda entry: entry.version),
+            "surface": self.of_campaign(lambda entry: entry.campaign.surface),
+            "retailer_id": self._joined("retailer", pa.dictionary(pa.int32(), pa.string())),
+            "customer_id": self._joined("customer", pa.string()),
+            "recipient": self._joined("recipient", pa.string()),
+            "channel": self.of_campaign(lambda entry: entry.campaign.channel),
+            "vendor_campaign": self.of_campaign(lambda entry: entry.campaign.vendor.campaign),
+            "experiment": self._experiment(),
+            "offers": self._offers(),
+            "template": self._template(),
+            "properties": self._properties(batch),
+            "deliver_after": pa.array(self._numbers("deliver_after")),
+            "expires_at": self._expires_at(),
+            "emitted_at": plan.launched_at,
+            "trace": f"{plan.launch_id}/{batch.name}",
+        }
+
+    def _joined(self, name: str, kind: pa.DataType) -> pa.Array:
+        columns = [getattr(r, name).take(pa.array(keep)) for r, keep in zip(self.campaigns, self.keeps, strict=True)]
+        return pa.concat_arrays([pa.array([], kind), *columns])
+
+    def _numbers(self, name: str) -> np.ndarray:
+        columns = [getattr(rows, name)[keep] for rows, keep in zip(self.campaigns, self.keeps, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *columns])
+
+    def of_campaign(self, value: Callable[[CampaignPlan], str | None]) -> pa.DictionaryArray:
+        """A column that is constant within each campaign."""
+        values = [value(entry) for entry in self.entries]
+        return _named(np.repeat(np.arange(len(values)), [len(keep) for keep in self.keeps]), values)
+
+    def _variant_codes(self) -> tuple[Ints, Ints]:
+        """Each row's place in a list of every campaign's variants, each list led by 'no variant'."""
+        sizes = [1 + len(_variants(entry.campaign)) for entry in self.entries]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        counts = [len(keep) for keep in self.keeps]
+        return np.repeat(starts[:-1], counts) + self._numbers("variant") + 1, starts
+
+    def _experiment(self) -> Any:
+        """Null without an experiment; the scheme tells when no hash decided."""
+        if not any(entry.campaign.experiment for entry in self.entries):
+            return None
+        codes, _ = self._variant_codes()
+        variants = [name for entry in self.entries for name in (None, *(v.key for v in _variants(entry.campaign)))]
+        schemes = [name for entry in self.entries for name in _schemes(entry.campaign)]
+        by = np.repeat(np.arange(len(self.entries)), [len(keep) for keep in self.keeps]) * len(ASSIGNED_BY)
+        bucket = self._numbers("bucket")
+        keys = self.of_campaign(lambda entry: entry.campaign.experiment.key if entry.campaign.experiment else None)
+        fields = {
+            "key": keys,
+            "variant": _named(codes, variants),
+            "bucket": pa.array(bucket, mask=np.isnan(bucket)),
+            "scheme": _named(by + self._numbers("assigned_by"), schemes),
+        }
+        if not keys.null_count:
+            return fields
+        columns = [column.cast(pa.string()) if name != "bucket" else column for name, column in fields.items()]
+        return pa.StructArray.from_arrays(columns, list(fields), mask=keys.is_null())
+
+    def _template(self) -> Any:
+        """The variant's template, else the campaign's."""
+        codes, _ = self._variant_codes()
+        names = [
+            name
+            for entry in self.entries
+            for name in (
+                entry.campaign.content.template,
+                *(variant.template or entry.campaign.content.template for variant in _variants(entry.campaign)),
+            )
+        ]
+        return _named(codes, names)
+
+    def _expires_at(self) -> pa.Array:
+        parts = [
+            pa.nulls(len(keep), pa.int64()) if rows.expires_at is None else pa.array(rows.expires_at[keep])
+            for rows, keep in zip(self.campaigns, self.keeps, strict=True)
+        ]
+        return pa.concat_arrays([pa.array([], pa.int64()), *parts])
+
+    def _offers(self) -> Any:
+        """Each row's offers, in the order of their declaration."""
+        grants = [_Grants.of(*parts) for parts in self._granting()]
+        if not grants:
+            return Encoded(b"\x00")
+        rows = np.concatenate([grant.rows for grant in grants])
+        order = np.argsort(rows, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(self.row)))])
+        items = pa.concat_arrays([grant.items for grant in grants]).take(pa.array(order))
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
+
+    def _granting(self) -> list[tuple[Any, ...]]:
+        starts = np.cumsum([0, *(len(keep) for keep in self.keeps)])
+        return [
+            (entry.campaign, rows, keep, grant, start)
+            for entry, rows, keep, start in zip(self.entries, self.campaigns, self.keeps, starts[:-1], strict=True)
+            for grant in rows.offers
+            if grant.granted.any()
+        ]
+
+    def _properties(self, batch: LaunchBatch) -> Any:
+        """The encoded map of each row's properties, one encoding for campaigns that have the same ones."""
+        alike: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        for place, entry in enumerate(self.entries):
+            alike.setdefault(tuple(entry.campaign.content.properties.items()), []).append(place)
+        if list(alike) in ([], [()]):
+            return Encoded(b"\x00")
+        lengths = np.array([len(keep) for keep in self.keeps])
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        parts, rows = [], []
+        for given, places in alike.items():
+            which = np.concatenate([self.campaigns[place].rows[self.keeps[place]] for place in places])
+            columns = {key: batch.values[text].take(pa.array(which)) for key, text in given}
+            parts.append(encode_column(FIELDS["properties"], columns, len(which)))
+            rows += [np.arange(starts[place], starts[place] + lengths[place]) for place in places]
+        if len(parts) == 1:
+            return Encoded(parts[0])
+        back = np.empty(len(self.row), np.int64)
+        back[np.concatenate(rows)] = np.arange(len(self.row))
+        return Encoded(pa.concat_arrays(parts).take(pa.array(back)))
 
 
-def _campaign_events(plan: Plan, batch: LaunchBatch, rows: CampaignRows, keep: Ints) -> pa.Array:
-    """The bodies of one campaign's emitted rows."""
-    if not len(keep):
-        return pa.array([], pa.large_binary())
-    entry = plan.of(rows.campaign)
-    places = pa.array(keep)
-    fields = {
-        **_constants(plan, entry, batch.name),
-        "event_id": rows.event_id.take(places),
-        "retailer_id": rows.retailer.take(places),
-        "customer_id": rows.customer.take(places),
-        "recipient": rows.recipient.take(places),
-        "experiment": _experiment(entry.campaign, rows, keep),
-        "offers": Encoded(_offers(entry.campaign, rows, keep)),
-        "template": _templates(entry.campaign, rows, keep),
-        "properties": Encoded(_properties(entry.campaign, batch, rows.rows[keep])),
-        "deliver_after": pa.array(rows.deliver_after[keep]),
-        "expires_at": None if rows.expires_at is None else pa.array(rows.expires_at[keep]),
-    }
-    return encode_records(EVENT, fields, len(keep))
+def _variants(campaign: Campaign) -> Sequence[Any]:
+    return campaign.experiment.variants if campaign.experiment else ()
 
 
-def _constants(plan: Plan, entry: CampaignPlan, name: str) -> dict[str, Any]:
-    campaign = entry.campaign
-    return {
-        "launch_id": plan.launch_id,
-        "campaign_id": campaign.id,
-        "campaign_version": entry.version,
-        "surface": campaign.surface,
-        "channel": campaign.channel,
-        "vendor_campaign": campaign.vendor.campaign,
-        "emitted_at": plan.launched_at,
-        "trace": f"{plan.launch_id}/{name}",
-    }
+def _schemes(campaign: Campaign) -> list[str]:
+    """What the scheme of an assignment is called, by how it came about."""
+    names = [campaign.experiment.hash if campaign.experiment else ""] * len(ASSIGNED_BY)
+    names[BY_STICKY], names[BY_FORCE] = "sticky", "forced"
+    return names
 
 
-def _experiment(campaign: Campaign, rows: CampaignRows, keep: Ints) -> Any:
-    """Null without an experiment; the scheme tells when no hash decided."""
-    if campaign.experiment is None:
-        return None
-    keys = pa.array([variant.key for variant in campaign.experiment.variants], pa.string())
-    variant = rows.variant[keep]
-    schemes = [campaign.experiment.hash] * len(ASSIGNED_BY)
-    schemes[BY_STICKY], schemes[BY_FORCE] = "sticky", "forced"
-    bucket = rows.bucket[keep]
-    return {
-        "key": campaign.experiment.key,
-        "variant": pa.DictionaryArray.from_arrays(pa.array(variant, pa.int16(), mask=variant < 0), keys),
-        "bucket": pa.array(bucket, mask=np.isnan(bucket)),
-        "scheme": pa.DictionaryArray.from_arrays(pa.array(rows.assigned_by[keep].astype(np.int8)), pa.array(schemes)),
-    }
+def _named(codes: Any, names: Sequence[str | None]) -> pa.DictionaryArray:
+    """The name of each code; null where it is None."""
+    nothing = np.array([name is None for name in names], np.bool_)
+    mask = nothing[codes] if nothing.any() else None
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.asarray(codes, np.int32), mask=mask), pa.array([name or "" for name in names], pa.string())
+    )
 
 
-def _templates(campaign: Campaign, rows: CampaignRows, keep: Ints) -> Any:
-    """The variant's template, else the campaign's."""
-    default = campaign.content.template
-    if campaign.experiment is None:
-        return default
-    names = [*(variant.template or default for variant in campaign.experiment.variants), default]
-    if len(set(names)) == 1:
-        return default if default is not None else None
-    codes = rows.variant[keep].astype(np.int64)
-    codes[codes < 0] = len(names) - 1
-    return pa.array(names, pa.string()).take(pa.array(codes))
+@dataclass(frozen=True)
+class _Grants:
+    """One offer's items, and the row of the batch's events that each belongs to."""
+
+    rows: Ints
+    items: pa.StructArray
+
+    @classmethod
+    def of(cls, campaign: Campaign, rows: CampaignRows, keep: Ints, grant: Any, start: int) -> _Grants:
+        offer = next(offer for offer in campaign.offers if offer.id == grant.offer)
+        granted = grant.granted[keep]
+        n = int(np.count_nonzero(granted))
+        until = None
+        if offer.valid_for is not None:
+            until = rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000)
+        columns = [
+            _repeat(offer.id, n),
+            _repeat(offer.kind, n),
+            _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
+            _repeat(None if offer.value is None else format(offer.value, "f"), n),
+            _repeat(offer.currency, n),
+            pa.nulls(n, pa.int64()) if until is None else pa.array(until),
+        ]
+        return cls(start + np.flatnonzero(granted), pa.StructArray.from_arrays(columns, fields=list(OFFER_TYPE)))
 
 
-def _offers(campaign: Campaign, rows: CampaignRows, keep: Ints) -> pa.Array | bytes:
-    """The encoded array of each row's offers, in the order of their declaration."""
-    if not rows.offers:
-        return b"\x00"
-    declared = {offer.id: offer for offer in campaign.offers}
-    masks = [grant.granted[keep] for grant in rows.offers]
-    items = [
-        _scattered(_offer(declared[grant.offer], grant, rows, keep), mask)
-        for grant, mask in zip(rows.offers, masks, strict=True)
-    ]
-    count = np.sum(masks, axis=0)
-    heads = pa.array([b"", *(zigzag(n) for n in range(1, len(masks) + 1))], pa.large_binary())
-    end = pa.scalar(b"\x00", pa.large_binary())
-    return pc.binary_join_element_wise(heads.take(pa.array(count)), *items, end, pa.scalar(b"", pa.large_binary()))
-
-
-def _offer(offer: Offer, grant: OfferGrant, rows: CampaignRows, keep: Ints) -> pa.Array:
-    """The encoded item of each granted row."""
-    granted = keep[grant.granted[keep]]
-    fields = {
-        "id": offer.id,
-        "kind": offer.kind,
-        "code": offer.code if grant.code is None else grant.code,
-        "value": None if offer.value is None else format(offer.value, "f"),
-        "currency": offer.currency,
-        "expires_at": None if offer.valid_for is None else pa.array(valid_until(rows, offer.valid_for)[granted]),
-    }
-    return encode_records(OFFER, fields, len(granted))
-
-
-def valid_until(rows: CampaignRows, valid_for: timedelta) -> Ints:
-    """When an offer of each row ends: counted from its delivery."""
-    return rows.deliver_after + int(valid_for.total_seconds() * 1000)
-
-
-def _scattered(items: pa.Array, mask: Any) -> pa.Array:
-    """The items at the rows of a mask, nothing elsewhere."""
-    if mask.all():
-        return items
-    place = np.where(mask, np.cumsum(mask), 0)
-    nothing = pa.array([b""], pa.large_binary())
-    return pa.concat_arrays([nothing, items]).take(pa.array(place))
-
-
-def _properties(campaign: Campaign, batch: LaunchBatch, which: Ints) -> pa.Array | bytes:
-    """The encoded map of each row's properties; a NULL is the null branch."""
-    given = campaign.content.properties
-    if not given:
-        return b"\x00"
-    rows = pa.array(which)
-    columns = {key: batch.values[text].take(rows) for key, text in given.items()}
-    return encode_column(FIELDS["properties"], columns, len(which))
+def _repeat(text: str | None, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), n)
 
 
 class BuildEvents(BatchStep):

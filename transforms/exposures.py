@@ -113,38 +113,14 @@ def _codes(grants: list[Any], masks: np.ndarray, row: np.ndarray, which: np.ndar
     return every.take(pa.array(starts[which] + rank[which, row]))
 
 
-def ledger_rows(batch: LaunchBatch, rows: CampaignRows, variants: list[str]) -> list[list[Any]]:
-    """[campaign, retailer, variant, assigned_by, outcome, reason, customers] of one campaign's rows."""
-    if not len(rows.rows):
-        return []
-    n = len(OUTCOMES) * len(ASSIGNED_BY)
-    key = batch.retailer[rows.rows] * (len(variants) + 1) + rows.variant + 1
-    key = key * n + rows.assigned_by * len(OUTCOMES) + rows.outcome
-    found = []
-    counts = np.bincount(key)
-    for code in np.flatnonzero(counts).tolist():
-        place, rest = divmod(code, n)
-        retailer, variant = divmod(place, len(variants) + 1)
-        by, outcome = divmod(rest, len(OUTCOMES))
-        found.append(
-            [
-                rows.campaign,
-                batch.retailers[retailer],
-                variants[variant - 1] if variant else None,
-                ASSIGNED_BY[by],
-                *OUTCOMES[outcome],
-                int(counts[code]),
-            ]
-        )
-    return found
+def outcome_counts(rows: CampaignRows) -> list[list[Any]]:
+    """[campaign, outcome, reason, customers] of one campaign's rows."""
+    counts = np.bincount(rows.outcome, minlength=len(OUTCOMES)).tolist()
+    return [[rows.campaign, *OUTCOMES[code], number] for code, number in enumerate(counts) if number]
 
 
-def batch_counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
+def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
     """What the summary needs of a batch, as JSON data; written into the metadata of its exposures."""
-    ledger: list[list[Any]] = []
-    for rows in batch.campaigns:
-        experiment = plan.of(rows.campaign).campaign.experiment
-        ledger += ledger_rows(batch, rows, [variant.key for variant in experiment.variants] if experiment else [])
     return {
         "read": batch.counts["read"],
         "evaluated": batch.counts["evaluated"],
@@ -154,7 +130,7 @@ def batch_counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
             name: {offer: list(vars(count).values()) for offer, count in offers.items()}
             for name, offers in batch.counts.get("offers", {}).items()
         },
-        "ledger": ledger,
+        "outcomes": [count for rows in batch.campaigns for count in outcome_counts(rows)],
         "unknown_time_zones": batch.counts.get("unknown_time_zones", 0),
         "seconds": batch.seconds,
     }

@@ -13,6 +13,7 @@ from transforms.id_index import IdIndex
 
 _SPAN = np.int64(1) << np.int64(43)
 """Milliseconds that one customer's times may span in the composite key: 278 years."""
+_NEVER = np.int64(np.iinfo(np.int64).min // 2)
 
 
 class SendHistory:
@@ -24,14 +25,17 @@ class SendHistory:
         codes = unique.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         self._composite = np.sort(codes * _SPAN + _clip(sent_at))
 
-    def count(self, keys: pa.Array, at: Ints, within: timedelta) -> Ints:
-        """For each row the sends to `keys` in (at - within, at]; times in epoch milliseconds."""
-        place = self._index.find(keys)
-        base = place * _SPAN
+    def places(self, keys: pa.Array) -> Ints:
+        """Where each key's sends stand, -1 for a key without any."""
+        return self._index.find(keys)
+
+    def count(self, places: Ints, at: Ints, within: timedelta) -> Ints:
+        """For each row the sends at its place in (at - within, at]; times in epoch milliseconds."""
+        base = places * _SPAN
         window = int(within.total_seconds() * 1000)
         up_to = np.searchsorted(self._composite, base + _clip(at), side="right")
         before = np.searchsorted(self._composite, base + _clip(at - window), side="right")
-        counts: Ints = np.where(place < 0, 0, up_to - before)
+        counts: Ints = np.where(places < 0, 0, up_to - before)
         return counts
 
 
@@ -45,22 +49,36 @@ class LaunchSends:
 
     def __init__(self, customers: int) -> None:
         self._customers = customers
-        self._taken: list[tuple[str, Ints]] = []
+        self._taken: dict[str, _Taken] = {}
 
     def count(self, channel: str, rows: Ints, at: Ints, within: timedelta) -> Ints:
         """For each row the sends of the channel less than `within` away from `at`."""
-        counts = np.zeros(len(rows), np.int64)
-        window = int(within.total_seconds() * 1000)
-        for taken_channel, times in self._taken:
-            if taken_channel == channel:
-                counts += np.abs(times[rows] - at) < window
+        taken = self._taken.get(channel)
+        if taken is None:
+            return np.zeros(len(rows), np.int64)
+        near = np.abs(taken.times[rows] - at[:, None]) < int(within.total_seconds() * 1000)
+        counts: Ints = near.sum(axis=1)
         return counts
 
     def take(self, channel: str, rows: Ints, at: Ints, sent: Bools) -> None:
         """Note that these rows will be sent to."""
-        times = np.full(self._customers, np.iinfo(np.int64).min // 2)
-        times[rows[sent]] = at[sent]
-        self._taken.append((channel, times))
+        taken = self._taken.setdefault(channel, _Taken(self._customers))
+        taken.add(rows[sent], at[sent])
+
+
+class _Taken:
+    """The times taken by each customer, side by side: as many columns as the busiest one has."""
+
+    def __init__(self, customers: int) -> None:
+        self.times = np.full((customers, 1), _NEVER)
+        self._used = np.zeros(customers, np.int64)
+
+    def add(self, rows: Ints, at: Ints) -> None:
+        places = self._used[rows]
+        if len(rows) and places.max() >= self.times.shape[1]:
+            self.times = np.hstack([self.times, np.full((len(self.times), 1), _NEVER)])
+        self.times[rows, places] = at
+        self._used[rows] += 1
 
 
 def history_of(tables: Iterable[pa.Table], retailer: str, customer: str) -> pa.Table:

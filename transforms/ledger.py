@@ -14,7 +14,8 @@ HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppresse
 
 
 class Totals:
-    """The sums over batches, in memory of the size of (campaigns x retailers x outcomes)."""
+    """The sums over batches: what each kept of itself, and `ledger`, the exposures counted by campaign,
+    retailer, variant, assigned_by, outcome and reason."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -22,7 +23,8 @@ class Totals:
         self.dead_lettered: Counter[str] = Counter()
         self.nodes: dict[str, list[list[int]]] = {}
         self.offers: dict[str, dict[str, list[int]]] = {}
-        self.ledger: Counter[tuple[Any, ...]] = Counter()
+        self.outcomes: Counter[tuple[Any, ...]] = Counter()
+        self.ledger: dict[tuple[Any, ...], int] = {}
         self.seconds: Counter[str] = Counter()
         self.unknown_time_zones = 0
 
@@ -33,8 +35,8 @@ class Totals:
         self.dead_lettered.update(counts["dead_lettered"])
         self.seconds.update(counts["seconds"])
         self.unknown_time_zones += counts["unknown_time_zones"]
-        for *key, number in counts["ledger"]:
-            self.ledger[tuple(key)] += number
+        for *key, number in counts["outcomes"]:
+            self.outcomes[tuple(key)] += number
         for campaign, nodes in counts["nodes"].items():
             self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
         for campaign, offers in counts["offers"].items():

@@ -120,7 +120,7 @@ class _Record(beam.DoFn):  # type: ignore[misc]
         # The file holds its own batch's times, so the time to write it can only stand in the next one.
         element.seconds["record"] = time.perf_counter() - started + self._writing
         started = time.perf_counter()
-        self._write(element.name, table, batch_counts(self._plan, element))
+        self._write(element.name, table, batch_counts(element))
         self._writing = time.perf_counter() - started
         yield element.name
 

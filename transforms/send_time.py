@@ -74,7 +74,7 @@ def send_times(
 
     `send_time` runs once a distinct zone. ValueError for an unknown default.
     """
-    encoded = zones.cast(pa.string()).dictionary_encode()
+    encoded = zones if pa.types.is_dictionary(zones.type) else zones.cast(pa.string()).dictionary_encode()
     names = encoded.dictionary.to_pylist()
     unknown = [name != "" and name not in _known() for name in names]
     default = send_time(start, local_time, quiet_hours, expires, default_zone)

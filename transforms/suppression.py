@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.elements import Bools, CampaignRows, LaunchBatch
+from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
 from transforms.frequency import LaunchSends, SendHistory
 from transforms.id_index import IdIndex, joined_key
@@ -18,19 +18,8 @@ from transforms.plan import Plan
 from transforms.send_time import send_times
 from transforms.steps import BatchStep
 
-
-class SuppressionLists(NamedTuple):
-    """Who is on which list: (channel or None for all, customers' column, ids)."""
-
-    lists: tuple[tuple[str | None, str, IdIndex], ...]
-
-    def mask(self, batch: LaunchBatch, rows: CampaignRows, channel: str) -> Bools:
-        """The rows that are on a list for this channel."""
-        found = np.zeros(len(rows.rows), np.bool_)
-        for list_channel, column, ids in self.lists:
-            if list_channel in (None, channel):
-                found |= ids.contains(batch.column(column, rows.rows))
-        return found
+SuppressionLists = Sequence[tuple[str | None, str, IdIndex]]
+"""Who is on which list: (channel or None for all, customers' column, ids)."""
 
 
 class Suppressor:
@@ -56,22 +45,69 @@ class Suppressor:
     def suppress(self, batch: LaunchBatch) -> LaunchBatch:
         """The batch with times, addresses and suppressions; held-out rows keep their outcome."""
         earlier = LaunchSends(batch.rows.num_rows)
-        zones = self._zones(batch)
         shared = self._shared.get(batch.name, {})
+        zones = self._zones(batch)
+        matched = _any_of(batch)
+        channels = {
+            name: self._channel(batch, name, matched)
+            for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
+        }
         done = []
         for rows in batch.campaigns:
-            rows = self._timed(batch, rows, zones)
-            done.append(self._one(batch, rows, earlier, shared.get(rows.campaign)))
+            facts = channels[self._plan.of(rows.campaign).campaign.channel]
+            done.append(self._one(batch, rows, facts, zones, earlier, shared.get(rows.campaign)))
         return replace(batch, campaigns=done)
 
-    def _zones(self, batch: LaunchBatch) -> pa.Array:
+    def _zones(self, batch: LaunchBatch) -> pa.DictionaryArray:
         """Each customer's time zone: its own, else the retailer's."""
         defaults = pa.array([self._engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
         of_retailer = defaults.take(pa.array(batch.retailer))
         column = self._engine.columns.time_zone
-        return pc.coalesce(batch.rows.column(column).cast(pa.string()), of_retailer) if column else of_retailer
+        own = pc.coalesce(batch.rows.column(column).cast(pa.string()), of_retailer) if column else of_retailer
+        return own.dictionary_encode()
 
-    def _timed(self, batch: LaunchBatch, rows: CampaignRows, zones: pa.Array) -> CampaignRows:
+    def _channel(self, batch: LaunchBatch, name: str, matched: Ints) -> _Channel:
+        """What holds for the customers of a batch on a channel, whatever the campaign."""
+        channel = self._engine.channels[name]
+        address = pc.utf8_trim_whitespace(batch.column(channel.address, matched))
+        out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
+        listed = np.zeros(len(matched), np.bool_)
+        for list_channel, column, ids in self._lists:
+            if list_channel in (None, name):
+                listed |= ids.contains(batch.column(column, matched))
+        reasons = [
+            ("retailer_opted_out", out[batch.retailer[matched]]),
+            ("no_consent", _without(batch, matched, channel.consent)),
+            ("suppression_list", listed),
+            ("no_address", np.asarray(pc.fill_null(pc.equal(pc.binary_length(address), 0), True))),
+        ]
+        suppression = np.zeros(len(matched), np.uint8)
+        for reason, mask in reversed(reasons):
+            suppression[mask] = code("suppressed", reason)
+        places = self._places(batch, name, matched)
+        index = np.zeros(batch.rows.num_rows, np.int64)
+        index[matched] = np.arange(len(matched))
+        return _Channel(name, index, suppression, address, places)
+
+    def _places(self, batch: LaunchBatch, name: str, matched: Ints) -> Ints | None:
+        """Where each customer's earlier sends stand, if a cap needs them."""
+        history = self._histories.get(name)
+        if history is None:
+            return None
+        columns = self._engine.columns
+        return history.places(
+            joined_key(batch.column(columns.retailer, matched), batch.column(columns.customer, matched))
+        )
+
+    def _one(
+        self,
+        batch: LaunchBatch,
+        rows: CampaignRows,
+        channel: _Channel,
+        zones: pa.Array,
+        earlier: LaunchSends,
+        shared: Any,
+    ) -> CampaignRows:
         schedule = self._plan.of(rows.campaign).campaign.schedule
         times = send_times(
             start=schedule.start or self._plan.launched,
@@ -81,58 +117,59 @@ class Suppressor:
             zones=zones.take(pa.array(rows.rows)),
             default_zone=self._engine.time_zone("*"),
         )
-        suppression = rows.suppression.copy()
-        suppression[times.window_closed] = code("suppressed", "window_closed")
-        if times.unknown_zone.any():
-            batch.counts["unknown_time_zones"] = int(np.count_nonzero(times.unknown_zone))
-        return replace(rows, deliver_after=times.deliver_after, expires_at=times.expires_at, suppression=suppression)
-
-    def _one(self, batch: LaunchBatch, rows: CampaignRows, earlier: LaunchSends, shared: Any) -> CampaignRows:
-        campaign = self._plan.of(rows.campaign).campaign
-        channel = self._engine.channels[campaign.channel]
-        recipient = pc.utf8_trim_whitespace(batch.column(channel.address, rows.rows))
-        reasons: list[tuple[str, Bools]] = [
-            ("retailer_opted_out", self._opted_out(batch, rows)),
-            ("no_consent", _without(batch, rows, channel.consent)),
-            ("suppression_list", self._lists.mask(batch, rows, campaign.channel)),
-            ("no_address", np.asarray(pc.fill_null(pc.equal(pc.binary_length(recipient), 0), True))),
-            ("window_closed", rows.suppression == code("suppressed", "window_closed")),
-        ]
-        suppression = np.zeros(len(rows.rows), np.uint8)
-        for reason, mask in reversed(reasons):
-            suppression[mask] = code("suppressed", reason)
-        rows = replace(rows, suppression=suppression, recipient=recipient)
-        self._cap(rows, campaign.channel, earlier)
+        unknown = int(np.count_nonzero(times.unknown_zone))
+        batch.counts["unknown_time_zones"] = batch.counts.get("unknown_time_zones", 0) + unknown
+        place = channel.index[rows.rows]
+        suppression = channel.suppression[place]
+        suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
+        self._cap(rows, channel, times.deliver_after, suppression, earlier)
         if shared is not None:
             suppression[np.isin(rows.rows, shared) & (suppression == EMITTED)] = code("suppressed", "shared_address")
-        outcome = np.where(rows.outcome == EMITTED, suppression, rows.outcome)
-        return replace(rows, outcome=outcome)
+        return replace(
+            rows,
+            deliver_after=times.deliver_after,
+            expires_at=times.expires_at,
+            recipient=channel.address.take(pa.array(place)),
+            suppression=suppression,
+            outcome=np.where(rows.outcome == EMITTED, suppression, rows.outcome),
+        )
 
-    def _opted_out(self, batch: LaunchBatch, rows: CampaignRows) -> Bools:
-        out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
-        return out[batch.retailer[rows.rows]]
-
-    def _cap(self, rows: CampaignRows, channel: str, earlier: LaunchSends) -> None:
-        caps = [cap for cap in self._engine.caps if cap.channel == channel]
+    def _cap(self, rows: CampaignRows, channel: _Channel, at: Ints, suppression: Any, earlier: LaunchSends) -> None:
+        """Refuse whom a cap refuses, and note whom this campaign will send to."""
+        caps = [cap for cap in self._engine.caps if cap.channel == channel.name]
         if not caps:
             return
-        history = self._histories.get(channel)
-        keys = joined_key(rows.retailer.cast(pa.string()), rows.customer)
         for cap in caps:
-            count = earlier.count(channel, rows.rows, rows.deliver_after, cap.within)
-            if history is not None:
-                count = count + history.count(keys, rows.deliver_after, cap.within)
-            rows.suppression[(count >= cap.at_most) & (rows.suppression == EMITTED)] = code(
-                "suppressed", "frequency_cap"
-            )
-        sent = (rows.suppression == EMITTED) & (rows.outcome == EMITTED)
-        earlier.take(channel, rows.rows, rows.deliver_after, sent)
+            count = earlier.count(channel.name, rows.rows, at, cap.within)
+            if channel.places is not None:
+                places = channel.places[channel.index[rows.rows]]
+                count = count + self._histories[channel.name].count(places, at, cap.within)
+            suppression[(count >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
+        earlier.take(channel.name, rows.rows, at, (suppression == EMITTED) & (rows.outcome == EMITTED))
 
 
-def _without(batch: LaunchBatch, rows: CampaignRows, consent: str | None) -> Bools:
+class _Channel(NamedTuple):
+    """Facts of the matched customers of a batch on one channel; `index` finds a row of the batch among them."""
+
+    name: str
+    index: Ints
+    suppression: Any
+    address: pa.Array
+    places: Ints | None
+
+
+def _any_of(batch: LaunchBatch) -> Ints:
+    """The rows that some campaign matched."""
+    some = np.zeros(batch.rows.num_rows, np.bool_)
+    for rows in batch.campaigns:
+        some[rows.rows] = True
+    return np.flatnonzero(some)
+
+
+def _without(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:
     if consent is None:
-        return np.zeros(len(rows.rows), np.bool_)
-    given = pc.fill_null(batch.rows.column(consent).cast(pa.bool_()).take(pa.array(rows.rows)), False)
+        return np.zeros(len(rows), np.bool_)
+    given = pc.fill_null(batch.rows.column(consent).cast(pa.bool_()).take(pa.array(rows)), False)
     return ~np.asarray(given.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import doctest
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import growthbook.core
 import pytest
@@ -197,3 +199,9 @@ def test_experiments_with_disjoint_ranges_of_a_namespace_share_nobody(unit: str)
     found = bucket("growthbook/1", "__spring", unit)
     within = [in_namespace(unit, ("spring", start, start + 0.5)) for start in (0.0, 0.5)]
     assert within == [found < 0.5, found >= 0.5]  # type: ignore[operator]
+
+
+def test_the_examples_of_the_document_give_what_it_says() -> None:
+    page = Path(__file__).parents[2] / "docs" / "experiments.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried > 15) == (0, True)

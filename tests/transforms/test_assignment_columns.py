@@ -27,6 +27,7 @@ from transforms.assignment_columns import (
     normalise_column,
     unit_texts,
 )
+from transforms.sample_ratio import ALARM, chi_square_survival
 
 NAMES = st.sampled_from(sorted(SCHEMES))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(["", "7", "😀", "a😀b"])
@@ -98,6 +99,11 @@ def test_a_columns_buckets_are_normalised_as_single_ones(scheme: str, column: pa
     assert [None if math.isnan(one) else one for one in found] == expected
 
 
+def test_the_closed_end_of_a_space_is_told_as_a_share_below_one() -> None:
+    ends = normalise_column("launchdarkly", np.array([0.0, 1.0]))
+    assert ends.tolist() == [normalise("launchdarkly", 0.0), normalise("launchdarkly", 1.0)]
+
+
 @pytest.mark.parametrize("long", ["x" * 10_000_000, "日" * 1_000_000])
 @pytest.mark.parametrize("scheme", ["growthbook/2", "eppo"])
 def test_one_long_unit_among_many_changes_nothing(scheme: str, long: str) -> None:
@@ -140,3 +146,29 @@ def test_an_unknown_scheme_names_those_there_are() -> None:
 
 def test_the_first_of_overlapping_ranges_wins() -> None:
     assert choose_column([(0.5, 1.0), (0.0, 1.0)], np.array([0.7, 0.2, np.nan, 1.0])).tolist() == [0, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("exp-a", "exp-b"),
+        ("spring", "spring:holdout"),
+        ("global-holdout", "global-holdout:r1"),
+        ("global-holdout", "spring"),
+    ],
+)
+def test_growthbook_2_of_one_seed_says_nothing_about_another(one: str, other: str) -> None:
+    assert _meeting("growthbook/2", one, other) > ALARM
+
+
+def test_growthbook_1_of_two_seeds_alike_is_as_biased_as_it_is_known_to_be() -> None:
+    assert _meeting("growthbook/1", "exp-a", "exp-b") < 1e-100
+
+
+def _meeting(scheme: str, one: str, other: str) -> float:
+    """The p-value of independence between the tenths of two seeds over numbered ids."""
+    ids = pa.array([f"cust-{number}" for number in range(100_000)])
+    tenths = [(bucket_column(scheme, seed, ids) * 10).astype(int) for seed in (one, other)]
+    table = np.bincount(tenths[0] * 10 + tenths[1], minlength=100).reshape(10, 10)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return chi_square_survival(float(((table - expected) ** 2 / expected).sum()), 81)

@@ -58,6 +58,12 @@ def test_a_column_has_the_codes_of_its_rows(
     ]
 
 
+@pytest.mark.parametrize("length", [63, 64, 65, 200])
+def test_a_column_takes_secrets_of_every_length(length: int) -> None:
+    codes = offer_codes(b"k" * length, "L", "o", pa.array(["r"]), pa.array(["c"]))
+    assert codes.to_pylist() == [offer_code(b"k" * length, "L", "o", "r", "c")]
+
+
 @given(FIELDS, FIELDS)
 def test_other_fields_give_another_code(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     codes = [offer_code(SECRET, *fields) for fields in (one, other)]

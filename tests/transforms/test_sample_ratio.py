@@ -123,6 +123,12 @@ def test_an_interval_holds_its_share(pair: tuple[int, int]) -> None:
     assert 0 <= low <= (k / n if n else 0.5) <= high <= 1
 
 
+@pytest.mark.parametrize("n", range(1, 60))
+def test_a_share_of_none_or_all_is_possible_to_the_last_bit(n: int) -> None:
+    assert share_interval(0, n)[0] == 0
+    assert share_interval(n, n)[1] == 1
+
+
 @pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (0, -1)])
 def test_a_share_of_more_than_all_is_refused(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="is no share"):

@@ -115,6 +115,11 @@ def test_quiet_hours_are_the_customers_also_for_a_start_in_utc() -> None:
     assert send_time(start, False, NIGHT, None, NEW_YORK).deliver_after == utc("2026-06-01T12:00")
 
 
+def test_quiet_hours_from_a_time_to_the_same_are_none() -> None:
+    start = datetime(2026, 6, 1, 8)
+    assert send_time(start, False, (time(8), time(8)), None, "UTC").deliver_after == utc("2026-06-01T08:00")
+
+
 def test_a_relative_expiry_counts_from_the_delivery_in_elapsed_time() -> None:
     times = send_time(datetime(2026, 3, 7, 22), True, NIGHT, timedelta(days=3), NEW_YORK)
     assert times == SendTime(utc("2026-03-08T12:00"), utc("2026-03-11T12:00"), False)

@@ -47,7 +47,10 @@ def matched(p: beam.Pipeline, job: Prepared, duplicates: dict[str, Any], shared:
     """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common."""
     return (
         p
-        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=job.plan.columns), done)
+        | "ReadCustomers"
+        >> ReadCustomers(
+            job.parts, partial(read_part, columns=job.plan.columns, batch_rows=job.config.batch_rows), done
+        )
         | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, job.plan, duplicates))
         | "AssignVariants" >> AssignVariants(partial(make_assigner, job.plan, job.config.sticky))
         | "Suppress" >> Suppress(partial(make_suppressor, job.plan, job.config.history, shared))
@@ -81,7 +84,7 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         job = prepare(config, folder)
         options = runner_options(options)
         progress.phase("survey")
-        survey(job.plan, job.snapshot, folder.survey, job.sizes, lambda p, d: matched(p, job, d, {}, set()), options)
+        survey(job, lambda p, duplicates: matched(p, job, duplicates, {}, set()), options)
         done = folder.done()
         if len(done) == job.batches and (summary := folder.read_summary()) is not None:
             return summary

@@ -9,16 +9,18 @@ import re
 import time
 import uuid
 from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
-from stores.customers.snapshot import Part, Snapshot, parts, take_snapshot
+from stores.customers.snapshot import Part, Snapshot, parts, read_part, take_snapshot
 from stores.histories import history_files
 from stores.launch_folder import LaunchFolder, differences
 from stores.lists import read_list
@@ -45,6 +47,7 @@ class LaunchOptions(PipelineOptions):  # type: ignore[misc]
             "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
         )
         parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
+        parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
@@ -60,6 +63,7 @@ class LaunchConfig:
     history: tuple[str, ...] = ()
     sticky: str | None = None
     test: bool = False
+    batch_rows: int = 131_072
     only: str | None = None
 
     @classmethod
@@ -74,6 +78,8 @@ class LaunchConfig:
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
+        if options.batch_rows < 1:
+            problems.append(Problem("command line", "--batch_rows", str(options.batch_rows), "must be 1 or more"))
         if problems or events is None:
             raise InputError(problems)
         return cls(
@@ -85,6 +91,7 @@ class LaunchConfig:
             history=tuple(options.history or ()),
             sticky=options.sticky,
             test=bool(options.test),
+            batch_rows=options.batch_rows,
         )
 
 
@@ -112,6 +119,10 @@ class Prepared:
     parts: list[Part]
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
+
+    def read(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The batches of a part."""
+        return read_part(part, columns, self.config.batch_rows)
 
     @property
     def batches(self) -> int:
@@ -161,7 +172,7 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
         "inputs": _inputs(config, configuration, snapshot),
     }
     manifest = _kept(folder, before, manifest)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot), _sizes(plan), manifest)
+    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
 
 
 def _new_id(launched_at: int) -> str:
@@ -254,6 +265,7 @@ def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapsh
         "history": [_file_hash(path) for path in history_files(config.history)],
         "sticky": _file_hash(Path(config.sticky)) if config.sticky else None,
         "test": config.test,
+        "batch_rows": config.batch_rows,
         "code_secret": hmac.new(secret, b"campaigns manifest", hashlib.sha256).hexdigest()[:12] if secret else None,
     }
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.launch_inputs import Prepared
 from schemas.elements import LaunchBatch
-from stores.customers.snapshot import Snapshot, parts, read_part
 from stores.decisions import decided, repeated, working_connection, write_decisions
 from stores.launch_folder import write_parquet
 from transforms.candidates import QUEUED, SHARED, Surveyor, normal_address
@@ -32,34 +32,27 @@ _LOSERS = pa.schema([("campaign", pa.string()), *_PLACES])
 _QUEUES = pa.schema([("campaign", pa.string()), ("offer", pa.string()), ("keys", pa.list_(pa.binary(32)))])
 
 
-def survey(
-    plan: Plan,
-    snapshot: Snapshot,
-    folder: Path,
-    sizes: dict[tuple[str, str], int],
-    matched: Callable[[beam.Pipeline, dict[str, Any]], Any],
-    options: PipelineOptions,
-) -> None:
+def survey(job: Prepared, matched: Callable[[beam.Pipeline, dict[str, Any]], Any], options: PipelineOptions) -> None:
     """Write the launch's decisions into its survey folder, unless they are there.
 
-    `sizes` tells how many each limited offer can serve; `matched(pipeline, duplicates)` is the launch up to
-    its suppression, as a PCollection of LaunchBatches.
+    `matched(pipeline, duplicates)` is the launch up to its suppression, as a PCollection of LaunchBatches.
     """
+    folder, sizes = job.folder.survey, job.sizes
     if decided(folder):
         return
     con = working_connection(folder)
-    duplicates = _duplicates(con, plan, snapshot)
-    shared = _shared(con, plan, snapshot)
+    duplicates = _duplicates(con, job)
+    shared = _shared(con, job)
     losers, queues = _LOSERS.empty_table(), _QUEUES.empty_table()
     if shared or sizes:
         for old in folder.glob("*-*.parquet"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
             batches = matched(p, by_batch(duplicates))
-            make = partial(Surveyor, plan, shared, sizes)
+            make = partial(Surveyor, job.plan, shared, sizes)
             _ = batches | "SurveyCandidates" >> beam.ParDo(_Survey(make, str(folder)))
         losers = _losers(con, folder)
-        queues = _queues(con, plan, folder, losers, sizes)
+        queues = _queues(con, job.plan, folder, losers, sizes)
     write_decisions(folder, duplicates, losers, queues)
 
 
@@ -84,16 +77,16 @@ class _Survey(beam.DoFn):  # type: ignore[misc]
         write_parquet(self._folder / f"queued-{element.name}.parquet", queued)
 
 
-def _scan(plan: Plan, snapshot: Snapshot, column: str, lower: bool = False) -> pa.RecordBatchReader:
+def _scan(job: Prepared, column: str, lower: bool = False) -> pa.RecordBatchReader:
     """All rows as (retailer, id, batch, row), `id` being a column as text."""
     schema = pa.schema([("retailer", pa.string()), ("id", pa.string()), *_PLACES])
-    return pa.RecordBatchReader.from_batches(schema, _scanned(plan, snapshot, column, lower, schema))
+    return pa.RecordBatchReader.from_batches(schema, _scanned(job, column, lower, schema))
 
 
-def _scanned(plan: Plan, snapshot: Snapshot, column: str, lower: bool, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    retailer = plan.engine.columns.retailer
-    for part in parts(snapshot):
-        for ordinal, batch in enumerate(read_part(part, [retailer, column])):
+def _scanned(job: Prepared, column: str, lower: bool, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    retailer = job.plan.engine.columns.retailer
+    for part in job.parts:
+        for ordinal, batch in enumerate(job.read(part, [retailer, column])):
             ids = batch.column(column).cast(pa.string())
             if lower:
                 ids = normal_address(ids)
@@ -104,9 +97,9 @@ def _scanned(plan: Plan, snapshot: Snapshot, column: str, lower: bool, schema: p
             yield pa.record_batch(columns, schema=schema)
 
 
-def _duplicates(con: Any, plan: Plan, snapshot: Snapshot) -> pa.Table:
+def _duplicates(con: Any, job: Prepared) -> pa.Table:
     """The places of every row of a customer but the first."""
-    scan = partial(_scan, plan, snapshot, plan.engine.columns.customer)
+    scan = partial(_scan, job, job.plan.engine.columns.customer)
     found = repeated(con, scan, ("retailer", "id"), ("retailer", "id", "batch", "row"))
     if not found.num_rows:
         return _PLACES.empty_table()
@@ -118,11 +111,11 @@ def _duplicates(con: Any, plan: Plan, snapshot: Snapshot) -> pa.Table:
     return ranked.cast(_PLACES)
 
 
-def _shared(con: Any, plan: Plan, snapshot: Snapshot) -> dict[str, IdIndex]:
+def _shared(con: Any, job: Prepared) -> dict[str, IdIndex]:
     """By channel the (retailer, address) keys that several customers have."""
     found = {}
-    for channel in sorted({entry.campaign.channel for entry in plan.campaigns}):
-        scan = partial(_scan, plan, snapshot, plan.engine.channels[channel].address, lower=True)
+    for channel in sorted({entry.campaign.channel for entry in job.plan.campaigns}):
+        scan = partial(_scan, job, job.plan.engine.channels[channel].address, lower=True)
         rows = repeated(con, scan, ("retailer", "id"), ("retailer", "id"))
         if rows.num_rows:
             keys = joined_key(rows["retailer"].combine_chunks(), rows["id"].combine_chunks())

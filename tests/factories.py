@@ -70,7 +70,9 @@ def any_customers(number: int = 10, **changes: Any) -> pa.Table:
         "orders": lambda n: n % 13,
         **changes,
     }
-    return pa.table({name: [make(n) for n in range(number)] if callable(make) else make for name, make in columns.items()})
+    return pa.table(
+        {name: [make(n) for n in range(number)] if callable(make) else make for name, make in columns.items()}
+    )
 
 
 def any_customer_file(path: Path, number: int = 10, **changes: Any) -> Path:

@@ -22,7 +22,7 @@ def checker() -> Checker:
         "seen > launched_at - INTERVAL 30 DAY",
         "CASE WHEN ok THEN spend > 1 ELSE spend > 2 END",
         "name ILIKE 'a%' OR name SIMILAR TO '[a-z]+'",
-        "\"odd name\" BETWEEN 1 AND 3",
+        '"odd name" BETWEEN 1 AND 3',
         "-- why\nspend > 1 -- and here",
         "coalesce(spend, 0) > 1 AND NOT ok",
         "CAST(name AS INTEGER) > 3",
@@ -75,7 +75,8 @@ def test_what_a_condition_may_not_do_is_refused(checker: Checker, text: str, say
 
 
 @pytest.mark.parametrize(
-    ("text", "position"), [("name = 'é' and spnd > 1", 15), ("ok and spnd", 7), ("ok\nand spnd > 1", 7), ("name = 'é' and > 1", 15)]
+    ("text", "position"),
+    [("name = 'é' and spnd > 1", 15), ("ok and spnd", 7), ("ok\nand spnd > 1", 7), ("name = 'é' and > 1", 15)],
 )
 def test_the_place_of_a_mistake_counts_characters(checker: Checker, text: str, position: int) -> None:
     mistake = checker.check(text, "BOOLEAN")

@@ -74,7 +74,14 @@ def test_named_audiences_are_unfolded_and_the_scope_comes_first() -> None:
     passed, counts = match(tree, scope, masks(a=[0, 1, 8], b=[1]))
     assert np.flatnonzero(passed).tolist() == [0]
     shown = counted(tree, counts)
-    assert shown["children"][0] == {"kind": "retailers", "label": "every retailer", "entered": 16, "passed": 4, "failed": 0, "children": []}
+    assert shown["children"][0] == {
+        "kind": "retailers",
+        "label": "every retailer",
+        "entered": 16,
+        "passed": 4,
+        "failed": 0,
+        "children": [],
+    }
     assert shown["passed"] == 1
 
 

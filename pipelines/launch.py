@@ -65,7 +65,7 @@ def build(p: beam.Pipeline, job: Prepared, done: set[str]) -> beam.PCollection[s
         matched(p, job, decisions.duplicates, decisions.shared, done)
         | "GenerateOffers" >> GenerateOffers(partial(make_generator, job.plan, decisions.queues, job.sizes))
         | "BuildEvents" >> BuildEvents(partial(make_events, job.plan))
-        | "PublishEvents" >> PublishEvents(job.plan, partial(make_sink, job.config.events))
+        | "PublishEvents" >> PublishEvents(job.plan, partial(make_sink, job.config.events, job.config.broker_wait))
         | "RecordExposures"
         >> RecordExposures(job.plan, partial(write_dead_letters, str(folder.dead_letters)), folder.write_exposures)
     )

@@ -48,6 +48,7 @@ class LaunchOptions(PipelineOptions):  # type: ignore[misc]
         )
         parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
         parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
+        parser.add_argument("--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)")
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
@@ -64,6 +65,7 @@ class LaunchConfig:
     sticky: str | None = None
     test: bool = False
     batch_rows: int = 131_072
+    broker_wait: float = 60.0
     only: str | None = None
 
     @classmethod
@@ -78,8 +80,10 @@ class LaunchConfig:
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
-        if options.batch_rows < 1:
-            problems.append(Problem("command line", "--batch_rows", str(options.batch_rows), "must be 1 or more"))
+        for name, least in (("batch_rows", 1), ("broker_wait", 0.1)):
+            if getattr(options, name) < least:
+                fix = f"must be {least} or more"
+                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
         if problems or events is None:
             raise InputError(problems)
         return cls(
@@ -92,6 +96,7 @@ class LaunchConfig:
             sticky=options.sticky,
             test=bool(options.test),
             batch_rows=options.batch_rows,
+            broker_wait=options.broker_wait,
         )
 
 

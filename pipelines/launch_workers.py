@@ -86,6 +86,6 @@ def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:
     return partial(build_events, plan)
 
 
-def make_sink(events: FileUri | TopicUri) -> EventSink:
-    """PublishEvents' sink."""
-    return FileEvents(events.directory) if isinstance(events, FileUri) else PubsubEvents(events.path)
+def make_sink(events: FileUri | TopicUri, wait: float) -> EventSink:
+    """PublishEvents' sink; `wait` is how many seconds without any progress a broker is given."""
+    return FileEvents(events.directory) if isinstance(events, FileUri) else PubsubEvents(events.path, deadline_s=wait)

@@ -56,7 +56,7 @@ class PubsubEvents:
         """Start publishing the batch. Raises TransportError when an earlier batch could not be published."""
         messages = pubsub_messages(events.bodies, events.attributes)
         requests = publish_requests(self._topic, messages)
-        self._refused = [*messages.refused, *requests.refused]
+        self._refused += [*messages.refused, *requests.refused]
         self._publisher.submit(requests.requests)
 
     def settle(self) -> list[Refusal]:

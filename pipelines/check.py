@@ -12,7 +12,7 @@ from pipelines.closing import add_up, sum_up
 from pipelines.launch_inputs import Prepared
 from stores.customers.snapshot import read_rejected
 from stores.transports.uri import FileUri
-from transforms.ledger import Totals, check_ledger
+from transforms.ledger.totals import Totals, check_ledger
 
 
 @dataclass

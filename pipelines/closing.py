@@ -13,7 +13,7 @@ from stores.customers.snapshot import read_rejected
 from stores.launch_folder import LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
-from transforms.ledger import Totals, summarise
+from transforms.ledger.totals import Totals, summarise
 
 EXAMPLES = 20
 

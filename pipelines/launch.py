@@ -37,7 +37,7 @@ from stores.transports.dead_letters import write_dead_letters
 from transforms.audience.evaluate import EvaluateAudience
 from transforms.events import BuildEvents
 from transforms.experiment import AssignVariants
-from transforms.offers import GenerateOffers
+from transforms.offers.generate import GenerateOffers
 from transforms.publish import PublishEvents, RecordExposures
 from transforms.read_customers import ReadCustomers
 from transforms.suppression import Suppress

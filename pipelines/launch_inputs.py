@@ -48,7 +48,9 @@ class LaunchOptions(PipelineOptions):  # type: ignore[misc]
         )
         parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
         parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
-        parser.add_argument("--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)")
+        parser.add_argument(
+            "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
+        )
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 

@@ -21,8 +21,8 @@ from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.events import build_events
 from transforms.experiment import Sticky, VariantAssigner
 from transforms.frequency import SendHistory, history_of
-from transforms.id_index import IdIndex, joined_key
-from transforms.offers import Limit, OfferGenerator
+from transforms.ids.id_index import IdIndex, joined_key
+from transforms.offers.generate import Limit, OfferGenerator
 from transforms.plan import Plan
 from transforms.publish import EventSink
 from transforms.suppression import Suppressor

@@ -22,8 +22,8 @@ from pipelines.launch_inputs import Prepared
 from schemas.elements import LaunchBatch
 from stores.decisions import decided, repeated, working_connection, write_decisions
 from stores.launch_folder import write_parquet
-from transforms.candidates import QUEUED, SHARED, Surveyor, normal_address
-from transforms.id_index import IdIndex, joined_key
+from transforms.ids.id_index import IdIndex, joined_key
+from transforms.offers.candidates import QUEUED, SHARED, Surveyor, normal_address
 from transforms.plan import Plan
 from transforms.read_customers import batch_name
 

@@ -24,7 +24,7 @@ from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import TopicUri, UriError, parse_uri
-from transforms.offer_codes import verify_code, verify_for_customer
+from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import make_plan
 
 

@@ -130,8 +130,8 @@ class Content(Strict):
     """What is sent: a template, and properties as SQL expressions over the customer's columns."""
 
     template: Text | None = None
-    properties: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], Sql] = (
-        Field(default_factory=dict)
+    properties: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], Sql] = Field(
+        default_factory=dict
     )
     offers: tuple[Name, ...] = ()
 

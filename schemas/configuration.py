@@ -47,16 +47,12 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     problems: list[Problem] = []
     documents = _documents(root, problems)
     engine = _model(documents.get("engine.yaml"), Engine, problems)
-    audience_files = {
-        Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")
-    }
+    audience_files = {Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")}
     audiences = {name: _model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
     campaign_files = [doc for name, doc in documents.items() if name != "engine.yaml" and "/" not in name]
     campaigns = [(doc, model) for doc in campaign_files if (model := _model(doc, Campaign, problems))]
     if not any(path.name != "engine.yaml" for path in root.glob("*.yaml")):
-        problems.append(
-            Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml")
-        )
+        problems.append(Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml"))
     for document in [*campaign_files, *audience_files.values()]:
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
@@ -149,9 +145,7 @@ def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
     return found
 
 
-def _written_leaves(
-    raw: Any, path: tuple[str | int, ...]
-) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
+def _written_leaves(raw: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
     """(kind, name, place) of each named audience and id list written in a tree, sound or not."""
     for key in ("all", "any"):
         children = raw.get(key) if isinstance(raw, dict) else None
@@ -189,9 +183,7 @@ def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path
     return []
 
 
-def _campaign_references(
-    document: Document, campaign: Campaign, engine: Engine | None, root: Path
-) -> list[Problem]:
+def _campaign_references(document: Document, campaign: Campaign, engine: Engine | None, root: Path) -> list[Problem]:
     found = []
     if engine is not None and campaign.channel not in engine.channels:
         fix = f"engine.yaml has no such channel; it has: {', '.join(engine.channels)}"
@@ -210,9 +202,7 @@ def _engine_references(document: Document | None, engine: Engine | None, root: P
         found += _file(document, ("suppression_lists", index, "file"), entry.file, root)
     for index, cap in enumerate(engine.caps):
         if cap.channel not in engine.channels:
-            found.append(
-                document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file")
-            )
+            found.append(document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file"))
     return found
 
 

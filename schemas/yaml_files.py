@@ -21,18 +21,14 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not allowed: write it out", problem_mark=mark
-            )
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed: write it out", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
-                )
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -84,13 +80,9 @@ def read_yaml(path: Path, shown_as: str) -> Document | Problem:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        return Problem(
-            shown_as, "", "", f"cannot be read ({error.strerror}); check the path and its permissions"
-        )
+        return Problem(shown_as, "", "", f"cannot be read ({error.strerror}); check the path and its permissions")
     if len(raw) > MAX_BYTES:
-        return Problem(
-            shown_as, "", f"{len(raw):,} bytes", f"is larger than {MAX_BYTES:,} bytes: not a configuration"
-        )
+        return Problem(shown_as, "", f"{len(raw):,} bytes", f"is larger than {MAX_BYTES:,} bytes: not a configuration")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
 from factories import any_customers, any_folder
+
 from pipelines.launch_workers import make_assigner, make_evaluator, make_generator, make_suppressor
 from schemas.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch

@@ -11,8 +11,8 @@ from typing import Any
 
 import fastavro
 import pyarrow.parquet as pq
-
 from factories import SECRET, any_campaign, any_customer_file, any_engine, any_folder
+
 from pipelines.launch import run
 from stores.transports.dead_letters import read_dead_letters
 
@@ -73,7 +73,11 @@ class Place:
 
     def dead_letters(self) -> list[Any]:
         """All dead letters."""
-        return [letter for path in sorted((self.output / "dead_letters").glob("*.avro")) for letter in read_dead_letters(str(path))]
+        return [
+            letter
+            for path in sorted((self.output / "dead_letters").glob("*.avro"))
+            for letter in read_dead_letters(str(path))
+        ]
 
 
 RICH = [

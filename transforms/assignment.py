@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import mmh3
 
-from transforms.hashing import fnv1a32
+from transforms.ids.hashing import fnv1a32
 
 Range = tuple[float, float]
 _BELOW_ONE = math.nextafter(1.0, 0.0)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.assignment import Range, in_space, scheme_named, unit_text
-from transforms.hashing import (
+from transforms.ids.hashing import (
     Hashes32,
     fnv1a32,
     fnv1a32_of_digits,

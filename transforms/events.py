@@ -14,7 +14,7 @@ from schemas.campaign import Campaign
 from schemas.contracts import fingerprint, schema
 from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch
 from schemas.outcomes import ASSIGNED_BY, BY_FORCE, BY_STICKY
-from transforms.digests import SEPARATOR, hex_digests
+from transforms.ids.digests import SEPARATOR, hex_digests
 from transforms.plan import CampaignPlan, Plan
 from transforms.steps import BatchStep
 

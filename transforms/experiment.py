@@ -21,7 +21,7 @@ from transforms.assignment_columns import (
     normalise_column,
     unit_texts,
 )
-from transforms.id_index import IdIndex
+from transforms.ids.id_index import IdIndex
 from transforms.plan import Plan
 from transforms.steps import BatchStep
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.elements import Bools, Ints
-from transforms.id_index import IdIndex
+from transforms.ids.id_index import IdIndex
 
 _SPAN = np.int64(1) << np.int64(43)
 """Milliseconds that one customer's times may span in the composite key: 278 years."""

@@ -15,7 +15,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from schemas.contracts import DeadLetter
 from schemas.elements import EventBatch, LaunchBatch, Refusal
 from schemas.outcomes import code
-from transforms.exposures import batch_counts, exposures
+from transforms.ledger.exposures import batch_counts, exposures
 from transforms.plan import Plan
 
 STEP = "PublishEvents"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
 from transforms.frequency import LaunchSends, SendHistory
-from transforms.id_index import IdIndex, joined_key
+from transforms.ids.id_index import IdIndex, joined_key
 from transforms.plan import Plan
 from transforms.send_time import send_times
 from transforms.steps import BatchStep

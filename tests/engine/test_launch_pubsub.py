@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import Drain, Topic
 from factories import SECRET, any_campaign
 from launching import Place, any_place
+from wire import Wire
+
 from runners.main import main
 from schemas.contracts import decode, fingerprint
-from wire import Wire
 
 pytestmark = pytest.mark.engine
 
@@ -75,7 +75,9 @@ def test_a_launch_publishes_what_it_would_write_to_files(tmp_path: Path, topic: 
     assert main(["check", str(place.output)]) == 0
 
 
-def test_a_topic_with_our_schema_accepts_every_event(tmp_path: Path, pubsub_host: str, drain: Drain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_with_our_schema_accepts_every_event(
+    tmp_path: Path, pubsub_host: str, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_host)
     made = Topic("projects/project-1/topics/with-schema", "projects/project-1/subscriptions/with-schema")
     assert main(["topic", "create", made.uri, "--subscription", "with-schema"]) == 0
@@ -142,7 +144,9 @@ def _until_cut(wire: Wire) -> None:
     waited.wait(1.0)
 
 
-def test_an_event_over_the_size_limit_is_a_dead_letter_with_its_bytes(tmp_path: Path, topic: Topic, drain: Drain) -> None:
+def test_an_event_over_the_size_limit_is_a_dead_letter_with_its_bytes(
+    tmp_path: Path, topic: Topic, drain: Drain
+) -> None:
     huge = "x" * 10_000_001
     place = any_place(tmp_path, any_campaign(experiment=None), customers=5, first_name=["a", "b", huge, "d", "e"])
     assert published(place, topic) == 0
@@ -153,4 +157,3 @@ def test_an_event_over_the_size_limit_is_a_dead_letter_with_its_bytes(tmp_path: 
     sent = received(drain(topic.subscription, 4))
     assert len(sent) == len([row for row in place.exposures() if row["outcome"] == "emitted"])
     assert main(["check", str(place.output)]) == 0
-

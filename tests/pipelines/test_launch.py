@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
 from factories import SECRET, any_campaign
 from launching import any_place
+
 from runners.main import main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "launch.json"
@@ -36,7 +36,9 @@ def test_a_launch_gives_the_golden_events_and_dead_letters(tmp_path: Path) -> No
     assert json.loads(text) == json.loads(GOLDEN.read_text())
 
 
-def test_the_ledger_closes_and_the_folder_holds_what_it_should(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ledger_closes_and_the_folder_holds_what_it_should(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = any_place(tmp_path)
     assert place.launch() == 0
     assert main(["check", str(place.output)]) == 0
@@ -143,7 +145,9 @@ def test_a_launch_killed_at_random_moments_resumes_to_the_same_events(tmp_path: 
     assert killed.launch("--batch_rows=20") == 0
     assert killed.events() == calm.events()
     assert main(["check", str(killed.output)]) == 0
-    calm_rows, killed_rows = (sorted(p.exposures(), key=lambda r: (r["campaign_id"], r["customer_id"])) for p in (calm, killed))
+    calm_rows, killed_rows = (
+        sorted(p.exposures(), key=lambda r: (r["campaign_id"], r["customer_id"])) for p in (calm, killed)
+    )
     assert [{**row, "deliver_after": 0} for row in calm_rows] == [{**row, "deliver_after": 0} for row in killed_rows]
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_factory import any_campaign, any_experiment, any_summary, large_summary
 
 from pipelines.report.page import SHOWN, render_report, write_report
-from report_factory import any_campaign, any_experiment, any_summary, large_summary
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 ATTACK = "<script>alert('x')</script>\"' onload=alert(1) &lt;{{ 7 * 7 }}"

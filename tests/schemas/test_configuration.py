@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
+from factories import any_campaign, any_engine, any_folder
 
 from schemas.configuration import load_configuration
-from factories import any_campaign, any_engine, any_folder
 
 
 def problems_of(folder: Path) -> dict[str, str]:

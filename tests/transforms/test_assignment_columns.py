@@ -27,7 +27,7 @@ from transforms.assignment_columns import (
     normalise_column,
     unit_texts,
 )
-from transforms.sample_ratio import ALARM, chi_square_survival
+from transforms.ledger.sample_ratio import ALARM, chi_square_survival
 
 NAMES = st.sampled_from(sorted(SCHEMES))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(["", "7", "😀", "a😀b"])

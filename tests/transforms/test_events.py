@@ -4,13 +4,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
 from batches import LAUNCHED_AT, any_plan, stepped
 from factories import SECRET, any_campaign, any_customers
+
 from schemas.contracts import decode, fingerprint
 from schemas.elements import EventBatch, Refusal
 from transforms.events import build_events
-from transforms.exposures import batch_counts, exposures
+from transforms.ledger.exposures import batch_counts, exposures
 from transforms.publish import refuse
 
 CUSTOMERS = any_customers(40)

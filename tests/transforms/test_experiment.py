@@ -3,9 +3,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from batches import any_plan, outcomes, stepped, variants
 from factories import any_campaign, any_customers, any_engine
+
 from schemas.outcomes import BY_FORCE, BY_HASH, BY_STICKY
 from transforms.assignment import bucket, bucket_ranges, choose, in_namespace
 

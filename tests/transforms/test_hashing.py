@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms import hashing
+from transforms.ids import hashing
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 COLUMNS = st.lists(TEXTS | st.text("ab7-", max_size=12), max_size=80)
@@ -86,7 +86,9 @@ def test_sixty_four_bits_of_many_ids_do_not_collide() -> None:
 
 
 def test_sixty_four_bits_are_the_same_in_another_process() -> None:
-    program = "import pyarrow as pa, transforms.hashing as h; print(h.hash64_rows(pa.array(['a', 'é' * 200])).tolist())"
+    program = (
+        "import pyarrow as pa, transforms.ids.hashing as h; print(h.hash64_rows(pa.array(['a', 'é' * 200])).tolist())"
+    )
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
     assert told.stdout.strip() == str(hashing.hash64_rows(pa.array(["a", "é" * 200])).tolist())

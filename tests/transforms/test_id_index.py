@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.hashing import hash64_rows
-from transforms.id_index import IdIndex, joined_key
+from transforms.ids.hashing import hash64_rows
+from transforms.ids.id_index import IdIndex, joined_key
 
 IDS = st.text("ab", max_size=4) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.none()
 LISTS = st.lists(IDS, max_size=60)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.offer_codes import (
+from transforms.offers.codes import (
     ALPHABET,
     normalise_code,
     offer_code,

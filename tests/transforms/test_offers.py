@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from batches import any_plan, outcomes, stepped
 from factories import SECRET, any_campaign, any_customers
+
 from schemas.elements import CampaignRows
-from transforms.offer_codes import verify_code, verify_for_customer
-from transforms.offers import Limit, order_keys
+from transforms.offers.codes import verify_code, verify_for_customer
+from transforms.offers.generate import Limit, order_keys
 
 CUSTOMERS = any_customers(60)
 KEY = ("welcome", "five")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.sample_ratio import SampleRatio, chi_square_survival, sample_ratio_test, share_interval
+from transforms.ledger.sample_ratio import SampleRatio, chi_square_survival, sample_ratio_test, share_interval
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from batches import LAUNCHED_AT, any_plan, outcomes, stepped
 from factories import any_campaign, any_customers, any_engine
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBatch
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
 from transforms.audience.tree import Leaf, Mask, Masks, match
-from transforms.id_index import IdIndex
+from transforms.ids.id_index import IdIndex
 from transforms.intake import accept
 from transforms.plan import Plan
 from transforms.steps import BatchStep

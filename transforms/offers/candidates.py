@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
-from transforms.id_index import IdIndex, joined_key
-from transforms.offers import condition, order_keys, wanted
+from transforms.ids.id_index import IdIndex, joined_key
+from transforms.offers.generate import condition, order_keys, wanted
 from transforms.plan import Plan
 
 SHARED = pa.schema(

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms.audience.tree import NodeCount, counted
+from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
-from transforms.sample_ratio import sample_ratio_test, share_interval
 
 HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
 

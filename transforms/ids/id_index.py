@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.hashing import Hashes64, hash64_rows
+from transforms.ids.hashing import Hashes64, hash64_rows
 
 _IDS_PER_BUCKET = 4
 

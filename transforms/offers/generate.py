@@ -13,8 +13,8 @@ import pyarrow as pa
 from schemas.campaign import Campaign, Offer
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch, OfferCount, OfferGrant
 from schemas.outcomes import EMITTED, code
-from transforms.digests import DIGITS, digests
-from transforms.offer_codes import offer_codes
+from transforms.ids.digests import DIGITS, digests
+from transforms.offers.codes import offer_codes
 from transforms.plan import Plan
 from transforms.steps import BatchStep
 

@@ -1,0 +1,93 @@
+"""The house rules that a machine can hold: direction of imports, documentation, what is packaged, what is said."""
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from runners.main import COMMANDS, parser
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ["schemas", "stores", "transforms", "pipelines", "runners"]
+FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")) if path.name != "__init__.py"]
+
+
+def modules(path: Path) -> set[str]:
+    """The packages of ours that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        found |= {name.split(".")[0] for name in names}
+    return found & {*LAYERS, "tests", "bench", "examples", "serving"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_strictly_downward(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0]
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1])
+    assert modules(path) <= allowed
+
+
+def test_steps_of_the_launch_never_import_a_store() -> None:
+    for path in sorted((ROOT / "transforms").rglob("*.py")):
+        assert "stores" not in modules(path), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_everything_public_is_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the file"
+    for node in tree.body:
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if public and path.parts[-1] != "commands.py":
+            assert ast.get_docstring(node), node.name
+
+
+def test_files_and_folders_stay_small() -> None:
+    assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
+    for folder in {path.parent for path in FILES}:
+        assert len(list(folder.glob("*.py"))) <= 21, folder
+
+
+def test_what_a_worker_installs_holds_the_packages_and_their_data(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "egg_info", f"--egg-base={tmp_path}", "sdist", "--formats=gztar", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert {"schemas/avro/campaign_event.avsc", "schemas/avro/released/campaign_event/1.avsc", "pipelines/launch.py",
+            "pipelines/report/page.html", "pipelines/report/page.css", "transforms/audience/evaluate.py"} <= names  # fmt: skip
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "examples/"))]
+    assert len((ROOT / "setup.py").read_text().splitlines()) <= 12
+
+
+def test_the_commands_of_the_readme_are_real() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make (\w+)", text, re.MULTILINE)) <= targets
+    for line in re.findall(r"^(?:\.venv/bin/)?campaigns (.+?)(?:  #.*)?$", text, re.MULTILINE):
+        words = line.replace("…", "x").split()
+        assert words[0] == "launch" or parser().parse_args(words).command in COMMANDS, line
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if "://" not in link:
+                assert (path.parent / link).exists(), (path.name, link)
+
+
+def test_the_lock_file_names_versions_and_hashes_and_no_address() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index" not in lock
+    assert all("==" in line for line in lock.splitlines() if line and not line.startswith((" ", "#")))

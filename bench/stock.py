@@ -31,20 +31,20 @@ def matches(row: Row, least: float) -> bool:
     )
 
 
-class Assign(beam.DoFn):  # type: ignore[misc]
+class Assign(beam.DoFn):
     def process(self, row: Row) -> Iterator[Row]:
         at = bucket("growthbook/2", "bench-split", row["customer_id"])
         variant = choose(bucket_ranges(2, 1.0, [0.5, 0.5]), at)
         yield {**row, "bucket": at, "variant": ("control", "code")[variant]}
 
 
-class Offer(beam.DoFn):  # type: ignore[misc]
+class Offer(beam.DoFn):
     def process(self, row: Row) -> Iterator[Row]:
         code = hashlib.sha256(f"secret|{row['customer_id']}".encode()).hexdigest()[:12].upper()
         yield {**row, "code": code if row["variant"] == "code" else None}
 
 
-class Encode(beam.DoFn):  # type: ignore[misc]
+class Encode(beam.DoFn):
     def setup(self) -> None:
         self._schema = fastavro.parse_schema(schema("campaign_event"))
         self._fingerprint = fingerprint("campaign_event")

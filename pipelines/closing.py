@@ -143,7 +143,8 @@ def table(summary: dict[str, Any], report: str) -> str:
     dead = sum(customers["dead_lettered"].values())
     lines += [
         "",
-        f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, {emitted:,} events to {summary['events_to']}"
+        f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
+        f"{emitted:,} events to {summary['events_to']}"
         f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
         *(f"warning: {warning}" for warning in summary["warnings"]),
         f"report: {report}",

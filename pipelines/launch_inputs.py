@@ -31,7 +31,7 @@ from transforms.plan import Plan, make_plan
 MIN_SECRET = 16
 
 
-class LaunchOptions(PipelineOptions):  # type: ignore[misc]
+class LaunchOptions(PipelineOptions):
     """The options of a launch; every other option is Beam's."""
 
     @classmethod

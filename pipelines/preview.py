@@ -109,7 +109,8 @@ def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:
 
 
 def _events(folder: Path, samples: int) -> Iterator[str]:
-    seen, missing, shown = 0, dict[str, int](), []
+    seen, missing = 0, dict[str, int]()
+    shown: list[Any] = []
     for path in sorted(folder.glob("*.avro")):
         with open(path, "rb") as file:
             for event in fastavro.reader(file):

@@ -64,7 +64,7 @@ def by_batch(places: pa.Table) -> dict[str, Any]:
     return {batch: np.array(rows, np.int64) for batch, rows in found.items()}
 
 
-class _Survey(beam.DoFn):  # type: ignore[misc]
+class _Survey(beam.DoFn):
     def __init__(self, make: Callable[[], Surveyor], folder: str) -> None:
         self._make, self._folder = make, Path(folder)
 

@@ -45,8 +45,8 @@ class OfferCount:
 class CampaignRows:
     """The matched customers of one campaign in one batch; every column has the length of `rows`.
 
-    `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome` and `suppression` are codes of
-    schemas.outcomes (`suppression` also for customers held out: what would have been); `bucket` is NaN
+    `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome`
+    and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have been); `bucket` is NaN
     and `variant` -1 where there is none; times are epoch milliseconds.
     """
 

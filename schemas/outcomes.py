@@ -33,7 +33,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     Outcome("dead_lettered", "refused_by_broker"),
 )
 EMITTED = 0
-CODES: dict[tuple[str, str | None], int] = {tuple(outcome): code for code, outcome in enumerate(OUTCOMES)}
+CODES: dict[tuple[str, str | None], int] = {(one.outcome, one.reason): code for code, one in enumerate(OUTCOMES)}
 
 
 def code(outcome: str, reason: str | None = None) -> int:

@@ -114,7 +114,8 @@ class LaunchFolder:
         if not names:
             return {}
         rows = self.open_exposures(names).execute(
-            "SELECT campaign_id, retailer_id, variant, assigned_by, outcome, reason, count(*) FROM exposures GROUP BY ALL"
+            "SELECT campaign_id, retailer_id, variant, assigned_by, outcome, reason, count(*) "
+            "FROM exposures GROUP BY ALL"
         )
         return {tuple(row[:-1]): row[-1] for row in rows.fetchall()}
 

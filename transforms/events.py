@@ -217,7 +217,7 @@ def _variants(campaign: Campaign) -> Sequence[Any]:
 
 def _schemes(campaign: Campaign) -> list[str]:
     """What the scheme of an assignment is called, by how it came about."""
-    names = [campaign.experiment.hash if campaign.experiment else ""] * len(ASSIGNED_BY)
+    names: list[str] = [campaign.experiment.hash if campaign.experiment else ""] * len(ASSIGNED_BY)
     names[BY_STICKY], names[BY_FORCE] = "sticky", "forced"
     return names
 

@@ -169,7 +169,7 @@ class _Split:
         keys = [variant.key for variant in experiment.variants]
         for unit, variant in experiment.force.items():
             mask = np.asarray(pc.fill_null(pc.equal(self._units, unit), False))
-            self._give(mask, np.int16(keys.index(variant)), BY_FORCE)
+            self._give(mask, np.full(len(mask), keys.index(variant)), BY_FORCE)
             self._outcome = np.where(mask, EMITTED, self._outcome).astype(np.uint8)
 
 

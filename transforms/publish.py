@@ -42,7 +42,7 @@ def refuse(events: EventBatch, refusals: list[Refusal], trace: str) -> LaunchBat
                 step=STEP,
                 reason=refusal.reason,
                 detail=refusal.detail,
-                source=f"campaign {rows.campaign} event {rows.event_id[row]}",
+                source=f"campaign {rows.campaign} event {events.attributes['event_id'][refusal.row]}",
                 data=events.bodies[refusal.row].as_py(),
                 trace=trace,
             )
@@ -50,7 +50,7 @@ def refuse(events: EventBatch, refusals: list[Refusal], trace: str) -> LaunchBat
     return batch
 
 
-class _Publish(beam.DoFn):  # type: ignore[misc]
+class _Publish(beam.DoFn):
     """Sends a batch while the next one is made: one batch is in flight at a time."""
 
     def __init__(self, plan: Plan, sink: Callable[[], EventSink]) -> None:
@@ -90,7 +90,7 @@ class _Publish(beam.DoFn):  # type: ignore[misc]
         return refuse(events, refusals, f"{self._plan.launch_id}/{events.batch.name}")
 
 
-class PublishEvents(beam.PTransform):  # type: ignore[misc]
+class PublishEvents(beam.PTransform):
     """LaunchBatches whose events are safe at the sink; `sink` makes one a worker process."""
 
     def __init__(self, plan: Plan, sink: Callable[[], EventSink]) -> None:
@@ -101,11 +101,11 @@ class PublishEvents(beam.PTransform):  # type: ignore[misc]
         return events | "Publish" >> beam.ParDo(_Publish(self._plan, self._sink))
 
 
-WriteDeadLetters = Callable[[str, list[DeadLetter]], None]
+WriteDeadLetters = Callable[[str, list[DeadLetter]], Any]
 WriteExposures = Callable[[str, pa.Table, dict[str, Any]], None]
 
 
-class _Record(beam.DoFn):  # type: ignore[misc]
+class _Record(beam.DoFn):
     def __init__(self, plan: Plan, dead_letters: WriteDeadLetters, write: WriteExposures) -> None:
         self._plan, self._dead_letters, self._write = plan, dead_letters, write
 
@@ -125,7 +125,7 @@ class _Record(beam.DoFn):  # type: ignore[misc]
         yield element.name
 
 
-class RecordExposures(beam.PTransform):  # type: ignore[misc]
+class RecordExposures(beam.PTransform):
     """The names of finished batches: dead letters first, then the exposures with the counts, as one file."""
 
     def __init__(self, plan: Plan, dead_letters: WriteDeadLetters, write: WriteExposures) -> None:

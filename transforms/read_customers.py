@@ -23,7 +23,7 @@ def unfinished(parts: Collection[Any], done: Collection[str]) -> list[Any]:
     return [part for part in parts if any(batch_name(part.index, n) not in done for n in range(part.batches))]
 
 
-class _Read(beam.DoFn):  # type: ignore[misc]
+class _Read(beam.DoFn):
     def __init__(self, read: ReadPart, done: frozenset[str]) -> None:
         self._read, self._done = read, done
 
@@ -34,7 +34,7 @@ class _Read(beam.DoFn):  # type: ignore[misc]
                 yield CustomerBatch(name, rows)
 
 
-class ReadCustomers(beam.PTransform):  # type: ignore[misc]
+class ReadCustomers(beam.PTransform):
     """CustomerBatches of a snapshot's parts, spread over the workers; batches in `done` are left out."""
 
     def __init__(self, parts: Collection[Any], read: ReadPart, done: Collection[str] = ()) -> None:

@@ -13,7 +13,7 @@ from schemas.elements import EventBatch
 Worker = Callable[[Any], Any]
 
 
-class _Work(beam.DoFn):  # type: ignore[misc]
+class _Work(beam.DoFn):
     def __init__(self, stage: str, make: Callable[[], Worker]) -> None:
         self._stage = stage
         self._make = make
@@ -29,7 +29,7 @@ class _Work(beam.DoFn):  # type: ignore[misc]
         yield made
 
 
-class BatchStep(beam.PTransform):  # type: ignore[misc]
+class BatchStep(beam.PTransform):
     """A step from batch to batch. `make` is called once a worker process and returns the function that is
     applied to each batch; the time it takes is added to the batch under the name `stage`."""
 

@@ -119,7 +119,7 @@ class Suppressor:
         )
         unknown = int(np.count_nonzero(times.unknown_zone))
         batch.counts["unknown_time_zones"] = batch.counts.get("unknown_time_zones", 0) + unknown
-        place = channel.index[rows.rows]
+        place = channel.place[rows.rows]
         suppression = channel.suppression[place]
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
         self._cap(rows, channel, times.deliver_after, suppression, earlier)
@@ -142,17 +142,17 @@ class Suppressor:
         for cap in caps:
             count = earlier.count(channel.name, rows.rows, at, cap.within)
             if channel.places is not None:
-                places = channel.places[channel.index[rows.rows]]
+                places = channel.places[channel.place[rows.rows]]
                 count = count + self._histories[channel.name].count(places, at, cap.within)
             suppression[(count >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
         earlier.take(channel.name, rows.rows, at, (suppression == EMITTED) & (rows.outcome == EMITTED))
 
 
 class _Channel(NamedTuple):
-    """Facts of the matched customers of a batch on one channel; `index` finds a row of the batch among them."""
+    """Facts of the matched customers of a batch on one channel; `place` finds a row of the batch among them."""
 
     name: str
-    index: Ints
+    place: Ints
     suppression: Any
     address: pa.Array
     places: Ints | None

@@ -130,18 +130,19 @@ def test_a_short_absence_is_waited_for(tmp_path: Path, topic: Topic, wire: Wire,
     files = filed(tmp_path / "files", customers=1500)
     place = any_place(tmp_path / "topic", customers=1500)
     wire.cut(after=150_000)
-    mender = threading.Thread(target=lambda: (_until_cut(wire), wire.mend()))
+    mender = threading.Thread(target=_mend_once_cut, args=(wire,))
     mender.start()
     assert published(place, topic, "--broker_wait=30") == 0
     mender.join()
     assert same(received(drain(topic.subscription, len(files))), files)
 
 
-def _until_cut(wire: Wire) -> None:
+def _mend_once_cut(wire: Wire) -> None:
     waited = threading.Event()
     while wire.whole:
         waited.wait(0.05)
     waited.wait(1.0)
+    wire.mend()
 
 
 def test_an_event_over_the_size_limit_is_a_dead_letter_with_its_bytes(

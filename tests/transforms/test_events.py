@@ -1,4 +1,5 @@
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_campaigns_of_every_kind_share_one_encoding(tmp_path: Path) -> None:
 
 def test_events_of_a_campaign_come_retailer_by_retailer(tmp_path: Path) -> None:
     retailers = [event["retailer_id"] for event in decoded(built(tmp_path, any_campaign()))]
-    assert len([1 for before, after in zip(retailers, retailers[1:], strict=False) if before != after]) == 2
+    assert len([1 for before, after in pairwise(retailers) if before != after]) == 2
 
 
 def test_attributes_name_what_the_body_says(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def test_coverage_leaves_the_rest_outside_with_or_without_the_message(tmp_path: 
 
 def test_a_namespace_takes_its_range_and_two_ranges_never_meet(tmp_path: Path) -> None:
     found = []
-    for name, span in (("one", [0.0, 0.4]), ("two", [0.4, 1.0])):
-        plan, batch = launched(tmp_path / name, {"namespace": {"key": "shared", "range": span}})
+    for name, start, end in (("one", 0.0, 0.4), ("two", 0.4, 1.0)):
+        plan, batch = launched(tmp_path / name, {"namespace": {"key": "shared", "range": [start, end]}})
         found.append({one for one, variant in variants(plan, batch).items() if variant})
-        assert found[-1] == {one for one in IDS if in_namespace(one, ("shared", *span))}
+        assert found[-1] == {one for one in IDS if in_namespace(one, ("shared", start, end))}
     assert found[0] | found[1] == set(IDS)
     assert not found[0] & found[1]
 

@@ -33,7 +33,8 @@ class Mistake(NamedTuple):
         line = text[start:].split("\n", 1)[0]
         column = self.position - start
         low = max(0, column - 60)
-        return f"{self.message} (character {self.position + 1})\n      {line[low : low + 100]}\n      {' ' * (column - low)}^"
+        shown = f"      {line[low : low + 100]}\n      {' ' * (column - low)}^"
+        return f"{self.message} (character {self.position + 1})\n{shown}"
 
 
 def open_connection() -> duckdb.DuckDBPyConnection:

@@ -155,7 +155,7 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
 
 def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
     """Per retailer its customers, and its customer x campaign pairs by outcome; most emitted first."""
-    found = {
+    found: dict[str, dict[str, Any]] = {
         retailer: {
             "id": retailer,
             "evaluated": n,

@@ -47,10 +47,7 @@ def matched(p: beam.Pipeline, job: Prepared, duplicates: dict[str, Any], shared:
     """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common."""
     return (
         p
-        | "ReadCustomers"
-        >> ReadCustomers(
-            job.parts, partial(read_part, columns=job.plan.columns, batch_rows=job.config.batch_rows), done
-        )
+        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=job.plan.columns), done)
         | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, job.plan, duplicates))
         | "AssignVariants" >> AssignVariants(partial(make_assigner, job.plan, job.config.sticky))
         | "Suppress" >> Suppress(partial(make_suppressor, job.plan, job.config.history, shared))

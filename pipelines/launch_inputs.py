@@ -129,7 +129,7 @@ class Prepared:
 
     def read(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The batches of a part."""
-        return read_part(part, columns, self.config.batch_rows)
+        return read_part(part, columns)
 
     @property
     def batches(self) -> int:

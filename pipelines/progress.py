@@ -48,7 +48,9 @@ class Silent:
 def watched(folder: LaunchFolder, job: Prepared, progress: Progress) -> Iterator[None]:
     """Tell the progress of a running launch until the block ends."""
     rows = {
-        batch_name(part.index, n): _rows(part.rows, n, part.batches) for part in job.parts for n in range(part.batches)
+        batch_name(part.number, n): min(part.batch_rows, part.rows - n * part.batch_rows)
+        for part in job.parts
+        for n in range(part.batches)
     }
     over = threading.Event()
 
@@ -64,7 +66,3 @@ def watched(folder: LaunchFolder, job: Prepared, progress: Progress) -> Iterator
         over.set()
         watcher.join()
         progress.at(sum(rows.get(name, 0) for name in folder.done()))
-
-
-def _rows(rows: int, ordinal: int, batches: int) -> int:
-    return rows // batches + (rows % batches if ordinal == batches - 1 else 0)

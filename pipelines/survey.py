@@ -92,7 +92,7 @@ def _scanned(job: Prepared, column: str, lower: bool, schema: pa.Schema) -> Iter
                 ids = normal_address(ids)
                 ids = pc.if_else(pc.equal(pc.binary_length(ids), 0), None, ids)
             n = batch.num_rows
-            names = pa.repeat(batch_name(part.index, ordinal), n)
+            names = pa.repeat(batch_name(part.number, ordinal), n)
             columns = [batch.column(retailer).cast(pa.string()), ids, names, pa.array(np.arange(n))]
             yield pa.record_batch(columns, schema=schema)
 

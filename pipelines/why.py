@@ -24,7 +24,7 @@ def why(job: Prepared, customer: str, campaign: str) -> Iterator[str]:
     if campaign not in {entry.campaign.id for entry in job.plan.campaigns}:
         names = ", ".join(entry.campaign.id for entry in job.plan.campaigns)
         raise InputError([Problem("command line", "CAMPAIGN", campaign, f"this launch has: {names}")])
-    rows = find_customers(job.snapshot, {job.plan.engine.columns.customer: customer})
+    rows = find_customers(job.snapshot, job.plan.engine.columns.customer, customer)
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])

@@ -15,6 +15,10 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+BROKEN_ROWS = b"campaigns.broken_rows"
+"""Metadata of customers' rows: which of them, as int64 bytes, have text that is no UTF-8 (there it is escaped)."""
+
+
 class CustomerBatch(NamedTuple):
     """Customers in the order of their file; `name` is stable over runs and workers."""
 
@@ -46,8 +50,8 @@ class CampaignRows:
     """The matched customers of one campaign in one batch; every column has the length of `rows`.
 
     `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome`
-    and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have been); `bucket` is NaN
-    and `variant` -1 where there is none; times are epoch milliseconds.
+    and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have
+    been); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
     """
 
     campaign: str

@@ -46,7 +46,7 @@ class LaunchFolder:
             if not os.access(self.root, os.W_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
-            raise LaunchError(_cannot_write(self.root, error)) from error
+            raise LaunchError(cannot_write(self.root, error)) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -132,7 +132,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise LaunchError(_cannot_write(path, error)) from error
+        raise LaunchError(cannot_write(path, error)) from error
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -143,7 +143,7 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise LaunchError(_cannot_write(path, error)) from error
+        raise LaunchError(cannot_write(path, error)) from error
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -153,7 +153,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
     return (
         f"{path} cannot be written: {error.strerror}. Make room or give the permission, then run the same command "
         "again: it goes on where it stopped"

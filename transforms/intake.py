@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.contracts import DeadLetter
-from schemas.elements import CustomerBatch, LaunchBatch
+from schemas.elements import BROKEN_ROWS, CustomerBatch, LaunchBatch
 from transforms.plan import Plan
 
 MAX_ID = 200
@@ -18,6 +18,7 @@ STEP = "CheckCustomers"
 _DETAIL = {
     "missing_id": "the customer's or the retailer's id is empty; correct the source and launch again",
     "bad_id": f"an id has control characters or more than {MAX_ID} characters; correct the source",
+    "broken_text": "some text is not UTF-8 (escaped here as \\x..); write the source anew as UTF-8",
     "duplicate_customer": "this customer stands in an earlier row too, which was used; make ids unique",
 }
 
@@ -71,6 +72,8 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None) ->
     reasons: np.ndarray = np.full(rows.num_rows, "", dtype="<U20")
     if duplicates is not None:
         reasons[duplicates] = "duplicate_customer"
+    if broken := (rows.schema.metadata or {}).get(BROKEN_ROWS):
+        reasons[np.frombuffer(broken, np.int64)] = "broken_text"
     for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
         column = rows.column(name)
         if _plain(column):

@@ -20,7 +20,7 @@ def batch_name(part: int, ordinal: int) -> str:
 
 def unfinished(parts: Collection[Any], done: Collection[str]) -> list[Any]:
     """The parts that still have a batch to do."""
-    return [part for part in parts if any(batch_name(part.index, n) not in done for n in range(part.batches))]
+    return [part for part in parts if any(batch_name(part.number, n) not in done for n in range(part.batches))]
 
 
 class _Read(beam.DoFn):
@@ -29,7 +29,7 @@ class _Read(beam.DoFn):
 
     def process(self, element: Any) -> Iterator[CustomerBatch]:
         for ordinal, rows in enumerate(self._read(element)):
-            name = batch_name(element.index, ordinal)
+            name = batch_name(element.number, ordinal)
             if name not in self._done:
                 yield CustomerBatch(name, rows)
 

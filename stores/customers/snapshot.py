@@ -1,102 +1,287 @@
-"""Temporary Parquet-only reader."""
+"""The customers of one launch: Parquet where it stands, everything else converted once into its snapshot folder."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-BATCH = 131_072
+from schemas.problems import InputError, LaunchError
+from stores.customers.avro_files import AvroFiles
+from stores.customers.bigquery import BigQueryRows
+from stores.customers.csv_files import CsvFiles
+from stores.customers.ndjson_files import NdjsonFiles
+from stores.customers.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups, sound
+from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, find_files, wrong
+from stores.launch_folder import cannot_write, replace_file
 
-
-class CustomerFile(NamedTuple):
-    path: str
-    rows: int
-    row_groups: tuple[int, ...]
-
-
-class Rejected(NamedTuple):
-    reason: str
-    detail: str
-    source: str
-    data: bytes
+FILE_ROWS = 8 * BATCH_ROWS
+MAX_BATCH_BYTES = 256 << 20
+FUSE_SHARE, FUSE_ROWS = 0.1, 100
+_KINDS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
+    "csv": CsvFiles,
+    "ndjson": NdjsonFiles,
+    "avro": AvroFiles,
+}
+_REJECTED = pa.schema(
+    [("reason", pa.string()), ("detail", pa.string()), ("source", pa.string()), ("data", pa.binary())]
+)
 
 
 @dataclass(frozen=True)
 class Snapshot:
+    """Customers as Parquet files; `rejected` is the file of the rows that could not be read, if there are any."""
+
     files: tuple[CustomerFile, ...]
     schema: pa.Schema
     rows: int
     fingerprint: str
     source: str
+    rejected: str | None = None
 
 
 class Part(NamedTuple):
-    index: int
+    """Some row groups of a file, read as `batches` batches of `batch_rows` rows (the last one may be shorter)."""
+
+    number: int
     path: str
     row_groups: tuple[int, ...]
-    first_row: int
     rows: int
-    batches: int
+    batch_rows: int
+
+    @property
+    def batches(self) -> int:
+        """How many batches it gives."""
+        return -(-self.rows // self.batch_rows)
 
 
-def take_snapshot(source: str, workdir: Path, *, progress: Callable[..., None] | None = None) -> Snapshot:
-    path = Path(source)
-    names = sorted(map(str, path.glob("*.parquet"))) if path.is_dir() else sorted(glob.glob(source))
-    files, total = [], hashlib.sha256()
-    for name in names:
-        meta = pq.read_metadata(name)
-        groups = tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
-        files.append(CustomerFile(name, meta.num_rows, groups))
-        total.update(f"{Path(name).name} {meta.num_rows} {Path(name).stat().st_size}".encode())
-    return Snapshot(tuple(files), pq.read_schema(names[0]), sum(f.rows for f in files), total.hexdigest()[:16], source)
+def take_snapshot(source: str, folder: Path) -> Snapshot:
+    """The customers of a source; `folder`/snapshot holds what had to be converted, and is found again on a resume.
+
+    Raises InputError for a source that cannot be read, has no customers, or whose rows are broken by the tenth.
+    """
+    if source.startswith(BIGQUERY):
+        return _converted(source, lambda: BigQueryRows(source), folder / "snapshot")
+    try:
+        kind, paths = find_files(source)
+    except InputError:
+        if (kept := _kept(source, folder / "snapshot")) is not None:
+            return kept
+        raise
+    if kind == "parquet":
+        footers = read_footers(source, paths)
+        return _given(source, footers, footers.fingerprint)
+    return _converted(source, lambda: _KINDS[kind](source, paths), folder / "snapshot")
 
 
-def read_rejected(snapshot: Snapshot) -> list[Rejected]:
-    return []
+def _given(source: str, footers: Footers, fingerprint: str, rejected: str | None = None) -> Snapshot:
+    rows = sum(file.rows for file in footers.files)
+    if not rows:
+        raise wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
+    return Snapshot(footers.files, footers.schema, rows, fingerprint, source, rejected)
 
 
-def source_schema(source: str) -> pa.Schema:
-    return take_snapshot(source, Path()).schema
+def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot | None:
+    """The snapshot that was converted before from the same source (and of the same content, if that is known)."""
+    try:
+        told = json.loads((folder / "done.json").read_text())
+    except FileNotFoundError:
+        return None
+    if told["source"] != source or fingerprint not in (None, told["fingerprint"]):
+        return None
+    footers = read_footers(source, sorted(folder.glob("part-*.parquet")))
+    rejected = folder / "rejected.parquet"
+    return _given(source, footers, told["fingerprint"], str(rejected) if rejected.exists() else None)
 
 
-def describe(source: str) -> list[tuple[str, str, float, list[object]]]:
-    return [(f.name, str(f.type), 0.0, []) for f in source_schema(source)]
-
-
-def parts(snapshot: Snapshot, batch_rows: int = BATCH) -> list[Part]:
-    found: list[Part] = []
-    for file in snapshot.files:
-        at = 0
-        groups: list[int] = []
-        size = start = 0
-        for index, rows in enumerate(file.row_groups):
-            if groups and size + rows > batch_rows:
-                found.append(Part(len(found), file.path, tuple(groups), start, size, -(-size // batch_rows)))
-                groups, size, start = [], 0, at
-            groups.append(index)
-            size += rows
-            at += rows
-        if groups:
-            found.append(Part(len(found), file.path, tuple(groups), start, size, -(-size // batch_rows)))
+def _converted(source: str, open_source: Callable[[], Source], folder: Path) -> Snapshot:
+    """The snapshot of a source that is no Parquet. A BigQuery one is asked once: its answers may change."""
+    if source.startswith(BIGQUERY) and (kept := _kept(source, folder)) is not None:
+        return kept
+    opened = open_source()
+    fingerprint = opened.fingerprint()
+    if (kept := _kept(source, folder, fingerprint)) is not None:
+        return kept
+    if (folder / "done.json").exists() and (folder.parent / "manifest.json").exists():
+        return _as_changed(source, folder, fingerprint)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        _write(source, opened, folder)
+        replace_file(folder / "done.json", json.dumps({"source": source, "fingerprint": fingerprint}).encode())
+    except OSError as error:
+        raise LaunchError(cannot_write(folder, error)) from error
+    found = _kept(source, folder, fingerprint)
+    assert found is not None
     return found
 
 
-def read_part(part: Part, columns: Sequence[str], batch_rows: int = BATCH) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(part.path) as file:
-        batches = file.iter_batches(batch_rows, row_groups=list(part.row_groups), columns=list(columns))
-        yield from batches
+def _as_changed(source: str, folder: Path, fingerprint: str) -> Snapshot:
+    """The earlier snapshot under the fingerprint of today, which the manifest refuses."""
+    footers = read_footers(source, sorted(folder.glob("part-*.parquet")))
+    return _given(source, footers, fingerprint)
 
 
-def find_customers(snapshot: Snapshot, column_equals: dict[str, str]) -> pa.Table:
-    con = duckdb.connect()
-    con.read_parquet([f.path for f in snapshot.files]).create_view("c")
-    ((column, value),) = column_equals.items()
-    return con.execute(f'SELECT * FROM c WHERE "{column}"::VARCHAR = ?', [value]).to_arrow_table()
+def _write(source: str, opened: Source, folder: Path) -> None:
+    rejected = _RejectedFile(source, folder / "rejected.parquet")
+    rows, number = 0, 0
+    writer: pq.ParquetWriter | None = None
+    try:
+        for batch in exact(opened.batches(rejected.add), BATCH_ROWS):
+            if writer is None or rows >= FILE_ROWS:
+                if writer is not None:
+                    writer.close()
+                writer = pq.ParquetWriter(folder / f"part-{number:05d}.parquet", opened.schema, compression="lz4")
+                rows, number = 0, number + 1
+            writer.write_batch(batch, row_group_size=BATCH_ROWS)
+            rows += batch.num_rows
+            rejected.blow(batch.num_rows)
+        if writer is None:
+            rejected.blow(0, at_the_end=True)
+            raise wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
+        rejected.blow(0, at_the_end=True)
+    finally:
+        if writer is not None:
+            writer.close()
+        rejected.close()
+
+
+class _RejectedFile:
+    """Rows that could not be read, in a file; the fuse for a source of which too much is broken."""
+
+    def __init__(self, source: str, path: Path) -> None:
+        self._source, self._path = source, path
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[Rejected] = []
+        self._count = self._good = self._bytes = 0
+        self._first: list[Rejected] = []
+
+    def add(self, row: Rejected) -> None:
+        """Keep a row."""
+        self._count += 1
+        self._first += [row] if len(self._first) < 3 else []
+        self._waiting.append(row)
+        self._bytes += len(row.data)
+        if self._bytes > MAX_BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
+            self._flush()
+
+    def blow(self, good: int, at_the_end: bool = False) -> None:
+        """Raises InputError when, of all rows so far, more than a tenth (and more than a hundred) are broken,
+        or none is sound."""
+        self._good += good
+        total = self._good + self._count
+        if (self._count > FUSE_ROWS and self._count > FUSE_SHARE * total) or (
+            at_the_end and self._count and not self._good
+        ):
+            told = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
+            fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {told}"
+            raise wrong(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED)
+            self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._waiting], schema=_REJECTED))
+            self._waiting, self._bytes = [], 0
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_rejected(snapshot: Snapshot) -> Iterator[Rejected]:
+    """The rows that could not be read, in the order of the source."""
+    if snapshot.rejected is not None:
+        with pq.ParquetFile(snapshot.rejected) as file:
+            for batch in file.iter_batches(1_000):
+                for row in batch.to_pylist():
+                    yield Rejected(**row)
+
+
+def parts(snapshot: Snapshot, batch_rows: int = BATCH_ROWS) -> list[Part]:
+    """The snapshot cut at row groups into parts of about `batch_rows` rows; fewer a batch where rows are large."""
+    found: list[Part] = []
+    for file in snapshot.files:
+        rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(file.row_bytes, 1)))
+        groups: list[int] = []
+        size = 0
+        for index, count in enumerate(file.row_groups):
+            if groups and size + count > batch_rows:
+                found.append(Part(len(found), file.path, tuple(groups), size, rows))
+                groups, size = [], 0
+            groups.append(index)
+            size += count
+        if size:
+            found.append(Part(len(found), file.path, tuple(groups), size, rows))
+    return found
+
+
+def read_part(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The batches of a part."""
+    return read_row_groups(part.path, part.row_groups, columns, part.batch_rows)
+
+
+def find_customers(snapshot: Snapshot, column: str, value: str) -> pa.Table:
+    """The rows whose column, as text, has a value."""
+    files = pads.dataset([file.path for file in snapshot.files], format="parquet")
+    found = files.to_table(filter=pc.field(column).cast(pa.string()) == value).combine_chunks()
+    schema = plain_schema(found.schema)
+    return pa.Table.from_batches([sound(batch) for batch in found.cast(schema).to_batches()], schema)
+
+
+def source_schema(source: str) -> pa.Schema:
+    """The columns of a source, without converting it."""
+    return _described(source)[0]
+
+
+def _described(source: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    if source.startswith(BIGQUERY):
+        rows = BigQueryRows(source)
+        return rows.schema, rows.batches(lambda _: None)
+    kind, paths = find_files(source)
+    if kind != "parquet":
+        opened = _KINDS[kind](source, paths)
+        return opened.schema, opened.batches(lambda _: None)
+    snapshot = _given(source, footers := read_footers(source, paths), footers.fingerprint)
+    return snapshot.schema, (batch for part in parts(snapshot) for batch in read_part(part, snapshot.schema.names))
+
+
+class Column(NamedTuple):
+    """A column: its type, the share of nulls and some values among the first rows."""
+
+    name: str
+    type: str
+    nulls: float
+    examples: list[Any]
+
+
+def describe(source: str, rows: int = 10_000) -> list[Column]:
+    """The columns of a source, seen over its first rows."""
+    schema, batches = _described(source)
+    first = next(iter(exact(batches, rows)), None)
+    if first is None:
+        raise wrong(source, "0 rows", "holds no readable customers")
+    return [
+        Column(field.name, str(field.type), column.null_count / len(column), _examples(column))
+        for field, column in zip(schema, first.columns, strict=True)
+    ]
+
+
+def _examples(column: pa.Array) -> list[Any]:
+    kept = column.drop_null().slice(0, 1_000)
+    found: list[Any] = []
+    for value in kept.to_pylist():
+        if value not in found:
+            found.append(value)
+        if len(found) == 3:
+            break
+    return found

@@ -1,0 +1,181 @@
+"""NDJSON customers: one JSON object a line. Types are those most of the first lines have; dates stay text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from stores.customers.sources import SAMPLE_ROWS, Reject, Rejected, check_names, files_fingerprint, opened, wrong
+
+BLOCK = 16 << 20
+MAX_LINE = 64 << 20
+_TYPES = {
+    "UBIGINT": pa.int64(), "BIGINT": pa.int64(), "HUGEINT": pa.float64(), "UHUGEINT": pa.float64(),
+    "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "VARCHAR": pa.string(), "NULL": pa.string(), "JSON": pa.string(),
+}  # fmt: skip
+_WHOLE = ["UBIGINT", "BIGINT"]
+
+Line = tuple[int, bytes]
+"""Its number in the file, from 1, and its bytes without the line end."""
+
+
+class NdjsonFiles:
+    """Customers of NDJSON files. Raises InputError when no line of the sample is a JSON object."""
+
+    def __init__(self, source: str, paths: Sequence[Path]) -> None:
+        self._source, self._paths = source, paths
+        self.schema = _schema(source, paths)
+        check_names(source, self.schema.names)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' bytes."""
+        return files_fingerprint(self._paths)
+
+    def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
+        """The lines that are objects whose values fit their columns."""
+        for path in self._paths:
+            for lines in _blocks(self._source, path):
+                for part in self._parsed(lines, path, reject):
+                    yield from part.to_batches()
+
+    def _parsed(self, lines: list[Line], path: Path, reject: Reject) -> Iterator[pa.Table]:
+        """The rows of some lines; a line that cannot be read is found by halving."""
+        if not lines:
+            return
+        table, problem = _read(lines, self.schema)
+        if table is not None:
+            yield table
+        elif len(lines) == 1:
+            number, data = lines[0]
+            reject(Rejected(*_told(problem), f"{path.name} line {number}", data))
+        else:
+            middle = len(lines) // 2
+            yield from self._parsed(lines[:middle], path, reject)
+            yield from self._parsed(lines[middle:], path, reject)
+
+
+def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
+    """The lines as a table; None and why where one does not fit."""
+    block = b"\n".join(data for _, data in lines)
+    try:
+        block.decode()
+        reading = pajson.ReadOptions(use_threads=False, block_size=len(block) + 1)
+        parsing = pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        table = pajson.read_json(pa.BufferReader(block), reading, parsing)
+    except UnicodeDecodeError as error:
+        return None, f"UTF-8 {error}"
+    except pa.ArrowException as error:
+        return None, str(error)
+    if len(table) != len(lines):
+        return None, "a line that holds something else than one object"
+    return table.select(schema.names), ""
+
+
+def _told(problem: str) -> tuple[str, str]:
+    """Reason and detail of a line's problem."""
+    if problem.startswith("UTF-8"):
+        return "broken_text", "is not UTF-8; save the source as UTF-8"
+    if "changed from" in problem or "Failed of conversion" in problem or "onversion" in problem:
+        column = problem.partition("Column(/")[2].partition(")")[0]
+        if not column:
+            return "broken_json", "is no JSON object; correct the line"
+        return "wrong_type", f"column {column}: {problem.partition(') ')[2] or problem}; correct the value"[:300]
+    return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
+
+
+def _blocks(source: str, path: Path) -> Iterator[list[Line]]:
+    """The lines of a file, some megabytes at a time; empty ones are left out."""
+    number, rest = 1, b""
+    with opened(path) as file:
+        while block := file.read(BLOCK):
+            *whole, rest = (rest + block).split(b"\n")
+            if len(rest) > MAX_LINE:
+                raise wrong(source, path.name, f"line {number + len(whole)} is longer than {MAX_LINE >> 20} MB")
+            yield _given(whole, number)
+            number += len(whole)
+    yield _given([rest], number)
+
+
+def _given(lines: list[bytes], first: int) -> list[Line]:
+    marked = [line.removeprefix(b"\xef\xbb\xbf") if at == 0 and first == 1 else line for at, line in enumerate(lines)]
+    return [(first + at, line.strip()) for at, line in enumerate(marked) if line.strip()]
+
+
+def _schema(source: str, paths: Sequence[Path]) -> pa.Schema:
+    """A column for every key of every line, in the order in which they first stand."""
+    sample = _structures(_lines(source, paths), SAMPLE_ROWS)
+    votes: dict[str, Counter[str]] = {}
+    for structure in sample:
+        for key, kind in structure.items():
+            votes.setdefault(key, Counter())[json.dumps(kind)] += kind != "NULL"
+    if not votes:
+        raise wrong(source, "no JSON object", "no line is a JSON object; write one object a line: {…}")
+    chosen = {key: _chosen(kinds) for key, kinds in votes.items()}
+    (all_of_it,) = _structures(_lines(source, paths), None)
+    for key, kind in all_of_it.items():
+        before = chosen.get(key)
+        if before is None or before == "NULL" or (before in _WHOLE and kind in ("DOUBLE", "HUGEINT")):
+            chosen[key] = kind
+    return pa.schema([(key, _arrow(kind)) for key, kind in chosen.items()])
+
+
+def _chosen(kinds: Counter[str]) -> Any:
+    numbers = [kind for kind, votes in kinds.items() if votes and kind in ('"DOUBLE"', '"HUGEINT"')]
+    most = json.loads(kinds.most_common(1)[0][0])
+    return "DOUBLE" if most in _WHOLE and numbers else most
+
+
+def _lines(source: str, paths: Sequence[Path]) -> pa.RecordBatchReader:
+    """All lines that are UTF-8, as a column `line`."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for path in paths:
+            for lines in _blocks(source, path):
+                yield pa.record_batch([_texts([data for _, data in lines])], schema=schema)
+
+    schema = pa.schema([("line", pa.string())])
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _texts(lines: list[bytes]) -> pa.Array:
+    """The lines as text; those that are none, or too long for one column, are null: they are met again later."""
+    column = pa.array([line if len(line) < MAX_LINE else None for line in lines], pa.binary())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([_decoded(line) for line in lines], pa.string())
+
+
+def _decoded(line: bytes) -> str | None:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _structures(lines: pa.RecordBatchReader, first: int | None) -> list[dict[str, Any]]:
+    """The keys and types of each of the `first` objects; without a number those of all objects together."""
+    con = duckdb.connect()
+    con.execute("SET threads = 2")
+    con.register("lines", lines)
+    objects = "SELECT line::JSON AS line FROM lines WHERE json_valid(line) AND json_type(line) = 'OBJECT'"
+    if first is None:
+        found = con.sql(f"SELECT json_group_structure(line) FROM ({objects})").fetchall()  # noqa: S608
+    else:
+        found = con.sql(f"SELECT json_structure(line) FROM ({objects} LIMIT {first})").fetchall()  # noqa: S608
+    return [structure for row in found if isinstance(structure := json.loads(row[0] or "{}"), dict)]
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    if isinstance(kind, dict):
+        return pa.struct([(key, _arrow(inner)) for key, inner in kind.items()])
+    if isinstance(kind, list):
+        return pa.list_(_arrow(kind[0] if kind else "NULL"))
+    return _TYPES.get(kind, pa.string())

@@ -5,11 +5,16 @@ DEMO := out/demo
 
 .PHONY: demo test check bench lock clean
 
-demo: .venv/installed out/customers.parquet
+demo: $(DEMO)/summary.json
+	@$(BIN)/campaigns check $(DEMO)
+	@echo "report: $(DEMO)/report.html"
+
+# A launch keeps to its inputs, so changed ones get a new launch.
+$(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campaigns -type f)
+	rm -rf $(DEMO)
 	CAMPAIGNS_CODE_SECRET=$${CAMPAIGNS_CODE_SECRET:-this-secret-is-for-the-demo-only} $(BIN)/campaigns launch \
 	  --campaigns examples/journey/campaigns --customers out/customers.parquet --history out/history.parquet \
 	  --events file:$(DEMO)/events --output $(DEMO)
-	@$(BIN)/campaigns check $(DEMO)
 
 test: .venv/installed
 	$(BIN)/pytest

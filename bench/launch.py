@@ -141,7 +141,7 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from pipelines.launch import launch
-    from pipelines.launch_inputs import LaunchConfig
+    from pipelines.launch_options import LaunchConfig
     from pipelines.progress import Silent
     from stores.transports.uri import TopicUri
 

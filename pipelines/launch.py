@@ -18,7 +18,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.closing import close, table
-from pipelines.launch_inputs import LaunchConfig, LaunchOptions, Prepared, prepare, runner_options
+from pipelines.launch_inputs import Prepared, prepare
+from pipelines.launch_options import LaunchConfig, LaunchOptions, runner_options
 from pipelines.launch_workers import (
     make_assigner,
     make_evaluator,

@@ -1,22 +1,20 @@
-"""What a launch is given: options, the checked configuration, the snapshot, the manifest."""
+"""What a launch is given, checked: configuration, snapshot, manifest; and a launch of before, to be asked about."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import os
-import re
 import time
 import uuid
-from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from pipelines.launch_options import LaunchConfig, read_events
 from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
@@ -25,94 +23,9 @@ from stores.histories import history_files
 from stores.launch_folder import LaunchFolder, differences
 from stores.lists import read_list
 from stores.sticky import read_sticky
-from stores.transports.uri import FileUri, TopicUri, UriError, parse_uri
 from transforms.plan import Plan, make_plan
 
 MIN_SECRET = 16
-
-
-class LaunchOptions(PipelineOptions):
-    """The options of a launch; every other option is Beam's."""
-
-    @classmethod
-    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        parser.add_argument("--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
-        parser.add_argument(
-            "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
-        )
-        parser.add_argument("--events", help="file:DIR or pubsub:projects/P/topics/T")
-        parser.add_argument("--output", help="folder of this launch; the same command there resumes it")
-        parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
-        parser.add_argument(
-            "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
-        )
-        parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
-        parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
-        parser.add_argument(
-            "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
-        )
-        parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
-
-
-@dataclass(frozen=True)
-class LaunchConfig:
-    """The options, checked."""
-
-    campaigns: Path
-    customers: str
-    events: FileUri | TopicUri
-    output: str
-    launch_id: str | None = None
-    history: tuple[str, ...] = ()
-    sticky: str | None = None
-    test: bool = False
-    batch_rows: int = 131_072
-    broker_wait: float = 60.0
-    only: str | None = None
-
-    @classmethod
-    def of(cls, options: Any) -> LaunchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = [
-            Problem("command line", f"--{name}", "missing", "give it; `campaigns launch --help` explains it")
-            for name in ("campaigns", "customers", "events", "output")
-            if not getattr(options, name)
-        ]
-        events = _events(options.events, problems) if options.events else None
-        if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
-            fix = "use letters, digits, _ . - and at most 64 characters"
-            problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
-        for name, least in (("batch_rows", 1), ("broker_wait", 0.1)):
-            if getattr(options, name) < least:
-                fix = f"must be {least} or more"
-                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
-        if problems or events is None:
-            raise InputError(problems)
-        return cls(
-            campaigns=Path(options.campaigns),
-            customers=options.customers,
-            events=events,
-            output=options.output,
-            launch_id=options.launch_id,
-            history=tuple(options.history or ()),
-            sticky=options.sticky,
-            test=bool(options.test),
-            batch_rows=options.batch_rows,
-            broker_wait=options.broker_wait,
-        )
-
-
-def _events(text: str, problems: list[Problem]) -> FileUri | TopicUri | None:
-    try:
-        uri = parse_uri(text)
-    except UriError as error:
-        problems.append(Problem("command line", "--events", text, str(error)))
-        return None
-    if isinstance(uri, FileUri | TopicUri):
-        return uri
-    fix = "a launch publishes to file:DIR or pubsub:projects/P/topics/T"
-    problems.append(Problem("command line", "--events", text, fix))
-    return None
 
 
 @dataclass(frozen=True)
@@ -135,17 +48,6 @@ class Prepared:
     def batches(self) -> int:
         """How many batches the whole launch has."""
         return sum(part.batches for part in self.parts)
-
-
-def runner_options(options: PipelineOptions) -> PipelineOptions:
-    """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    direct = options.view_as(DirectOptions)
-    if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"
-    return options
 
 
 def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
@@ -178,7 +80,34 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
         "config": _told(config),
         "inputs": _inputs(config, configuration, snapshot),
     }
+    if before is None:
+        folder.keep_configuration(config.campaigns, configuration.files)
     manifest = _kept(folder, before, manifest)
+    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+
+
+def reopen(folder: LaunchFolder) -> Prepared:
+    """A launch as it was, to be asked about: its own copy of the campaigns, no secret, nothing written.
+
+    Raises InputError when there is none, and when its customers are gone or no longer the same.
+    """
+    manifest = folder.read_manifest()
+    if manifest is None:
+        fix = "holds no launch (no manifest.json); give the --output of a launch"
+        raise InputError([Problem(str(folder.root), "", "", fix)])
+    config = _config_of(folder, manifest["config"])
+    configuration, problems = load_configuration(config.campaigns)
+    snapshot = take_snapshot(config.customers, folder.root)
+    if snapshot.fingerprint != manifest["inputs"]["customers_fingerprint"]:
+        fix = "is not what was launched: the customers have changed since, so nothing can be told about them"
+        raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
+    if configuration is None or problems:
+        raise InputError(problems)
+    plan, problems = make_plan(
+        configuration, snapshot.schema, manifest["launch_id"], int(manifest["launched_at"]), config.test
+    )
+    if problems:
+        raise InputError(problems)
     return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
 
 
@@ -241,18 +170,13 @@ def _told(config: LaunchConfig) -> dict[str, Any]:
     return {**vars(config), "campaigns": str(config.campaigns.resolve()), "events": str(config.events)}
 
 
-def config_of(folder: LaunchFolder) -> LaunchConfig:
-    """The options of the launch in a folder. Raises InputError when there is none."""
-    manifest = folder.read_manifest()
-    if manifest is None:
-        fix = "holds no launch (no manifest.json); give the --output of a launch"
-        raise InputError([Problem(str(folder.root), "", "", fix)])
-    told = manifest["config"]
+def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
+    """The options of the launch in a folder, with the campaigns that it kept."""
     return LaunchConfig(
         **{
             **told,
-            "campaigns": Path(told["campaigns"]),
-            "events": _events(told["events"], []),
+            "campaigns": folder.campaigns,
+            "events": read_events(told["events"], []),
             "history": tuple(told["history"]),
             "output": str(folder.root),
         }
@@ -264,7 +188,7 @@ def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapsh
     secret = os.environ.get(configuration.engine.code_secret, "").encode()
     return {
         "campaigns": dict(sorted(configuration.versions.items())),
-        "configuration": _tree_hash(config.campaigns),
+        "configuration": _files_hash(config.campaigns, configuration.files),
         "customers": config.customers,
         "customers_fingerprint": snapshot.fingerprint,
         "events": str(config.events),
@@ -277,10 +201,10 @@ def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapsh
     }
 
 
-def _tree_hash(root: Path) -> str:
+def _files_hash(root: Path, names: Sequence[str]) -> str:
     total = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        total.update(f"{path.relative_to(root)}\x00{_file_hash(path)}\x00".encode())
+    for name in names:
+        total.update(f"{name}\x00{_file_hash(root / name)}\x00".encode())
     return total.hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ import fastavro
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch import launch
-from pipelines.launch_inputs import LaunchConfig
+from pipelines.launch_options import LaunchConfig
 from pipelines.progress import Progress
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, Problem

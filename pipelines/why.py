@@ -28,8 +28,9 @@ def why(job: Prepared, customer: str, campaign: str) -> Iterator[str]:
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
-    for place in range(rows.num_rows):
-        yield from _one(job, rows.slice(place, 1), job.plan.of(campaign))
+    entry, retailers = job.plan.of(campaign), rows[job.plan.engine.columns.retailer].cast(pa.string()).to_pylist()
+    for place in sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place])):
+        yield from _one(job, rows.slice(place, 1), entry)
         yield ""
 
 
@@ -38,13 +39,13 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
     values = row.to_pylist()[0]
     customer, retailer = str(values[columns.customer]), str(values[columns.retailer])
     exposure = _exposure(job, entry.campaign.id, retailer, customer)
-    yield f"{customer} of {retailer}, campaign {entry.campaign.id}: {_verdict(exposure)}"
     plan = only(job.plan, entry.campaign.id)
     evaluator = Evaluator(plan, lambda name: read_list(job.config.campaigns / name))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
-    counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"].get(entry.campaign.id)
-    if counts is None:
-        yield "  this row has no usable id: see dead_letters/"
+    counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"][entry.campaign.id]
+    verdict = "this row was refused: see dead_letters/" if not counts[0].entered else _verdict(exposure, counts[0])
+    yield f"{customer} of {retailer}, campaign {entry.campaign.id}: {verdict}"
+    if not counts[0].entered:
         return
     yield "  audience"
     yield from _tree(entry.tree, iter(counts), Checker(job.snapshot.schema), values, 2)
@@ -67,9 +68,9 @@ def _exposure(job: Prepared, campaign: str, retailer: str, customer: str) -> dic
     return None if not found.num_rows else dict(found.to_pylist()[0])
 
 
-def _verdict(exposure: dict[str, Any] | None) -> str:
+def _verdict(exposure: dict[str, Any] | None, whole: NodeCount) -> str:
     if exposure is None:
-        return "not sent, the customer does not match"
+        return "matches, but its batch is not done: resume the launch" if whole.passed else "not sent, does not match"
     verdict = str(exposure["outcome"]).replace("_", " ")
     return verdict + (f" ({exposure['reason']})" if exposure["reason"] else "")
 

@@ -13,13 +13,14 @@ from pipelines import launch as launching
 from pipelines import preview as previewing
 from pipelines import why as asking
 from pipelines.closing import report_again
-from pipelines.launch_inputs import LaunchOptions, Prepared, config_of, prepare
+from pipelines.launch_inputs import Prepared, reopen
+from pipelines.launch_options import LaunchOptions
 from runners.progress_bar import Bar
 from schemas.audience import NamedAudience
 from schemas.campaign import Campaign
 from schemas.configuration import load_configuration
 from schemas.engine import Engine
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, Problem, shown
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
 from stores.transports.pubsub_admin import create_topic
@@ -43,8 +44,7 @@ def launch(argv: list[str]) -> int:
 
 
 def _launched(folder: str) -> Prepared:
-    found = LaunchFolder(folder)
-    return prepare(config_of(found), found)
+    return reopen(LaunchFolder(folder))
 
 
 def preview(args: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def report(args: argparse.Namespace) -> int:
 def schema(args: argparse.Namespace) -> int:
     rows = [
         ("column", "type", "nulls", "examples"),
-        *((n, t, f"{s:.1%}", ", ".join(map(str, e))) for n, t, s, e in describe(args.source)),
+        *((n, t, f"{s:.1%}", ", ".join(shown(str(one), 40) for one in e)) for n, t, s, e in describe(args.source)),
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:

@@ -22,7 +22,8 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything a launch is told, checked. `campaigns` is in order of priority, then id."""
+    """Everything a launch is told, checked. `campaigns` is in order of priority, then id; `files` are all that
+    say something about them, list files too, by their names in the folder."""
 
     root: Path
     engine: Engine
@@ -30,6 +31,7 @@ class Configuration:
     audiences: dict[str, Node]
     documents: dict[str, Document]
     versions: dict[str, str]
+    files: tuple[str, ...]
 
     def list_path(self, name: str) -> Path:
         """The path of a list file, always below the folder of the campaigns."""
@@ -68,8 +70,17 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         campaigns=tuple(sorted((c for _, c in campaigns), key=lambda c: (c.priority, c.id))),
         audiences={name: model.audience for name, model in audiences.items() if model},
         documents={campaign.id: document for document, campaign in campaigns},
+        files=tuple(sorted({*documents, *_list_files([*campaign_files, *audience_files.values()], campaigns, engine)})),
         versions={c.id: hashlib.sha256((root / d.file).read_bytes()).hexdigest()[:12] for d, c in campaigns},
     ), problems
+
+
+def _list_files(documents: list[Document], campaigns: list[tuple[Document, Campaign]], engine: Engine) -> set[str]:
+    """The id lists and code lists that something names."""
+    leaves = [leaf for document in documents for leaf in _written_leaves(document.data.get("audience"), ())]
+    codes = [offer.codes for _, campaign in campaigns for offer in campaign.offers if offer.codes]
+    lists = [name for kind, name, _ in leaves if kind == "list"]
+    return {*codes, *lists, *(entry.file for entry in engine.suppression_lists)}
 
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:

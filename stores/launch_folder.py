@@ -1,6 +1,6 @@
 """A launch's folder: what stands where, written so that a crash at any moment leaves whole files only.
 
-manifest.json      what was launched; created once
+manifest.json      what was launched; created once, after campaigns/, a copy of the files that it was launched from
 exposures/*.parquet  a row a matched customer and campaign; a file's metadata holds its batch's counts.
                    The file is written last: where it stands, its batch is done.
 events/*.avro      with file: transport   dead_letters/*.avro   survey/   snapshot/   summary.json  report.html
@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class LaunchFolder:
         self.dead_letters = self.root / "dead_letters"
         self.survey = self.root / "survey"
         self.sticky = self.root / "sticky.parquet"
+        self.campaigns = self.root / "campaigns"
 
     def prepare(self) -> None:
         """Make the folders. Raises LaunchError when that is not allowed."""
@@ -73,6 +75,16 @@ class LaunchFolder:
         except FileNotFoundError:
             return None
         return found
+
+    def keep_configuration(self, source: Path, names: Iterable[str]) -> None:
+        """Copy the campaigns' files, so that the launch can be asked about when they have changed."""
+        try:
+            shutil.rmtree(self.campaigns, ignore_errors=True)
+            for name in names:
+                (self.campaigns / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, self.campaigns / name)
+        except OSError as error:
+            raise LaunchError(cannot_write(self.campaigns, error)) from error
 
     def create_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, unless there is one: FileExistsError then."""
@@ -154,6 +166,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> str:
+    """What happened to a file, and what to do."""
     return (
         f"{path} cannot be written: {error.strerror}. Make room or give the permission, then run the same command "
         "again: it goes on where it stopped"

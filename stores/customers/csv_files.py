@@ -216,35 +216,38 @@ def _rejects(con: duckdb.DuckDBPyConnection, source: str, path: Path, types: dic
         "GROUP BY ALL ORDER BY line_byte_position"
     ).fetchall()
     with opened(path) as file:
-        line, at = 1, 0
+        line = 1
         for place, kind, column, message in found:
-            position = place - 1
-            line += _newlines(file, position - at)
-            data = _record(file)
-            if not data.strip(b"\r\n"):  # the engine's places can lie on the end of the row before
-                line, position = line + data.count(b"\n"), position + len(data)
-                data = _record(file)
+            skipped, data = _row_at(file, place - 1)
+            line += skipped
             if "unterminated" in message:
                 fix = f"line {line} opens a quote that is never closed, so the rest cannot be read; close it"
                 raise wrong(source, path.name, fix)
             reason, fix = _REASONS.get(kind, ("broken_row", message.splitlines()[0][:200]))
             told = fix.format(column=column, type=types.get(column, ""))
             yield Rejected(reason, told, f"{path.name} line {line}", data.rstrip(b"\r\n"))
-            line, at = line + data.count(b"\n"), position + len(data)
+            line += data.count(b"\n")
 
 
-def _newlines(file: BinaryIO, count: int) -> int:
-    """The line ends in the next `count` bytes."""
-    found = 0
+def _row_at(file: BinaryIO, place: int) -> tuple[int, bytes]:
+    """The line ends up to a place, and the row there. With \\r\\n the engine's place is at times a byte too early or
+    too late: a row follows a line end, and is not empty."""
+    count, skipped = place - 1 - file.tell(), 0
     while count > 0 and (block := file.read(min(count, 1 << 20))):
-        found += block.count(b"\n")
+        skipped += block.count(b"\n")
         count -= len(block)
-    return found
+    before = file.read(1) if place > file.tell() else b""
+    if before == b"\n":
+        skipped, before = skipped + 1, b""
+    data = _row(file, before)
+    while data and not data.strip(b"\r\n"):
+        skipped, data = skipped + data.count(b"\n"), _row(file, b"")
+    return skipped, data
 
 
-def _record(file: BinaryIO) -> bytes:
-    """The row that begins here: up to a line end that no quote protects."""
-    data = file.readline(MAX_ROW)
+def _row(file: BinaryIO, data: bytes) -> bytes:
+    """The row that begins with some bytes: up to a line end that no quote protects."""
+    data += file.readline(MAX_ROW)
     while data.count(b'"') % 2 and len(data) < MAX_ROW and (more := file.readline(MAX_ROW)):
         data += more
     return data

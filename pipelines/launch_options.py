@@ -1,0 +1,110 @@
+"""What a launch is told on its command line, as Beam options and as a checked configuration."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+from schemas.problems import InputError, Problem
+from stores.transports.uri import FileUri, TopicUri, UriError, parse_uri
+
+
+class LaunchOptions(PipelineOptions):
+    """The options of a launch; every other option is Beam's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
+        parser.add_argument(
+            "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
+        )
+        parser.add_argument("--events", help="file:DIR or pubsub:projects/P/topics/T")
+        parser.add_argument("--output", help="folder of this launch; the same command there resumes it")
+        parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
+        parser.add_argument(
+            "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
+        )
+        parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
+        parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
+        parser.add_argument(
+            "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
+        )
+        parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """The options, checked."""
+
+    campaigns: Path
+    customers: str
+    events: FileUri | TopicUri
+    output: str
+    launch_id: str | None = None
+    history: tuple[str, ...] = ()
+    sticky: str | None = None
+    test: bool = False
+    batch_rows: int = 131_072
+    broker_wait: float = 60.0
+    only: str | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> LaunchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
+        problems = [
+            Problem("command line", f"--{name}", "missing", "give it; `campaigns launch --help` explains it")
+            for name in ("campaigns", "customers", "events", "output")
+            if not getattr(options, name)
+        ]
+        events = read_events(options.events, problems) if options.events else None
+        if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
+            fix = "use letters, digits, _ . - and at most 64 characters"
+            problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
+        for name, least in (("batch_rows", 1), ("broker_wait", 0.1)):
+            if getattr(options, name) < least:
+                fix = f"must be {least} or more"
+                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
+        if problems or events is None:
+            raise InputError(problems)
+        return cls(
+            campaigns=Path(options.campaigns),
+            customers=options.customers,
+            events=events,
+            output=options.output,
+            launch_id=options.launch_id,
+            history=tuple(options.history or ()),
+            sticky=options.sticky,
+            test=bool(options.test),
+            batch_rows=options.batch_rows,
+            broker_wait=options.broker_wait,
+        )
+
+
+def read_events(text: str, problems: list[Problem]) -> FileUri | TopicUri | None:
+    """Where the events go; None, and a problem more, for what a launch cannot publish to."""
+    try:
+        uri = parse_uri(text)
+    except UriError as error:
+        problems.append(Problem("command line", "--events", text, str(error)))
+        return None
+    if isinstance(uri, FileUri | TopicUri):
+        return uri
+    fix = "a launch publishes to file:DIR or pubsub:projects/P/topics/T"
+    problems.append(Problem("command line", "--events", text, fix))
+    return None
+
+
+def runner_options(options: PipelineOptions) -> PipelineOptions:
+    """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    direct = options.view_as(DirectOptions)
+    if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
+        direct.direct_running_mode = "multi_processing"
+    return options

@@ -32,7 +32,7 @@ from pipelines.progress import Progress, Silent, watched
 from pipelines.survey import survey
 from schemas.problems import InputError, LaunchError
 from stores.customers.snapshot import read_part
-from stores.decisions import read_decisions
+from stores.decisions import read_sharing_rows
 from stores.launch_folder import LaunchFolder
 from stores.transports.dead_letters import write_dead_letters
 from transforms.audience.evaluate import EvaluateAudience
@@ -44,28 +44,32 @@ from transforms.read_customers import ReadCustomers
 from transforms.suppression import Suppress
 
 
-def matched(p: beam.Pipeline, job: Prepared, duplicates: dict[str, Any], shared: dict[str, Any], done: set[str]) -> Any:
-    """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common."""
+def matched(p: beam.Pipeline, job: Prepared, done: set[str], *, preferred: bool, sharing: bool = False) -> Any:
+    """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common.
+
+    `preferred`: it is decided who of an address is kept. `sharing`: only rows that share an address.
+    """
+    config, plan, survey = job.config, job.plan, job.folder.survey
+    only = partial(read_sharing_rows, survey) if sharing else None
     return (
         p
-        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=job.plan.columns), done)
-        | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, job.plan, duplicates))
-        | "AssignVariants" >> AssignVariants(partial(make_assigner, job.plan, job.config.sticky))
-        | "Suppress" >> Suppress(partial(make_suppressor, job.plan, job.config.history, shared))
+        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=plan.columns), done, only)
+        | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, plan, survey))
+        | "AssignVariants" >> AssignVariants(partial(make_assigner, plan, config.sticky))
+        | "Suppress" >> Suppress(partial(make_suppressor, plan, config.history, survey if preferred else None))
     )
 
 
 def build(p: beam.Pipeline, job: Prepared, done: set[str]) -> beam.PCollection[str]:
     """The names of the batches that the pipeline finishes."""
-    folder = job.folder
-    decisions = read_decisions(folder.survey)
+    folder, plan, config = job.folder, job.plan, job.config
     return (
-        matched(p, job, decisions.duplicates, decisions.shared, done)
-        | "GenerateOffers" >> GenerateOffers(partial(make_generator, job.plan, decisions.queues, job.sizes))
-        | "BuildEvents" >> BuildEvents(partial(make_events, job.plan))
-        | "PublishEvents" >> PublishEvents(job.plan, partial(make_sink, job.config.events, job.config.broker_wait))
+        matched(p, job, done, preferred=True)
+        | "GenerateOffers" >> GenerateOffers(partial(make_generator, plan, job.sizes, folder.survey))
+        | "BuildEvents" >> BuildEvents(partial(make_events, plan))
+        | "PublishEvents" >> PublishEvents(plan, partial(make_sink, config.events, config.broker_wait))
         | "RecordExposures"
-        >> RecordExposures(job.plan, partial(write_dead_letters, str(folder.dead_letters)), folder.write_exposures)
+        >> RecordExposures(plan, partial(write_dead_letters, str(folder.dead_letters)), folder.write_exposures)
     )
 
 
@@ -82,7 +86,7 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         job = prepare(config, folder)
         options = runner_options(options)
         progress.phase("survey")
-        survey(job, lambda p, duplicates: matched(p, job, duplicates, {}, set()), options)
+        survey(job, lambda p, sharing: matched(p, job, set(), preferred=False, sharing=sharing), options)
         done = folder.done()
         if len(done) == job.batches and (summary := folder.read_summary()) is not None:
             return summary

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines.launch_inputs import code_secret
 from schemas.elements import CustomerBatch, LaunchBatch
+from stores.decisions import read_duplicates, read_losers, read_queues
 from stores.histories import read_histories
 from stores.lists import read_list
 from stores.sticky import read_sticky
@@ -28,10 +29,10 @@ from transforms.publish import EventSink
 from transforms.suppression import Suppressor
 
 
-def make_evaluator(plan: Plan, duplicates: Mapping[str, Any]) -> Callable[[CustomerBatch], LaunchBatch]:
+def make_evaluator(plan: Plan, survey: Path) -> Callable[[CustomerBatch], LaunchBatch]:
     """EvaluateAudience's work."""
     evaluator = Evaluator(plan, lambda name: read_list(Path(plan.root) / name))
-    return partial(evaluate_batch, plan, evaluator, duplicates)
+    return partial(evaluate_batch, plan, evaluator, read_duplicates(survey))
 
 
 def make_assigner(plan: Plan, sticky: str | None) -> Callable[[LaunchBatch], LaunchBatch]:
@@ -42,16 +43,14 @@ def make_assigner(plan: Plan, sticky: str | None) -> Callable[[LaunchBatch], Lau
     return VariantAssigner(plan, kept).assign
 
 
-def make_suppressor(
-    plan: Plan, history: tuple[str, ...], shared: Mapping[str, Any]
-) -> Callable[[LaunchBatch], LaunchBatch]:
-    """Suppress' work."""
+def make_suppressor(plan: Plan, history: tuple[str, ...], survey: Path | None) -> Callable[[LaunchBatch], LaunchBatch]:
+    """Suppress' work; without a survey nobody is preferred to anybody yet."""
     lists = tuple(
         (entry.channel, entry.column, IdIndex.build(read_list(Path(plan.root) / entry.file)))
         for entry in plan.engine.suppression_lists
     )
     histories = _histories(plan, history) if plan.engine.caps else {}
-    return Suppressor(plan, lists, histories, shared).suppress
+    return Suppressor(plan, lists, histories, read_losers(survey) if survey else {}).suppress
 
 
 def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:
@@ -72,9 +71,10 @@ def _one(column: Any) -> pa.Array:
 
 
 def make_generator(
-    plan: Plan, queues: Mapping[tuple[str, str], Any], sizes: Mapping[tuple[str, str], int]
+    plan: Plan, sizes: Mapping[tuple[str, str], int], survey: Path
 ) -> Callable[[LaunchBatch], LaunchBatch]:
     """GenerateOffers' work."""
+    queues = read_queues(survey)
     limits = {key: Limit(size, queues[key]) for key, size in sizes.items()}
     files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
     codes = {name: read_list(Path(plan.root) / name) for name in files}

@@ -20,53 +20,55 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch_inputs import Prepared
 from schemas.elements import LaunchBatch
-from stores.decisions import decided, repeated, working_connection, write_decisions
+from stores.decisions import (
+    LOSERS,
+    QUEUES,
+    decided,
+    read_sharing_keys,
+    working_connection,
+    write_decisions,
+    write_repeats,
+)
 from stores.launch_folder import write_parquet
-from transforms.ids.id_index import IdIndex, joined_key
+from transforms.ids.id_index import IdIndex
+from transforms.ids.repeats import codes_of, repeated
 from transforms.offers.candidates import QUEUED, SHARED, Surveyor, normal_address
 from transforms.plan import Plan
 from transforms.read_customers import batch_name
 
-_PLACES = pa.schema([("batch", pa.string()), ("row", pa.int64())])
-_LOSERS = pa.schema([("campaign", pa.string()), *_PLACES])
-_QUEUES = pa.schema([("campaign", pa.string()), ("offer", pa.string()), ("keys", pa.list_(pa.binary(32)))])
 
-
-def survey(job: Prepared, matched: Callable[[beam.Pipeline, dict[str, Any]], Any], options: PipelineOptions) -> None:
+def survey(job: Prepared, matched: Callable[[beam.Pipeline, bool], Any], options: PipelineOptions) -> None:
     """Write the launch's decisions into its survey folder, unless they are there.
 
-    `matched(pipeline, duplicates)` is the launch up to its suppression, as a PCollection of LaunchBatches.
+    `matched(pipeline, sharing)` is the launch up to its suppression, as a PCollection of LaunchBatches: of the
+    rows that share an address, or, as an offer that can run out needs it, of all.
     """
     folder, sizes = job.folder.survey, job.sizes
     if decided(folder):
         return
-    con = working_connection(folder)
-    duplicates = _duplicates(con, job)
-    shared = _shared(con, job)
-    losers, queues = _LOSERS.empty_table(), _QUEUES.empty_table()
-    if shared or sizes:
+    duplicates, sharing = _repeats(job)
+    write_repeats(folder, duplicates, sharing)
+    losers, queues = LOSERS.empty_table(), QUEUES.empty_table()
+    if sharing.num_rows or sizes:
         for old in folder.glob("*-*.parquet"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
-            batches = matched(p, by_batch(duplicates))
-            make = partial(Surveyor, job.plan, shared, sizes)
-            _ = batches | "SurveyCandidates" >> beam.ParDo(_Survey(make, str(folder)))
+            make = partial(_surveyor, job.plan, sizes, folder)
+            _ = matched(p, not sizes) | "SurveyCandidates" >> beam.ParDo(_Survey(make, folder))
+        con = working_connection(folder)
         losers = _losers(con, folder)
         queues = _queues(con, job.plan, folder, losers, sizes)
-    write_decisions(folder, duplicates, losers, queues)
+    write_decisions(folder, losers, queues)
 
 
-def by_batch(places: pa.Table) -> dict[str, Any]:
-    """Rows by the name of their batch."""
-    found: dict[str, list[int]] = {}
-    for batch, row in zip(places["batch"].to_pylist(), places["row"].to_pylist(), strict=True):
-        found.setdefault(batch, []).append(row)
-    return {batch: np.array(rows, np.int64) for batch, rows in found.items()}
+def _surveyor(plan: Plan, sizes: dict[tuple[str, str], int], folder: Path) -> Surveyor:
+    shared = {channel: IdIndex.build(keys) for channel, keys in read_sharing_keys(folder).items()}
+    return Surveyor(plan, shared, sizes)
 
 
 class _Survey(beam.DoFn):
-    def __init__(self, make: Callable[[], Surveyor], folder: str) -> None:
-        self._make, self._folder = make, Path(folder)
+    def __init__(self, make: Callable[[], Surveyor], folder: Path) -> None:
+        self._make, self._folder = make, folder
 
     def setup(self) -> None:
         self._surveyor = self._make()
@@ -77,50 +79,35 @@ class _Survey(beam.DoFn):
         write_parquet(self._folder / f"queued-{element.name}.parquet", queued)
 
 
-def _scan(job: Prepared, column: str, lower: bool = False) -> pa.RecordBatchReader:
-    """All rows as (retailer, id, batch, row), `id` being a column as text."""
-    schema = pa.schema([("retailer", pa.string()), ("id", pa.string()), *_PLACES])
-    return pa.RecordBatchReader.from_batches(schema, _scanned(job, column, lower, schema))
+def _repeats(job: Prepared) -> tuple[pa.Table, pa.Table]:
+    """The places of every row of a customer but the first; channel, key and place of all who share an address."""
+    channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
+    found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+    customers = found.filter(pc.equal(found["kind"], _CUSTOMER))
+    _, first = np.unique(codes_of(customers), return_index=True)
+    later = np.delete(np.arange(customers.num_rows), first)
+    sharing = found.filter(pc.not_equal(found["kind"], _CUSTOMER)).rename_columns(["channel", "key", "batch", "row"])
+    return customers.take(pa.array(later)).select(["batch", "row"]), sharing
 
 
-def _scanned(job: Prepared, column: str, lower: bool, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    retailer = job.plan.engine.columns.retailer
+_CUSTOMER = ""
+"""The kind of the customers' own keys; the others are named by their channels."""
+
+
+def _keys(job: Prepared, channels: list[str]) -> Iterator[tuple[str, dict[str, tuple[pa.Array, pa.Array]]]]:
+    """(retailer, id) and (retailer, address) of all rows, batch by batch."""
+    columns, engine = job.plan.engine.columns, job.plan.engine
+    addresses = {channel: engine.channels[channel].address for channel in channels}
+    wanted = list(dict.fromkeys([columns.retailer, columns.customer, *addresses.values()]))
     for part in job.parts:
-        for ordinal, batch in enumerate(job.read(part, [retailer, column])):
-            ids = batch.column(column).cast(pa.string())
-            if lower:
-                ids = normal_address(ids)
-                ids = pc.if_else(pc.equal(pc.binary_length(ids), 0), None, ids)
-            n = batch.num_rows
-            names = pa.repeat(batch_name(part.number, ordinal), n)
-            columns = [batch.column(retailer).cast(pa.string()), ids, names, pa.array(np.arange(n))]
-            yield pa.record_batch(columns, schema=schema)
-
-
-def _duplicates(con: Any, job: Prepared) -> pa.Table:
-    """The places of every row of a customer but the first."""
-    scan = partial(_scan, job, job.plan.engine.columns.customer)
-    found = repeated(con, scan, ("retailer", "id"), ("retailer", "id", "batch", "row"))
-    if not found.num_rows:
-        return _PLACES.empty_table()
-    con.register("found", found)
-    ranked = con.sql(
-        "SELECT batch, row FROM found QUALIFY row_number() OVER (PARTITION BY retailer, id ORDER BY batch, row) > 1"
-    ).to_arrow_table()
-    con.unregister("found")
-    return ranked.cast(_PLACES)
-
-
-def _shared(con: Any, job: Prepared) -> dict[str, IdIndex]:
-    """By channel the (retailer, address) keys that several customers have."""
-    found = {}
-    for channel in sorted({entry.campaign.channel for entry in job.plan.campaigns}):
-        scan = partial(_scan, job, job.plan.engine.channels[channel].address, lower=True)
-        rows = repeated(con, scan, ("retailer", "id"), ("retailer", "id"))
-        if rows.num_rows:
-            keys = joined_key(rows["retailer"].combine_chunks(), rows["id"].combine_chunks())
-            found[channel] = IdIndex.build(keys.unique())
-    return found
+        for ordinal, batch in enumerate(job.read(part, wanted)):
+            retailers = batch.column(columns.retailer).cast(pa.string())
+            keys = {_CUSTOMER: (retailers, batch.column(columns.customer).cast(pa.string()))}
+            for channel, name in addresses.items():
+                address = normal_address(batch.column(name).cast(pa.string()))
+                address = pc.if_else(pc.equal(pc.binary_length(address), 0), None, address)
+                keys[channel] = (retailers, address)
+            yield batch_name(part.number, ordinal), keys
 
 
 def _losers(con: Any, folder: Path) -> pa.Table:
@@ -129,7 +116,7 @@ def _losers(con: Any, folder: Path) -> pa.Table:
     return con.sql(
         "SELECT campaign, batch, row FROM shared "
         "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC, tie) > 1"
-    ).to_arrow_table().cast(_LOSERS)  # fmt: skip
+    ).to_arrow_table().cast(LOSERS)  # fmt: skip
 
 
 def _queues(con: Any, plan: Plan, folder: Path, losers: pa.Table, sizes: dict[tuple[str, str], int]) -> pa.Table:
@@ -148,7 +135,7 @@ def _queues(con: Any, plan: Plan, folder: Path, losers: pa.Table, sizes: dict[tu
         if (campaign, offer) not in listed:
             keys = keys.slice(max(size - 1, 0))
         rows.append({"campaign": campaign, "offer": offer, "keys": keys.to_pylist()})
-    return pa.Table.from_pylist(rows, schema=_QUEUES)
+    return pa.Table.from_pylist(rows, schema=QUEUES)
 
 
 def _view(con: Any, folder: Path, kind: str, schema: pa.Schema) -> None:

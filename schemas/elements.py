@@ -20,10 +20,14 @@ BROKEN_ROWS = b"campaigns.broken_rows"
 
 
 class CustomerBatch(NamedTuple):
-    """Customers in the order of their file; `name` is stable over runs and workers."""
+    """Customers in the order of their file; `name` is stable over runs and workers.
+
+    `places` are the rows' numbers in the whole batch, where only some of it is looked at.
+    """
 
     name: str
     rows: pa.RecordBatch
+    places: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,13 @@ class CampaignRows:
 class LaunchBatch:
     """A batch of customers with all that the launch has found out about it so far.
 
-    `retailer` holds a code a row into `retailers`; `values` the evaluated properties; `counts` what the
-    summary adds up; `seconds` the time each stage took.
+    `retailer` holds a code a row into `retailers`; `places` the rows' numbers among all that were read; `values`
+    the evaluated properties; `counts` what the summary adds up; `seconds` the time each stage took.
     """
 
     name: str
     rows: pa.RecordBatch
+    places: Ints
     retailer: Ints
     retailers: list[str]
     values: dict[str, pa.Array]
@@ -110,6 +115,13 @@ class LaunchBatch:
     counts: dict[str, Any]
     dead_letters: list[DeadLetter] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def matched(self) -> Ints:
+        """The rows that some campaign matched, ascending."""
+        some = np.zeros(self.rows.num_rows, np.bool_)
+        for campaign in self.campaigns:
+            some[campaign.rows] = True
+        return np.flatnonzero(some)
 
     def column(self, name: str, rows: Ints) -> pa.Array:
         """A customers' column at some rows, as text."""

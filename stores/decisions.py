@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stores.launch_folder import replace_file, write_parquet
 
 Rows = npt.NDArray[np.int64]
 MEMORY = "400MB"
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Rows by the name of their batch: `duplicates` of a customer, `shared` (by campaign too) the ones that
-    another customer with the same address is preferred to. `queues` by (campaign, offer): None where nobody
-    is refused, else the granted order keys, sorted, or only the last of them."""
-
-    duplicates: dict[str, Rows] = field(default_factory=dict)
-    shared: dict[str, dict[str, Rows]] = field(default_factory=dict)
-    queues: dict[tuple[str, str], npt.NDArray[np.bytes_]] = field(default_factory=dict)
+PLACES = pa.schema([("batch", pa.string()), ("row", pa.int64())])
+SHARING = pa.schema([("channel", pa.string()), ("key", pa.string()), *PLACES])
+LOSERS = pa.schema([("campaign", pa.string()), *PLACES])
+QUEUES = pa.schema([("campaign", pa.string()), ("offer", pa.string()), ("keys", pa.list_(pa.binary(32)))])
 
 
 def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -41,39 +32,17 @@ def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def repeated(con: duckdb.DuckDBPyConnection, scan: Any, key: tuple[str, ...], columns: tuple[str, ...]) -> pa.Table:
-    """The rows (their `columns`) whose key occurs more than once, exactly, in memory of 8 bytes a key.
-
-    `scan()` gives a fresh reader over all rows. A first pass finds hashes that repeat, a second one
-    compares the few keys behind them as they are.
-    """
-    hashed = f"hash({', '.join(key)})"
-    present = " AND ".join(f"{name} IS NOT NULL" for name in key)
-    con.register("scanned", scan())
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE suspects AS SELECT {hashed} AS h FROM scanned WHERE {present} "  # noqa: S608
-        "GROUP BY h HAVING count(*) > 1"
-    )
-    con.unregister("scanned")
-    if con.execute("SELECT count(*) FROM suspects").fetchall()[0][0] == 0:
-        return pa.table({name: pa.nulls(0) for name in columns})
-    con.register("scanned", scan())
-    keys = ", ".join(key)
-    wanted = ", ".join(columns)
-    found = con.sql(
-        f"SELECT {wanted} FROM scanned WHERE {present} AND {hashed} IN (SELECT h FROM suspects) "  # noqa: S608
-        f"QUALIFY count(*) OVER (PARTITION BY {keys}) > 1"
-    ).to_arrow_table()
-    con.unregister("scanned")
-    return found
-
-
-def write_decisions(folder: Path, duplicates: pa.Table, losers: pa.Table, queues: pa.Table) -> None:
-    """Write the decisions of a launch; the marker comes last."""
+def write_repeats(folder: Path, duplicates: pa.Table, sharing: pa.Table) -> None:
+    """Write who stands twice (batch, row), and who shares an address with whom (channel, key, batch, row)."""
     write_parquet(folder / "duplicates.parquet", duplicates)
+    write_parquet(folder / "sharing.parquet", sharing)
+
+
+def write_decisions(folder: Path, losers: pa.Table, queues: pa.Table) -> None:
+    """Write who is preferred to whom and the queues of the limited offers; the marker comes last."""
     write_parquet(folder / "shared.parquet", losers)
     write_parquet(folder / "queues.parquet", queues)
-    replace_file(folder / "done.json", json.dumps({"duplicates": duplicates.num_rows}).encode())
+    replace_file(folder / "done.json", b"{}")
 
 
 def decided(folder: Path) -> bool:
@@ -81,21 +50,41 @@ def decided(folder: Path) -> bool:
     return (folder / "done.json").exists()
 
 
-def read_decisions(folder: Path) -> Decisions:
-    """The decisions of a launch whose survey is done."""
-    duplicates = dict(_by_batch(pq.read_table(folder / "duplicates.parquet")))
+def read_duplicates(folder: Path) -> dict[str, Rows]:
+    """The rows of customers that stand in an earlier row too, by the name of their batch."""
+    return dict(rows_by_batch(pq.read_table(folder / "duplicates.parquet")))
+
+
+def read_sharing_rows(folder: Path) -> dict[str, Rows]:
+    """The rows that share an address, by the name of their batch."""
+    table = pq.read_table(folder / "sharing.parquet", columns=["batch", "row"])
+    return {batch: np.unique(rows) for batch, rows in rows_by_batch(table)}
+
+
+def read_sharing_keys(folder: Path) -> dict[str, pa.Array]:
+    """The keys of the addresses that several customers have, by channel."""
+    table = pq.read_table(folder / "sharing.parquet", columns=["channel", "key"])
+    channels = table["channel"].unique().to_pylist()
+    return {name: table.filter(pc.equal(table["channel"], name))["key"].combine_chunks().unique() for name in channels}
+
+
+def read_losers(folder: Path) -> dict[str, dict[str, Rows]]:
+    """The rows that another customer with the same address is preferred to, by batch and campaign."""
     losers = pq.read_table(folder / "shared.parquet")
-    shared: dict[str, dict[str, Rows]] = {}
+    found: dict[str, dict[str, Rows]] = {}
     for campaign in losers["campaign"].unique().to_pylist():
-        for batch, rows in _by_batch(losers.filter(pa.compute.equal(losers["campaign"], campaign))):
-            shared.setdefault(batch, {})[campaign] = rows
-    queues: dict[tuple[str, str], npt.NDArray[np.bytes_]] = {}
-    for row in pq.read_table(folder / "queues.parquet").to_pylist():
-        queues[row["campaign"], row["offer"]] = np.array(row["keys"], "S32")
-    return Decisions(duplicates, shared, queues)
+        for batch, rows in rows_by_batch(losers.filter(pc.equal(losers["campaign"], campaign))):
+            found.setdefault(batch, {})[campaign] = rows
+    return found
 
 
-def _by_batch(table: pa.Table) -> Iterator[tuple[str, Rows]]:
+def read_queues(folder: Path) -> dict[tuple[str, str], npt.NDArray[np.bytes_]]:
+    """By (campaign, offer) the granted order keys, sorted, or only the last; none where nobody is refused."""
+    rows = pq.read_table(folder / "queues.parquet").to_pylist()
+    return {(row["campaign"], row["offer"]): np.array(row["keys"], "S32") for row in rows}
+
+
+def rows_by_batch(table: pa.Table) -> Iterator[tuple[str, Rows]]:
     """(batch, rows) of a table with these columns."""
     if not table.num_rows:
         return

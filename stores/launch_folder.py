@@ -24,6 +24,8 @@ import pyarrow.parquet as pq
 from schemas.problems import LaunchError, Problem
 
 COUNTS = b"campaigns.counts"
+_DIGITS = {"event_id", "codes"}
+"""Columns of hashes, which no compression makes much smaller."""
 
 
 class LaunchFolder:
@@ -138,7 +140,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     try:
         with open(temporary, "wb") as file:
             repeating = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-            pq.write_table(table, file, compression="lz4", write_statistics=False, use_dictionary=repeating)
+            packed = {field.name: "none" if field.name in _DIGITS else "lz4" for field in table.schema}
+            pq.write_table(table, file, compression=packed, write_statistics=False, use_dictionary=repeating)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipelines.launch_workers import make_assigner, make_evaluator, make_generat
 from schemas.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
 from schemas.outcomes import OUTCOMES
+from stores.decisions import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
 from transforms.plan import Plan, make_plan
 
 LAUNCHED_AT = 1_775_000_000_000
@@ -46,11 +48,22 @@ def stepped(
     sizes: Mapping[tuple[str, str], int] | None = None,
 ) -> LaunchBatch:
     """The batch after the offers were generated."""
+    survey = Path(tempfile.mkdtemp())
+    places = [{"batch": batch, "row": row} for batch, rows in (duplicates or {}).items() for row in rows]
+    write_repeats(survey, pa.Table.from_pylist(places, PLACES), SHARING.empty_table())
+    losers = [
+        {"campaign": campaign, "batch": batch, "row": row}
+        for batch, campaigns in (shared or {}).items()
+        for campaign, rows in campaigns.items()
+        for row in rows
+    ]
+    kept = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (queues or {}).items()]
+    write_decisions(survey, pa.Table.from_pylist(losers, LOSERS), pa.Table.from_pylist(kept, QUEUES))
     columns = [name for name in customers.column_names if name in plan.columns]
-    batch = make_evaluator(plan, duplicates or {})(batch_of(customers.select(columns)))
+    batch = make_evaluator(plan, survey)(batch_of(customers.select(columns)))
     batch = make_assigner(plan, sticky)(batch)
-    batch = make_suppressor(plan, history, shared or {})(batch)
-    return make_generator(plan, queues or {}, sizes or {})(batch)
+    batch = make_suppressor(plan, history, survey)(batch)
+    return make_generator(plan, sizes or {}, survey)(batch)
 
 
 def outcomes(batch: LaunchBatch, rows: CampaignRows | None = None) -> dict[str, str]:

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from transforms.assignment import Range, in_space, scheme_named, unit_text
 from transforms.ids.hashing import (
+    FNV_BASIS,
+    FnvRows,
     Hashes32,
     fnv1a32,
     fnv1a32_of_digits,
-    fnv1a32_rows,
     fnv1a32_suffixed,
 )
 
@@ -78,12 +79,39 @@ def _float_texts(column: pa.Array) -> pa.Array:
 def _numbers(scheme: str, seed: str, texts: pa.Array) -> Hashes32 | npt.NDArray[np.uint64]:
     """The number that a scheme makes of each text; none is null or empty."""
     if scheme == "growthbook/1":
-        return fnv1a32_suffixed(fnv1a32_rows(texts), seed)
+        return fnv1a32_suffixed(_laid_out(texts).hashed(FNV_BASIS), seed)
     if scheme == "growthbook/2":
-        return fnv1a32_of_digits(fnv1a32_rows(texts, fnv1a32(seed)))
+        return fnv1a32_of_digits(_laid_out(texts).hashed(fnv1a32(seed)))
     number = scheme_named(scheme).number
     before, after = scheme_named(scheme).affixes(seed)
     return np.array([number(f"{before}{text}{after}") for text in texts.to_pylist()], np.uint64)
+
+
+_last: tuple[pa.Array | None, FnvRows | None] = (None, None)
+
+
+def _laid_out(texts: pa.Array) -> FnvRows:
+    """The texts laid out for FNV; the last ones are kept, as a campaign hashes its units under several seeds."""
+    global _last
+    column, rows = _last
+    if column is not texts or rows is None:
+        rows = FnvRows(texts)
+        _last = (texts, rows)
+    return rows
+
+
+def bucket_column_each(seeds: Sequence[str], which: npt.NDArray[np.int64], column: pa.Array) -> Buckets:
+    """The growthbook/2 bucket of every row under its own seed, `seeds[which[row]]`; NaN where there is none.
+
+    `column` holds texts.
+    """
+    states = np.array([fnv1a32(seed) for seed in seeds], np.uint32)[which]
+    given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
+    if not given.all():
+        column, states = column.filter(pa.array(given)), states[given]
+    buckets = np.full(len(given), np.nan)
+    buckets[given] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_laid_out(column).hashed(states)))
+    return buckets
 
 
 def choose_column(ranges: Sequence[Range], buckets: Buckets) -> npt.NDArray[np.int32]:

@@ -27,26 +27,14 @@ OFFER_TYPE = pa.struct(
 )  # fmt: skip
 
 
-def event_ids(plan: Plan, campaigns: Sequence[CampaignRows]) -> list[pa.Array]:
-    """The event id of every matched row, a column a campaign: the first 32 hex digits of SHA-256 of launch,
-    campaign, retailer and customer, joined by U+001F."""
-    if not campaigns:
-        return []
-    lengths = [len(rows.rows) for rows in campaigns]
-    prefixes = pa.array([f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in campaigns])
-    prefix = prefixes.take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
-    retailers = pa.concat_arrays([rows.retailer.cast(pa.string()) for rows in campaigns])
-    ids = hex_digests(prefix, retailers, pa.concat_arrays([rows.customer for rows in campaigns]))
-    starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    return [ids.slice(start, length) for start, length in zip(starts, lengths, strict=False)]
-
-
 def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
-    """The batch with its events: campaign by campaign, retailer by retailer within each."""
-    for rows, ids in zip(batch.campaigns, event_ids(plan, batch.campaigns), strict=True):
-        rows.event_id = ids
+    """The batch with its events: campaign by campaign, retailer by retailer within each.
+
+    The event id is the first 32 hex digits of SHA-256 of launch, campaign, retailer and customer, joined by U+001F.
+    """
     sent = _Sent.of(plan, batch)
     columns = sent.columns(plan, batch)
+    sent.keep_ids(columns["event_id"])
     return EventBatch(
         batch=batch,
         bodies=encode_records(EVENT, columns, len(sent.index)),
@@ -87,14 +75,16 @@ class _Sent:
 
     def columns(self, plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
         """A column a field of the event."""
+        retailers = self._joined("retailer", pa.dictionary(pa.int32(), pa.string()))
+        customers = self._joined("customer", pa.string())
         return {
-            "event_id": self._joined("event_id", pa.string()),
+            "event_id": self._event_ids(plan, retailers.cast(pa.string()), customers),
             "launch_id": plan.launch_id,
             "campaign_id": self.of_campaign(lambda entry: entry.campaign.id),
             "campaign_version": self.of_campaign(lambda entry: entry.version),
             "surface": self.of_campaign(lambda entry: entry.campaign.surface),
-            "retailer_id": self._joined("retailer", pa.dictionary(pa.int32(), pa.string())),
-            "customer_id": self._joined("customer", pa.string()),
+            "retailer_id": retailers,
+            "customer_id": customers,
             "recipient": self._joined("recipient", pa.string()),
             "channel": self.of_campaign(lambda entry: entry.campaign.channel),
             "vendor_campaign": self.of_campaign(lambda entry: entry.campaign.vendor.campaign),
@@ -107,6 +97,20 @@ class _Sent:
             "emitted_at": plan.launched_at,
             "trace": f"{plan.launch_id}/{batch.name}",
         }
+
+    def _event_ids(self, plan: Plan, retailers: pa.Array, customers: pa.Array) -> pa.Array:
+        prefixes = [f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in self.campaigns]
+        which = np.repeat(np.arange(len(prefixes)), [len(keep) for keep in self.keeps])
+        return hex_digests(pa.array(prefixes, pa.string()).take(pa.array(which)), retailers, customers)
+
+    def keep_ids(self, ids: pa.Array) -> None:
+        """Give each campaign's rows their event ids, null where nothing is sent."""
+        start = 0
+        for rows, keep in zip(self.campaigns, self.keeps, strict=True):
+            place = np.zeros(len(rows.rows), np.int64)
+            place[keep] = start + np.arange(len(keep))
+            rows.event_id = ids.take(pa.array(place, mask=~rows.emitted))
+            start += len(keep)
 
     def _joined(self, name: str, kind: pa.DataType) -> pa.Array:
         columns = [getattr(r, name).take(pa.array(keep)) for r, keep in zip(self.campaigns, self.keeps, strict=True)]
@@ -265,3 +269,4 @@ class BuildEvents(BatchStep):
     """EventBatches: every emitted row of every campaign as an Avro body with its attributes."""
 
     stage = "encode"
+    gives = EventBatch

@@ -15,6 +15,7 @@ from schemas.outcomes import BY_FORCE, BY_HASH, BY_STICKY, EMITTED, code
 from transforms.assignment import scheme_ranges
 from transforms.assignment_columns import (
     bucket_column,
+    bucket_column_each,
     choose_column,
     in_namespace_column,
     in_ranges_column,
@@ -68,18 +69,15 @@ class VariantAssigner:
         rules = self._holdouts
         if (not rules.global_.share and not rules.retailers) or not batch.campaigns:
             return held
-        rows = np.unique(np.concatenate([rows.rows for rows in batch.campaigns]))
+        rows = batch.matched()
         units = units_of(batch, rules.global_.unit, rows)
         seed = rules.global_.seed
         found = np.full(len(rows), EMITTED, np.uint8)
         shares = [rules.retailers.get(name, rules.retailers.get("*", 0.0)) for name in batch.retailers]
         share = np.array(shares, np.float64)[batch.retailer[rows]]
         if share.any():
-            # Seed "<seed>:<retailer>" and unit are hashed joined, so one call serves every retailer.
-            names = pa.array(batch.retailers, pa.string()).take(pa.array(batch.retailer[rows]))
-            joined = pc.binary_join_element_wise(names, units, "")
-            joined = pc.if_else(pc.equal(pc.binary_length(units), 0), None, joined)
-            found[bucket_column(HOLDOUT_SCHEME, f"{seed}:", joined) < share] = code("held_out", "retailer")
+            seeds = [f"{seed}:{retailer}" for retailer in batch.retailers]
+            found[bucket_column_each(seeds, batch.retailer[rows], units) < share] = code("held_out", "retailer")
         found[bucket_column(HOLDOUT_SCHEME, seed, units) < rules.global_.share] = code("held_out", "global")
         held[rows] = found
         return held

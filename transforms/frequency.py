@@ -25,6 +25,10 @@ class SendHistory:
         codes = unique.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         self._composite = np.sort(codes * _SPAN + _clip(sent_at))
 
+    def __len__(self) -> int:
+        """How many sends it has."""
+        return len(self._composite)
+
     def places(self, keys: pa.Array) -> Ints:
         """Where each key's sends stand, -1 for a key without any."""
         return self._index.find(keys)

@@ -24,28 +24,33 @@ _DETAIL = {
 
 
 def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> LaunchBatch:
-    """The usable rows, ids as text; each refused row as a dead letter with its columns as JSON."""
+    """The usable rows, ids as text; each refused row as a dead letter with its columns as JSON.
+
+    `duplicates` are numbers of rows in the whole batch.
+    """
     rows = _with_text_ids(plan, batch.rows)
-    reasons = _reasons(plan, rows, duplicates)
+    places = np.arange(rows.num_rows) if batch.places is None else batch.places
+    reasons = _reasons(plan, rows, None if duplicates is None else np.isin(places, duplicates))
     letters = [
         DeadLetter(
             step=STEP,
             reason=str(reasons[row]),
             detail=_DETAIL[str(reasons[row])],
-            source=f"batch {batch.name} row {row}",
+            source=f"batch {batch.name} row {places[row]}",
             data=json.dumps(rows.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False).encode(),
             trace=f"{plan.launch_id}/{batch.name}",
         )
         for row in np.flatnonzero(reasons != "")
     ]
     if letters:
-        rows = rows.filter(pa.array(reasons == ""))
+        rows, places = rows.filter(pa.array(reasons == "")), places[reasons == ""]
     encoded = rows.column(plan.engine.columns.retailer).dictionary_encode()
     retailer = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     retailers = encoded.dictionary.to_pylist()
     return LaunchBatch(
         name=batch.name,
         rows=rows,
+        places=places,
         retailer=retailer,
         retailers=retailers,
         values={},

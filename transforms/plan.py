@@ -195,7 +195,9 @@ def _conditions_of(node: object, path: tuple[str | int, ...]) -> Iterator[tuple[
 def _scope_label(campaign: Campaign) -> str:
     if campaign.surface == MARKETPLACE:
         return "customers of the marketplace"
-    return "storefront customers of " + ("every retailer" if "*" in campaign.retailers else ", ".join(campaign.retailers))
+    return "storefront customers of " + (
+        "every retailer" if "*" in campaign.retailers else ", ".join(campaign.retailers)
+    )
 
 
 def only(plan: Plan, campaign_id: str) -> Plan:

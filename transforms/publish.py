@@ -98,7 +98,7 @@ class PublishEvents(beam.PTransform):
         self._plan, self._sink = plan, sink
 
     def expand(self, events: beam.PCollection[EventBatch]) -> beam.PCollection[LaunchBatch]:
-        return events | "Publish" >> beam.ParDo(_Publish(self._plan, self._sink))
+        return events | "Publish" >> beam.ParDo(_Publish(self._plan, self._sink)).with_output_types(LaunchBatch)
 
 
 WriteDeadLetters = Callable[[str, list[DeadLetter]], Any]

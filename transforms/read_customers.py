@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 
-from schemas.elements import CustomerBatch
+from schemas.elements import BROKEN_ROWS, CustomerBatch, Ints
 
+OnlyRows = Callable[[], Mapping[str, Ints]]
 ReadPart = Callable[[Any], Iterator[pa.RecordBatch]]
 
 
@@ -24,27 +26,48 @@ def unfinished(parts: Collection[Any], done: Collection[str]) -> list[Any]:
 
 
 class _Read(beam.DoFn):
-    def __init__(self, read: ReadPart, done: frozenset[str]) -> None:
-        self._read, self._done = read, done
+    def __init__(self, read: ReadPart, done: frozenset[str], only: OnlyRows | None) -> None:
+        self._read, self._done, self._rows_only = read, done, only
+
+    def setup(self) -> None:
+        self._only = self._rows_only() if self._rows_only else None
 
     def process(self, element: Any) -> Iterator[CustomerBatch]:
         for ordinal, rows in enumerate(self._read(element)):
             name = batch_name(element.number, ordinal)
-            if name not in self._done:
+            if name in self._done or (self._only is not None and name not in self._only):
+                continue
+            if self._only is None:
                 yield CustomerBatch(name, rows)
+            else:
+                yield CustomerBatch(name, some_rows(rows, self._only[name]), self._only[name])
+
+
+def some_rows(rows: pa.RecordBatch, places: Ints) -> pa.RecordBatch:
+    """Rows of a batch, in ascending order; what its metadata says of them stays with them."""
+    found = rows.take(pa.array(places))
+    if broken := (rows.schema.metadata or {}).get(BROKEN_ROWS):
+        still = np.flatnonzero(np.isin(places, np.frombuffer(broken, np.int64))).astype(np.int64)
+        found = found.replace_schema_metadata({BROKEN_ROWS: still.tobytes()})
+    return found
 
 
 class ReadCustomers(beam.PTransform):
-    """CustomerBatches of a snapshot's parts, spread over the workers; batches in `done` are left out."""
+    """CustomerBatches of a snapshot's parts, spread over the workers; batches in `done` are left out.
 
-    def __init__(self, parts: Collection[Any], read: ReadPart, done: Collection[str] = ()) -> None:
+    With `only`, which gives sorted row numbers by batch to a worker, nothing but these rows.
+    """
+
+    def __init__(
+        self, parts: Collection[Any], read: ReadPart, done: Collection[str] = (), only: OnlyRows | None = None
+    ) -> None:
         super().__init__()
-        self._parts, self._read, self._done = parts, read, frozenset(done)
+        self._parts, self._read, self._done, self._only = parts, read, frozenset(done), only
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[CustomerBatch]:
         return (
             pipeline
             | "Parts" >> beam.Create(unfinished(self._parts, self._done), reshuffle=False)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read(self._read, self._done))
+            | "Read" >> beam.ParDo(_Read(self._read, self._done, self._only)).with_output_types(CustomerBatch)
         )

@@ -47,7 +47,7 @@ class Suppressor:
         earlier = LaunchSends(batch.rows.num_rows)
         shared = self._shared.get(batch.name, {})
         zones = self._zones(batch)
-        matched = _any_of(batch)
+        matched = batch.matched()
         channels = {
             name: self._channel(batch, name, matched)
             for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
@@ -92,7 +92,7 @@ class Suppressor:
     def _places(self, batch: LaunchBatch, name: str, matched: Ints) -> Ints | None:
         """Where each customer's earlier sends stand, if a cap needs them."""
         history = self._histories.get(name)
-        if history is None:
+        if history is None or not len(history):
             return None
         columns = self._engine.columns
         return history.places(
@@ -124,7 +124,9 @@ class Suppressor:
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
         self._cap(rows, channel, times.deliver_after, suppression, earlier)
         if shared is not None:
-            suppression[np.isin(rows.rows, shared) & (suppression == EMITTED)] = code("suppressed", "shared_address")
+            suppression[np.isin(batch.places[rows.rows], shared) & (suppression == EMITTED)] = code(
+                "suppressed", "shared_address"
+            )
         return replace(
             rows,
             deliver_after=times.deliver_after,
@@ -156,14 +158,6 @@ class _Channel(NamedTuple):
     suppression: Any
     address: pa.Array
     places: Ints | None
-
-
-def _any_of(batch: LaunchBatch) -> Ints:
-    """The rows that some campaign matched."""
-    some = np.zeros(batch.rows.num_rows, np.bool_)
-    for rows in batch.campaigns:
-        some[rows.rows] = True
-    return np.flatnonzero(some)
 
 
 def _without(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:

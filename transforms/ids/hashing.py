@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,32 +42,49 @@ def _continued(state: int, units: Iterable[int]) -> int:
     return state
 
 
-def fnv1a32_rows(column: pa.Array, state: int = FNV_BASIS) -> Hashes32:
-    """FNV-1a 32 of every row of a string column without nulls, continued from `state`.
+def fnv1a32_rows(column: pa.Array, state: int | Hashes32 = FNV_BASIS) -> Hashes32:
+    """FNV-1a 32 of every row of a string column without nulls, continued from `state`, of all rows or of each."""
+    return FnvRows(column).hashed(state)
+
+
+class FnvRows:
+    """A string column without nulls, laid out once for several hashes of it.
 
     Steps over character positions, not rows; the last few rows of great length end in a plain loop, so
     that one text of 10 MB costs neither ten million steps of numpy nor memory for the others.
     """
-    units, offsets = _column_units(column)
-    starts, lengths = offsets[:-1], np.diff(offsets)
-    order: npt.NDArray[np.intp] | slice = slice(None)
-    if len(lengths) and lengths.min() != lengths.max():
-        order = np.argsort(-lengths, kind="stable")
-        starts, lengths = starts[order], lengths[order]
-    ascending = -lengths
-    hashes = np.full(len(lengths), state, np.uint32)
-    position = 0
-    while (live := int(np.searchsorted(ascending, -position))) > _FEW_ROWS:
-        part = hashes[:live]
-        part ^= units[starts[:live] + position]
-        part *= np.uint32(_FNV_PRIME)
-        position += 1
-    for row in range(live):
-        rest = units[starts[row] + position : starts[row] + lengths[row]]
-        hashes[row] = _continued(int(hashes[row]), rest.data)
-    found = np.empty_like(hashes)
-    found[order] = hashes
-    return found
+
+    def __init__(self, column: pa.Array) -> None:
+        units, offsets = _column_units(column)
+        starts, lengths = offsets[:-1], np.diff(offsets)
+        self._order: npt.NDArray[np.intp] | None = None
+        if len(lengths) and lengths.min() != lengths.max():
+            self._order = np.argsort(-lengths, kind="stable")
+            starts, lengths = starts[self._order], lengths[self._order]
+        ascending = -lengths
+        self._steps: list[Units] = []
+        while (live := int(np.searchsorted(ascending, -len(self._steps)))) > _FEW_ROWS:
+            self._steps.append(units[starts[:live] + len(self._steps)])
+        done = len(self._steps)
+        self._rests = [units[starts[row] + done : starts[row] + lengths[row]] for row in range(live)]
+        self._rows = len(lengths)
+
+    def hashed(self, state: int | Hashes32) -> Hashes32:
+        """FNV-1a 32 of every row, continued from `state`, of all rows or of each."""
+        hashes = np.full(self._rows, state, np.uint32)
+        if self._order is not None:
+            hashes = hashes[self._order]
+        for step in self._steps:
+            part = hashes[: len(step)]
+            part ^= step
+            part *= np.uint32(_FNV_PRIME)
+        for row, rest in enumerate(self._rests):
+            hashes[row] = _continued(int(hashes[row]), rest.data)
+        if self._order is None:
+            return hashes
+        found = np.empty_like(hashes)
+        found[self._order] = hashes
+        return found
 
 
 def fnv1a32_suffixed(hashes: Hashes32, suffix: str) -> Hashes32:
@@ -80,12 +98,38 @@ def fnv1a32_suffixed(hashes: Hashes32, suffix: str) -> Hashes32:
 
 def fnv1a32_of_digits(numbers: Hashes32) -> Hashes32:
     """FNV-1a 32 of the decimal digits of each number."""
-    found = np.full(len(numbers), FNV_BASIS, np.uint32)
-    for power in range(9, -1, -1):
-        leading = numbers // np.uint32(10**power)
-        stepped = (found ^ (leading % np.uint32(10) + np.uint32(ord("0")))) * np.uint32(_FNV_PRIME)
-        np.copyto(found, stepped, where=(leading > 0) | (power == 0))
+    leading, rest = np.divmod(numbers, np.uint32(100_000))
+    firsts, three, two = _digit_tables()
+    found = firsts[leading]
+    found = found * _power(3) + three[found & np.uint32(0xFF), rest // np.uint32(100)]
+    found = found * _power(2) + two[found & np.uint32(0xFF), rest % np.uint32(100)]
+    for row in np.flatnonzero(leading == 0).tolist():
+        found[row] = fnv1a32(str(numbers[row]))
     return found
+
+
+@cache
+def _digit_tables() -> tuple[Hashes32, Hashes32, Hashes32]:
+    """What takes the place of a step a digit: the hash of every number below 42,950, and what three and two
+    more digits add. A digit changes only the last byte of the hash before it is multiplied, so from a hash h
+    a number of k digits leads to h × prime^k + table[last byte of h, number]."""
+    firsts = np.array([fnv1a32(str(number)) for number in range((1 << 32) // 100_000 + 1)], np.uint32)
+    return firsts, _added(3), _added(2)
+
+
+def _added(digits: int) -> Hashes32:
+    last = np.arange(256, dtype=np.uint32)[:, None]
+    numbers = np.arange(10**digits, dtype=np.uint32)[None, :]
+    found = np.broadcast_to(last, (256, 10**digits)).copy()
+    for power in range(digits - 1, -1, -1):
+        found = (found ^ (numbers // np.uint32(10**power) % np.uint32(10) + np.uint32(ord("0")))) * np.uint32(
+            _FNV_PRIME
+        )
+    return found - last * _power(digits)
+
+
+def _power(exponent: int) -> np.uint32:
+    return np.uint32(pow(_FNV_PRIME, exponent, 1 << 32))
 
 
 def string_buffers(column: pa.Array) -> tuple[npt.NDArray[np.uint8], Offsets]:

@@ -76,7 +76,7 @@ class Surveyor:
                 pa.array(value),
                 _fixed(tie),
                 pa.repeat(batch.name, n),
-                pa.array(rows.rows[chosen]),
+                pa.array(batch.places[rows.rows[chosen]]),
             ],
             schema=SHARED,
         )
@@ -92,7 +92,7 @@ class Surveyor:
             keep = _first(keys, sharing[chosen], self._sizes[campaign.id, offer.id])
             n = int(np.count_nonzero(keep))
             columns = [pa.repeat(campaign.id, n), pa.repeat(offer.id, n), _fixed(keys[keep]), pa.repeat(batch.name, n)]
-            tables.append(pa.table([*columns, pa.array(rows.rows[chosen[keep]])], schema=QUEUED))
+            tables.append(pa.table([*columns, pa.array(batch.places[rows.rows[chosen[keep]]])], schema=QUEUED))
         return tables
 
 

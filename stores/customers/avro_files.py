@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import pyarrow as pa
@@ -36,6 +37,7 @@ class AvroFiles:
         self._source, self._paths = source, paths
         schemas = [_schema(source, path) for path in paths]
         self.schema = schemas[0]
+        self._texts = [field.name for field in self.schema if pa.types.is_string(field.type)]
         for path, other in zip(paths[1:], schemas[1:], strict=True):
             check_same(paths[0], self.schema.names, path, other.names)
         check_names(source, self.schema.names)
@@ -86,6 +88,9 @@ class AvroFiles:
                     reject(Rejected("broken_record", told, at, data if row == done else b""))
                 return
             done += 1
+            for name in self._texts:  # fastavro makes objects of the logical type uuid
+                if isinstance(record[name], UUID):
+                    record[name] = str(record[name])
             yield record
 
 

@@ -212,15 +212,17 @@ def _rejects(con: duckdb.DuckDBPyConnection, source: str, path: Path, types: dic
     """The refused rows in the order of the file, each once, with its bytes and its line."""
     found = con.sql(
         "SELECT line_byte_position, arg_min(error_type, rank), arg_min(column_name, rank), "
-        "arg_min(error_message, rank) FROM (SELECT *, (error_type = 'CAST', byte_position) AS rank FROM reject_errors) "
+        "arg_min(error_message, rank), arg_min(csv_line, rank) "
+        "FROM (SELECT *, (error_type = 'CAST', byte_position) AS rank FROM reject_errors) "
         "GROUP BY ALL ORDER BY line_byte_position"
     ).fetchall()
     with opened(path) as file:
         line = 1
-        for place, kind, column, message in found:
-            skipped, data = _row_at(file, place - 1)
+        for place, kind, column, message, text in found:
+            quotes = "unterminated" in message
+            skipped, data = _row_at(file, place - 1, one_line=quotes)
             line += skipped
-            if "unterminated" in message:
+            if quotes and len(text.strip("\r\n").encode()) > len(data.strip(b"\r\n")):
                 fix = f"line {line} opens a quote that is never closed, so the rest cannot be read; close it"
                 raise wrong(source, path.name, fix)
             reason, fix = _REASONS.get(kind, ("broken_row", message.splitlines()[0][:200]))
@@ -229,9 +231,11 @@ def _rejects(con: duckdb.DuckDBPyConnection, source: str, path: Path, types: dic
             line += data.count(b"\n")
 
 
-def _row_at(file: BinaryIO, place: int) -> tuple[int, bytes]:
-    """The line ends up to a place, and the row there. With \\r\\n the engine's place is at times a byte too early or
-    too late: a row follows a line end, and is not empty."""
+def _row_at(file: BinaryIO, place: int, one_line: bool) -> tuple[int, bytes]:
+    """The line ends up to a place, and the row there, whose quotes may hold line ends unless it is `one_line`.
+
+    With \\r\\n the engine's place is at times a byte too early or too late: a row follows a line end, and is not empty.
+    """
     count, skipped = place - 1 - file.tell(), 0
     while count > 0 and (block := file.read(min(count, 1 << 20))):
         skipped += block.count(b"\n")
@@ -239,16 +243,16 @@ def _row_at(file: BinaryIO, place: int) -> tuple[int, bytes]:
     before = file.read(1) if place > file.tell() else b""
     if before == b"\n":
         skipped, before = skipped + 1, b""
-    data = _row(file, before)
+    data = _row(file, before, one_line)
     while data and not data.strip(b"\r\n"):
-        skipped, data = skipped + data.count(b"\n"), _row(file, b"")
+        skipped, data = skipped + data.count(b"\n"), _row(file, b"", one_line)
     return skipped, data
 
 
-def _row(file: BinaryIO, data: bytes) -> bytes:
+def _row(file: BinaryIO, data: bytes, one_line: bool) -> bytes:
     """The row that begins with some bytes: up to a line end that no quote protects."""
     data += file.readline(MAX_ROW)
-    while data.count(b'"') % 2 and len(data) < MAX_ROW and (more := file.readline(MAX_ROW)):
+    while not one_line and data.count(b'"') % 2 and len(data) < MAX_ROW and (more := file.readline(MAX_ROW)):
         data += more
     return data
 

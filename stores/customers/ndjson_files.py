@@ -41,7 +41,7 @@ class NdjsonFiles:
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The lines that are objects whose values fit their columns."""
         for path in self._paths:
-            for lines in _blocks(self._source, path):
+            for lines in _blocks(path):
                 for part in self._parsed(lines, path, reject):
                     yield from part.to_batches()
 
@@ -90,14 +90,25 @@ def _told(problem: str) -> tuple[str, str]:
     return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
 
 
-def _blocks(source: str, path: Path) -> Iterator[list[Line]]:
+def _check_lengths(source: str, path: Path) -> None:
+    """Raises InputError for a line over MAX_LINE."""
+    line, length = 1, 0
+    with opened(path) as file:
+        while block := file.read(BLOCK):
+            ends = block.count(b"\n")
+            length += block.find(b"\n") if ends else len(block)
+            if length > MAX_LINE:
+                fix = f"line {line} is longer than {MAX_LINE >> 20} MB; write one object a line"
+                raise wrong(source, path.name, fix)
+            line, length = line + ends, len(block) - 1 - block.rfind(b"\n") if ends else length
+
+
+def _blocks(path: Path) -> Iterator[list[Line]]:
     """The lines of a file, some megabytes at a time; empty ones are left out."""
     number, rest = 1, b""
     with opened(path) as file:
         while block := file.read(BLOCK):
             *whole, rest = (rest + block).split(b"\n")
-            if len(rest) > MAX_LINE:
-                raise wrong(source, path.name, f"line {number + len(whole)} is longer than {MAX_LINE >> 20} MB")
             yield _given(whole, number)
             number += len(whole)
     yield _given([rest], number)
@@ -110,7 +121,9 @@ def _given(lines: list[bytes], first: int) -> list[Line]:
 
 def _schema(source: str, paths: Sequence[Path]) -> pa.Schema:
     """A column for every key of every line, in the order in which they first stand."""
-    sample = _structures(_lines(source, paths), SAMPLE_ROWS)
+    for path in paths:
+        _check_lengths(source, path)
+    sample = _structures(_lines(paths), SAMPLE_ROWS)
     votes: dict[str, Counter[str]] = {}
     for structure in sample:
         for key, kind in structure.items():
@@ -118,7 +131,7 @@ def _schema(source: str, paths: Sequence[Path]) -> pa.Schema:
     if not votes:
         raise wrong(source, "no JSON object", "no line is a JSON object; write one object a line: {…}")
     chosen = {key: _chosen(kinds) for key, kinds in votes.items()}
-    (all_of_it,) = _structures(_lines(source, paths), None)
+    (all_of_it,) = _structures(_lines(paths), None)
     for key, kind in all_of_it.items():
         before = chosen.get(key)
         if before is None or before == "NULL" or (before in _WHOLE and kind in ("DOUBLE", "HUGEINT")):
@@ -132,12 +145,12 @@ def _chosen(kinds: Counter[str]) -> Any:
     return "DOUBLE" if most in _WHOLE and numbers else most
 
 
-def _lines(source: str, paths: Sequence[Path]) -> pa.RecordBatchReader:
+def _lines(paths: Sequence[Path]) -> pa.RecordBatchReader:
     """All lines that are UTF-8, as a column `line`."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in paths:
-            for lines in _blocks(source, path):
+            for lines in _blocks(path):
                 yield pa.record_batch([_texts([data for _, data in lines])], schema=schema)
 
     schema = pa.schema([("line", pa.string())])

@@ -58,7 +58,19 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
         total.update(f"{path.name}\0{_footer_hash(path)}\0".encode())
     assert schema is not None
     check_names(source, schema.names)
+    _check_types(source, schema)
     return Footers(tuple(files), schema, total.hexdigest()[:16])
+
+
+def _check_types(source: str, schema: pa.Schema) -> None:
+    fix = "no condition can be evaluated over such numbers; write DECIMAL(38, …) or DOUBLE"
+    problems = [
+        Problem(source, f.name, str(f.type), fix)
+        for f in schema
+        if pa.types.is_decimal(f.type) and f.type.bit_width > 128
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> None:

@@ -39,12 +39,14 @@ def test_every_type_of_avro_arrives(tmp_path: Path) -> None:
         {"name": "day", "type": {"type": "int", "logicalType": "date"}},
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "ltv", "type": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}},
+        {"name": "device", "type": {"type": "string", "logicalType": "uuid"}},
         {"name": "tags", "type": {"type": "array", "items": "string"}},
         {"name": "home", "type": home},
         {"name": "work", "type": ["null", "Home"]},
     ]
     row = {"id": "c1", "orders": None, "spend": 1.5, "ok": True, "tier": "b", "day": date(2026, 1, 2),
-           "at": datetime(2026, 1, 2, 3, tzinfo=UTC), "ltv": Decimal("12.30"), "tags": ["x"], "home": {"zip": "01"},
+           "at": datetime(2026, 1, 2, 3, tzinfo=UTC), "ltv": Decimal("12.30"),
+           "device": "12345678-1234-5678-1234-567812345678", "tags": ["x"], "home": {"zip": "01"},
            "work": {"zip": "02"}}  # fmt: skip
     table, rejected = read(any_avro(tmp_path, fields, [row], codec="deflate"))
     assert table.to_pylist() == [row]

@@ -150,3 +150,10 @@ def test_quotes_within_fields_mislead_nobody(tmp_path: Path) -> None:
     table, rejected = read(any_csv(tmp_path, f"id,x\n{rows}"))
     assert (table.num_rows, rejected) == (900_001, [])
     assert table["x"][0].as_py() == '5" pipe'
+
+
+@pytest.mark.parametrize("row", ['2,"a"b', '"2"x,a', '2,"a"b"c'])
+def test_quotes_that_do_not_fit_their_field_are_that_rows_mistake(tmp_path: Path, row: str) -> None:
+    table, (rejected,) = read(any_csv(tmp_path, f'id,x\n1,x\n{row}\n3,"k"\n4,l\n'))
+    assert table["id"].to_pylist() == [1, 3, 4]
+    assert (rejected.reason, rejected.data, rejected.source) == ("broken_quotes", row.encode(), "customers.csv line 3")

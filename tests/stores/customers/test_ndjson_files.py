@@ -77,3 +77,9 @@ def test_a_file_without_a_line_end_at_its_end_and_with_a_mark_at_its_start(tmp_p
 def test_a_json_array_is_refused_with_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="write one object a line"):
         read(any_ndjson(tmp_path, [{"id": 1}, {"id": 2}]))
+
+
+def test_a_line_over_the_limit_is_refused_by_its_number(tmp_path: Path) -> None:
+    path = any_ndjson(tmp_path, {"id": "1"}, {"id": "2", "x": "y" * (65 << 20)})
+    with pytest.raises(InputError, match="line 2 is longer than 64 MB"):
+        read(path)

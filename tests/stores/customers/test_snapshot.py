@@ -219,3 +219,9 @@ def test_a_file_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="cannot be read \\(Permission denied\\); check its permissions"):
         take_snapshot(str(path), tmp_path / "out")
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_numbers_that_no_condition_can_use_are_refused_by_their_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "big": pa.array([1], pa.decimal256(50, 2))}), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match=r"big = decimal256\(50, 2\)"):
+        take_snapshot(str(tmp_path / "c.parquet"), tmp_path)

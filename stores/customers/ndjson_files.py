@@ -30,7 +30,7 @@ class NdjsonFiles:
     """Customers of NDJSON files. Raises InputError when no line of the sample is a JSON object."""
 
     def __init__(self, source: str, paths: Sequence[Path]) -> None:
-        self._source, self._paths = source, paths
+        self._paths = paths
         self.schema = _schema(source, paths)
         check_names(source, self.schema.names)
 

@@ -6,7 +6,8 @@ events_per_s             our launch of one campaign to the Pub/Sub emulator, eve
 stock_events_per_s       bench/stock.py over a part of the same customers, measured between our runs
 ratio_to_stock           the first by the second: the median over pairs
 campaigns_50_to_1_ratio  time of 50 campaigns that together match whom the one matches, to the time of the one
-scaling                  seconds at 1/4, 1/2 and all customers, and each per customer against the smallest
+scaling                  seconds at 1/4, 1/2 and all customers; `start_s` and `s_per_million` of the line through the
+                         first and the last, and how far the middle one is off that line
 peak_rss_mb              the largest resident size of the launching process at each size
 stages_us_per_event      processor time of each step by event, so that the next bottleneck has a name
 """
@@ -82,6 +83,8 @@ def main() -> None:
 def measure(args: argparse.Namespace, data: dict[str, str], folders: dict[str, str], topic: str) -> dict[str, Any]:
     """All figures, in rounds: each round runs everything once, so that a slow minute hits all alike."""
     rounds = []
+    print("warming the emulator up", file=sys.stderr)
+    ours(data["quarter"], folders["one"], topic)
     for number in range(args.repeats):
         print(f"round {number + 1} of {args.repeats}", file=sys.stderr)
         found = {size: ours(data[size], folders["one"], topic) for size in ("quarter", "half", "all")}
@@ -104,10 +107,7 @@ def measure(args: argparse.Namespace, data: dict[str, str], folders: dict[str, s
         "scaling": {
             "customers": list(sizes.values()),
             "seconds": [median(lambda r, s=size: r[s]["seconds"]) for size in sizes],
-            "per_customer_to_smallest": [
-                median(lambda r, s=size: r[s]["seconds"] / sizes[s] / (r["quarter"]["seconds"] / sizes["quarter"]))
-                for size in sizes
-            ],
+            **line(sizes, {size: median(lambda r, s=size: r[s]["seconds"]) for size in sizes}),
         },
         "peak_rss_mb": {str(sizes[size]): median(lambda r, s=size: r[s]["rss_mb"]) for size in sizes},
         "stages_us_per_event": rounds[-1]["all"]["stages"],
@@ -116,6 +116,14 @@ def measure(args: argparse.Namespace, data: dict[str, str], folders: dict[str, s
         "phases_s": rounds[-1]["all"]["phases"],
         "rounds": len(rounds),
     }
+
+
+def line(sizes: dict[str, int], seconds: dict[str, float]) -> dict[str, float]:
+    """What a launch costs at all, what a million customers cost, and the middle size's time to what these say."""
+    slope = (seconds["all"] - seconds["quarter"]) / (sizes["all"] - sizes["quarter"])
+    start = seconds["all"] - slope * sizes["all"]
+    middle = seconds["half"] / (start + slope * sizes["half"])
+    return {"start_s": round(start, 2), "s_per_million": round(slope * 1e6, 3), "middle_to_line": round(middle, 3)}
 
 
 def ours(customers: str, campaigns: str, topic: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from stores.decisions import (
 )
 from stores.launch_folder import write_parquet
 from transforms.ids.id_index import IdIndex
-from transforms.ids.repeats import codes_of, repeated
+from transforms.ids.repeats import Keys, codes_of, repeated
 from transforms.offers.candidates import QUEUED, SHARED, Surveyor, normal_address
 from transforms.plan import Plan
 from transforms.read_customers import batch_name
@@ -94,20 +94,29 @@ _CUSTOMER = ""
 """The kind of the customers' own keys; the others are named by their channels."""
 
 
-def _keys(job: Prepared, channels: list[str]) -> Iterator[tuple[str, dict[str, tuple[pa.Array, pa.Array]]]]:
+def _keys(job: Prepared, channels: list[str]) -> Iterator[tuple[str, Keys]]:
     """(retailer, id) and (retailer, address) of all rows, batch by batch."""
     columns, engine = job.plan.engine.columns, job.plan.engine
     addresses = {channel: engine.channels[channel].address for channel in channels}
     wanted = list(dict.fromkeys([columns.retailer, columns.customer, *addresses.values()]))
     for part in job.parts:
         for ordinal, batch in enumerate(job.read(part, wanted)):
-            retailers = batch.column(columns.retailer).cast(pa.string())
-            keys = {_CUSTOMER: (retailers, batch.column(columns.customer).cast(pa.string()))}
-            for channel, name in addresses.items():
-                address = normal_address(batch.column(name).cast(pa.string()))
-                address = pc.if_else(pc.equal(pc.binary_length(address), 0), None, address)
-                keys[channel] = (retailers, address)
+            keys = {channel: partial(_addresses, batch, columns.retailer, name) for channel, name in addresses.items()}
+            keys[_CUSTOMER] = partial(_texts, batch, columns.retailer, columns.customer)
             yield batch_name(part.number, ordinal), keys
+
+
+def _texts(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
+    """Two columns as text, of all rows or of some."""
+    both = [batch.column(name) if rows is None else batch.column(name).take(rows) for name in (group, within)]
+    return both[0].cast(pa.string()), both[1].cast(pa.string())
+
+
+def _addresses(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
+    """The same with the second column as addresses that are compared; an empty one is null."""
+    groups, texts = _texts(batch, group, within, rows)
+    address = normal_address(texts)
+    return groups, pc.if_else(pc.equal(pc.binary_length(address), 0), None, address)
 
 
 def _losers(con: Any, folder: Path) -> pa.Table:

@@ -118,7 +118,7 @@ def read_row_groups(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS)."""
     with pq.ParquetFile(path, memory_map=True) as file:
-        found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns), use_threads=False)
+        found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
         for batch in exact(found, batch_rows):
             yield sound(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
 

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,12 +16,16 @@ KEY = st.none() | st.text(alphabet="ab é😀", max_size=3)
 BATCHES = st.lists(st.lists(st.tuples(KEY, KEY), max_size=12), max_size=4)
 
 
+def taken(columns: tuple[pa.Array, pa.Array], rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
+    return columns if rows is None else (columns[0].take(rows), columns[1].take(rows))
+
+
 def found(batches: list[list[tuple[str | None, str | None]]], folder: Path) -> list[tuple[object, ...]]:
     def scan() -> Iterator[tuple[str, dict[str, pa.Array]]]:
         for number, rows in enumerate(batches):
-            columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(2)]
             groups = pa.array(["g"] * len(rows), pa.string())
-            yield f"b{number}", {"x": (groups, columns[0]), "y": (groups, columns[1])}
+            columns = [(groups, pa.array([row[place] for row in rows], pa.string())) for place in range(2)]
+            yield f"b{number}", {"x": partial(taken, columns[0]), "y": partial(taken, columns[1])}
 
     table = repeated(scan, ["x", "y"], sum(map(len, batches)), folder)
     return [tuple(row.values()) for row in table.to_pylist()]

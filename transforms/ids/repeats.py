@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from transforms.ids.hashing import Hashes64, hash64_rows
 from transforms.ids.id_index import joined_key
 
-Keys = Mapping[str, tuple[pa.Array, pa.Array]]
-"""By what they are keys of two columns of text; a null in one is no key."""
+Keys = Mapping[str, Callable[[pa.Array | None], tuple[pa.Array, pa.Array]]]
+"""By what they are keys of, what makes two columns of text of a batch, or of some rows of it; a null is no key."""
+Hashed = tuple[npt.NDArray[np.int64], Hashes64]
 Scan = Callable[[], Iterator[tuple[str, Keys]]]
 """Reads everything anew: the name of each batch and its keys."""
 SCHEMA = pa.schema([("kind", pa.string()), ("key", pa.string()), ("batch", pa.string()), ("row", pa.int64())])
@@ -34,28 +35,30 @@ def repeated(scan: Scan, kinds: list[str], rows: int, folder: Path) -> pa.Table:
     with ExitStack() as stack:
         found = {kind: _Repeats(rows, folder, stack) for kind in kinds}
         for _, keys in scan():
-            for kind, column in keys.items():
-                found[kind].add(_hashes(*column)[1])
-        suspects = {kind: repeats.found() for kind, repeats in found.items()}
-    if not any(len(hashes) for hashes in suspects.values()):
-        return SCHEMA.empty_table()
-    return _compared(pa.concat_tables([SCHEMA.empty_table(), *_suspected(scan, suspects)]))
+            for kind, make in keys.items():
+                found[kind].add(*_hashes(*make(None)))
+        suspects = {kind: hashes for kind, repeats in found.items() if len(hashes := repeats.found())}
+        if not suspects:
+            return SCHEMA.empty_table()
+        kept = {kind: repeats.kept for kind, repeats in found.items()}
+        return _compared(pa.concat_tables([SCHEMA.empty_table(), *_suspected(scan, suspects, kept)]))
 
 
 class _Repeats:
-    """Hashes that came twice; many are parted by their top bits into files."""
+    """Hashes that came twice; many are parted by their top bits into files. Few are `kept`, batch by batch."""
 
     def __init__(self, rows: int, folder: Path, stack: ExitStack) -> None:
         self._bits = (rows // IN_MEMORY).bit_length()
-        self._kept: list[Hashes64] = []
+        self.kept: list[Hashed] = []
         self._files: list[Any] = [
             stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (the stack is the context)
             for _ in range(1 << self._bits if self._bits else 0)
         ]
 
-    def add(self, hashes: Hashes64) -> None:
+    def add(self, rows: npt.NDArray[np.int64], hashes: Hashes64) -> None:
+        """The rows of the next batch that have a key, and its hashes."""
         if not self._files:
-            self._kept.append(hashes)
+            self.kept.append((rows, hashes))
             return
         parts = hashes >> np.uint64(64 - self._bits)
         for number, file in enumerate(self._files):
@@ -64,7 +67,7 @@ class _Repeats:
     def found(self) -> Hashes64:
         """The repeated ones, sorted."""
         if not self._files:
-            return _twice(np.concatenate([np.zeros(0, np.uint64), *self._kept]))
+            return _twice(np.concatenate([np.zeros(0, np.uint64), *(hashes for _, hashes in self.kept)]))
         return np.concatenate([_twice(_read(file)) for file in self._files])
 
 
@@ -81,7 +84,7 @@ def _twice(hashes: Hashes64) -> Hashes64:
 _SHIFT = np.uint64(64 - 22)
 
 
-def _hashes(group: pa.Array, within: pa.Array) -> tuple[npt.NDArray[np.int64], Hashes64]:
+def _hashes(group: pa.Array, within: pa.Array) -> Hashed:
     """The rows that have a key, and 64 bits of each; groups are few, so each is hashed once."""
     group, rows = group.dictionary_encode(), np.arange(len(group))
     if group.null_count or within.null_count:
@@ -95,22 +98,19 @@ def _hashes(group: pa.Array, within: pa.Array) -> tuple[npt.NDArray[np.int64], H
 _ODD = 0x9E3779B97F4A7C15
 
 
-def _suspected(scan: Scan, suspects: Mapping[str, Hashes64]) -> Iterator[pa.Table]:
+def _suspected(scan: Scan, suspects: Mapping[str, Hashes64], kept: Mapping[str, list[Hashed]]) -> Iterator[pa.Table]:
     seen = {kind: np.zeros(1 << 22, np.bool_) for kind in suspects}
     for kind, found in suspects.items():
         seen[kind][found >> _SHIFT] = True
-    for name, keys in scan():
-        for kind, column in keys.items():
-            if not len(suspects[kind]):
-                continue
-            rows, hashes = _hashes(*column)
+    for number, (name, keys) in enumerate(scan()):
+        for kind, wanted in suspects.items():
+            rows, hashes = kept[kind][number] if kept[kind] else _hashes(*keys[kind](None))
             likely = seen[kind][hashes >> _SHIFT]
             rows, hashes = rows[likely], hashes[likely]
-            at = np.minimum(np.searchsorted(suspects[kind], hashes), len(suspects[kind]) - 1)
-            rows = rows[suspects[kind][at] == hashes]
+            rows = rows[wanted[np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)] == hashes]
             if len(rows):
-                keys_of_rows = joined_key(*(part.take(pa.array(rows)) for part in column))
-                columns = [pa.repeat(kind, len(rows)), keys_of_rows, pa.repeat(name, len(rows)), rows]
+                joined = joined_key(*keys[kind](pa.array(rows)))
+                columns = [pa.repeat(kind, len(rows)), joined, pa.repeat(name, len(rows)), rows]
                 yield pa.table(columns, schema=SCHEMA)
 
 

@@ -9,6 +9,7 @@ counts of all batches become summary.json and report.html (pipelines/closing.py)
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from functools import partial
@@ -101,6 +102,7 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
     """Launch as the options say; 0 when it ended, 1 when it could not, 2 for mistakes in the input."""
     options = PipelineOptions(argv)
     progress = progress or Silent()
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
         config = LaunchConfig.of(options.view_as(LaunchOptions))
         summary = launch(config, options, progress)

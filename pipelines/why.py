@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.launch_inputs import Prepared
+from pipelines.why_suppressed import suppression_facts
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import find_customers
@@ -49,7 +50,10 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
         return
     yield "  audience"
     yield from _tree(entry.tree, iter(counts), Checker(job.snapshot.schema), values, 2)
+    yield "  assignment"
     yield from _buckets(job, entry, values, retailer)
+    yield "  suppression"
+    yield from suppression_facts(job, entry, values, exposure)
     if exposure is not None:
         yield from _told(exposure)
 
@@ -96,11 +100,11 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
     unit = values.get(rules.global_.unit)
     if rules.global_.share:
         found = bucket("growthbook/2", rules.global_.seed, unit)
-        yield f"  global holdout    bucket {found} < {rules.global_.share}: {_yes(found, rules.global_.share)}"
+        yield f"    global holdout    bucket {found} < {rules.global_.share}: {_yes(found, rules.global_.share)}"
     share = rules.retailers.get(retailer, rules.retailers.get("*", 0.0))
     if share:
         found = bucket("growthbook/2", f"{rules.global_.seed}:{retailer}", unit)
-        yield f"  retailer holdout  bucket {found} < {share}: {_yes(found, share)}"
+        yield f"    retailer holdout  bucket {found} < {share}: {_yes(found, share)}"
     experiment = entry.campaign.experiment
     if experiment is None:
         return
@@ -113,12 +117,12 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
         else:
             at = bucket("growthbook/2", space.seed or space.key, own)
             inside = at is not None and any(low <= at < high for low, high in space.all_ranges)
-        yield f"  namespace         {space.key} {list(space.all_ranges)}: {'inside' if inside else 'outside'}"
+        yield f"    namespace         {space.key} {list(space.all_ranges)}: {'inside' if inside else 'outside'}"
     if experiment.holdout:
         found = bucket("growthbook/2", f"{experiment.key}:holdout", unit)
-        yield f"  campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
+        yield f"    campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
     seed = experiment.seed or experiment.key
-    yield f"  variant           bucket {bucket(experiment.hash, seed, unit)} of {experiment.hash}, seed {seed!r}"
+    yield f"    variant           bucket {bucket(experiment.hash, seed, unit)} of {experiment.hash}, seed {seed!r}"
 
 
 def _yes(found: float | int | None, share: float) -> str:

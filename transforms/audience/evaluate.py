@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBatch
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
@@ -64,15 +65,16 @@ class Evaluator:
         return [column.combine_chunks() for column in table.columns]
 
     def _row_by_row(self) -> tuple[list[pa.Array], dict[Leaf, Mask]]:
-        """The same columns when a value made some condition fail: that row does not match, and is counted."""
+        """The same columns when a value made some condition fail: that row does not match, and is counted.
+
+        A condition is tried once a query: where it stands twice the engine takes it out of its TRY.
+        """
         arrays, failed = [], {}
         for text in self._conditions:
-            tried, wrong = self._query(
-                [f"coalesce(TRY(({_closed(text)})), false)", f"TRY({{'v': ({_closed(text)})}}) IS NULL"]
-            )
-            arrays.append(tried)
-            if (mask := _mask(wrong)).any():
-                failed[Leaf(sql=text)] = mask
+            (tried,) = self._query([f"TRY({{'v': ({_closed(text)})}})"])
+            arrays.append(pc.fill_null(pc.struct_field(tried, "v"), False))
+            if tried.null_count:
+                failed[Leaf(sql=text)] = _mask(tried.is_null())
         for text in self._computed:
             arrays += self._query([f"TRY(CAST(({_closed(text)}) AS {self._plan.values[text]}))"])
         return arrays, failed

@@ -1,0 +1,92 @@
+"""What the suppression of one customer was decided from: consent, lists, address, earlier sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipelines.launch_inputs import Prepared
+from stores.histories import read_histories
+from stores.lists import read_list
+from transforms.frequency import history_of
+from transforms.offers.candidates import normal_address
+from transforms.plan import CampaignPlan
+
+
+def suppression_facts(
+    job: Prepared, entry: CampaignPlan, values: Mapping[str, Any], exposure: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """A line a rule with what it saw; the caps only for a customer that matched, at the time of its message."""
+    engine, name = job.plan.engine, entry.campaign.channel
+    channel, columns = engine.channels[name], engine.columns
+    retailer, customer = str(values[columns.retailer]), str(values[columns.customer])
+    yield f"    retailer          {retailer} {'has opted out' if engine.opted_out(retailer) else 'takes part'}"
+    if channel.consent:
+        yield f"    consent           {channel.consent} = {values.get(channel.consent)!r}"
+    for rule in engine.suppression_lists:
+        if rule.channel in (None, name):
+            value = values.get(rule.column)
+            listed = value is not None and str(value) in read_list(job.config.campaigns / rule.file).to_pylist()
+            yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
+    yield f"    address           {channel.address} = {values.get(channel.address)!r}"
+    zone = values.get(columns.time_zone) if columns.time_zone else None
+    yield f"    time zone         {zone or engine.time_zone(retailer)}"
+    if exposure is None:
+        return
+    at = exposure["deliver_after"]
+    earlier, others = _earlier(job, name, retailer, customer), _of_this_launch(job, entry, retailer, customer)
+    for cap in engine.caps:
+        if cap.channel == name:
+            before = sum(at - cap.within < sent <= at for sent in earlier)
+            beside = sum(abs(at - sent) < cap.within for sent in others)
+            days = f"{cap.within.total_seconds() / 86_400:g} days of {at:%Y-%m-%d %H:%M}"
+            seen = f"{before} before and {beside} of this launch"
+            yield f"    frequency cap     at most {cap.at_most}; {seen} within {days}"
+    if shared := _sharers(job, channel.address, values, retailer):
+        yield f"    shared address    with {', '.join(shared)}; one of them is kept"
+
+
+def _earlier(job: Prepared, channel: str, retailer: str, customer: str) -> list[datetime]:
+    """When the histories say that the customer was sent to."""
+    columns = job.plan.engine.columns
+    names = (columns.retailer, columns.customer)
+    found: list[datetime] = []
+    for table in read_histories(job.config.history, names):
+        sends = history_of([table], *names)
+        own = pc.and_(pc.equal(sends["retailer"], retailer), pc.equal(sends["customer"], customer))
+        own = sends.filter(pc.and_(own, pc.equal(sends["channel"], channel)))
+        found += [datetime.fromtimestamp(sent / 1000, job.plan.launched.tzinfo) for sent in own["sent_at"].to_pylist()]
+    return found
+
+
+def _of_this_launch(job: Prepared, entry: CampaignPlan, retailer: str, customer: str) -> list[datetime]:
+    """When campaigns that come before this one in the same launch send to the customer, or would but for a later step:
+    the place that they took is not given back."""
+    order = [plan.campaign.id for plan in job.plan.campaigns]
+    before = order[: order.index(entry.campaign.id)]
+    rows = job.folder.open_exposures(job.folder.done()).execute(
+        "SELECT campaign_id, deliver_after FROM exposures WHERE retailer_id = ? AND customer_id = ? AND channel = ? "
+        "AND (outcome IN ('emitted', 'dead_lettered') OR reason IN ('shared_address', 'offer_exhausted'))",
+        [retailer, customer, entry.campaign.channel],
+    )
+    return [at for campaign, at in rows.fetchall() if campaign in before]
+
+
+def _sharers(job: Prepared, column: str, values: Mapping[str, Any], retailer: str) -> list[str]:
+    """Other customers of the retailer with the same address."""
+    columns = job.plan.engine.columns
+    own, address = str(values[columns.customer]), values.get(column)
+    if not address:
+        return []
+    wanted = normal_address(str(address)).as_py()
+    found = set()
+    for part in job.parts:
+        for batch in job.read(part, [columns.retailer, columns.customer, column]):
+            same = pc.equal(normal_address(batch.column(column).cast("string")), wanted)
+            of_retailer = pc.equal(batch.column(columns.retailer).cast("string"), retailer)
+            rows = batch.filter(pc.fill_null(pc.and_(same, of_retailer), False))
+            found |= {str(one) for one in rows.column(columns.customer).to_pylist()}
+    return sorted(found - {own})

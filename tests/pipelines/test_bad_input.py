@@ -19,7 +19,11 @@ def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMPAIGNS_CODE_SECRET", SECRET)
 
 
-PLAIN = {"engine": {"channels": {"email": {"address": "email"}}}, "email": lambda n: f"c{n}@example.com", "lists": {}}
+PLAIN: dict[str, Any] = {
+    "engine": {"channels": {"email": {"address": "email"}}},
+    "email": lambda n: f"c{n}@example.com",
+    "lists": {},
+}
 """Nobody is held out, shares an address or has had too many messages."""
 
 

@@ -121,6 +121,14 @@ class Offer(Strict):
         return self
 
     @property
+    def amount(self) -> str | None:
+        """The value as text; money has two decimals at least."""
+        if self.value is None:
+            return None
+        short = self.currency is not None and self.value == round(self.value, 2)
+        return f"{self.value:.2f}" if short else format(self.value, "f")
+
+    @property
     def limited(self) -> bool:
         """Whether it can run out."""
         return self.budget is not None or self.kind == "code_list"

@@ -93,7 +93,9 @@ def any_summary(**changes: Any) -> Json:
     over_all = {end: sum(counts[end] for counts in ends) for end in ENDS}
     retailer = {"id": "store-292", "evaluated": 2460, "matched": sum(over_all.values()), **over_all}
     ledger = [
-        [c["id"], "store-292", None, end, None, n[end]] for c, n in zip(campaigns, ends, strict=True) for end in ENDS
+        [c["id"], "store-292", None, None, end, None, n[end]]
+        for c, n in zip(campaigns, ends, strict=True)
+        for end in ENDS
     ]
     summary = {
         "launch_id": "spring-1",

@@ -254,7 +254,7 @@ class _Grants:
             _repeat(offer.id, n),
             _repeat(offer.kind, n),
             _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
-            _repeat(None if offer.value is None else format(offer.value, "f"), n),
+            _repeat(offer.amount, n),
             _repeat(offer.currency, n),
             pa.nulls(n, pa.int64()) if until is None else pa.array(until),
         ]

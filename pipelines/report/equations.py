@@ -70,7 +70,7 @@ def launch_ledger(summary: Mapping[str, Any]) -> list[Equation]:
     for name, count in counted.items():
         over = sum(retailer[name] for retailer in retailers)
         lines.append(Equation((count, f"{name} in all"), ((over, f"{name} over the retailers"),)))
-    rows = sum(row[5] for row in summary["ledger"] if row[3] == "emitted")
+    rows = sum(count for *_, outcome, _, count in summary["ledger"] if outcome == "emitted")
     lines.append(Equation((counted["emitted"], "emitted in all"), ((rows, "emitted in the ledger’s rows"),)))
     return lines
 

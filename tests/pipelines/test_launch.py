@@ -48,6 +48,7 @@ def test_the_ledger_closes_and_the_folder_holds_what_it_should(
     }  # fmt: skip
     summary = json.loads((place.output / "summary.json").read_text())
     assert summary["state"] == "finished"
+    assert "The ledger does not close" not in (place.output / "report.html").read_text()
     assert sum(one["emitted"] for one in summary["campaigns"]) == len(place.events())
     emitted = [row for row in place.exposures() if row["outcome"] == "emitted"]
     assert {row["event_id"] for row in emitted} == set(place.events())

@@ -141,7 +141,7 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
             {
                 "id": offer.id,
                 "kind": offer.kind,
-                "value": None if offer.value is None else format(offer.value, "f"),
+                "value": offer.amount,
                 "currency": offer.currency,
                 "budget": offer.budget,
                 "granted": granted,

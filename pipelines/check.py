@@ -10,7 +10,7 @@ import fastavro
 
 from pipelines.closing import add_up, sum_up
 from pipelines.launch_inputs import Prepared
-from stores.customers.snapshot import read_rejected
+from stores.customers.snapshot import rejected_by_reason
 from stores.transports.uri import FileUri
 from transforms.ledger.totals import Totals, check_ledger
 
@@ -34,9 +34,7 @@ class Findings:
 def check(job: Prepared) -> Findings:
     """The findings about a launch that is running, broken off or finished."""
     found = Findings()
-    rejected: dict[str, int] = {}
-    for row in read_rejected(job.snapshot):
-        rejected[row.reason] = rejected.get(row.reason, 0) + 1
+    rejected = rejected_by_reason(job.snapshot)
     summary = sum_up(job, rejected)
     found.lines.append(f"launch {summary['launch_id']}: {len(job.folder.done())} of {job.batches} batches done")
     gaps = check_ledger(summary)

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
 from schemas.contracts import DeadLetter
-from stores.customers.snapshot import read_rejected
+from stores.customers.snapshot import read_rejected, rejected_by_reason
 from stores.launch_folder import LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
@@ -34,9 +34,8 @@ def close(job: Prepared, seconds: dict[str, float]) -> dict[str, Any]:
 
 def report_again(job: Prepared) -> str:
     """Write the report of what is there now; its path."""
-    rejected = Counter(row.reason for row in read_rejected(job.snapshot))
     summary = job.folder.read_summary() or {}
-    now = sum_up(job, dict(rejected))
+    now = sum_up(job, rejected_by_reason(job.snapshot))
     if summary.get("state") != "finished":
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
     write_report(summary, job.folder.report)

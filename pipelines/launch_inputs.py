@@ -7,18 +7,16 @@ import hmac
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from pipelines.launch_options import LaunchConfig, read_events
 from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
-from stores.customers.snapshot import Part, Snapshot, parts, read_part, take_snapshot
+from stores.customers.snapshot import Part, Snapshot, parts, take_snapshot
 from stores.histories import history_files
 from stores.launch_folder import LaunchFolder, differences
 from stores.lists import read_list
@@ -39,10 +37,6 @@ class Prepared:
     parts: list[Part]
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
-
-    def read(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The batches of a part."""
-        return read_part(part, columns)
 
     @property
     def batches(self) -> int:

@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch_inputs import Prepared
 from schemas.elements import LaunchBatch
+from stores.customers.snapshot import read_part
 from stores.decisions import (
     LOSERS,
     QUEUES,
@@ -100,7 +101,7 @@ def _keys(job: Prepared, channels: list[str]) -> Iterator[tuple[str, Keys]]:
     addresses = {channel: engine.channels[channel].address for channel in channels}
     wanted = list(dict.fromkeys([columns.retailer, columns.customer, *addresses.values()]))
     for part in job.parts:
-        for ordinal, batch in enumerate(job.read(part, wanted)):
+        for ordinal, batch in enumerate(read_part(part, wanted)):
             keys = {channel: partial(_addresses, batch, columns.retailer, name) for channel, name in addresses.items()}
             keys[_CUSTOMER] = partial(_texts, batch, columns.retailer, columns.customer)
             yield batch_name(part.number, ordinal), keys

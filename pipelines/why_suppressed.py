@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.launch_inputs import Prepared
+from stores.customers.snapshot import read_part
+from stores.decisions import read_sharing_keys
 from stores.histories import read_histories
 from stores.lists import read_list
 from transforms.frequency import history_of
+from transforms.ids.id_index import joined_key
 from transforms.offers.candidates import normal_address
 from transforms.plan import CampaignPlan
 
@@ -45,7 +49,7 @@ def suppression_facts(
             days = f"{cap.within.total_seconds() / 86_400:g} days of {at:%Y-%m-%d %H:%M}"
             seen = f"{before} before and {beside} of this launch"
             yield f"    frequency cap     at most {cap.at_most}; {seen} within {days}"
-    if shared := _sharers(job, channel.address, values, retailer):
+    if shared := _sharers(job, name, values, retailer):
         yield f"    shared address    with {', '.join(shared)}; one of them is kept"
 
 
@@ -75,16 +79,19 @@ def _of_this_launch(job: Prepared, entry: CampaignPlan, retailer: str, customer:
     return [at for campaign, at in rows.fetchall() if campaign in before]
 
 
-def _sharers(job: Prepared, column: str, values: Mapping[str, Any], retailer: str) -> list[str]:
-    """Other customers of the retailer with the same address."""
-    columns = job.plan.engine.columns
-    own, address = str(values[columns.customer]), values.get(column)
-    if not address:
+def _sharers(job: Prepared, channel: str, values: Mapping[str, Any], retailer: str) -> list[str]:
+    """Other customers of the retailer with the same address; looked for only where the survey found that there are."""
+    columns, column = job.plan.engine.columns, job.plan.engine.channels[channel].address
+    own, value = str(values[columns.customer]), values.get(column)
+    address = normal_address(pa.array([None if value is None else str(value)], pa.string()))
+    key = joined_key(pa.array([retailer]), address)
+    shared = read_sharing_keys(job.folder.survey).get(channel)
+    if shared is None or not pc.is_in(key, shared)[0].as_py():
         return []
-    wanted = normal_address(str(address)).as_py()
+    wanted = address[0].as_py()
     found = set()
     for part in job.parts:
-        for batch in job.read(part, [columns.retailer, columns.customer, column]):
+        for batch in read_part(part, [columns.retailer, columns.customer, column]):
             same = pc.equal(normal_address(batch.column(column).cast("string")), wanted)
             of_retailer = pc.equal(batch.column(columns.retailer).cast("string"), retailer)
             rows = batch.filter(pc.fill_null(pc.and_(same, of_retailer), False))

@@ -10,7 +10,7 @@ from uuid import UUID
 import fastavro
 import pyarrow as pa
 
-from stores.customers.sources import Reject, Rejected, check_names, check_same, files_fingerprint, opened, wrong
+from stores.customers.sources import Reject, Rejected, check_names, check_same, opened, wrong
 
 ROWS = 16_384
 _TYPES = {
@@ -41,10 +41,6 @@ class AvroFiles:
         for path, other in zip(paths[1:], schemas[1:], strict=True):
             check_same(paths[0], self.schema.names, path, other.names)
         check_names(source, self.schema.names)
-
-    def fingerprint(self) -> str:
-        """A hash of the files' bytes."""
-        return files_fingerprint(self._paths)
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The records of all files; those of a damaged block from the damage on are rejected."""

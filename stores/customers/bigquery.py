@@ -7,7 +7,6 @@ in, and rows come by REST unless BIGQUERY_STORAGE_EMULATOR_HOST (`host:port`) is
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -55,10 +54,6 @@ class BigQueryRows:
             self._fields = self._columns()
         self.schema = pa.schema([(field.name, self._arrow(field)) for field in self._fields])
         check_names(source, self.schema.names)
-
-    def fingerprint(self) -> str:
-        """A hash of the question: what it answered is kept in the snapshot."""
-        return hashlib.sha256(self._asked.encode()).hexdigest()[:16]
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """All rows. BigQuery's rows are always sound: nothing is rejected."""

@@ -18,7 +18,6 @@ from stores.customers.sources import (
     Rejected,
     check_names,
     check_same,
-    files_fingerprint,
     opened,
     wrong,
 )
@@ -47,17 +46,13 @@ class CsvFiles:
     """Customers of CSV files. Raises InputError for a file that cannot be read as such at all."""
 
     def __init__(self, source: str, paths: Sequence[Path]) -> None:
-        self._source, self._paths = source, paths
+        self._source = source
         files = [_examined(source, path) for path in paths]
         for file in files[1:]:
             check_same(paths[0], list(files[0].types), file.path, list(file.types))
         self._types = {name: _common([file.types[name] for file in files]) for name in files[0].types}
         self._files = files
         self.schema = _connection().sql(f"SELECT {_nothing(self._types)}").to_arrow_table().schema
-
-    def fingerprint(self) -> str:
-        """A hash of the files' bytes."""
-        return files_fingerprint(self._paths)
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The rows whose fields all fit their columns."""
@@ -284,10 +279,10 @@ def _check_row(source: str, path: Path, place: int, line: int) -> None:
     with opened(path) as file:
         file.seek(place)
         data = file.read(MAX_ROW + 1)
-    text = data.decode("utf-8", "replace")
+    lines = data.decode("utf-8", "replace").splitlines(keepends=True)
     csv.field_size_limit(2 * MAX_ROW)
-    reader = csv.reader(iter(text.splitlines(keepends=True)))
+    reader = csv.reader(iter(lines))
     next(reader, None)
-    if reader.line_num >= len(text.splitlines()):
+    if reader.line_num >= len(lines):
         fix = f"the row at line {line} is longer than {MAX_ROW >> 20} MB; shorten it, or close the quote it leaves open"
         raise wrong(source, path.name, fix)

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from stores.customers.sources import SAMPLE_ROWS, Reject, Rejected, check_names, files_fingerprint, opened, wrong
+from stores.customers.sources import SAMPLE_ROWS, Reject, Rejected, check_names, opened, wrong
 
 BLOCK = 16 << 20
 MAX_LINE = 64 << 20
@@ -33,10 +33,6 @@ class NdjsonFiles:
         self._paths = paths
         self.schema = _schema(source, paths)
         check_names(source, self.schema.names)
-
-    def fingerprint(self) -> str:
-        """A hash of the files' bytes."""
-        return files_fingerprint(self._paths)
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The lines that are objects whose values fit their columns."""
@@ -82,7 +78,7 @@ def _told(problem: str) -> tuple[str, str]:
     """Reason and detail of a line's problem."""
     if problem.startswith("UTF-8"):
         return "broken_text", "is not UTF-8; save the source as UTF-8"
-    if "changed from" in problem or "Failed of conversion" in problem or "onversion" in problem:
+    if "changed from" in problem or "conversion" in problem.lower():
         column = problem.partition("Column(/")[2].partition(")")[0]
         if not column:
             return "broken_json", "is no JSON object; correct the line"
@@ -158,10 +154,9 @@ def _lines(paths: Sequence[Path]) -> pa.RecordBatchReader:
 
 
 def _texts(lines: list[bytes]) -> pa.Array:
-    """The lines as text; those that are none, or too long for one column, are null: they are met again later."""
-    column = pa.array([line if len(line) < MAX_LINE else None for line in lines], pa.binary())
+    """The lines as text; those that are none are null: they are met again later."""
     try:
-        return column.cast(pa.string())
+        return pa.array(lines, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
         return pa.array([_decoded(line) for line in lines], pa.string())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from stores.customers.bigquery import BigQueryRows
 from stores.customers.csv_files import CsvFiles
 from stores.customers.ndjson_files import NdjsonFiles
 from stores.customers.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups, sound
-from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, find_files, wrong
+from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
 from stores.launch_folder import cannot_write, replace_file
 
 FILE_ROWS = 8 * BATCH_ROWS
@@ -69,7 +71,9 @@ def take_snapshot(source: str, folder: Path) -> Snapshot:
     Raises InputError for a source that cannot be read, has no customers, or whose rows are broken by the tenth.
     """
     if source.startswith(BIGQUERY):
-        return _converted(source, lambda: BigQueryRows(source), folder / "snapshot")
+        # The question alone: it is asked once, as its answer may change.
+        asked = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
+        return _converted(source, asked, lambda: BigQueryRows(source), folder / "snapshot")
     try:
         kind, paths = find_files(source)
     except InputError:
@@ -79,14 +83,18 @@ def take_snapshot(source: str, folder: Path) -> Snapshot:
     if kind == "parquet":
         footers = read_footers(source, paths)
         return _given(source, footers, footers.fingerprint)
-    return _converted(source, lambda: _KINDS[kind](source, paths), folder / "snapshot")
+    return _converted(source, files_fingerprint(paths), lambda: _KINDS[kind](source, paths), folder / "snapshot")
 
 
 def _given(source: str, footers: Footers, fingerprint: str, rejected: str | None = None) -> Snapshot:
     rows = sum(file.rows for file in footers.files)
     if not rows:
-        raise wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
+        raise _nobody(source)
     return Snapshot(footers.files, footers.schema, rows, fingerprint, source, rejected)
+
+
+def _nobody(source: str) -> InputError:
+    return wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
 
 
 def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot | None:
@@ -97,21 +105,25 @@ def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot
         return None
     if told["source"] != source or fingerprint not in (None, told["fingerprint"]):
         return None
+    return _stored(source, folder, told["fingerprint"])
+
+
+def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
     footers = read_footers(source, sorted(folder.glob("part-*.parquet")))
     rejected = folder / "rejected.parquet"
-    return _given(source, footers, told["fingerprint"], str(rejected) if rejected.exists() else None)
+    return _given(source, footers, fingerprint, str(rejected) if rejected.exists() else None)
 
 
-def _converted(source: str, open_source: Callable[[], Source], folder: Path) -> Snapshot:
-    """The snapshot of a source that is no Parquet. A BigQuery one is asked once: its answers may change."""
-    if source.startswith(BIGQUERY) and (kept := _kept(source, folder)) is not None:
-        return kept
-    opened = open_source()
-    fingerprint = opened.fingerprint()
+def _converted(source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path) -> Snapshot:
+    """The snapshot of a source that is no Parquet, which is opened only when there is none yet.
+
+    A launch that was started keeps its snapshot: under another fingerprint the manifest refuses it.
+    """
     if (kept := _kept(source, folder, fingerprint)) is not None:
         return kept
     if (folder / "done.json").exists() and (folder.parent / "manifest.json").exists():
-        return _as_changed(source, folder, fingerprint)
+        return _stored(source, folder, fingerprint)
+    opened = open_source()
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
@@ -119,15 +131,7 @@ def _converted(source: str, open_source: Callable[[], Source], folder: Path) -> 
         replace_file(folder / "done.json", json.dumps({"source": source, "fingerprint": fingerprint}).encode())
     except OSError as error:
         raise LaunchError(cannot_write(folder, error)) from error
-    found = _kept(source, folder, fingerprint)
-    assert found is not None
-    return found
-
-
-def _as_changed(source: str, folder: Path, fingerprint: str) -> Snapshot:
-    """The earlier snapshot under the fingerprint of today, which the manifest refuses."""
-    footers = read_footers(source, sorted(folder.glob("part-*.parquet")))
-    return _given(source, footers, fingerprint)
+    return _stored(source, folder, fingerprint)
 
 
 def _write(source: str, opened: Source, folder: Path) -> None:
@@ -144,10 +148,9 @@ def _write(source: str, opened: Source, folder: Path) -> None:
             writer.write_batch(batch, row_group_size=BATCH_ROWS)
             rows += batch.num_rows
             rejected.blow(batch.num_rows)
-        if writer is None:
-            rejected.blow(0, at_the_end=True)
-            raise wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
         rejected.blow(0, at_the_end=True)
+        if writer is None:
+            raise _nobody(source)
     finally:
         if writer is not None:
             writer.close()
@@ -205,6 +208,11 @@ def read_rejected(snapshot: Snapshot) -> Iterator[Rejected]:
             for batch in file.iter_batches(1_000):
                 for row in batch.to_pylist():
                     yield Rejected(**row)
+
+
+def rejected_by_reason(snapshot: Snapshot) -> dict[str, int]:
+    """How many rows could not be read, by reason."""
+    return dict(Counter(row.reason for row in read_rejected(snapshot)))
 
 
 def parts(snapshot: Snapshot, batch_rows: int = BATCH_ROWS) -> list[Part]:

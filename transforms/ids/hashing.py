@@ -156,7 +156,7 @@ def _column_units(column: pa.Array) -> tuple[Units, Offsets]:
 _WORD = 8
 _MOST_WORDS = 32
 _MASKS = np.array([(1 << 8 * kept) - 1 for kept in range(_WORD + 1)], np.uint64)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def hash64_rows(column: pa.Array) -> Hashes64:
@@ -168,7 +168,7 @@ def hash64_rows(column: pa.Array) -> Hashes64:
     data, offsets = string_buffers(column)
     words = _unaligned_words(data)
     starts, lengths = offsets[:-1], np.diff(offsets)
-    hashes = _mixed(lengths.astype(np.uint64) * _GOLDEN)
+    hashes = _mixed(lengths.astype(np.uint64) * GOLDEN)
     last = np.maximum(lengths - _WORD, 0)
     shortest = int(lengths.min(initial=np.iinfo(np.int64).max))
     for word in range(min(-(-int(lengths.max(initial=0)) // _WORD), _MOST_WORDS)):
@@ -176,7 +176,7 @@ def hash64_rows(column: pa.Array) -> Hashes64:
         rows = slice(None) if shortest > place else np.flatnonzero(lengths > place)
         at = last[rows] if word == _MOST_WORDS - 1 else np.full(1, place)
         kept = np.minimum(lengths[rows] - at, _WORD)
-        hashes[rows] = _mixed(hashes[rows] + (words[starts[rows] + at] & _MASKS[kept]) * _GOLDEN)
+        hashes[rows] = _mixed(hashes[rows] + (words[starts[rows] + at] & _MASKS[kept]) * GOLDEN)
     return hashes
 
 

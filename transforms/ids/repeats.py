@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.ids.hashing import Hashes64, hash64_rows
+from transforms.ids.hashing import GOLDEN, Hashes64, hash64_rows
 from transforms.ids.id_index import joined_key
 
 Keys = Mapping[str, Callable[[pa.Array | None], tuple[pa.Array, pa.Array]]]
@@ -24,6 +24,8 @@ Scan = Callable[[], Iterator[tuple[str, Keys]]]
 SCHEMA = pa.schema([("kind", pa.string()), ("key", pa.string()), ("batch", pa.string()), ("row", pa.int64())])
 IN_MEMORY = 1 << 24
 """Hashes that are sorted at once (8 bytes each)."""
+_SEEN_BITS = 22
+_SHIFT = np.uint64(64 - _SEEN_BITS)
 
 
 def repeated(scan: Scan, kinds: list[str], rows: int, folder: Path) -> pa.Table:
@@ -81,9 +83,6 @@ def _twice(hashes: Hashes64) -> Hashes64:
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
-_SHIFT = np.uint64(64 - 22)
-
-
 def _hashes(group: pa.Array, within: pa.Array) -> Hashed:
     """The rows that have a key, and 64 bits of each; groups are few, so each is hashed once."""
     group, rows = group.dictionary_encode(), np.arange(len(group))
@@ -91,15 +90,12 @@ def _hashes(group: pa.Array, within: pa.Array) -> Hashed:
         rows = np.flatnonzero(np.asarray(pc.and_(group.is_valid(), within.is_valid())))
         group, within = group.take(pa.array(rows)), within.take(pa.array(rows))
     hashes = hash64_rows(within)
-    hashes += hash64_rows(group.dictionary)[group.indices.to_numpy(zero_copy_only=False)] * np.uint64(_ODD)
+    hashes += hash64_rows(group.dictionary)[group.indices.to_numpy(zero_copy_only=False)] * GOLDEN
     return rows, hashes
 
 
-_ODD = 0x9E3779B97F4A7C15
-
-
 def _suspected(scan: Scan, suspects: Mapping[str, Hashes64], kept: Mapping[str, list[Hashed]]) -> Iterator[pa.Table]:
-    seen = {kind: np.zeros(1 << 22, np.bool_) for kind in suspects}
+    seen = {kind: np.zeros(1 << _SEEN_BITS, np.bool_) for kind in suspects}
     for kind, found in suspects.items():
         seen[kind][found >> _SHIFT] = True
     for number, (name, keys) in enumerate(scan()):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from schemas.audience import ListFile, Name, Strict
 from schemas.campaign import Share, Text
+from schemas.workspaces import Delivery, Workspace
 
 
 def _zone(name: str) -> str:
@@ -92,6 +93,8 @@ class Engine(Strict):
     caps: tuple[Cap, ...] = ()
     suppression_lists: tuple[SuppressionList, ...] = ()
     shared_address: SharedAddress = SharedAddress()
+    delivery: Delivery = Delivery()
+    workspaces: dict[str, Workspace] = Field(default_factory=dict)
     code_secret: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "CAMPAIGNS_CODE_SECRET"
 
     def time_zone(self, retailer: str) -> str:
@@ -107,3 +110,11 @@ class Engine(Strict):
             if name in self.retailers and (out := self.retailers[name].opted_out) is not None:
                 return out
         return False
+
+    def workspace(self, retailer: str) -> Workspace:
+        """A retailer's workspace, what it leaves out taken from the workspace `*`."""
+        own, common = self.workspaces.get(retailer), self.workspaces.get("*", Workspace())
+        if own is None:
+            return common
+        given = {name: getattr(own, name) for name in own.model_fields_set}
+        return common.model_copy(update={**given, "templates": {**common.templates, **own.templates}})

@@ -1,0 +1,206 @@
+"""The nouns of delivery: messages and batches on their way, what the vendor answers, what the ledger says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+Outcome = Literal["accepted", "rejected", "expired", "unknown", "dead"]
+OnUnknown = Literal["resend", "hold"]
+BATCH = 50  # recipients the vendor takes in one call
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A campaign event on its way to a vendor: the bytes that came, and what routes them.
+
+    Times are epoch milliseconds; 0 means none. New fields go to the end and need a default: messages that an
+    earlier version left in a runner's state are read again.
+    """
+
+    event_id: str
+    retailer_id: str
+    vendor_campaign: str
+    customer_id: str
+    schema: str
+    body: bytes
+    arrived_at: int = 0
+    deliver_after: int = 0
+    expires_at: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Up to 50 messages of one retailer and vendor campaign, no customer twice.
+
+    `attempt` counts the calls made so far; `resent` says that the answer of one of them never came.
+    """
+
+    messages: list[Message]
+    attempt: int = 0
+    resent: bool = False
+
+    @property
+    def batch_id(self) -> str:
+        """32 hex digits, a function of the event ids whatever their order: the idempotency key of the call."""
+        return blake2b("".join(sorted(one.event_id for one in self.messages)).encode(), digest_size=16).hexdigest()
+
+
+class Receipt(NamedTuple):
+    """What became of one event (receipt.avsc)."""
+
+    event_id: str
+    launch_id: str
+    campaign_id: str
+    retailer_id: str
+    customer_id: str
+    channel: str
+    variant: str | None
+    workspace: str
+    batch_id: str | None
+    outcome: str
+    reason: str | None
+    vendor_id: str | None
+    attempt: int
+    resent: bool
+    arrived_at: int
+    settled_at: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """A retailer's workspace at the vendor, ready to call. `key` never shows in a repr; `templates` maps a
+    template's name to the retailer's own Liquid text."""
+
+    retailer_id: str
+    url: str
+    key: str = field(repr=False)
+    timeout_s: float
+    templates: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Call(NamedTuple):
+    """One call to a vendor: decoded campaign events (contracts.decode) of one retailer and vendor campaign."""
+
+    batch_id: str
+    vendor_campaign: str
+    events: Sequence[Mapping[str, Any]]
+
+
+class Answer(NamedTuple):
+    """What a vendor said to a call.
+
+    `sent`: accepted but for the events at the places in `rejected` (place to reason). `refused`: nothing was
+    sent and never will be so; `divisible` when one bad recipient may be to blame. `slow_down`: nothing was sent,
+    come again after `retry_after_s` (None: it did not say). `failed`: nothing was sent (5xx, no connection),
+    retry with back-off. `unknown`: the call went out and no answer came; it may have been sent.
+    `reason` is a short stable name such as http_401, `detail` the vendor's own words (never a secret).
+    """
+
+    kind: Literal["sent", "refused", "slow_down", "failed", "unknown"]
+    reason: str | None = None
+    detail: str = ""
+    vendor_id: str | None = None
+    rejected: Mapping[int, str] = {}
+    retry_after_s: float | None = None
+    divisible: bool = False
+
+
+class Vendor(Protocol):
+    """Sends calls; safe to use from several threads. Never raises for what a vendor can do: every answer, and
+    none, is an Answer. The call is over, one way or the other, `account.timeout_s` after it began."""
+
+    name: str
+
+    def open(self) -> None:
+        """Make ready; connections are made lazily and kept."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+    def send(self, account: Account, call: Call) -> Answer:
+        """The vendor's answer to one call of at most 50 events."""
+
+
+class Claim(NamedTuple):
+    """The wish to send an event as part of a batch."""
+
+    event_id: str
+    batch_id: str
+
+
+class Standing(NamedTuple):
+    """What the ledger says to a claim.
+
+    `granted`: this owner may send. `regranted`: so too, but an earlier claim lapsed without an outcome, so it may
+    have been sent before (only under `resend`). `lapsed`: an earlier claim lapsed and `hold` forbids another; settle
+    it as unknown. `taken`: another owner's lease runs until `until` (epoch ms). `settled`: over, with `outcome`.
+    """
+
+    event_id: str
+    state: Literal["granted", "regranted", "lapsed", "taken", "settled"]
+    outcome: str | None = None
+    until: int = 0
+
+
+class Settlement(NamedTuple):
+    """The end of an event. `receipt` is kept until it is reported (an encoded Receipt; empty for none)."""
+
+    event_id: str
+    outcome: Outcome
+    receipt: bytes = b""
+
+
+class DeliveryLedger(Protocol):
+    """Event id to claimed, then settled: what makes a send happen once. Each method is one atomic step for all the
+    events it is given (at most 1,000), and one or two calls to the store. Times are epoch milliseconds given by the
+    caller. An `owner` is the name of one attempt: nobody else ever uses it again.
+    """
+
+    def open(self) -> None:
+        """Connect."""
+
+    def close(self) -> None:
+        """Disconnect; may be called twice."""
+
+    def claim(
+        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    ) -> list[Standing]:
+        """The standing of each claim, in order. A new event, and one that was released, is granted."""
+
+    def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids that are settled by this; those that it changed nothing about are left out.
+
+        Applies to an event that has no entry, that this owner claimed, or whose claim lapsed; and to one that is
+        settled as unknown if this owner held its last claim (its answer came late). Any other stays as it is.
+        """
+
+    def release(self, owner: str, event_ids: Sequence[str]) -> None:
+        """Give back this owner's claims, nothing was sent; events of other owners stay as they are."""
+
+    def find(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Event id to outcome, of those that are settled."""
+
+    def reopen(self, event_ids: Sequence[str]) -> int:
+        """Forget the rejected, unknown and dead among these, so that a replay may send them; how many there were."""
+
+    def unreported(self, limit: int) -> list[tuple[str, bytes]]:
+        """Event ids and receipts that are settled and not yet reported, oldest first."""
+
+    def report(self, event_ids: Sequence[str]) -> None:
+        """Their receipts are in the event store."""
+
+    def forget(self, before: int) -> int:
+        """Drop the entries that were settled, and reported where they have a receipt, before a time; how many."""
+
+    def counts(self, now: int) -> dict[str, int]:
+        """Entries by state: claimed, lapsed, and each outcome."""
+
+    def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """Read, update and write a small named value in one step that no other worker can come between.
+
+        `update` may run several times. Pacing keeps a workspace's state so.
+        """

@@ -1,0 +1,84 @@
+"""What engine.yaml says about delivery: the vendor, and each retailer's workspace and pace there."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from schemas.audience import ListFile, Strict
+from schemas.campaign import Text
+
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*(\{retailer\}[A-Z0-9_]*)?$")]
+Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class StopSignals(Strict):
+    """A day whose share of bounces or of spam complaints is above these stops the ladder from rising."""
+
+    bounce: float = Field(default=0.03, gt=0, le=1)
+    spam: float = Field(default=0.0008, gt=0, le=1)
+
+
+class WarmUp(Strict):
+    """How many messages a day a young sender may send: a named ladder, or the days' numbers; after the last day
+    there is no limit. `signals` is a CSV file: date,retailer_id,sent,bounced,complained."""
+
+    ladder: Literal["conservative", "moderate"] | tuple[Annotated[int, Field(gt=0)], ...] = "moderate"
+    started: date
+    stop: StopSignals = StopSignals()
+    signals: ListFile | None = None
+
+
+class Pace(Strict):
+    """How fast a workspace is sent to. `per_second` and `burst` count messages, `calls_per_hour` the vendor's
+    calls in a clock hour."""
+
+    per_second: float | None = Field(default=None, gt=0)
+    burst: int | None = Field(default=None, ge=1)
+    calls_per_hour: int = Field(default=250_000, ge=1)
+    warm_up: WarmUp | None = None
+
+
+class Workspace(Strict):
+    """A retailer's account at the vendor. What is left out is taken from the workspace `*`; in `url` and
+    `key_env`, {retailer} stands for the retailer (in `key_env` in capitals, with _ for what is no letter or digit).
+    `templates` maps a template to the retailer's own Liquid file."""
+
+    url: Text | None = None
+    key_env: EnvironmentName | None = None
+    paused: bool | None = None
+    pace: Pace | None = None
+    quiet_hours: tuple[Clock, Clock] | None = None
+    templates: dict[Text, ListFile] = Field(default_factory=dict)
+
+
+class Delivery(Strict):
+    """How events are delivered.
+
+    `on_unknown`: what to do with an event whose answer never came, send it again or hold it for a person.
+    `wait`: how long a batch that is not full waits for more. `remember`: how long a repeat is known as one.
+    `lease`: how long a claim lasts whose worker died; more than `timeout`.
+    """
+
+    vendor: Literal["outbox", "braze", "webhook"] = "outbox"
+    on_unknown: Literal["resend", "hold"] = "resend"
+    timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0), le=timedelta(minutes=5))
+    lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))
+    remember: timedelta = Field(default=timedelta(days=7), gt=timedelta(0))
+
+    @field_validator("lease")
+    @classmethod
+    def _outlasts_a_call(cls, lease: timedelta, info: object) -> timedelta:
+        timeout = getattr(info, "data", {}).get("timeout", timedelta(0))
+        if lease <= timeout:
+            raise ValueError(f"must be longer than `timeout` ({timeout.total_seconds():g} s)")
+        return lease
+
+
+def key_variable(pattern: str, retailer: str) -> str:
+    """The environment variable that holds a retailer's key: KEY_{retailer} of kroger-2 is KEY_KROGER_2."""
+    return pattern.replace("{retailer}", re.sub(r"[^A-Z0-9]", "_", retailer.upper()))

@@ -1,17 +1,21 @@
-"""Check a launch: the ledger equation, the exposures against the counts, the events, the split."""
+"""Check a launch: the ledger equation, the exposures against the counts, the events, the split, the delivery."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
 
 from pipelines.closing import add_up, sum_up
+from pipelines.deliveries import Deliveries, join_receipts, receipt_folders
 from pipelines.launch_inputs import Prepared
 from stores.customers.snapshot import rejected_by_reason
 from stores.transports.uri import FileUri
+from transforms.ledger.deliveries import TARGET, Group, accepted_ratio, ends, on_target, open_groups, reasons, success
 from transforms.ledger.totals import Totals, check_ledger
 
 
@@ -22,6 +26,10 @@ class Findings:
     lines: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
+    def note(self, what: str) -> None:
+        """Say something that is neither right nor wrong."""
+        self.lines.append(f"note   {what}")
+
     def hold(self, what: str, holds: bool, otherwise: str = "") -> None:
         """Note a check."""
         self.lines.append(
@@ -31,8 +39,11 @@ class Findings:
             self.wrong.append(what)
 
 
-def check(job: Prepared) -> Findings:
-    """The findings about a launch that is running, broken off or finished."""
+def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
+    """The findings about a launch that is running, broken off or finished, and about its delivery.
+
+    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    """
     found = Findings()
     rejected = rejected_by_reason(job.snapshot)
     summary = sum_up(job, rejected)
@@ -49,6 +60,8 @@ def check(job: Prepared) -> Findings:
     if isinstance(job.config.events, FileUri):
         _events(found, job, summary)
     _splits(found, summary)
+    if folders := receipt_folders(job, receipts):
+        _deliveries(found, job, join_receipts(job, folders), summary["state"] == "finished")
     return found
 
 
@@ -92,8 +105,73 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
 def _splits(found: Findings, summary: dict[str, Any]) -> None:
     for one in summary["campaigns"]:
         for stage, test in (one["experiment"] or {}).get("sample_ratio", {}).items():
-            found.hold(
-                f"{one['id']}: the split of the {stage} is as weighted (p = {test['p_value']:.3g})",
-                not test["mismatch"],
-                "sample-ratio mismatch: do not trust the result before the cause is known",
-            )
+            _split(found, one["id"], stage, test)
+
+
+def _split(found: Findings, campaign: str, stage: str, test: dict[str, Any]) -> None:
+    found.hold(
+        f"{campaign}: the split of the {stage} is as weighted (p = {test['p_value']:.3g})",
+        not test["mismatch"],
+        "sample-ratio mismatch: do not trust the result before the cause is known",
+    )
+
+
+def _deliveries(found: Findings, job: Prepared, given: Deliveries, finished: bool) -> None:
+    """The receipts against the exposures."""
+    if given.others:
+        named = ", ".join(f"{launch} {number:,}" for launch, number in sorted(given.others.items())[:3])
+        more = f" and {len(given.others) - 3:,} more" if len(given.others) > 3 else ""
+        found.note(f"receipts of other launches are left out: {sum(given.others.values()):,} ({named}{more})")
+    stray = f"of {given.strays:,} they are not, such as {given.an_example['stray']}"
+    if finished or not given.strays:
+        found.hold(f"all {given.receipts:,} receipts are of events of this launch", not given.strays, stray)
+    else:
+        found.note(f"events with a receipt and no exposure yet, as their batch is not done: {given.strays:,}")
+    gaps = open_groups(given.rows, given.emitted)
+    for campaign in sorted({group[0] for group in given.emitted}):
+        _equation(found, campaign, given, gaps)
+    twice = f"{given.twice:,} by their receipts, such as {given.an_example['twice']}; ask the vendor what it sent"
+    found.hold("no event was accepted in two calls", not given.twice, twice)
+    if given.resent:
+        found.note(f"events accepted in two calls, one sent again because no answer had come: {given.resent:,}")
+    _totals(found, given)
+    for entry in job.plan.campaigns:
+        if experiment := entry.campaign.experiment:
+            accepted = [given.accepted.get((entry.campaign.id, one.key), 0) for one in experiment.variants]
+            _split(found, entry.campaign.id, "accepted", accepted_ratio(accepted, experiment.weights))
+
+
+def _equation(found: Findings, campaign: str, given: Deliveries, open_: Mapping[Group, str]) -> None:
+    """emitted = accepted + rejected + expired + unknown + pending, for the campaign and each of its groups."""
+    groups = [group for group in given.emitted if group[0] == campaign]
+    emitted = sum(given.emitted[group] for group in groups)
+    counts = ends(row for row in given.rows if row.campaign == campaign)
+    gaps = [
+        f"{retailer}, {variant or 'no variant'}: {gap}"
+        for (of, retailer, variant), gap in open_.items()
+        if of == campaign
+    ]
+    more = f"; and {len(gaps) - 3:,} more" if len(gaps) > 3 else ""
+    terms = " + ".join(f"{number:,} {end}" for end, number in counts.items())
+    told = f"{campaign}: {emitted:,} emitted = {terms}, and so in each of {len(groups):,} retailers and variants"
+    found.hold(told, not gaps, "; ".join(gaps[:3]) + more)
+
+
+def _totals(found: Findings, given: Deliveries) -> None:
+    """What became of all events, and how good that is once nothing is pending."""
+    counts = ends(given.rows)
+    parts = []
+    for end, number in counts.items():
+        named = reasons(given.rows, end) if end == "rejected" else {}
+        why = ", ".join(f"{reason} {events:,}" for reason, events in named.items())
+        parts.append(f"{number:,} {end}" + (f" ({why})" if why else ""))
+    found.note(f"deliveries: {', '.join(parts)}")
+    share = success(counts)
+    if share is None:
+        found.note("delivery success: nothing was tried yet")
+        return
+    told = f"{math.floor(share * 1e5 + 1e-9) / 1e3:.3f}% of what was tried is accepted, the target is {TARGET:.1%}"
+    if counts["pending"] and not on_target(counts):
+        found.note(f"{told}: below it so far, {counts['pending']:,} are pending")
+    else:
+        found.hold(told, on_target(counts), "see the reasons in the report")

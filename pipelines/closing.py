@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
 from schemas.contracts import DeadLetter
@@ -32,12 +34,17 @@ def close(job: Prepared, seconds: dict[str, float]) -> dict[str, Any]:
     return summary
 
 
-def report_again(job: Prepared) -> str:
-    """Write the report of what is there now; its path."""
+def report_again(job: Prepared, receipts: Sequence[str] = ()) -> str:
+    """Write the report of what is there now, with the delivery when there are receipts; its path.
+
+    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    """
     summary = job.folder.read_summary() or {}
     now = sum_up(job, rejected_by_reason(job.snapshot))
     if summary.get("state") != "finished":
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    if folders := receipt_folders(job, receipts):
+        summary = with_deliveries(summary, join_receipts(job, folders))
     write_report(summary, job.folder.report)
     return str(job.folder.report)
 

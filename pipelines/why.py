@@ -1,13 +1,15 @@
-"""Why a customer was or was not sent a campaign: every step with the values it saw."""
+"""Why a customer was or was not sent a campaign: every step with the values it saw, and what the vendor said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.deliveries import receipt_folders
 from pipelines.launch_inputs import Prepared
+from pipelines.why_delivered import delivery_facts
 from pipelines.why_suppressed import suppression_facts
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
@@ -20,8 +22,11 @@ from transforms.audience.tree import NodeCount, Tree
 from transforms.plan import CampaignPlan, only
 
 
-def why(job: Prepared, customer: str, campaign: str) -> Iterator[str]:
-    """Lines that tell it, for each retailer that the customer belongs to."""
+def why(job: Prepared, customer: str, campaign: str, receipts: Sequence[str] = ()) -> Iterator[str]:
+    """Lines that tell it, for each retailer that the customer belongs to.
+
+    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    """
     if campaign not in {entry.campaign.id for entry in job.plan.campaigns}:
         names = ", ".join(entry.campaign.id for entry in job.plan.campaigns)
         raise InputError([Problem("command line", "CAMPAIGN", campaign, f"this launch has: {names}")])
@@ -31,15 +36,18 @@ def why(job: Prepared, customer: str, campaign: str) -> Iterator[str]:
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
     entry, retailers = job.plan.of(campaign), rows[job.plan.engine.columns.retailer].cast(pa.string()).to_pylist()
     for place in sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place])):
-        yield from _one(job, rows.slice(place, 1), entry)
+        yield from _one(job, rows.slice(place, 1), entry, receipt_folders(job, receipts))
         yield ""
 
 
-def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
+def _one(job: Prepared, row: pa.Table, entry: CampaignPlan, receipts: Sequence[str]) -> Iterator[str]:
     columns = job.plan.engine.columns
     values = row.to_pylist()[0]
     customer, retailer = str(values[columns.customer]), str(values[columns.retailer])
     exposure = _exposure(job, entry.campaign.id, retailer, customer)
+    delivered: list[str] = []
+    if receipts and exposure is not None and exposure["outcome"] == "emitted":
+        delivered = list(delivery_facts(receipts, exposure["event_id"], job.plan.engine.time_zone(retailer)))
     plan = only(job.plan, entry.campaign.id)
     evaluator = Evaluator(plan, lambda name: read_list(job.config.campaigns / name))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
@@ -56,6 +64,7 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan) -> Iterator[str]:
     yield from suppression_facts(job, entry, values, exposure)
     if exposure is not None:
         yield from _told(exposure)
+    yield from ["  delivery", *delivered] if delivered else []
 
 
 def _exposure(job: Prepared, campaign: str, retailer: str, customer: str) -> dict[str, Any] | None:

@@ -11,10 +11,14 @@ from typing import Any
 from pipelines import check as checking
 from pipelines import launch as launching
 from pipelines import preview as previewing
+from pipelines import rebatch as rebatching
+from pipelines import replay as replaying
 from pipelines import why as asking
 from pipelines.closing import report_again
 from pipelines.launch_inputs import Prepared, reopen
 from pipelines.launch_options import LaunchOptions
+from pipelines.rebatch_options import RebatchOptions
+from runners.live_counters import live_counters
 from runners.progress_bar import Bar
 from schemas.audience import NamedAudience
 from schemas.campaign import Campaign
@@ -43,6 +47,27 @@ def launch(argv: list[str]) -> int:
     return launching.run(argv, Bar())
 
 
+def rebatch(argv: list[str]) -> int:
+    """Deliver with live counters; `--help` shows our options, not Beam's hundreds."""
+    if any(flag in argv for flag in ("-h", "--help")):
+        parser = argparse.ArgumentParser(
+            prog="campaigns rebatch",
+            description="Deliver events: each customer once, up to 50 a call. The same command again goes on where "
+            "it stopped; Ctrl-C delivers what was read, then stops.",
+            epilog="Every option of Apache Beam may follow, such as --runner=PrismRunner.",
+        )
+        RebatchOptions._add_argparse_args(parser)
+        parser.print_help()
+        return 0
+    with live_counters() as show:
+        return rebatching.run(argv, show)
+
+
+def replay(args: argparse.Namespace) -> int:
+    print(replaying.replay(args.letters, args.events, args.ledger, set(args.reason)))
+    return 0
+
+
 def _launched(folder: str) -> Prepared:
     return reopen(LaunchFolder(folder))
 
@@ -56,19 +81,19 @@ def preview(args: argparse.Namespace) -> int:
 
 
 def why(args: argparse.Namespace) -> int:
-    for line in asking.why(_launched(args.launch), args.customer, args.campaign):
+    for line in asking.why(_launched(args.launch), args.customer, args.campaign, args.receipts):
         print(line)
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    found = checking.check(_launched(args.launch))
+    found = checking.check(_launched(args.launch), args.receipts)
     print("\n".join(found.lines))
     return 1 if found.wrong else 0
 
 
 def report(args: argparse.Namespace) -> int:
-    print(report_again(_launched(args.launch)))
+    print(report_again(_launched(args.launch), args.receipts))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for cloud services on this machine: the Pub/Sub emulator of the Google Cloud SDK."""
+"""Stand-ins for cloud services on this machine: the emulators of the Google Cloud SDK."""
 
 from __future__ import annotations
 
@@ -9,37 +9,55 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-_JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*.jar"
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
-TODO = "install Java and run `gcloud components install pubsub-emulator`, or set PUBSUB_EMULATOR_JAR"
 
 
 class EmulatorError(RuntimeError):
     """The emulator cannot run here; the message says what to install."""
 
 
+@dataclass(frozen=True)
+class Emulator:
+    """An emulator of a Cloud SDK: its jar there, its component, the variable that names another jar, and the class
+    to start when the jar does not say."""
+
+    name: str
+    jar: str
+    component: str
+    variable: str
+    main: str | None = None
+
+    @property
+    def todo(self) -> str:
+        return f"install Java and run `gcloud components install {self.component}`, or set {self.variable}"
+
+    def find_jar(self) -> Path:
+        """The jar that the variable names, or the newest one in a Cloud SDK. Raises EmulatorError."""
+        named = os.environ.get(self.variable)
+        if named:
+            if not Path(named).is_file():
+                raise EmulatorError(f"{self.variable}={named} is no file; {self.todo}")
+            return Path(named)
+        for root in _sdk_roots():
+            jars = sorted(root.glob(self.jar))
+            if jars:
+                return jars[-1]
+        raise EmulatorError(f"no {self.name} emulator found; {self.todo}")
+
+
+PUBSUB = Emulator(
+    "Pub/Sub", "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*.jar", "pubsub-emulator", "PUBSUB_EMULATOR_JAR"
+)
+
+
 def pubsub_jar() -> Path:
     """The emulator's jar: PUBSUB_EMULATOR_JAR, or the newest one in a Cloud SDK. Raises EmulatorError."""
-    named = os.environ.get("PUBSUB_EMULATOR_JAR")
-    if named:
-        if not Path(named).is_file():
-            raise EmulatorError(f"PUBSUB_EMULATOR_JAR={named} is no file; {TODO}")
-        return Path(named)
-    for root in _sdk_roots():
-        jars = sorted(root.glob(_JAR))
-        if jars:
-            return jars[-1]
-    raise EmulatorError(f"no Pub/Sub emulator found; {TODO}")
-
-
-def _sdk_roots() -> list[Path]:
-    gcloud = shutil.which("gcloud")
-    places = [os.environ.get("CLOUDSDK_ROOT_DIR"), gcloud and str(Path(gcloud).resolve().parents[1]), *_SDK_PLACES]
-    return [Path(place).expanduser() for place in places if place]
+    return PUBSUB.find_jar()
 
 
 @contextmanager
@@ -48,18 +66,32 @@ def pubsub_emulator(port: int | None = None, wait_s: float = 60.0) -> Iterator[s
 
     Raises EmulatorError when Java or the jar is missing or it does not answer within `wait_s` seconds.
     """
+    with run(PUBSUB, port, wait_s) as host:
+        yield host
+
+
+@contextmanager
+def run(emulator: Emulator, port: int | None, wait_s: float) -> Iterator[str]:
+    """`host:port` of a running emulator, which ends with the block. Raises EmulatorError when it cannot run."""
     java = shutil.which("java")
     if java is None:
-        raise EmulatorError(f"no java found; {TODO}")
-    host = f"127.0.0.1:{port or free_port()}"
-    command = [java, "-jar", str(pubsub_jar()), "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
+        raise EmulatorError(f"no java found; {emulator.todo}")
+    host, jar = f"127.0.0.1:{port or free_port()}", str(emulator.find_jar())
+    start = ["-cp", jar, emulator.main] if emulator.main else ["-jar", jar]
+    command = [java, *start, "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_until_it_answers(host, process, time.monotonic() + wait_s)
+        _wait_until_it_answers(emulator.name, host, process, time.monotonic() + wait_s)
         yield host
     finally:
         process.kill()
         process.wait()
+
+
+def _sdk_roots() -> list[Path]:
+    gcloud = shutil.which("gcloud")
+    places = [os.environ.get("CLOUDSDK_ROOT_DIR"), gcloud and str(Path(gcloud).resolve().parents[1]), *_SDK_PLACES]
+    return [Path(place).expanduser() for place in places if place]
 
 
 def free_port() -> int:
@@ -69,7 +101,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_answers(host: str, process: subprocess.Popen[bytes], end: float) -> None:
+def _wait_until_it_answers(name: str, host: str, process: subprocess.Popen[bytes], end: float) -> None:
     while time.monotonic() < end and process.poll() is None:
         with grpc.insecure_channel(host) as channel:
             try:
@@ -77,4 +109,4 @@ def _wait_until_it_answers(host: str, process: subprocess.Popen[bytes], end: flo
             except grpc.FutureTimeoutError:
                 continue
             return
-    raise EmulatorError(f"the Pub/Sub emulator does not answer on {host} (exit status {process.poll()})")
+    raise EmulatorError(f"the {name} emulator does not answer on {host} (exit status {process.poll()})")

@@ -9,25 +9,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from runners import commands
+from runners.sandbox.command import ARGUMENTS as SANDBOX
+from runners.sandbox.command import Argument, sandbox
 from schemas.problems import InputError, LaunchError
 
 DESCRIPTION = """\
-Launch campaigns over customers and ask about them afterwards.
+Launch campaigns over customers, deliver them, and ask about them afterwards.
 
   campaigns schema   customers.parquet                 the customers' columns
   campaigns preview  CAMPAIGN --campaigns DIR --customers FILE
   campaigns launch   --campaigns DIR --customers FILE --events file:DIR --output DIR
+  campaigns rebatch  --campaigns DIR --events file:DIR --output DIR [--drain]    deliver a launch's events
   campaigns check    DIR                               does the ledger close?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html anew
+  campaigns sandbox                                    a vendor to try things on
 """
-
-
-class Argument(NamedTuple):
-    """An argument of a command, as argparse takes it."""
-
-    names: tuple[str, ...]
-    settings: dict[str, Any]
 
 
 def argument(*names: str, **settings: Any) -> Argument:
@@ -38,6 +35,13 @@ def argument(*names: str, **settings: Any) -> Argument:
 CAMPAIGNS = argument("--campaigns", required=True, help="folder with engine.yaml and the campaigns")
 CUSTOMERS = argument("--customers", required=True, help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:…")
 LAUNCH = argument("launch", metavar="LAUNCH", help="the --output folder of a launch")
+RECEIPTS = argument(
+    "--receipts",
+    action="append",
+    default=[],
+    metavar="DIR",
+    help="folder with receipts of the delivery, may be repeated (LAUNCH/delivery/receipts if it is there)",
+)
 HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
 
 
@@ -68,11 +72,12 @@ COMMANDS = {
             argument("customer", metavar="CUSTOMER"),
             argument("campaign", metavar="CAMPAIGN"),
             argument("--launch", required=True, help="the --output folder of the launch"),
+            RECEIPTS,
         ),
         commands.why,
     ),
-    "check": Command("check that the ledger closes and the split is as weighted", (LAUNCH,), commands.check),
-    "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH,), commands.report),
+    "check": Command("check that the ledger closes and the split is as weighted", (LAUNCH, RECEIPTS), commands.check),
+    "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH, RECEIPTS), commands.report),
     "schema": Command(
         "the columns of a source of customers",
         (argument("source", metavar="SOURCE", help="a file, folder, glob or bigquery:…"),),
@@ -88,6 +93,17 @@ COMMANDS = {
         (CAMPAIGNS, argument("--customers", help="check the conditions against these columns")),
         commands.validate,
     ),
+    "replay": Command(
+        "publish dead letters again, after their cause is put right",
+        (
+            argument("letters", metavar="DIR", help="folder with dead letters, such as OUTPUT/dead_letters"),
+            argument("--events", required=True, help="where to: file:DIR or pubsub:projects/P/topics/T"),
+            argument("--ledger", help="the delivery's ledger, so that refused events may be sent again"),
+            argument("--reason", action="append", default=[], help="only letters of this reason; may be repeated"),
+        ),
+        commands.replay,
+    ),
+    "sandbox": Command("a vendor that stands in for the real one, with faults by script", SANDBOX, sandbox),
     "topic": Command(
         "create a Pub/Sub topic that accepts only our events, with its Avro schema",
         (
@@ -113,12 +129,13 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of every command but launch, which takes Beam's options too."""
+    """The parser of every command but launch and rebatch, which take Beam's options too."""
     made = argparse.ArgumentParser(
         prog="campaigns", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("launch", help="launch campaigns; the same command again resumes", add_help=False)
+    subparsers.add_parser("rebatch", help="deliver events, 50 a call; the same command again goes on", add_help=False)
     for name, command in COMMANDS.items():
         sub = subparsers.add_parser(name, help=command.help, description=command.help)
         for one in command.arguments:
@@ -131,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["launch"]:
         return commands.launch(given[1:])
+    if given[:1] == ["rebatch"]:
+        return commands.rebatch(given[1:])
     args = parser().parse_args(given)
     try:
         return COMMANDS[args.command].run(args)

@@ -75,12 +75,37 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     ), problems
 
 
+def load_engine(root: Path) -> tuple[Engine | None, list[Problem]]:
+    """engine.yaml of a folder without its campaigns, and every problem of it; None when it is broken."""
+    document = read_yaml(root / "engine.yaml", "engine.yaml")
+    if isinstance(document, Problem):
+        return None, [document]
+    problems: list[Problem] = []
+    engine = _model(document, Engine, problems)
+    return engine, [*problems, *_engine_references(document, engine, root)]
+
+
+def workspace_files(engine: Engine) -> set[str]:
+    """The templates and the warm-up signals that the workspaces name."""
+    return {name for _, name in _workspace_places(engine)}
+
+
+def _workspace_places(engine: Engine) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The place in engine.yaml and the name of each file of a workspace."""
+    for retailer, workspace in engine.workspaces.items():
+        for template, name in workspace.templates.items():
+            yield ("workspaces", retailer, "templates", template), name
+        warm_up = workspace.pace.warm_up if workspace.pace else None
+        if warm_up and warm_up.signals:
+            yield ("workspaces", retailer, "pace", "warm_up", "signals"), warm_up.signals
+
+
 def _list_files(documents: list[Document], campaigns: list[tuple[Document, Campaign]], engine: Engine) -> set[str]:
-    """The id lists and code lists that something names."""
+    """The id lists, code lists, templates and signals that something names."""
     leaves = [leaf for document in documents for leaf in _written_leaves(document.data.get("audience"), ())]
     codes = [offer.codes for _, campaign in campaigns for offer in campaign.offers if offer.codes]
     lists = [name for kind, name, _ in leaves if kind == "list"]
-    return {*codes, *lists, *(entry.file for entry in engine.suppression_lists)}
+    return {*codes, *lists, *(entry.file for entry in engine.suppression_lists), *workspace_files(engine)}
 
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
@@ -214,6 +239,8 @@ def _engine_references(document: Document | None, engine: Engine | None, root: P
     for index, cap in enumerate(engine.caps):
         if cap.channel not in engine.channels:
             found.append(document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file"))
+    for place, name in _workspace_places(engine):
+        found += _file(document, place, name, root)
     return found
 
 

@@ -75,11 +75,16 @@ def resolve(digits: str, name: str = EVENT) -> dict[str, Any]:
 
     Raises ContractError for a fingerprint that no version has.
     """
-    known = {fingerprint(version): version for version in (*released(name), schema(name))}
+    known = _versions(name)
     if digits not in known:
         problem = f"no version has the schema fingerprint {digits!r} (known: {', '.join(known)}); upgrade"
         raise ContractError(name, problem)
     return known[digits]
+
+
+@cache
+def _versions(name: str) -> dict[str, dict[str, Any]]:
+    return {fingerprint(version): version for version in (*released(name), schema(name))}
 
 
 def decode(digits: str, body: bytes, name: str = EVENT) -> dict[str, Any]:

@@ -36,12 +36,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Up to 50 messages of one retailer and vendor campaign, no customer twice.
 
-    `attempt` counts the calls made so far; `resent` says that the answer of one of them never came.
+    `attempt` counts the calls made so far; before `not_before` (epoch ms) no other is made.
     """
 
     messages: list[Message]
     attempt: int = 0
-    resent: bool = False
+    not_before: int = 0
 
     @property
     def batch_id(self) -> str:

@@ -31,7 +31,9 @@ class InputError(Exception):
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
-_TOLD = re.compile(r"(?:LaunchError|TransportError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL)
+_TOLD = re.compile(
+    r"(?:LaunchError|TransportError|LedgerError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL
+)
 
 
 class LaunchError(Exception):

@@ -149,3 +149,50 @@ def large_summary(campaigns: int = 50, retailers: int = 350) -> Json:
         own = {"id": f"store-{place + 1}", "evaluated": evaluated[place], "matched": sum(counts.values())}
         rows.append(own | counts)
     return any_summary(campaigns=every, retailers=rows)
+
+
+def ends(**changes: int) -> Json:
+    """Events by outcome: 916 that keep the target, unless changed."""
+    return {"accepted": 916, "rejected": 0, "expired": 0, "unknown": 0, "pending": 0} | changes
+
+
+def any_delivery(**changes: Any) -> Json:
+    """The delivery of `any_summary`: 916 events of one retailer and two variants, 12 of them lost, 20 pending."""
+    whole = ends(accepted=884, rejected=7, expired=2, unknown=3, pending=20)
+    half = ends(accepted=442, rejected=3, expired=1, unknown=1, pending=10)
+    other = {end: whole[end] - half[end] for end in whole}
+    delivery = {
+        "folders": ["out/demo/delivery/receipts"],
+        "receipts": 901,
+        "others": {"spring-0": 40, "winter-9": 2},
+        "strays": 0,
+        "twice": 0,
+        "resent": 1,
+        "open": [],
+        "ends": whole,
+        "campaigns": {"spring-produce": whole},
+        "retailers": [{"id": "store-292", **whole}],
+        "variants": [
+            {"campaign": "spring-produce", "variant": "control", **half},
+            {"campaign": "spring-produce", "variant": None, **other},
+        ],
+        "reasons": {
+            "rejected": {"invalid_address": 5, "http_401": 2},
+            "expired": {"expired": 2},
+            "unknown": {"timeout": 3},
+        },
+        "waits": [
+            {"outcome": "accepted", "events": 884, "since_arrival": [2.1, 95.0], "since_due": [0.4, 3.25]},
+            {"outcome": "expired", "events": 2, "since_arrival": [259200.0, 259201.0], "since_due": [0.0, 0.5]},
+        ],
+    }
+    return delivery | changes
+
+
+def delivered_summary(**changes: Any) -> Json:
+    """`any_summary` with its delivery, the accepted as a stage of the experiment; changes are of the delivery."""
+    experiment = any_experiment()
+    variants = [one | {"accepted": 440} for one in experiment["variants"]]
+    tests = experiment["sample_ratio"] | {"accepted": {"p_value": 0.5, "mismatch": False}}
+    campaign = any_campaign(experiment=experiment | {"variants": variants, "sample_ratio": tests})
+    return any_summary(campaigns=[campaign], delivery=any_delivery(**changes))

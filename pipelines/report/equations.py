@@ -42,13 +42,19 @@ def outcomes(campaign: Mapping[str, Any]) -> dict[str, int]:
     return {kind: _total(campaign[kind]) for kind in ENDS}
 
 
-def campaign_ledger(campaign: Mapping[str, Any]) -> list[Equation]:
-    """evaluated = not matched + matched; matched = held out + outside + suppressed + dead-lettered + emitted."""
+def campaign_ledger(campaign: Mapping[str, Any], delivered: Mapping[str, int] | None = None) -> list[Equation]:
+    """evaluated = not matched + matched; matched = held out + outside + suppressed + dead-lettered + emitted.
+
+    With the events by the outcome of their delivery, emitted = accepted + rejected + expired + unknown + pending.
+    """
     matched = campaign["matched"]
     first = Equation(
         (campaign["evaluated"], "evaluated"), ((campaign["not_matched"], "not matched"), (matched, "matched"))
     )
-    return [first, _ends(matched, outcomes(campaign))]
+    last = []
+    if delivered is not None:
+        last.append(Equation((campaign["emitted"], "emitted"), tuple((n, name) for name, n in delivered.items())))
+    return [first, _ends(matched, outcomes(campaign)), *last]
 
 
 def launch_ledger(summary: Mapping[str, Any]) -> list[Equation]:

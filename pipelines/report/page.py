@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from pipelines.report import charts, words
+from pipelines.report import charts, delivery, words
 from pipelines.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
 from stores.launch_folder import replace_file
 
@@ -28,7 +28,7 @@ class Node(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A stage between match and event; `start` is where its bar begins."""
+    """A stage between match, event and acceptance; `start` is where its bar begins."""
 
     kind: str
     label: str
@@ -75,8 +75,13 @@ class Section(NamedTuple):
 
 
 def render_report(summary: Summary) -> str:
-    """The page. `summary` has the shape of summary.json; nothing in it is trusted to be free of HTML."""
-    sections = [_section(place, campaign) for place, campaign in enumerate(summary["campaigns"], start=1)]
+    """The page. `summary` has the shape of summary.json; nothing in it is trusted to be free of HTML.
+
+    Where it has `delivery` (pipelines/deliveries.py), the page says what became of the events.
+    """
+    delivered = summary.get("delivery")
+    ends = delivered["campaigns"] if delivered else {}
+    sections = [_section(place, one, ends.get(one["id"])) for place, one in enumerate(summary["campaigns"], start=1)]
     ledger = launch_ledger(summary)
     return _template().render(
         s=summary,
@@ -84,6 +89,7 @@ def render_report(summary: Summary) -> str:
         totals=_totals(summary, sections),
         notices=list(_notices(summary, sections, ledger)),
         ledger=ledger,
+        delivered=delivery.delivery_view(delivered) if delivered else None,
         retailers=sorted(summary["retailers"], key=lambda r: (-r["emitted"], -r["matched"], r["id"])),
         dead_letters=_dead_letters(summary),
         shown=SHOWN,
@@ -106,12 +112,14 @@ def _template() -> Template:
         stack=charts.stack,
         whiskers=charts.whiskers,
         kinds=words.KINDS,
+        ends=delivery.NAMES,
+        target=delivery.target(),
         dash=charts.DASH,
     )
     for function in (
         charts.number, charts.percent, charts.p_value, charts.duration,
         charts.moment, charts.shades, words.verdict, words.plain, words.dead_letter,
-        words.offer_kind, words.node_word,
+        words.offer_kind, words.node_word, delivery.success_share,
     ):  # fmt: skip
         env.filters[function.__name__] = function
     return env.get_template("page.html")
@@ -121,14 +129,14 @@ def _text(name: str) -> str:
     return resources.files("pipelines.report").joinpath(name).read_text("utf-8")
 
 
-def _section(place: int, campaign: Mapping[str, Any]) -> Section:
+def _section(place: int, campaign: Mapping[str, Any], ends: Mapping[str, int] | None) -> Section:
     return Section(
         anchor=f"campaign-{place}",
         c=campaign,
         outcomes=outcomes(campaign),
         audience=list(_flat(campaign["audience"])),
-        steps=list(_steps(campaign)),
-        ledger=campaign_ledger(campaign),
+        steps=list(_steps(campaign, ends)),
+        ledger=campaign_ledger(campaign, ends),
     )
 
 
@@ -138,14 +146,21 @@ def _flat(node: Mapping[str, Any], depth: int = 0) -> Iterator[Node]:
         yield from _flat(child, depth + 1)
 
 
-def _steps(campaign: Mapping[str, Any]) -> Iterator[Step]:
+def _steps(campaign: Mapping[str, Any], ends: Mapping[str, int] | None) -> Iterator[Step]:
     left = campaign["matched"]
     yield Step("matched", "Matched", left, 0)
     for kind in ("held_out", "outside", "suppressed", "dead_lettered"):
         for label, count in words.losses(kind, campaign[kind]):
             left -= count
             yield Step(kind, label, count, left)
-    yield Step("emitted", "Emitted", campaign["emitted"], 0)
+    left = campaign["emitted"]
+    yield Step("emitted", "Emitted", left, 0)
+    if ends is None:
+        return
+    for kind, label, count in delivery.last_steps(ends):
+        left -= count
+        yield Step(kind, label, count, left)
+    yield Step("accepted", "Accepted", ends["accepted"], 0)
 
 
 def _totals(summary: Summary, sections: list[Section]) -> dict[str, int]:
@@ -180,7 +195,17 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
     ]
     if split:
         yield Notice("bad", "Sample-ratio mismatch: an experiment is not split as planned", split)
+    if found := summary.get("delivery"):
+        yield from _delivery_notices(found, summary["state"] == "finished")
     if summary["warnings"]:
         yield Notice("warn", "Warnings", [Item(text) for text in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])
+
+
+def _delivery_notices(found: Mapping[str, Any], finished: bool) -> Iterator[Notice]:
+    if wrong := list(delivery.complaints(found, finished)):
+        title = "The receipts contradict the launch. Do not trust the delivery’s numbers before the cause is known"
+        yield Notice("bad", title, [Item(text, "Delivery", "delivery") for text in wrong])
+    if text := delivery.shortfall(found):
+        yield Notice("warn", "Delivery is below its target", [Item(text, "Delivery", "delivery")])

@@ -98,7 +98,9 @@ def mismatched(stage: str, experiment: Mapping[str, Any]) -> str:
         f"{v['key']} {percent(v[stage], total)} instead of {percent(v['weight'], whole)}" for v in variants
     )
     p = p_value(experiment["sample_ratio"][stage]["p_value"])
-    if stage == "emitted" and not experiment["sample_ratio"].get("assigned", {}).get("mismatch"):
+    if stage == "accepted":
+        cause = "Events were emitted as planned, but their delivery lost more of one variant or is not over"
+    elif stage == "emitted" and not experiment["sample_ratio"].get("assigned", {}).get("mismatch"):
         cause = "Customers were assigned as planned, but suppression or offers took more from one variant"
     else:
         cause = "Chance does not explain this; look for a cause before using the results"

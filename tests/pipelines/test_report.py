@@ -4,60 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_factory import any_campaign, any_experiment, any_summary, large_summary
+from report_factory import any_campaign, any_experiment, any_summary, delivered_summary, large_summary
+from report_page import ATTACK, Page, attacked
 
 from pipelines.report.page import SHOWN, render_report, write_report
-
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-ATTACK = "<script>alert('x')</script>\"' onload=alert(1) &lt;{{ 7 * 7 }}"
-
-
-class Page(HTMLParser):
-    """What stands in a page; an element closed out of order fails at once."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.inside: list[list[str]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self.inside.append(list(self.open))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(data for tag, data in self.texts if tag != "style").split())
-
-    @property
-    def css(self) -> str:
-        return "".join(data for tag, data in self.texts if tag == "style")
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def page(**changes: Any) -> Page:
@@ -75,6 +30,7 @@ PAGES = {
     "large": large_summary(3, 40),
     "without campaigns": any_summary(campaigns=[], retailers=[], ledger=[], dead_letter_examples=[]),
     "plain campaign": any_summary(campaigns=[any_campaign(experiment=None, offers=[])]),
+    "delivered": delivered_summary(),
     "running": any_summary(state="running", finished_at=None, test=True, timing=None, warnings=["look"] * 9),
 }
 
@@ -262,16 +218,6 @@ def test_dead_letters_say_where_they_are_and_what_to_do() -> None:
     none = {"source": "c", "rows": 2460, "evaluated": 2460, "dead_lettered": {}}
     clean = any_campaign(dead_lettered={}, emitted=918)
     assert "None: every row could be read" in page(customers=none, campaigns=[clean], dead_letter_examples=[]).text
-
-
-def attacked(value: Any, key: str = "") -> Any:
-    """The summary with every text in it replaced, also the names of reasons, phases and stages."""
-    if isinstance(value, dict):
-        named = key in ("held_out", "outside", "suppressed", "dead_lettered", "phases", "stages_us_per_event")
-        return {ATTACK if named else name: attacked(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [attacked(item, key) for item in value]
-    return ATTACK if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("summary", [any_summary(test=True, warnings=["x"]), PAGES["large"]], ids=["usual", "large"])

@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import any_campaign, any_engine, any_folder
 
-from schemas.configuration import load_configuration
+from schemas.configuration import load_configuration, load_engine
 
 
 def problems_of(folder: Path) -> dict[str, str]:
@@ -129,3 +130,30 @@ def test_a_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
     assert "is not a folder" in load_configuration(tmp_path / "no")[1][0].fix
     (tmp_path / "engine.yaml").write_text("channels: {email: {address: email}}")
     assert any("holds no campaign" in p.fix for p in load_configuration(tmp_path)[1])
+
+
+def test_the_files_of_the_workspaces_must_be_there_and_belong_to_the_configuration(tmp_path: Path) -> None:
+    warm_up = {"started": "2026-04-01", "signals": "lists/signals.csv"}
+    workspaces: dict[str, Any] = {
+        "*": {"templates": {"plain": "lists/plain.liquid", "odd": "lists/../../odd.liquid"}},
+        "kroger": {"pace": {"warm_up": warm_up}},
+    }
+    folder = any_folder(tmp_path / "campaigns", engine=any_engine(workspaces=workspaces))
+    found = problems_of(folder)
+    assert "no such file" in found["engine.yaml:workspaces.*.templates.plain"]
+    assert "must stay inside" in found["engine.yaml:workspaces.*.templates.odd"]
+    assert "no such file" in found["engine.yaml:workspaces.kroger.pace.warm_up.signals"]
+    del workspaces["*"]["templates"]["odd"]
+    lists = {"plain.liquid": "Hi", "signals.csv": ""}
+    config, problems = load_configuration(any_folder(folder, engine=any_engine(workspaces=workspaces), lists=lists))
+    assert problems == []
+    assert config is not None
+    assert {"lists/plain.liquid", "lists/signals.csv"} <= set(config.files)
+
+
+def test_the_engine_is_read_without_its_campaigns(tmp_path: Path) -> None:
+    folder = any_folder(tmp_path, any_campaign(chanel="email"))
+    engine, problems = load_engine(folder)
+    assert (engine is not None, problems) == (True, [])
+    (folder / "engine.yaml").unlink()
+    assert [problem.file for problem in load_engine(folder)[1]] == ["engine.yaml"]

@@ -1,0 +1,157 @@
+"""A launch's exposures joined with the receipts of its events: what check and the report say of the delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from pipelines.launch_inputs import Prepared
+from stores.transports.receipts import open_receipts
+from transforms.ledger.deliveries import ENDS, Counted, Group, accepted_ratio, ends, ends_by, open_groups, reasons
+from transforms.ledger.exposures import SCHEMA
+
+_TABLES = """
+CREATE TABLE emitted AS
+SELECT event_id, campaign_id, retailer_id, variant, assigned_by, deliver_after FROM exposures WHERE outcome = 'emitted';
+CREATE TABLE settled AS FROM outcomes SEMI JOIN emitted USING (event_id);
+"""
+_ROWS = """
+SELECT campaign_id, retailer_id, variant, outcome, reason, count(*) FROM settled GROUP BY ALL
+UNION ALL
+SELECT campaign_id, retailer_id, variant, 'pending', NULL, count(*)
+FROM emitted ANTI JOIN settled USING (event_id) GROUP BY ALL
+"""
+_EMITTED = "SELECT campaign_id, retailer_id, variant, count(*) FROM emitted GROUP BY ALL"
+_ACCEPTED = """
+SELECT e.campaign_id, e.variant, count(*) FROM emitted e JOIN settled s USING (event_id)
+WHERE s.outcome = 'accepted' AND e.variant IS NOT NULL AND e.assigned_by IS DISTINCT FROM 'forced' GROUP BY ALL
+"""
+_TWICE = """
+SELECT count(*) FILTER (plain > 1), count(*) FILTER (plain < 2), min(event_id) FILTER (plain > 1) FROM (
+    SELECT event_id, count(DISTINCT call) AS calls, count(DISTINCT call) FILTER (NOT resent) AS plain FROM (
+        SELECT event_id, resent, coalesce(batch_id, '') || ' ' || coalesce(vendor_id, '') AS call
+        FROM receipts SEMI JOIN emitted USING (event_id) WHERE outcome = 'accepted'
+    ) GROUP BY event_id
+) WHERE calls > 1
+"""
+_STRAYS = "SELECT count(*), min(event_id) FROM outcomes ANTI JOIN emitted USING (event_id)"
+_WAITS = """
+SELECT outcome, count(*), quantile_cont(since_arrival, [0.5, 0.99]), quantile_cont(since_due, [0.5, 0.99]) FROM (
+    SELECT s.outcome, (s.settled_at - s.arrived_at) / 1000 AS since_arrival,
+        (s.settled_at - greatest(s.arrived_at, coalesce(epoch_ms(e.deliver_after), 0))) / 1000 AS since_due
+    FROM settled s JOIN emitted e USING (event_id)
+) GROUP BY outcome
+"""
+
+
+@dataclass(frozen=True)
+class Deliveries:
+    """The events of a launch against the receipts of some folders.
+
+    `rows` count by what the receipts say of themselves, `emitted` by the exposures. `accepted` leaves forced
+    assignments out, as the sample-ratio test does. `strays` are events with receipts of this launch that no exposure
+    emitted. `twice` are events that several calls had accepted, `resent` those of them of which the receipts say so;
+    `an_example` names one of each wrong kind. `others` counts the receipts of other launches.
+    """
+
+    folders: tuple[str, ...]
+    rows: list[Counted]
+    emitted: dict[Group, int]
+    accepted: dict[tuple[str, str], int]
+    receipts: int
+    others: dict[str, int]
+    strays: int
+    twice: int
+    resent: int
+    an_example: dict[str, str]
+    waits: list[dict[str, Any]]
+
+
+def receipt_folders(job: Prepared, given: Sequence[str]) -> tuple[str, ...]:
+    """The folders given, or the launch's own delivery/receipts if it is there, or none."""
+    own = job.folder.root / "delivery" / "receipts"
+    return tuple(given) or ((str(own),) if own.is_dir() else ())
+
+
+def join_receipts(job: Prepared, folders: Sequence[str]) -> Deliveries:
+    """The launch's events against these receipts. Raises InputError for folders and files that cannot be used."""
+    con = open_receipts(folders, job.plan.launch_id)
+    _open_emitted(con, job)
+    strays, stray = _one(con, _STRAYS)
+    twice, resent, example = _one(con, _TWICE)
+    return Deliveries(
+        folders=tuple(folders),
+        rows=[Counted(*row) for row in con.execute(_ROWS).fetchall()],
+        emitted={(row[0], row[1], row[2]): row[3] for row in con.execute(_EMITTED).fetchall()},
+        accepted={(row[0], row[1]): row[2] for row in con.execute(_ACCEPTED).fetchall()},
+        receipts=_one(con, "SELECT count(*) FROM receipts")[0],
+        others=dict(con.execute("SELECT launch_id, sum(receipts)::BIGINT FROM others GROUP BY ALL").fetchall()),
+        strays=strays,
+        twice=twice,
+        resent=resent,
+        an_example={"stray": stray, "twice": example},
+        waits=[_wait(*row) for row in con.execute(_WAITS).fetchall()],
+    )
+
+
+def _open_emitted(con: duckdb.DuckDBPyConnection, job: Prepared) -> None:
+    """The tables `emitted`, the exposures that became events, and `settled`, their outcomes."""
+    files = [str(job.folder.exposures / f"{name}.parquet") for name in sorted(job.folder.done())]
+    source = con.read_parquet(files) if files else con.from_arrow(SCHEMA.empty_table())
+    source.create_view("exposures")
+    con.execute(_TABLES)
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    return tuple(con.execute(query).fetchall()[0])
+
+
+def _wait(outcome: str, events: int, arrival: Sequence[float], due: Sequence[float]) -> dict[str, Any]:
+    return {"outcome": outcome, "events": events, "since_arrival": list(arrival), "since_due": list(due)}
+
+
+def with_deliveries(summary: Mapping[str, Any], found: Deliveries) -> dict[str, Any]:
+    """A launch's summary with `delivery`, and the accepted as one more stage of every experiment."""
+    campaigns = [_campaign(one, found) for one in summary["campaigns"]]
+    delivery = {
+        "folders": list(found.folders),
+        "receipts": found.receipts,
+        "others": found.others,
+        "strays": found.strays,
+        "twice": found.twice,
+        "resent": found.resent,
+        "open": [[*group, told] for group, told in open_groups(found.rows, found.emitted).items()],
+        "ends": ends(found.rows),
+        "campaigns": {key: counts for (key,), counts in ends_by(found.rows, "campaign").items()},
+        "retailers": [{"id": key, **counts} for (key,), counts in ends_by(found.rows, "retailer").items()],
+        "variants": [
+            {"campaign": campaign, "variant": variant, **counts}
+            for (campaign, variant), counts in sorted(
+                ends_by(found.rows, "campaign", "variant").items(), key=lambda item: _place(summary, *item[0])
+            )
+        ],
+        "reasons": {end: reasons(found.rows, end) for end in ENDS if end not in ("accepted", "pending")},
+        "waits": sorted(found.waits, key=lambda wait: ENDS.index(wait["outcome"])),
+    }
+    return {**summary, "campaigns": campaigns, "delivery": delivery}
+
+
+def _place(summary: Mapping[str, Any], campaign: str, variant: str | None) -> tuple[int, str]:
+    """Variants stand beside those that they are compared with, campaigns as in the rest of the report."""
+    names = [one["id"] for one in summary["campaigns"]]
+    return (names.index(campaign) if campaign in names else len(names)), variant or ""
+
+
+def _campaign(campaign: Mapping[str, Any], found: Deliveries) -> dict[str, Any]:
+    experiment = campaign["experiment"]
+    if experiment is None:
+        return dict(campaign)
+    variants = [
+        {**one, "accepted": found.accepted.get((campaign["id"], one["key"]), 0)} for one in experiment["variants"]
+    ]
+    test = accepted_ratio([one["accepted"] for one in variants], [one["weight"] for one in variants])
+    tests = {**experiment["sample_ratio"], "accepted": test}
+    return {**campaign, "experiment": {**experiment, "variants": variants, "sample_ratio": tests}}

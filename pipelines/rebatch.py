@@ -1,0 +1,156 @@
+"""Rebatch: at-least-once campaign events in, each customer reached once, up to 50 a call.
+
+    read | decode | skip what is settled | group by retailer | drop repeats | hold until due
+         | batch by retailer | pace and deliver | record receipts and dead letters
+
+`skip what is settled` and the spool are for engines that keep their state in memory: a restart of such a job reads
+again what it had read and not settled, and the delivery ledger tells what was (docs/decisions/007).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from pipelines.counts import Show, counts, watched_counts
+from pipelines.rebatch_options import RebatchConfig, RebatchOptions
+from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spool_reader, sweep
+from pipelines.settings import Settings, check_delivery
+from schemas.configuration import load_configuration
+from schemas.problems import InputError, LaunchError
+from stores.delivery_folder import DeliveryFolder
+from stores.transports.dead_letters import write_dead_letters
+from stores.transports.receipts import write_receipts
+from stores.transports.spool import Spool
+from stores.transports.uri import SubscriptionUri
+from transforms.rebatch.batch import BatchByRetailer
+from transforms.rebatch.decode import Decode
+from transforms.rebatch.deliver import DeliverBatches
+from transforms.rebatch.hold import HoldUntilDue
+from transforms.rebatch.read import ReadMessages
+from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
+from transforms.rebatch.repeats import DropRepeats
+from transforms.rebatch.settled import SkipSettled
+from transforms.rebatch.shards import GroupByRetailer
+
+
+def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_time: bool) -> None:
+    """The pipeline. `real_time`: whether the engine's timers follow the clock."""
+    folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
+    ledger = partial(make_ledger, config.ledger)
+    sources = [p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers)]
+    if left := Spool(folder.spool).files():
+        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left)))
+    good, unread = sources | "Sources" >> beam.Flatten() | "Decode" >> Decode(clock)
+    receipts, refused = (
+        good
+        | "SkipSettled" >> SkipSettled(ledger)
+        | "GroupByRetailer" >> GroupByRetailer()
+        | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time)
+        | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
+        | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock)
+        | "DeliverBatches"
+        >> DeliverBatches(
+            partial(make_dispatcher, config, settings), clock, real_time=real_time, patience_s=config.patience
+        )
+    )
+    unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
+    write = partial(write_receipts, str(folder.receipts))
+    _ = (receipts, unreported) | "Receipts" >> beam.Flatten() | "RecordReceipts" >> RecordReceipts(ledger, write)
+    letters = (unread, refused) | "DeadLetters" >> beam.Flatten()
+    _ = letters | "RecordDeadLetters" >> RecordDeadLetters(
+        ledger, partial(write_dead_letters, str(folder.dead_letters))
+    )
+
+
+def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict[str, Any]:
+    """The counts of a run that ended: drained, or stopped by SIGTERM or Ctrl-C.
+
+    Raises InputError for mistakes in the settings, before anything ran, and LaunchError when it cannot go on; the
+    same call then goes on where it stopped.
+    """
+    folder = DeliveryFolder(config.output)
+    folder.prepare()
+    with folder.locked(), _stopped_by_signals(folder.ask_to_stop):
+        settings = Settings(config.campaigns, outbox=str(folder.outbox / "{retailer}"))
+        loaded, problems = load_configuration(config.campaigns)
+        problems += check_delivery(loaded, [name for name in loaded.engine.workspaces if name != "*"]) if loaded else []
+        if problems:
+            raise InputError(problems)
+        real_time = choose_engine(options, config)
+        started, before = time.perf_counter(), counts()
+        p = beam.Pipeline(options=options)
+        build(p, config, settings, real_time=real_time)
+        result = p.run()
+        with watched_counts(show):
+            result.wait_until_finish()
+        swept = sweep(config)
+        counted = {name: value - before[name] for name, value in counts().items()}
+        summary = {**counted, "swept": swept, "seconds": round(time.perf_counter() - started, 1)}
+        folder.write_summary(summary)
+        return summary
+
+
+def choose_engine(options: PipelineOptions, config: RebatchConfig) -> bool:
+    """Names the engine in the options; whether its timers follow the clock."""
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        if isinstance(config.events, SubscriptionUri) or not config.drain:
+            standard.runner = "PrismRunner"
+        else:
+            standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    standard.streaming = "FnApi" not in str(standard.runner)
+    return bool(standard.streaming)
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C asks the sources to end; the second ends the process."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, frame: Any) -> None:
+        print("stopping: what was read is delivered; once more to stop at once", file=sys.stderr, flush=True)
+        stop()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    for one in before:
+        signal.signal(one, ask)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def run(argv: list[str] | None = None, show: Show = lambda counts: None) -> int:
+    """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input."""
+    options = PipelineOptions(argv)
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
+    try:
+        config = RebatchConfig.of(options.view_as(RebatchOptions))
+        summary = rebatch(config, options, show)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        told = LaunchError.told(error)
+        if told is None:
+            raise
+        print(f"Rebatch stopped: {told}", file=sys.stderr)
+        return 1
+    print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,100 @@
+"""What rebatch is told on its command line, as Beam options and as a checked configuration."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from schemas.problems import InputError, Problem
+from stores.ledger.open import LedgerUriError, open_ledger
+from stores.transports.uri import FileUri, SubscriptionUri, UriError, parse_uri
+
+
+class RebatchOptions(PipelineOptions):
+    """The options of rebatch; every other option is Beam's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
+        )
+        parser.add_argument("--events", help="file:DIR or pubsub:projects/P/subscriptions/S")
+        parser.add_argument(
+            "--output", help="folder of this delivery: receipts, dead letters, ledger; used again by the next run"
+        )
+        parser.add_argument(
+            "--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)"
+        )
+        parser.add_argument("--drain", action="store_true", help="deliver what is there, then stop")
+        parser.add_argument(
+            "--idle", type=float, default=5.0, help="with --drain: seconds without a new event that end it (5)"
+        )
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=60.0,
+            help="seconds that an ending run waits for what makes no progress (60)",
+        )
+        parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
+
+
+@dataclass(frozen=True)
+class RebatchConfig:
+    """The options, checked."""
+
+    campaigns: Path
+    events: FileUri | SubscriptionUri
+    output: Path
+    ledger: str
+    drain: bool = False
+    idle: float = 5.0
+    patience: float = 60.0
+    readers: int = 1
+
+    @classmethod
+    def of(cls, options: Any) -> RebatchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
+        problems = [
+            Problem("command line", f"--{name}", "missing", "give it; `campaigns rebatch --help` explains it")
+            for name in ("campaigns", "events", "output")
+            if not getattr(options, name)
+        ]
+        events = _events(options.events, problems) if options.events else None
+        ledger = options.ledger or f"sqlite:{options.output}/ledger.db"
+        try:
+            open_ledger(ledger)
+        except LedgerUriError as error:
+            problems.append(Problem("command line", "--ledger", ledger, str(error)))
+        for name, least in (("idle", 0.1), ("patience", 0.0), ("readers", 1)):
+            if getattr(options, name) < least:
+                fix = f"must be {least} or more"
+                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
+        if problems or events is None:
+            raise InputError(problems)
+        return cls(
+            campaigns=Path(options.campaigns).absolute(),
+            events=events,
+            output=Path(options.output).absolute(),
+            ledger=ledger,
+            drain=bool(options.drain),
+            idle=options.idle,
+            patience=options.patience,
+            readers=options.readers,
+        )
+
+
+def _events(text: str, problems: list[Problem]) -> FileUri | SubscriptionUri | None:
+    try:
+        uri = parse_uri(text)
+    except UriError as error:
+        problems.append(Problem("command line", "--events", text, str(error)))
+        return None
+    if isinstance(uri, FileUri | SubscriptionUri):
+        return uri
+    fix = "events are read from file:DIR or pubsub:projects/P/subscriptions/S"
+    problems.append(Problem("command line", "--events", text, fix))
+    return None

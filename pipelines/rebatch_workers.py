@@ -1,0 +1,78 @@
+"""What rebatch's steps are given on a worker: readers, the ledger, the dispatcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from pipelines.rebatch_options import RebatchConfig
+from pipelines.settings import Settings
+from schemas.contracts import DeadLetter
+from schemas.delivery import DeliveryLedger
+from schemas.transport import Envelope, Reader
+from stores.delivery_folder import DeliveryFolder
+from stores.ledger.open import open_ledger
+from stores.transports.file_reader import FileReader
+from stores.transports.pubsub_reader import PubsubReader
+from stores.transports.spool import Spool, SpooledReader, SpoolReader
+from stores.transports.uri import FileUri
+from stores.vendors.open import make_vendor
+from transforms.rebatch.decode import dead_id, read_envelope
+from transforms.rebatch.dispatch import BatchDispatcher
+
+
+@cache
+def make_ledger(uri: str) -> DeliveryLedger:
+    """The ledger a URI names, one a process: its users write together. Open it before use; it ends with the process."""
+    return open_ledger(uri)
+
+
+def make_reader(config: RebatchConfig, index: int) -> Reader:
+    """One of the readers of the events. What comes from a broker is spooled."""
+    folder = DeliveryFolder(config.output)
+    if isinstance(config.events, FileUri):
+        return FileReader(
+            config.events.directory,
+            index=index,
+            readers=config.readers,
+            follow=not config.drain,
+            stop=folder.must_stop,
+        )
+    idle_s = config.idle if config.drain else None
+    reader = PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
+    return SpooledReader(reader, Spool(folder.spool))
+
+
+def make_spool_reader(config: RebatchConfig, files: Sequence[Path], index: int) -> Reader:
+    """The reader of what earlier runs left in the spool."""
+    return SpoolReader(Spool(DeliveryFolder(config.output).spool), files)
+
+
+def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
+    """The dispatcher of a worker process."""
+    vendor = make_vendor(settings.delivery().vendor)
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time)
+
+
+def sweep(config: RebatchConfig, until: float | None = None) -> int:
+    """Deletes the spool's files of which every message is settled; how many."""
+    spool = Spool(DeliveryFolder(config.output).spool)
+    ledger = open_ledger(config.ledger)
+    ledger.open()
+    try:
+        return spool.sweep(lambda envelopes: _settled(ledger, envelopes), time.time() if until is None else until)
+    finally:
+        ledger.close()
+
+
+def _settled(ledger: DeliveryLedger, envelopes: Sequence[Envelope]) -> bool:
+    names = set()
+    for envelope in envelopes:
+        made = read_envelope(envelope, 0)
+        names.add(dead_id(made) if isinstance(made, DeadLetter) else made.event_id)
+    ordered = sorted(names)
+    return all(
+        len(ledger.find(ordered[at : at + 1000])) == len(ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)
+    )

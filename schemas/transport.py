@@ -1,0 +1,38 @@
+"""What a transport gives to those who read it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Envelope(NamedTuple):
+    """A message as it came: its name in the transport, attributes, bytes, and when it was published (epoch ms)."""
+
+    message_id: str
+    attributes: dict[str, str]
+    body: bytes
+    published_at: int
+
+
+class Poll(NamedTuple):
+    """What a reader found: envelopes, what to commit them by, and whether nothing will ever come again."""
+
+    envelopes: list[Envelope]
+    handle: Any = None
+    done: bool = False
+
+
+class Reader(Protocol):
+    """One of several readers of a source, in one process. One thread at a time polls; `commit` comes from any."""
+
+    def open(self) -> None:
+        """Connect."""
+
+    def poll(self, most: int) -> Poll:
+        """At most `most` envelopes; waits a moment for the first one."""
+
+    def commit(self, handle: Any) -> None:
+        """The engine keeps what this poll brought: acknowledge it."""
+
+    def oldest(self) -> float:
+        """Seconds since the epoch: nothing published before is still to come, as far as is known."""

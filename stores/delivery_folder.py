@@ -1,0 +1,63 @@
+"""The folder of a delivery: receipts, dead letters, the spool, and the signs by which a run is told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from schemas.problems import LaunchError
+from stores.transports import TransportError
+
+
+class DeliveryFolder:
+    """Where everything of a delivery stands below its --output."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.receipts = root / "receipts"
+        self.dead_letters = root / "dead_letters"
+        self.spool = root / "spool"
+        self.outbox = root / "outbox"
+        self._stop = root / "stop"
+
+    def prepare(self) -> None:
+        """Make the folders; an old stop sign goes. Raises TransportError when it cannot be written."""
+        try:
+            for folder in (self.receipts, self.dead_letters, self.spool):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._stop.unlink(missing_ok=True)
+        except OSError as error:
+            happened = f"{self.root} cannot be used ({error.strerror or error})"
+            raise TransportError(happened, "Choose an --output that this account may write to") from error
+
+    def ask_to_stop(self) -> None:
+        """Every source of the running job ends; what it read is delivered."""
+        self._stop.touch()
+
+    def must_stop(self) -> bool:
+        """Whether somebody asked."""
+        return self._stop.exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One job a folder: its spool is its own. Raises LaunchError while another runs."""
+        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LaunchError(
+                    f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """summary.json of the last run."""
+        (self.root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")

@@ -1,0 +1,236 @@
+"""The ledger of a cluster: one Firestore document an event, 50 fresh events claimed or settled in one call.
+
+A document has `entry` (rules.Entry in MessagePack), `outcome` once it is settled, and `queue`: what is due for it,
+a shard, and the time. The shard keeps the index of `queue` from growing at one end only, which Firestore limits to
+500 writes a second. `forget_at` is for Firestore's TTL policy; docs/decisions/006 has the two commands that a
+collection needs: the policy, and an index exemption for `forget_at`, which grows at its end too.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar, get_args
+from zlib import crc32
+
+import grpc
+import msgspec
+
+from schemas.delivery import Claim, OnUnknown, Outcome, Settlement, Standing
+from stores.ledger import rules
+from stores.ledger.firestore_channel import open_channel
+from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
+from stores.ledger.held import Held
+from stores.ledger.rules import Entry, id_of, key_of
+
+R = TypeVar("R")
+T = TypeVar("T")
+SHARDS = 8
+KEEP = timedelta(days=35)
+_CLAIMED, _RECEIPT, _OVER = "c", "r", "s"  # what `queue` begins with
+_END = "~"  # after all digits
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Entry).decode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class FirestoreLedger:
+    """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
+    threads. At most 500 events are one atomic step, more are several of them, each event in one.
+
+    Settled and reported entries are dropped by Firestore after `keep`. Raises LedgerError when Firestore refuses, or
+    stays away for `deadline_s` seconds. A change of a cell whose answer is lost may, if another worker changed the
+    same cell at that moment, be made twice; nothing else is.
+    """
+
+    def __init__(
+        self, project: str, database: str, collection: str, deadline_s: float = 60.0, keep: timedelta = KEEP
+    ) -> None:
+        self._arguments = project, database, collection, deadline_s, keep
+        self._database = f"projects/{project}/databases/{database}"
+        self._collection, self._deadline_s, self._keep = collection, deadline_s, keep
+        self._channel: grpc.Channel | None = None
+        self._opened: Documents | None = None
+        self._held = Held()
+
+    def __reduce__(self) -> tuple[type[FirestoreLedger], tuple[Any, ...]]:
+        return FirestoreLedger, self._arguments
+
+    def open(self) -> None:
+        """Connect, lazily. Raises LedgerError when there are no Google credentials."""
+        if self._opened is None:
+            self._channel = open_channel()
+            self._opened = Documents(self._database, self._channel, self._deadline_s)
+
+    def close(self) -> None:
+        """Disconnect; may be called twice."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = self._opened = None
+
+    def claim(
+        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    ) -> list[Standing]:
+        """The standing of each claim, in order."""
+        found: dict[int, Standing] = {}
+        for ids in _parts(one.event_id for one in claims):
+            places = [place for place, one in enumerate(claims) if one.event_id in ids]
+            asked = [claims[place] for place in places]
+
+            def decide(
+                entries: Mapping[str, Entry], asked: list[Claim] = asked
+            ) -> tuple[list[Standing], dict[str, Entry]]:
+                return rules.grant(entries, asked, owner, now, lease_until, on_unknown)
+
+            found.update(zip(places, self._step(ids, decide, known={}), strict=True))
+        return [found[place] for place in range(len(claims))]
+
+    def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids that are settled by this."""
+        settled: set[str] = set()
+        for ids in _parts(one.event_id for one in settlements):
+            asked = [one for one in settlements if one.event_id in ids]
+
+            def decide(
+                entries: Mapping[str, Entry], asked: list[Settlement] = asked
+            ) -> tuple[list[str], Mapping[str, Entry]]:
+                changes = rules.settle(entries, owner, asked, now)
+                return list(changes), changes
+
+            settled.update(self._step(ids, decide, self._held.take(map(key_of, ids))))
+        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+
+    def release(self, owner: str, event_ids: Sequence[str]) -> None:
+        """Give back this owner's claims."""
+        for ids in _parts(event_ids):
+            known = self._held.take(map(key_of, ids))
+
+            def decide(
+                entries: Mapping[str, Entry], ids: Mapping[str, None] = ids
+            ) -> tuple[None, Mapping[str, Entry | None]]:
+                return None, rules.release(entries, owner, ids)
+
+            self._step(ids, decide, known if len(known) == len(ids) else None)
+
+    def find(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Event id to outcome, of those that are settled."""
+        found = self._documents.read(self._collection, map(key_of, dict.fromkeys(event_ids))) if event_ids else {}
+        return {id_of(key): one.fields["outcome"] for key, one in found.items() if "outcome" in one.fields}
+
+    def reopen(self, event_ids: Sequence[str]) -> int:
+        """Forget the rejected, unknown and dead among these."""
+        return sum(self._drop(ids, lambda entry: entry.outcome in rules.REOPENED) for ids in _parts(event_ids))
+
+    def unreported(self, limit: int) -> list[tuple[str, bytes]]:
+        """Event ids and receipts that are not yet reported, oldest first; a query a shard."""
+        waiting = (
+            (entry.settled_at, id_of(key), entry.receipt)
+            for shard in range(SHARDS)
+            for key, entry in _entries(self._due(_RECEIPT, shard, _END, limit)).items()
+        )
+        return [(event_id, receipt) for _, event_id, receipt in heapq.nsmallest(limit, waiting)]
+
+    def report(self, event_ids: Sequence[str]) -> None:
+        """Their receipts are in the event store."""
+
+        def decide(entries: Mapping[str, Entry]) -> tuple[None, Mapping[str, Entry]]:
+            waiting = {one: entry for one, entry in entries.items() if entry.receipt}
+            return None, {one: msgspec.structs.replace(entry, receipt=b"") for one, entry in waiting.items()}
+
+        for ids in _parts(event_ids):
+            self._step(ids, decide)
+
+    def forget(self, before: int) -> int:
+        """Drop the entries that were settled, and reported where they have a receipt, before a time; by 500."""
+        dropped = 0
+        for shard in range(SHARDS):
+            while due := self._due(_OVER, shard, _time(before), WRITES):
+                ids = dict.fromkeys(map(id_of, due))
+                dropped += self._drop(ids, lambda entry: _is_over(entry) and entry.settled_at < before, due)
+        return dropped
+
+    def counts(self, now: int) -> dict[str, int]:
+        """Entries by state; some queries, one after the other, that cost a read for 1,000 entries."""
+        count, name = self._documents.count, self._collection
+        outcomes = {one: count(name, "outcome", one, one + "\0") for one in get_args(Outcome)}
+        starts = [f"{_CLAIMED}{shard}" for shard in range(SHARDS)]
+        lapsed = sum(count(name, "queue", start, start + _time(now + 1)) for start in starts)
+        claimed = sum(count(name, "queue", start + _time(now + 1), start + _END) for start in starts)
+        return {"claimed": claimed, "lapsed": lapsed, **outcomes}
+
+    def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """Read, update and write a small named value, again when another worker came between."""
+        key = key_of(cell)
+
+        def decide(stored: Mapping[str, Stored]) -> tuple[T, Mapping[str, Fields]]:
+            value, result = update(stored[key].fields["value"] if key in stored else None)
+            return result, {key: {"value": value}}
+
+        return self._documents.step(f"{self._collection}-cells", [key], decide).result
+
+    @property
+    def _documents(self) -> Documents:
+        if self._opened is None:
+            raise RuntimeError("the ledger is not open")
+        return self._opened
+
+    def _due(self, kind: str, shard: int, end: str, limit: int) -> dict[str, Stored]:
+        start = f"{kind}{shard}"
+        return self._documents.query(self._collection, "queue", start, start + end, limit)
+
+    def _drop(
+        self, ids: Mapping[str, None], doomed: Callable[[Entry], bool], known: Mapping[str, Stored] | None = None
+    ) -> int:
+        def decide(entries: Mapping[str, Entry]) -> tuple[int, Mapping[str, None]]:
+            found = dict.fromkeys(one for one, entry in entries.items() if doomed(entry))
+            return len(found), found
+
+        return self._step(ids, decide, known)
+
+    def _step(
+        self,
+        ids: Mapping[str, None],
+        decide: Callable[[Mapping[str, Entry]], tuple[R, Mapping[str, Entry | None]]],
+        known: Mapping[str, Stored] | None = None,
+    ) -> R:
+        """Decide on entries and write them; the claims among them are kept in mind for the settling."""
+
+        def decide_documents(stored: Mapping[str, Stored]) -> tuple[R, Mapping[str, Fields | None]]:
+            result, changes = decide({id_of(key): entry for key, entry in _entries(stored).items()})
+            return result, {key_of(one): self._fields(one, entry) if entry else None for one, entry in changes.items()}
+
+        done = self._documents.step(self._collection, map(key_of, ids), decide_documents, known)
+        self._held.keep({key: one for key, one in done.written.items() if "outcome" not in one.fields})
+        return done.result
+
+    def _fields(self, event_id: str, entry: Entry) -> Fields:
+        fields: dict[str, Any] = {"entry": _encode(entry)}
+        shard = crc32(event_id.encode("utf-8", "surrogatepass")) % SHARDS
+        if entry.outcome is None:
+            return fields | {"queue": f"{_CLAIMED}{shard}{_time(entry.lease_until)}"}
+        fields |= {"outcome": entry.outcome}
+        if not _is_over(entry):
+            return fields | {"queue": f"{_RECEIPT}{shard}{_time(entry.settled_at)}"}
+        forget_at = _EPOCH + timedelta(milliseconds=entry.settled_at) + self._keep
+        return fields | {"queue": f"{_OVER}{shard}{_time(entry.settled_at)}", "forget_at": forget_at}
+
+
+def _parts(event_ids: Iterable[str]) -> Iterator[dict[str, None]]:
+    """The ids, each once, in parts that fit a commit."""
+    ids = iter(dict.fromkeys(event_ids))
+    while part := dict.fromkeys(islice(ids, WRITES)):
+        yield part
+
+
+def _entries(stored: Mapping[str, Stored]) -> dict[str, Entry]:
+    return {key: _decode(one.fields["entry"]) for key, one in stored.items()}
+
+
+def _is_over(entry: Entry) -> bool:
+    return entry.outcome is not None and not entry.receipt
+
+
+def _time(moment: int) -> str:
+    """Milliseconds as text that sorts as they do."""
+    return f"{moment:015d}"

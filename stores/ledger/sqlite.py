@@ -1,0 +1,256 @@
+"""The embedded ledger: one SQLite file that the threads and processes of one machine share.
+
+Every commit is on the disk before a method returns (synchronous=FULL): with less, a power failure could take back
+a claim whose send went out, and the event would be sent twice (docs/decisions/006).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock, RLock
+from typing import Any, TypeVar
+
+from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from stores.ledger import rules
+from stores.ledger.rules import Entry, digest
+from stores.ledger.sqlite_file import connect, told
+
+T = TypeVar("T")
+_OUTCOMES = (None, "accepted", "rejected", "expired", "unknown", "dead")  # stored by place: append only
+_READ = """SELECT id, owner, batch, lease_until, again, 0, 0 FROM asked CROSS JOIN claims USING (id)
+    UNION ALL SELECT id, owner, '', 0, 0, outcome, settled_at FROM asked CROSS JOIN settled USING (id)"""
+_DROP = (
+    "DELETE FROM receipts WHERE (settled_at, id) IN (SELECT settled_at, id FROM asked CROSS JOIN settled USING (id))"
+)
+_FORGET = """DELETE FROM settled WHERE settled_at < ?
+    AND (settled_at, id) NOT IN (SELECT settled_at, id FROM receipts)"""
+_COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
+    UNION ALL SELECT outcome, 0, count(*) FROM settled GROUP BY 1"""
+
+
+class SqliteLedger:
+    """A DeliveryLedger in one file, made when it is opened first. Safe for several threads; another process opens
+    its own. A method waits up to `wait_s` seconds for other writers, then raises LedgerError.
+    """
+
+    def __init__(self, path: str, wait_s: float = 60.0) -> None:
+        self._path, self._wait_s = path, wait_s
+        self._lock, self._queue_lock = RLock(), Lock()
+        self._queue: list[_Step] = []
+        self._opened: sqlite3.Connection | None = None
+
+    def __reduce__(self) -> tuple[type[SqliteLedger], tuple[str, float]]:
+        return SqliteLedger, (self._path, self._wait_s)
+
+    def open(self) -> None:
+        """Connect. Raises LedgerError for a file that is no ledger, or one of a newer version."""
+        with self._lock:
+            self._opened = self._opened or connect(self._path, self._wait_s)
+
+    def close(self) -> None:
+        """Disconnect; may be called twice."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def claim(
+        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    ) -> list[Standing]:
+        """The standing of each claim, in order."""
+
+        def step(con: sqlite3.Connection) -> list[Standing]:
+            entries = _read(con, [one.event_id for one in claims])
+            standings, changes = rules.grant(entries, claims, owner, now, lease_until, on_unknown)
+            _write_claims(con, changes)
+            return standings
+
+        return self._together(step)
+
+    def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids that are settled by this."""
+
+        def step(con: sqlite3.Connection) -> list[str]:
+            entries = _read(con, [one.event_id for one in settlements])
+            changes = rules.settle(entries, owner, settlements, now)
+            _drop_receipts(con, [one for one in changes if one in entries and entries[one].outcome])
+            _drop_claims(con, [one for one in changes if one in entries and not entries[one].outcome])
+            _write_settled(con, changes)
+            rows = [(now, _packed(one), entry.receipt) for one, entry in sorted(changes.items()) if entry.receipt]
+            con.executemany("INSERT INTO receipts VALUES (?, ?, ?)", rows)
+            return list(changes)
+
+        return self._together(step)
+
+    def release(self, owner: str, event_ids: Sequence[str]) -> None:
+        """Give back this owner's claims."""
+
+        def step(con: sqlite3.Connection) -> None:
+            changes = rules.release(_read(con, event_ids), owner, event_ids)
+            _drop_claims(con, changes)
+            _write_claims(con, {one: entry for one, entry in changes.items() if entry})
+
+        self._together(step)
+
+    def find(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Event id to outcome, of those that are settled."""
+        with self._reading() as con:
+            return {one: entry.outcome for one, entry in _read(con, event_ids).items() if entry.outcome}
+
+    def reopen(self, event_ids: Sequence[str]) -> int:
+        """Forget the rejected, unknown and dead among these."""
+
+        def step(con: sqlite3.Connection) -> int:
+            found = [one for one, entry in _read(con, event_ids).items() if entry.outcome in rules.REOPENED]
+            _drop_receipts(con, found)
+            con.executemany("DELETE FROM settled WHERE id = ?", ((_packed(one),) for one in found))
+            return len(found)
+
+        return self._together(step)
+
+    def unreported(self, limit: int) -> list[tuple[str, bytes]]:
+        """Event ids and receipts that are not yet reported, oldest first."""
+        with self._reading() as con:
+            rows = con.execute("SELECT id, body FROM receipts ORDER BY settled_at, id LIMIT ?", (limit,)).fetchall()
+        return [(_unpacked(row[0]), row[1]) for row in rows]
+
+    def report(self, event_ids: Sequence[str]) -> None:
+        """Their receipts are in the event store."""
+        self._together(lambda con: _drop_receipts(con, event_ids))
+
+    def forget(self, before: int) -> int:
+        """Drop the entries that were settled, and reported where they have a receipt, before a time."""
+        return self._together(lambda con: con.execute(_FORGET, (before,)).rowcount)
+
+    def counts(self, now: int) -> dict[str, int]:
+        """Entries by state; reads them all."""
+        with self._reading() as con:
+            rows = con.execute(_COUNT, (now,)).fetchall()
+        found = {"lapsed" if lapsed else _OUTCOMES[place] or "claimed": count for place, lapsed, count in rows}
+        return {state: found.get(state, 0) for state in ("claimed", "lapsed", *filter(None, _OUTCOMES))}
+
+    def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """Read, update and write a small named value while no other worker can write."""
+
+        def step(con: sqlite3.Connection) -> T:
+            row = con.execute("SELECT value FROM cells WHERE name = ?", (cell,)).fetchone()
+            value, result = update(row and row[0])
+            con.execute("INSERT OR REPLACE INTO cells VALUES (?, ?)", (cell, value))
+            return result
+
+        return self._together(step)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, told(self._path):
+            if self._opened is None:
+                raise RuntimeError("the ledger is not open")
+            yield self._opened
+
+    def _together(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of a step that is on the disk. Steps that come while another is being written wait, and the
+        first of them then writes them all in one transaction: a commit costs the same for one as for twenty."""
+        mine = _Step(step)
+        with self._queue_lock:
+            self._queue.append(mine)
+        with self._lock:
+            if not mine.done:
+                with self._queue_lock:
+                    steps, self._queue = self._queue, []
+                self._write_all(steps)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result
+
+    def _write_all(self, steps: list[_Step]) -> None:
+        """One transaction; a step that fails takes back what it did alone. The write lock is taken at once: a reader
+        that becomes a writer cannot wait for it."""
+        try:
+            with self._reading() as con:
+                con.execute("BEGIN IMMEDIATE")
+                try:
+                    for one in steps:
+                        one.run(con)
+                    con.execute("COMMIT")
+                except BaseException:
+                    if con.in_transaction:
+                        con.execute("ROLLBACK")
+                    raise
+        except BaseException as error:
+            for one in steps:
+                one.error = one.error or error
+        for one in steps:
+            one.done = True
+
+
+class _Step:
+    """A step, and what came of it."""
+
+    def __init__(self, step: Callable[[sqlite3.Connection], Any]) -> None:
+        self._step, self.done = step, False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self, con: sqlite3.Connection) -> None:
+        con.execute("SAVEPOINT step")
+        try:
+            self.result = self._step(con)
+        except sqlite3.OperationalError:
+            raise  # the disk or the file: nothing of the transaction can stay
+        except Exception as error:
+            con.execute("ROLLBACK TO step")
+            self.error = error
+        con.execute("RELEASE step")
+
+
+def _ask(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
+    con.execute("DELETE FROM asked")
+    con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(one),) for one in event_ids])
+
+
+def _read(con: sqlite3.Connection, event_ids: Iterable[str]) -> dict[str, Entry]:
+    """The entries that these events have, without receipts."""
+    _ask(con, event_ids)
+    return {
+        _unpacked(key): Entry(_unpacked(owner), _unpacked(batch), lease, bool(again), _OUTCOMES[outcome], settled_at)
+        for key, owner, batch, lease, again, outcome, settled_at in con.execute(_READ)
+    }
+
+
+def _write_claims(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:
+    """Writes claims in the order of their ids: neighbours share a page."""
+    pack = cache(_packed)  # owners and batches repeat
+    rows = [
+        (_packed(event_id), pack(one.owner), pack(one.batch_id), one.lease_until, one.again)
+        for event_id, one in sorted(changes.items())
+    ]
+    con.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _write_settled(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:
+    rows = [
+        (_packed(event_id), _OUTCOMES.index(one.outcome), one.settled_at, _packed(one.owner))
+        for event_id, one in sorted(changes.items())
+    ]
+    con.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", rows)
+
+
+def _drop_claims(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
+    con.executemany("DELETE FROM claims WHERE id = ?", [(_packed(one),) for one in sorted(event_ids)])
+
+
+def _drop_receipts(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
+    _ask(con, event_ids)
+    con.execute(_DROP)
+
+
+def _packed(text: str) -> bytes | str:
+    """A digest in half its size; other text, as a key, stays text and so never meets a digest."""
+    return digest(text) or (rules.key_of(text) if text else "")
+
+
+def _unpacked(stored: bytes | str) -> str:
+    return stored.hex() if isinstance(stored, bytes) else rules.id_of(stored)

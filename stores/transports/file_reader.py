@@ -1,0 +1,132 @@
+"""Reading a folder of Avro container files: the finished ones, or whatever comes as long as it is followed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fastavro
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.contracts import ContractError, fingerprint, parsed, resolve
+from schemas.transport import Envelope, Poll
+from stores.transports import TransportError
+
+_LOOK_EVERY_S = 1.0
+
+
+class FileReader:
+    """The events of DIRECTORY/*.avro as messages, with the attributes that a launch publishes them with.
+
+    `follow` looks for new files every second; without it the reader is done after the files that are there.
+    Several readers (`index` of `readers`) share the files by their order. A file that is not an Avro container, or
+    breaks off, is a TransportError that names it.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        index: int = 0,
+        readers: int = 1,
+        follow: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._directory, self._index, self._readers = directory.rstrip("/"), index, readers
+        self._follow, self._stop = follow, stop
+
+    def open(self) -> None:
+        """Nothing is read yet."""
+        self._seen: set[str] = set()
+        self._looked = float("-inf")
+        self._records: Iterator[Envelope] = iter(())
+
+    def poll(self, most: int) -> Poll:
+        """The next events, over the ends of files."""
+        if self._stop():
+            return Poll([], done=True)
+        got: list[Envelope] = []
+        while len(got) < most:
+            envelope = next(self._records, None)
+            if envelope is not None:
+                got.append(envelope)
+                continue
+            path = self._next_file()
+            if path is None:
+                return Poll(got, done=not self._follow)
+            self._records = read_envelopes(path)
+        return Poll(got)
+
+    def commit(self, handle: Any) -> None:
+        """Files stay as they are: a restart reads them again."""
+
+    def oldest(self) -> float:
+        """Now: files say nothing about when their events come."""
+        return time.time()
+
+    def _next_file(self) -> str | None:
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_EVERY_S or not self._follow:
+            self._looked = now
+            self._left = [path for path in list_files(self._directory) if path not in self._seen]
+        while self._left:
+            path = self._left.pop(0)
+            self._seen.add(path)
+            if sum(path.encode()) % self._readers == self._index:
+                return path
+        return None
+
+
+def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
+    """The finished files of a folder, local or gs://, in the order of their names; none when it is not there yet."""
+    try:
+        (found,) = FileSystems.match([f"{directory}/{pattern}"])
+    except Exception as error:  # Beam wraps whatever a file system raises
+        raise TransportError(f"{directory} cannot be listed ({error})", "See that it can be read") from error
+    names = sorted(one.path for one in found.metadata_list)
+    return [path for path in names if not path.rpartition("/")[2].startswith(".")]
+
+
+def read_envelopes(path: str) -> Iterator[Envelope]:
+    """The records of a container file as messages, bytes as they stand. A schema that is no version of ours gives
+    messages whose fingerprint nobody knows, which the decoding then refuses."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            blocks = fastavro.block_reader(file)
+            written = blocks.writer_schema
+            mark, schema = fingerprint(written), parsed(written)
+            launch = _known(mark)
+            place = 0
+            for block in blocks:
+                data = block.bytes_
+                for _ in range(block.num_records):
+                    start = data.tell()
+                    record = fastavro.schemaless_reader(data, schema, None)
+                    body = data.getvalue()[start : data.tell()] if launch else b""
+                    yield _envelope(path, place, mark, record, body if launch else repr(record).encode())
+                    place += 1
+    except TransportError:
+        raise
+    except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
+        happened = f"{path} cannot be read ({type(error).__name__}: {error})"
+        raise TransportError(happened, "Take the file away, or write it again: launch again into the folder") from error
+
+
+def _known(mark: str) -> bool:
+    try:
+        resolve(mark)
+    except ContractError:
+        return False
+    return True
+
+
+def _envelope(path: str, place: int, mark: str, record: Any, body: bytes) -> Envelope:
+    attributes = {"schema": mark}
+    for name in ("event_id", "retailer_id", "campaign_id", "launch_id"):
+        if isinstance(record, dict) and record.get(name):
+            attributes[name] = str(record[name])
+    published = record.get("emitted_at", 0) if isinstance(record, dict) else 0
+    return Envelope(
+        f"{path.rpartition('/')[2]}:{place}", attributes, body, published if isinstance(published, int) else 0
+    )

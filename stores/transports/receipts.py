@@ -1,0 +1,189 @@
+"""Receipts as Avro container files: written part by part, read back into SQL with the outcome of each event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import fastavro
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.avro_columns import encode_records
+from schemas.contracts import parsed, schema
+from schemas.delivery import Receipt
+from schemas.problems import InputError, Problem, shown
+from stores.transports.files import FileSink
+
+Row: TypeAlias = Mapping[str, Any]
+_SCHEMA = "receipt"
+_ROWS = 1 << 16
+_TIMES = ("arrived_at", "settled_at")
+_TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(Receipt._fields, pa.string()),
+    **dict.fromkeys(_TIMES, pa.int64()),
+    "attempt": pa.int32(),
+    "resent": pa.bool_(),
+}
+_VIEW = """
+CREATE VIEW outcomes AS SELECT * FROM receipts QUALIFY row_number() OVER (
+    PARTITION BY event_id
+    ORDER BY list_position(['accepted', 'rejected', 'expired', 'unknown'], outcome),
+        CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END, batch_id, reason, vendor_id, attempt
+) = 1
+"""
+
+
+def encode_receipts(receipts: Sequence[Receipt]) -> pa.LargeBinaryArray:
+    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot carry as escapes.
+
+    Raises ContractError for an outcome that the schema does not know.
+    """
+    columns = {name: _column([one[at] for one in receipts], _TYPES[name]) for at, name in enumerate(Receipt._fields)}
+    return encode_records(schema(_SCHEMA), columns, len(receipts))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([one and one.encode("utf-8", "backslashreplace").decode() for one in values], kind)
+
+
+def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> str:
+    """The path of DIRECTORY/PART.avro with the receipts in the order of their bytes: the same receipts give the same
+    file. Raises TransportError when it cannot be written, ContractError for an outcome that the schema does not know.
+    """
+    bodies = encode_receipts(list(receipts))
+    return FileSink(directory).write(part, schema(_SCHEMA), bodies.take(pc.sort_indices(bodies)))
+
+
+def read_receipts(path: str) -> list[Receipt]:
+    """The receipts of one file, local or gs://, in its order. Raises InputError for a file that cannot be used."""
+    return [Receipt(**row) for rows in _blocks(path) for row in rows]
+
+
+def open_receipts(directories: Iterable[str], launch_id: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection to the receipts of all *.avro files in these folders, local or gs://.
+
+    `receipts` has them as they were written, repeats included, with the columns of a Receipt; `outcomes` has one an
+    event: accepted over rejected over expired over unknown, the first of several accepted, the last of several
+    others. With `launch_id` both leave other launches out, and `others` (launch_id, receipts) counts those.
+    Raises InputError with every folder that is not there and every file that cannot be used.
+    """
+    con = duckdb.connect(":memory:")
+    con.register("chunk", _table([]))
+    con.execute("CREATE TABLE receipts AS FROM chunk; CREATE TABLE others (launch_id VARCHAR, receipts BIGINT)")
+    con.execute(_VIEW)
+    problems: list[Problem] = []
+    for rows in _chunks(directories, problems):
+        con.register("chunk", _table(rows))
+        con.execute("INSERT INTO receipts FROM chunk WHERE $1 IS NULL OR launch_id = $1", [launch_id])
+        count = "SELECT launch_id, count(*) FROM chunk WHERE launch_id <> $1 GROUP BY ALL"
+        con.execute(f"INSERT INTO others {count}", [launch_id])
+    con.unregister("chunk")
+    if problems:
+        raise InputError(problems)
+    return con
+
+
+def find_receipts(directories: Iterable[str], event_id: str) -> list[Receipt]:
+    """The receipts of one event in the order of their times, repeats included. Raises as `open_receipts` does."""
+    problems: list[Problem] = []
+    chunks = list(_chunks(directories, problems, event_id.encode()))
+    if problems:
+        raise InputError(problems)
+    found = [Receipt(**row) for rows in chunks for row in rows if row["event_id"] == event_id]
+    return sorted(found, key=lambda one: (one.settled_at, one.attempt, one.outcome))
+
+
+def _chunks(directories: Iterable[str], problems: list[Problem], holding: bytes = b"") -> Iterator[list[Row]]:
+    """The records of all files, many at a time however small the files are; what is wrong goes to `problems`."""
+    rows: list[Row] = []
+    for path in _files(directories, problems):
+        try:
+            for block in _blocks(path, holding):
+                rows += block
+                if len(rows) >= _ROWS:
+                    yield rows
+                    rows = []
+        except InputError as error:
+            problems += error.problems
+    yield rows
+
+
+def _files(directories: Iterable[str], problems: list[Problem]) -> Iterator[str]:
+    """The files of the folders, each once; a folder that cannot be used becomes a problem."""
+    for directory in dict.fromkeys(str(one).rstrip("/") or "/" for one in directories):
+        try:
+            yield from _listed(directory)
+        except InputError as error:
+            problems += error.problems
+
+
+def _listed(directory: str) -> list[str]:
+    if "://" in directory:
+        try:
+            (found,) = FileSystems.match([f"{directory}/*.avro"])
+        except Exception as error:  # every file system of Beam has its own
+            fix = f"cannot be listed ({shown(str(error), 160)}); check the address and your rights to it"
+            raise _wrong(directory, fix) from error
+        return sorted(one.path for one in found.metadata_list)
+    folder = Path(directory)
+    if not folder.is_dir():
+        fix = "is no folder; give the folder that holds the receipts, usually receipts/ in the --output of the delivery"
+        raise _wrong(directory, fix)
+    files = sorted(map(str, folder.glob("*.avro")))
+    if not files and (folder / "receipts").is_dir():
+        raise _wrong(directory, f"holds no receipts itself; give {folder / 'receipts'}")
+    return files
+
+
+def _blocks(path: str, holding: bytes = b"") -> Iterator[list[Row]]:
+    """The records of a file, block by block, times as milliseconds; only blocks that have these bytes in them."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            blocks = fastavro.block_reader(file)
+            writer, reader = _schemas(path, blocks.metadata["avro.schema"])
+            for block in blocks:
+                if holding in block.bytes_.getvalue():
+                    yield [fastavro.schemaless_reader(block.bytes_, writer, reader) for _ in range(block.num_records)]
+    except InputError:
+        raise
+    except OSError as error:
+        fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
+        raise _wrong(path, fix) from error
+    except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
+        told = f"is no whole file of receipts ({type(error).__name__}: {shown(str(error), 120)})"
+        raise _wrong(path, f"{told}; copy it again from where it was written, or move it out of the folder") from error
+
+
+def _schemas(path: str, header: str) -> tuple[Any, Any]:
+    """The schema that a file was written with and the one to see it through: None where they are the same.
+
+    Other records are refused by name: read as receipts, an empty file of them would pass.
+    """
+    writer, reader = _parsed(header), _parsed(json.dumps(schema(_SCHEMA)))
+    name = writer.get("name") if isinstance(writer, Mapping) else writer
+    if name != reader["name"]:
+        fix = f"holds {shown(name, 60)}, not {reader['name']}; give a folder that has only receipts"
+        raise _wrong(path, fix)
+    return writer, None if writer == reader else reader
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    return parsed(json.loads(text))
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()})
+
+
+def _wrong(path: str, fix: str) -> InputError:
+    return InputError([Problem(path, "", "receipts", fix)])

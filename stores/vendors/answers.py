@@ -1,0 +1,135 @@
+"""What a vendor's HTTP replies mean: the outcome of a call, when to come again, whom an error is about."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from schemas.delivery import Account, Answer
+from stores.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply
+
+MAX_PAYLOAD = 4_000_000
+LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
+_EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
+_SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
+_LONGEST_DETAIL = 500
+
+
+def post(
+    http: HttpClient, account: Account, url: str, body: bytes, headers: Mapping[str, str], now: Callable[[], float]
+) -> Reply | Answer:
+    """The reply to a POST of JSON if it is a whole 2xx; else the answer that it, or the lack of it, amounts to."""
+    if len(body) > MAX_PAYLOAD:
+        return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
+    try:
+        reply = http.post(url, body, {"Content-Type": "application/json", **headers}, account.timeout_s)
+    except CannotSend as error:
+        return Answer("refused", "bad_configuration", str(error))
+    except NotSent as error:
+        return Answer("failed", "no_connection", str(error))
+    except NoAnswer as error:
+        return Answer("unknown", "no_answer", str(error))
+    if not 200 <= reply.status < 300:
+        return _no_success(reply, account, now())
+    return reply if reply.whole else Answer("unknown", "no_answer", "the reply broke off")
+
+
+def _no_success(reply: Reply, account: Account, now: float) -> Answer:
+    reason, detail = f"http_{reply.status}", told(message_of(read_json(reply.body)) or "", account)
+    if reply.status == 429:
+        return Answer("slow_down", reason, detail, retry_after_s=retry_after(reply.headers, now))
+    if reply.status >= 500:
+        return Answer("failed", reason, detail)
+    return Answer("refused", reason, detail, divisible=reply.status in (400, 413))
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until the vendor wants to be called again, at most an hour; None when no header says it.
+
+    `retry-after` (seconds, or a date), then `x-ratelimit-retry-after`, then `x-ratelimit-reset` (the vendor's
+    documentation has epoch seconds, some of its servers send seconds); the first that can be read counts.
+    """
+    for name in ("retry-after", "x-ratelimit-retry-after", "x-ratelimit-reset"):
+        seconds = _seconds(headers.get(name, "").strip(), now)
+        if seconds is not None:
+            return min(max(seconds, 0.0), LONGEST_WAIT_S)
+    return None
+
+
+def _seconds(text: str, now: float) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            return parsedate_to_datetime(text).timestamp() - now
+        except ValueError:
+            return None
+    if not math.isfinite(number):
+        return None
+    return number - now if number > _EPOCH else number
+
+
+def read_json(body: bytes) -> Any:
+    """The JSON value of a body; None when it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def message_of(data: Any) -> str | None:
+    """The vendor's `message`, with its errors behind it."""
+    if not isinstance(data, dict):
+        return None
+    message = data.get("message")
+    words = [str(message)] if message is not None else []
+    return "; ".join([*words, *map(error_words, errors_of(data))])
+
+
+def errors_of(data: Any) -> list[Any]:
+    """The `errors` of a reply."""
+    found = data.get("errors") if isinstance(data, dict) else None
+    return found if isinstance(found, list) else [] if not found else [found]
+
+
+def error_words(error: Any) -> str:
+    """An error as text."""
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
+
+
+def told(words: str, account: Account) -> str:
+    """The vendor's words, cut, and without the key should they quote it."""
+    safe = words.replace(account.key, "…") if account.key else words
+    return safe[:_LONGEST_DETAIL]
+
+
+def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
+    """The places of the recipients that an error is about, and why: it has an index, or names just one of them.
+
+    `customers` are the external ids in the order of the call. An error about nobody in particular is left out.
+    """
+    return {place: "vendor_error" for error in errors if (place := _place(error, customers)) is not None}
+
+
+def _place(error: Any, customers: Sequence[str]) -> int | None:
+    if isinstance(error, dict):
+        index = error.get("index")
+        ours = error.get("input_array", "recipients") in ("recipients", "events")
+        if type(index) is int and ours:
+            return index if 0 <= index < len(customers) else None
+    words = error_words(error)
+    named = [place for place, customer in enumerate(customers) if _names(words, customer)]
+    return named[0] if len(named) == 1 else None
+
+
+def _names(words: str, customer: str) -> bool:
+    if not customer or customer not in words:
+        return False
+    if any(f"{quote}{customer}{quote}" in words for quote in "'\"`"):
+        return True
+    return len(customer) >= _SHORT and bool(re.search(rf"(?<![\w@.-]){re.escape(customer)}(?![\w@-]|\.\w)", words))

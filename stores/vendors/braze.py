@@ -1,0 +1,90 @@
+"""Braze's REST API: POST /campaigns/trigger/send, up to 50 recipients a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.delivery import BATCH, Account, Answer, Call
+from stores.vendors.answers import attributed, error_words, errors_of, message_of, post, read_json, told
+from stores.vendors.http_client import HttpClient
+from stores.vendors.liquid_text import Contents, contents
+from stores.vendors.message_fields import message_fields
+
+PATH = "/campaigns/trigger/send"
+
+
+class Braze:
+    """Sends by triggering the vendor campaign. It has no idempotency key: a repeated call sends again.
+
+    `clock` gives epoch seconds.
+    """
+
+    name = "braze"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._http: HttpClient | None = None
+
+    def open(self) -> None:
+        """Make ready to connect."""
+        self._http = HttpClient()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
+
+    def send(self, account: Account, call: Call) -> Answer:
+        """The answer to one call. Raises ValueError for more than 50 events, or a customer who is there twice: the
+        vendor would make one message of the two."""
+        assert self._http is not None, "open() comes first"
+        check_call(call)
+        made = contents(account.templates, call.events)
+        if not made.texts:
+            return Answer("sent", None, made.words, rejected=made.broken)
+        recipients = [recipient(call.events[place], text) for place, text in made.texts.items()]
+        body = msgspec.json.encode({"campaign_id": call.vendor_campaign, "recipients": recipients})
+        headers = {"Authorization": f"Bearer {account.key}"}
+        reply = post(self._http, account, account.url.rstrip("/") + PATH, body, headers, self._clock)
+        if isinstance(reply, Answer):
+            return reply
+        return _success(read_json(reply.body), account, call, made)
+
+
+def check_call(call: Call) -> None:
+    """Raises ValueError for a call that may not be made."""
+    customers = {event["customer_id"] for event in call.events}
+    if len(call.events) > BATCH or len(customers) < len(call.events):
+        raise ValueError(f"{len(call.events)} events of {len(customers)} customers in one call")
+
+
+def recipient(event: Mapping[str, Any], content: str | None) -> dict[str, Any]:
+    """A recipient as the API takes it. Each has all its properties, also those that are the same for the whole call:
+    a payload of 50 is small, and a message then does not depend on its neighbours."""
+    properties = message_fields(event)
+    if content is not None:
+        properties["content"] = content
+    return {"external_user_id": event["customer_id"], "trigger_properties": properties}
+
+
+def _success(data: Any, account: Account, call: Call, made: Contents) -> Answer:
+    """The answer to a 2xx: the message must be success, or nothing was sent; errors concern some recipients."""
+    message = data.get("message") if isinstance(data, dict) else None
+    if not isinstance(message, str):
+        return Answer("unknown", "unreadable_answer", told(repr(data), account))
+    if message.strip().lower() != "success":
+        return Answer("refused", "vendor_message", told(message_of(data) or "", account), divisible=True)
+    return sent(errors_of(data), data.get("dispatch_id"), account, call, made)
+
+
+def sent(errors: Sequence[Any], vendor_id: object, account: Account, call: Call, made: Contents) -> Answer:
+    """A success, but for the recipients that have no text or that an error is about."""
+    places = list(made.texts)
+    found = attributed(errors, [call.events[place]["customer_id"] for place in places])
+    words = told("; ".join([made.words] * bool(made.words) + [error_words(error) for error in errors]), account)
+    rejected = {**made.broken, **{places[at]: reason for at, reason in found.items()}}
+    return Answer("sent", None, words, vendor_id if isinstance(vendor_id, str) else None, rejected)

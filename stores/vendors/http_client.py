@@ -1,0 +1,212 @@
+"""One POST over HTTP, bounded in time, that says for certain whether the request may have gone out."""
+
+from __future__ import annotations
+
+import io
+import re
+import socket
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
+from http import client
+from threading import Lock, Thread
+from typing import Any, NamedTuple, cast
+from urllib.parse import SplitResult, urlsplit
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+MAX_ANSWER = 1 << 20
+# Servers close idle connections after 5 s and more. A request that meets the closing is one whose answer never came,
+# so a connection that has been idle for this long is not used again.
+IDLE_S = 4.0
+_KEPT = 64
+_HEADER = re.compile(r"[\x20-\x7e]*")
+
+
+class Reply(NamedTuple):
+    """A vendor's reply; header names are lower case. `whole` is false when the body broke off or was over 1 MB."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool
+
+
+class CallError(Exception):
+    """A call without a reply. The text never holds what was sent."""
+
+
+class CannotSend(CallError):
+    """An address or a header that nothing can be sent with."""
+
+
+class NotSent(CallError):
+    """Nothing has gone out."""
+
+
+class NoAnswer(CallError):
+    """The request may have gone out, wholly or in part."""
+
+
+class HttpClient:
+    """Posts over connections that it keeps; safe to use from several threads.
+
+    Follows no redirects, tries nothing twice, takes no proxy from the environment.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._idle: dict[tuple[str, str], list[tuple[HTTPConnection, float]]] = defaultdict(list)
+        self._tls = ssl.create_default_context()
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """The reply, within `timeout_s` in all: name look-up, connection, request and reply.
+
+        Raises CannotSend, NotSent and NoAnswer.
+        """
+        end = time.monotonic() + timeout_s
+        parts = _checked(url, headers)
+        place = (parts.scheme, parts.netloc)
+        connection = self._take(place) or self._connected(parts, end)
+        keep = False
+        try:
+            connection.timeout = _left(end)
+            connection.sock.settimeout(connection.timeout)
+            connection.response_class = cast(Any, partial(_Bounded, end))
+            target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
+            connection.request("POST", target, body=body, headers=dict(headers), preload_content=False)
+            reply, keep = _read(connection)
+            return reply
+        except (OSError, HTTPError, client.HTTPException, ValueError) as error:
+            raise NoAnswer(_words(error)) from None
+        finally:
+            if keep:
+                self._keep(place, connection)
+            else:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            kept = [connection for idle in self._idle.values() for connection, _ in idle]
+            self._idle.clear()
+        for connection in kept:
+            connection.close()
+
+    def _take(self, place: tuple[str, str]) -> HTTPConnection | None:
+        """A kept connection that is still good."""
+        while True:
+            with self._lock:
+                if not self._idle[place]:
+                    return None
+                connection, since = self._idle[place].pop()
+            if time.monotonic() - since < IDLE_S and connection.is_connected:
+                return connection
+            connection.close()
+
+    def _keep(self, place: tuple[str, str], connection: HTTPConnection) -> None:
+        with self._lock:
+            idle = self._idle[place]
+            idle.append((connection, time.monotonic()))
+            surplus = idle.pop(0)[0] if len(idle) > _KEPT else None
+        if surplus is not None:
+            surplus.close()
+
+    def _connected(self, parts: SplitResult, end: float) -> HTTPConnection:
+        """A new connection. It is made in a thread: a name look-up has no timeout of its own, and each address and
+        each step of a handshake would have the whole of it."""
+        given: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
+        secure = parts.scheme == "https"
+        made = HTTPSConnection(**given, ssl_context=self._tls) if secure else HTTPConnection(**given)
+        failure: list[BaseException] = []
+        maker = Thread(target=_connect, args=(made, failure), daemon=True)
+        maker.start()
+        maker.join(_left(end))
+        if maker.is_alive():
+            raise NotSent("connecting took too long")
+        if failure:
+            raise NotSent(_words(failure[0])) from None
+        return made
+
+
+def _connect(connection: HTTPConnection, failure: list[BaseException]) -> None:
+    try:
+        connection.connect()
+    except Exception as error:  # whatever it is, nothing was sent
+        failure.append(error)
+        connection.close()
+
+
+def _checked(url: str, headers: Mapping[str, str]) -> SplitResult:
+    """The parts of a URL that can be called. Raises CannotSend for any other, and for headers no HTTP can carry (the
+    library's own error would quote the key)."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+        good = good and parts.port != 0 and bool(_HEADER.fullmatch(url)) and " " not in url
+    except ValueError:
+        good = False
+    if not good:
+        raise CannotSend("the address is none of the form http(s)://host/path")
+    if wrong := [name for name, text in headers.items() if not _HEADER.fullmatch(text)]:
+        raise CannotSend(f"the header {wrong[0]} has characters that no header can have")
+    return parts
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.001)
+
+
+def _read(connection: HTTPConnection) -> tuple[Reply, bool]:
+    """The reply, and whether the connection can be used again."""
+    response = connection.getresponse()
+    headers = {name.lower(): text for name, text in response.headers.items()}
+    try:
+        body, whole = response.read(MAX_ANSWER, decode_content=True), True
+        whole = not response.read(1, decode_content=True)
+    except (OSError, HTTPError, client.HTTPException):
+        body, whole = b"", False
+    keep = whole and connection.sock is not None and response.headers.get("connection", "").lower() != "close"
+    return Reply(response.status, headers, body, whole), keep
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, in words that hold nothing of the request."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not good: {error.verify_message}"
+    reason = error.__cause__ or error
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    text = reason.strerror if isinstance(reason, OSError) and reason.strerror else ""
+    return f"{type(reason).__name__}{': ' * bool(text)}{text}"
+
+
+class _Bounded(client.HTTPResponse):
+    """A response all of whose reading ends at one time: a timeout of the socket bounds each piece only."""
+
+    def __init__(self, end: float, sock: socket.socket, *given: Any, **named: Any) -> None:
+        super().__init__(sock, *given, **named)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_BoundedReading(raw, sock, end))
+
+
+class _BoundedReading(io.RawIOBase):
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, end: float) -> None:
+        self._raw, self._sock, self._end = raw, sock, end
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

@@ -1,0 +1,48 @@
+"""No vendor at all: each call is an Avro file in a folder, for a retailer who sends by other means."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+
+from schemas.contracts import EVENT, parsed, schema
+from schemas.delivery import Account, Answer, Call
+from stores.transports import TransportError
+from stores.transports.files import FileSink
+
+
+@cache
+def _schema() -> Any:
+    return parsed(schema(EVENT))
+
+
+class Outbox:
+    """Writes BATCH_ID.avro into the folder that the account's URL names (a path, file:PATH or gs://…): the campaign
+    events as they are. The same call writes the same file again, so a repeat sends nothing twice."""
+
+    name = "outbox"
+
+    def open(self) -> None:
+        """Nothing to open: a file is written as a whole."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def send(self, account: Account, call: Call) -> Answer:
+        """Sent when the file is there completely; failed when it could not be written. Needs no key, knows no
+        templates, and does not keep to the account's timeout: a disk has none."""
+        bodies = []
+        for event in call.events:
+            buffer = io.BytesIO()
+            fastavro.schemaless_writer(buffer, _schema(), event)
+            bodies.append(buffer.getvalue())
+        folder = account.url.removeprefix("file:")
+        try:
+            path = FileSink(folder).write(call.batch_id, schema(EVENT), pa.array(bodies, pa.binary()))
+        except TransportError as error:
+            return Answer("failed", "not_written", str(error))
+        return Answer("sent", vendor_id=path.rpartition("/")[2])

@@ -1,0 +1,61 @@
+"""A retailer's own endpoint: events as JSON, signed, with an idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from schemas.delivery import Account, Answer, Call
+from stores.vendors.answers import errors_of, post, read_json
+from stores.vendors.braze import check_call, sent
+from stores.vendors.http_client import HttpClient
+from stores.vendors.liquid_text import contents
+
+
+class Webhook:
+    """Posts batches to the account's URL. The receiver drops repeats by the header Idempotency-Key, the batch id, and
+    knows us by the signature; the key itself never travels. `clock` gives epoch seconds."""
+
+    name = "webhook"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._http: HttpClient | None = None
+
+    def open(self) -> None:
+        """Make ready to connect."""
+        self._http = HttpClient()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
+
+    def send(self, account: Account, call: Call) -> Answer:
+        """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""
+        assert self._http is not None, "open() comes first"
+        check_call(call)
+        made = contents(account.templates, call.events)
+        if not made.texts:
+            return Answer("sent", None, made.words, rejected=made.broken)
+        own = ((call.events[place], {} if text is None else {"content": text}) for place, text in made.texts.items())
+        events = [{**event, **content} for event, content in own]
+        about = {"batch_id": call.batch_id, "retailer": account.retailer_id, "campaign": call.vendor_campaign}
+        body = msgspec.json.encode({**about, "events": events})
+        signed = sign(account.key, body, int(self._clock()))
+        headers = {"Idempotency-Key": call.batch_id, "X-Campaigns-Signature": signed}
+        reply = post(self._http, account, account.url, body, headers, self._clock)
+        if isinstance(reply, Answer):
+            return reply
+        data = read_json(reply.body)
+        return sent(errors_of(data), data.get("id") if isinstance(data, dict) else None, account, call, made)
+
+
+def sign(key: str, body: bytes, now: int) -> str:
+    """The signature header: `t=` epoch seconds, `v1=` HMAC-SHA256 over t, a point and the body, in hex."""
+    digest = hmac.new(key.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={now},v1={digest}"

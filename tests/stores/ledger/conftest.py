@@ -1,0 +1,68 @@
+"""A ledger of either kind, empty, and more handles of the same one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runners.emulators import EmulatorError
+from runners.firestore_emulator import firestore_emulator
+from schemas.delivery import DeliveryLedger
+from stores.ledger.open import open_ledger
+
+
+@pytest.fixture(scope="session")
+def firestore_host() -> Iterator[str]:
+    """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
+    with ExitStack() as stack:
+        try:
+            host = stack.enter_context(firestore_emulator())
+        except EmulatorError as error:
+            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
+                pytest.fail(str(error))
+            pytest.skip(f"skipped: {error}")
+        yield host
+
+
+@pytest.fixture
+def firestore_uri(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty collection; FIRESTORE_EMULATOR_HOST is set for the test."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
+    return f"firestore:projects/project-1/databases/(default)/ledger-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path) -> str:
+    """A file that is not there yet."""
+    return f"sqlite:{tmp_path}/ledger.db"
+
+
+@pytest.fixture(params=["sqlite", "firestore"])
+def uri(request: pytest.FixtureRequest) -> str:
+    """An empty ledger of each kind."""
+    return str(request.getfixturevalue(f"{request.param}_uri"))
+
+
+@pytest.fixture
+def connect(uri: str) -> Iterator[Callable[[], DeliveryLedger]]:
+    """`connect()`: one more open handle of the ledger."""
+    with ExitStack() as stack:
+
+        def another() -> DeliveryLedger:
+            made = open_ledger(uri)
+            made.open()
+            stack.callback(made.close)
+            return made
+
+        yield another
+
+
+@pytest.fixture
+def ledger(connect: Callable[[], DeliveryLedger]) -> DeliveryLedger:
+    """An open, empty ledger."""
+    return connect()

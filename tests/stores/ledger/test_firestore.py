@@ -1,0 +1,211 @@
+"""The Firestore ledger: how many calls it makes, and what it does when an answer does not come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.api_core import exceptions
+from google.cloud.firestore_v1.services.firestore import FirestoreClient
+
+from schemas.delivery import Claim, Settlement
+from stores.ledger import LedgerError
+from stores.ledger.firestore import FirestoreLedger
+from stores.ledger.firestore_documents import Stored
+from stores.ledger.held import Held
+
+NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
+IDS = [f"{number:032x}" for number in range(50)]
+CLAIMS = [Claim(one, "batch-1") for one in IDS]
+SENT = [Settlement(one, "accepted", b"receipt") for one in IDS]
+
+
+@pytest.fixture
+def ledger(firestore_uri: str) -> Iterator[FirestoreLedger]:
+    made = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2], deadline_s=5)
+    made.open()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each method of the client is called."""
+    made: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        real = getattr(FirestoreClient, name)
+
+        def counted(client: Any, *args: Any, **kw: Any) -> Any:
+            made[name] += 1
+            return real(client, *args, **kw)
+
+        monkeypatch.setattr(FirestoreClient, name, counted)
+
+    for name in ("commit", "batch_get_documents", "run_query", "run_aggregation_query"):
+        count(name)
+    return made
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`fail(error, times, method, answer_lost=False)`: the next calls fail, before or after they took place."""
+
+    def arrange(error: Exception, times: int = 1, method: str = "commit", answer_lost: bool = False) -> None:
+        real, left = getattr(FirestoreClient, method), [error] * times
+
+        def failing(client: Any, *args: Any, **kw: Any) -> Any:
+            if not left:
+                return real(client, *args, **kw)
+            if answer_lost:
+                real(client, *args, **kw)
+            raise left.pop()
+
+        monkeypatch.setattr(FirestoreClient, method, failing)
+
+    return arrange
+
+
+def test_a_fresh_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    assert calls == {"commit": 1}
+    assert ledger.settle("one", SENT, NOW) == IDS
+    assert calls == {"commit": 2}
+
+
+def test_settling_what_nobody_claimed_costs_a_call(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+    assert ledger.settle("one", [Settlement(one, "expired") for one in IDS], NOW) == IDS
+    assert calls == {"commit": 1}
+
+
+def test_a_release_costs_a_call(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+    ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+    ledger.release("one", IDS)
+    assert calls == {"commit": 2}
+
+
+def test_a_batch_that_overlaps_costs_a_read_and_a_call_for_the_rest(
+    ledger: FirestoreLedger, calls: Counter[str]
+) -> None:
+    ledger.claim(CLAIMS[:10], "one", NOW, LATER, "hold")
+    calls.clear()
+    states = Counter(one.state for one in ledger.claim(CLAIMS, "two", NOW, LATER, "hold"))
+    assert states == {"taken": 10, "granted": 40}
+    assert calls == {"commit": 2, "batch_get_documents": 1}
+
+
+def test_another_process_settles_with_a_read(ledger: FirestoreLedger, firestore_uri: str, calls: Counter[str]) -> None:
+    ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+    ledger._held = Held()
+    calls.clear()
+    assert ledger.settle("one", SENT, NOW) == IDS
+    assert calls == {"commit": 2, "batch_get_documents": 1}
+
+
+def test_a_thousand_are_two_commits(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+    ledger.claim([Claim(f"{number:032x}", "b") for number in range(1000)], "one", NOW, LATER, "hold")
+    assert calls == {"commit": 2}
+
+
+ERRORS = [
+    exceptions.Aborted("contention"), exceptions.ServiceUnavailable("away"), exceptions.DeadlineExceeded("slow"),
+    exceptions.InternalServerError("oh"), exceptions.ResourceExhausted("quota"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
+    fail(error, 2)
+    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    fail(error, 2)
+    assert ledger.settle("one", SENT, NOW) == IDS
+    fail(error, 1, "batch_get_documents")
+    assert len(ledger.find(IDS)) == 50
+    fail(error, 1, "run_query")
+    assert len(ledger.unreported(99)) == 50
+    fail(error, 1, "run_aggregation_query")
+    assert ledger.counts(NOW)["accepted"] == 50
+
+
+def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable[..., None]) -> None:
+    lost = exceptions.DeadlineExceeded("the answer was lost")
+    fail(lost, answer_lost=True)
+    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    fail(lost, answer_lost=True)
+    assert ledger.settle("one", [Settlement(one, "unknown", b"r") for one in IDS], NOW) == IDS
+    fail(lost, answer_lost=True)
+    ledger.report(IDS)
+    assert ledger.unreported(9) == []
+    fail(lost, answer_lost=True)
+    assert ledger.reopen(IDS) == 50
+    ledger.claim(CLAIMS, "two", NOW, LATER, "hold")
+    fail(lost, answer_lost=True)
+    ledger.release("two", IDS)
+    assert sum(ledger.counts(NOW).values()) == 0
+    fail(lost, answer_lost=True)
+    assert ledger.change("counter", lambda old: (b"1", old)) is None
+    assert ledger.change("counter", lambda old: (b"2", old)) == b"1"
+
+
+def test_a_commit_that_was_outrun_after_a_lost_one_is_decided_anew(
+    ledger: FirestoreLedger, firestore_uri: str, fail: Callable[..., None]
+) -> None:
+    other = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2])
+    other.open()
+    other.claim(CLAIMS[:1], "other", NOW, LATER, "hold")
+    fail(exceptions.ServiceUnavailable("never arrived"))
+    assert [one.state for one in ledger.claim(CLAIMS[:2], "one", NOW, LATER, "hold")] == ["taken", "granted"]
+    other.close()
+
+
+def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
+    ledger = FirestoreLedger("project-1", "(default)", "ledger", deadline_s=0.3)
+    ledger.open()
+    for call in (lambda: ledger.claim(CLAIMS, "one", NOW, LATER, "hold"), lambda: ledger.find(IDS)):
+        with pytest.raises(LedgerError, match=r"kept projects/project-1/databases/\(default\) away.*Check the network"):
+            call()
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "todo"),
+    [
+        (exceptions.PermissionDenied("no"), "Give this account roles/datastore.user"),
+        (exceptions.Unauthenticated("who"), "Log in"),
+        (exceptions.NotFound("no database"), "Create the database"),
+        (exceptions.InvalidArgument("what"), "Put it right"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_does_not_pass_is_told_at_once(
+    ledger: FirestoreLedger, fail: Callable[..., None], error: Exception, todo: str
+) -> None:
+    fail(error, 9, "batch_get_documents")
+    with pytest.raises(LedgerError, match=todo):
+        ledger.find(IDS)
+    fail(error, 9)
+    with pytest.raises(LedgerError, match=todo):
+        ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+
+
+def test_firestore_drops_only_what_is_settled_and_reported(ledger: FirestoreLedger) -> None:
+    ledger.claim(CLAIMS[:3], "one", NOW, LATER, "hold")
+    ledger.settle("one", [Settlement(IDS[0], "accepted", b"receipt"), Settlement(IDS[1], "accepted")], NOW)
+
+    def doomed() -> list[str]:
+        stored = ledger._documents.read(ledger._collection, IDS[:3])
+        return [one for one in IDS[:3] if "forget_at" in stored[one].fields]
+
+    assert doomed() == [IDS[1]]
+    ledger.report(IDS[:1])
+    assert doomed() == IDS[:2]
+
+
+def test_only_the_newest_claims_are_kept_in_mind() -> None:
+    held = Held(limit=2)
+    held.keep({name: Stored({}, b"", None) for name in "abc"})
+    assert list(held.take("abc")) == ["b", "c"]
+    assert held.take("abc") == {}

@@ -1,0 +1,220 @@
+"""The SQLite ledger: processes, kills, and files that are no ledger."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from schemas.delivery import Claim, Settlement
+from stores.ledger import LedgerError
+from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_file import VERSION
+
+ROOT = Path(__file__).resolve().parents[3]
+NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
+_BEGIN = """
+import sys
+from schemas.delivery import Claim, Settlement
+from stores.ledger.sqlite import SqliteLedger
+path, name = sys.argv[1:]
+ledger = SqliteLedger(path)
+print("ready", flush=True)
+sys.stdin.readline()
+ledger.open()
+"""
+COUNT = """
+for _ in range(50):
+    ledger.change("counter", lambda old: (str(int(old or b"0") + 1).encode(), None))
+"""
+CLAIM = """
+for turn in range(20):
+    claims = [Claim(f"{turn}-{number}", "batch") for number in range(100)]
+    for standing in ledger.claim(claims[int(name) * 10:][:70], name, 1, 2, "hold"):
+        if standing.state == "granted":
+            print(standing.event_id)
+"""
+SEND = """
+for turn in range(1_000_000):
+    ids = [f"{name}-{turn}-{number}" for number in range(20)]
+    ledger.claim([Claim(one, "batch") for one in ids], name, 1, 2, "hold")
+    print(*ledger.settle(name, [Settlement(one, "accepted", b"receipt") for one in ids], 1), flush=True)
+"""
+
+
+def worker(program: str, path: Path, name: str) -> subprocess.Popen[str]:
+    """A process that is about to open the ledger."""
+    command = [sys.executable, "-c", _BEGIN + program, str(path), name]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def four(program: str, path: Path) -> list[str]:
+    """What four processes printed that began, with no file there, at the same moment."""
+    processes = [worker(program, path, str(number)) for number in range(4)]
+    for process in processes:
+        begin(process)
+    printed = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    return "".join(printed).split()
+
+
+def test_four_processes_count_and_lose_nothing(tmp_path: Path) -> None:
+    four(COUNT, tmp_path / "ledger.db")
+    ledger = SqliteLedger(str(tmp_path / "ledger.db"))
+    ledger.open()
+    assert ledger.change("counter", lambda old: (b"", old)) == b"200"
+    ledger.close()
+
+
+def test_four_processes_are_granted_each_event_once(tmp_path: Path) -> None:
+    granted = Counter(four(CLAIM, tmp_path / "ledger.db"))
+    assert granted == Counter(f"{turn}-{number}" for turn in range(20) for number in range(100))
+
+
+def test_a_kill_takes_nothing_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    settled: list[str] = []
+    for turn in range(4):
+        processes = [worker(SEND, path, f"{turn}{number}") for number in range(2)]
+        for process in processes:
+            begin(process)
+        time.sleep(0.2 + 0.07 * turn)
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+            printed = process.communicate()[0]
+            settled += printed[: printed.rfind("\n") + 1].split()
+    with sqlite3.connect(path) as con:
+        assert con.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    con.close()
+    ledger = SqliteLedger(str(path))
+    ledger.open()
+    assert len(settled) > 1000
+    assert ledger.find(settled) == dict.fromkeys(settled, "accepted")
+    counts = ledger.counts(2)
+    assert counts["accepted"] % 20 == counts["lapsed"] % 20 == 0, "a call is done as a whole or not at all"
+    assert len(ledger.unreported(1_000_000)) == counts["accepted"]
+    ledger.close()
+
+
+def test_what_a_power_failure_must_not_take_is_on_the_disk(tmp_path: Path) -> None:
+    ledger = SqliteLedger(str(tmp_path / "new" / "folder" / "ledger.db"))
+    ledger.open()
+    assert ledger._opened is not None
+    assert ledger._opened.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._opened.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ledger.close()
+
+
+def test_an_entry_is_small(tmp_path: Path) -> None:
+    ledger = SqliteLedger(str(tmp_path / "ledger.db"))
+    ledger.open()
+    for turn in range(20):
+        ids = [f"{turn * 1000 + number:032x}" for number in range(1000)]
+        ledger.claim([Claim(one, "a" * 32) for one in ids], "b" * 32, NOW, LATER, "hold")
+        ledger.settle("b" * 32, [Settlement(one, "accepted", b"receipt" * 30) for one in ids], NOW)
+        ledger.report(ids)
+    ledger.close()
+    assert (tmp_path / "ledger.db").stat().st_size / 20_000 < 100
+
+
+def test_a_thousand_events_are_claimed_and_settled_in_little_time(tmp_path: Path) -> None:
+    ledger = SqliteLedger(str(tmp_path / "ledger.db"))
+    ledger.open()
+    spent = []
+    for turn in range(5):
+        ids = [f"{turn:016x}{number:016x}" for number in range(1000)]
+        claims, settlements = (
+            [Claim(one, "a" * 32) for one in ids],
+            [Settlement(one, "accepted", b"r" * 200) for one in ids],
+        )
+        begun = time.process_time()
+        ledger.claim(claims, "b" * 32, NOW, LATER, "hold")
+        ledger.settle("b" * 32, settlements, NOW)
+        spent.append(time.process_time() - begun)
+    ledger.close()
+    assert min(spent) < 0.04
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    SqliteLedger(str(path)).open()
+    with sqlite3.connect(path) as con:
+        con.execute(f"PRAGMA user_version = {VERSION + 1}")
+    con.close()
+    with pytest.raises(LedgerError, match=f"is a ledger of version {VERSION + 1}, this is version {VERSION}"):
+        SqliteLedger(str(path)).open()
+
+
+def test_another_applications_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as con:
+        con.execute("CREATE TABLE theirs (id)")
+    con.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"is an SQLite file, but no delivery ledger\. Name another"):
+        SqliteLedger(str(path)).open()
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no database at all\n" * 100)
+    with pytest.raises(LedgerError, match=r"file is not a database.*Name another file"):
+        SqliteLedger(str(path)).open()
+    with pytest.raises(LedgerError, match="folder cannot be made"):
+        SqliteLedger(str(path / "ledger.db")).open()
+    with pytest.raises(LedgerError, match="unable to open"):
+        SqliteLedger(str(tmp_path)).open()
+
+
+def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = SqliteLedger(str(path), wait_s=0.1)
+    ledger.open()
+    con = sqlite3.connect(path, isolation_level=None)
+    con.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match=r"locked.*See which process holds it"):
+        ledger.claim([Claim("a", "b")], "one", NOW, LATER, "hold")
+    con.execute("ROLLBACK")
+    assert ledger.claim([Claim("a", "b")], "one", NOW, LATER, "hold")[0].state == "granted"
+    con.close()
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("out/ledger.db", "names no ledger; write sqlite:PATH or firestore:"),
+        ("bigtable:x", "names no ledger"),
+        ("sqlite:", "names no file"),
+        ("sqlite:out/", "names no file"),
+        ("sqlite::memory:", "is no file on this machine"),
+        ("sqlite:gs://bucket/ledger.db", "is no file on this machine"),
+        ("firestore:ledger", "write firestore:projects/P/databases/D/COLLECTION"),
+        ("firestore:projects/project-1/databases/(default)/a/b", "write firestore:projects/P/databases/D/COLLECTION"),
+        ("firestore:projects/p/databases/(default)/ledger", "'p' is no project id"),
+        ("firestore:projects/project-1/databases/Default/ledger", "'Default' is no database"),
+        ("firestore:projects/project-1/databases/(default)/__x__", "'__x__' is no collection's name"),
+        ("firestore:projects/project-1/databases/(default)/..", "is no collection's name"),
+    ],
+)
+def test_a_wrong_uri_says_what_a_right_one_looks_like(uri: str, message: str) -> None:
+    with pytest.raises(LedgerUriError) as caught:
+        open_ledger(uri)
+    assert message in str(caught.value)

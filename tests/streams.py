@@ -1,0 +1,68 @@
+"""TestStreams with one clock: what the steps read as the time is what the runner's timers go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.direct import clock as direct_clock
+from apache_beam.testing.test_stream import TestStream
+
+from schemas.delivery import Message
+
+_NOW = [0.0]
+SEEN: list[Any] = []
+
+
+def stream_clock() -> float:
+    """Seconds of the running TestStream, which begins at 0."""
+    return _NOW[0]
+
+
+@contextmanager
+def _one_clock() -> Iterator[None]:
+    original = direct_clock.TestClock.advance_time
+
+    def advance(self: Any, by: Any) -> None:
+        original(self, by)
+        _NOW[0] = float(self.time())
+
+    direct_clock.TestClock.advance_time = advance
+    _NOW[0] = 0.0
+    try:
+        yield
+    finally:
+        direct_clock.TestClock.advance_time = original
+
+
+def _note(element: Any) -> None:
+    SEEN.append((stream_clock(), element))
+
+
+def run_stream(stream: TestStream, step: Callable[[Any], Any], kind: Any) -> list[tuple[float, Any]]:
+    """(time, element) of everything that the step puts out, in order. `kind` is the type of the stream's elements."""
+    SEEN.clear()
+    options = PipelineOptions([])
+    options.view_as(StandardOptions).streaming = True
+    options.view_as(StandardOptions).runner = "BundleBasedDirectRunner"
+    with _one_clock(), beam.Pipeline(options=options) as p:
+        typed = p | stream | "Typed" >> beam.Map(lambda x: x).with_output_types(kind)
+        _ = step(typed) | "Note" >> beam.Map(_note)
+    return list(SEEN)
+
+
+def any_message(number: int = 1, **changes: Any) -> Message:
+    """A message whose id, customer and body follow from a number."""
+    values: dict[str, Any] = {
+        "event_id": f"{number:032x}",
+        "retailer_id": "kroger",
+        "vendor_campaign": "vc-1",
+        "customer_id": f"customer-{number}",
+        "schema": "0" * 16,
+        "body": b"body",
+        **changes,
+    }
+    return Message(**values)

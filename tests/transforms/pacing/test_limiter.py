@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from simulated_day import HOUR, START, Cells, terms
+
+from transforms.pacing.limiter import Limiter, Terms, cell_name, read_cell
+from transforms.pacing.pace import Grant
+
+FREE = terms()
+
+
+class Bench:
+    """Two workers, one store, one clock (epoch milliseconds)."""
+
+    def __init__(self) -> None:
+        self.now = START * 1000
+        self.cells = Cells()
+        self.one, self.two = (Limiter(self.cells.change, self.clock, lambda: 0.0) for _ in range(2))
+
+    def clock(self) -> float:
+        return (self.now + 0.5) / 1000
+
+    def asks(self, limiter: Limiter, of: Terms, number: int, every_ms: int = 10) -> list[Grant]:
+        found = []
+        for _ in range(number):
+            found.append(limiter.ask("kroger", of, 50))
+            self.now += every_ms
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize(
+    ("of", "why", "wait_s"),
+    [
+        (terms(paused=True), "paused", 15),
+        (terms(quiet_hours=("00:00", "08:00")), "quiet_hours", 30),
+        (terms(quiet_hours=("23:00", "00:00")), "", None),
+        (terms(day_limit=0), "warm_up", 30),
+    ],
+)
+def test_a_refusal_says_why_and_is_asked_again_within_30_seconds(
+    bench: Bench, of: Terms, why: str, wait_s: int | None
+) -> None:
+    grant = bench.one.ask("kroger", of, 50)
+    assert grant.why == why
+    assert grant.wake_at == (None if wait_s is None else bench.now + wait_s * 1000)
+
+
+def test_paused_and_quiet_workspaces_cost_no_call_to_the_store(bench: Bench) -> None:
+    bench.asks(bench.one, terms(paused=True), 100)
+    bench.asks(bench.one, terms(quiet_hours=("00:00", "08:00")), 100)
+    assert bench.cells.calls == 0
+
+
+def test_a_pause_holds_at_once_whatever_was_taken_ahead(bench: Bench) -> None:
+    assert all(grant.messages for grant in bench.asks(bench.one, FREE, 20))
+    assert bench.one.ask("kroger", terms(paused=True), 50).messages == 0
+    assert bench.one.ask("kroger", FREE, 50).messages == 50
+
+
+def test_who_is_not_limited_costs_a_call_to_the_store_now_and_then(bench: Bench) -> None:
+    assert all(grant.messages for grant in bench.asks(bench.one, FREE, 2_000, 1))
+    assert bench.cells.calls < 2_000 / 20
+
+
+def test_who_asks_seldom_takes_nothing_ahead(bench: Bench) -> None:
+    bench.asks(bench.one, terms(pace={"per_second": 400}), 5, 3_000)
+    assert read_cell(bench.cells.values[cell_name("kroger")]).pace.ahead == ()
+
+
+def test_a_refusal_is_remembered_until_it_is_over(bench: Bench) -> None:
+    slow = terms(pace={"per_second": 10})
+    bench.asks(bench.one, slow, 1)
+    grants = bench.asks(bench.one, slow, 100)
+    assert {grant.wake_at for grant in grants} == {START * 1000 + 5_000}
+    assert bench.cells.calls == 2
+    assert bench.one.ask("kroger", slow, 5).messages == 5, "there is enough for less"
+    assert bench.one.ask("kroger", terms(pace={"per_second": 10, "burst": 1}), 1).messages == 1, "another pace"
+
+
+def test_a_changed_pace_takes_back_what_was_taken_ahead(bench: Bench) -> None:
+    bench.asks(bench.one, FREE, 20)
+    grants = bench.asks(bench.one, terms(pace={"per_second": 5}), 20)
+    assert [grant.messages for grant in grants] == [50] + [0] * 19
+
+
+def test_an_unused_chunk_goes_back_to_the_day_and_the_hour(bench: Bench) -> None:
+    young = terms(day_limit=100_000)
+    bench.asks(bench.one, young, 8)
+    assert read_cell(bench.cells.values[cell_name("kroger")]).pace.sent > 400
+    bench.one.close()
+    state = read_cell(bench.cells.values[cell_name("kroger")]).pace
+    assert (state.sent, state.calls) == (400, 8)
+    bench.one.close()
+    assert read_cell(bench.cells.values[cell_name("kroger")]).pace == state
+
+
+def test_a_429_stops_all_workers_for_as_long_as_the_vendor_says(bench: Bench) -> None:
+    bench.asks(bench.one, FREE, 20)
+    bench.asks(bench.two, FREE, 20)
+    bench.one.report("kroger", "slow_down", 20)
+    end = bench.now + 20_000
+    assert bench.one.ask("kroger", FREE, 50) == Grant(0, 0, end, "slow_down")
+    bench.now += 1_000
+    assert bench.two.ask("kroger", FREE, 50) == Grant(0, 0, end, "slow_down")
+    assert bench.two.ask("other", FREE, 50).messages == 50
+    bench.now = end
+    assert bench.two.ask("kroger", FREE, 50).messages == 50
+
+
+def test_a_success_of_a_healthy_workspace_costs_no_call_to_the_store(bench: Bench) -> None:
+    bench.asks(bench.one, FREE, 1)
+    before = bench.cells.calls
+    for _ in range(100):
+        bench.one.report("kroger", "success")
+    assert bench.cells.calls == before
+    bench.one.report("kroger", "failure")
+    bench.one.report("kroger", "success")
+    bench.one.report("kroger", "success")
+    assert bench.cells.calls == before + 2
+
+
+def test_failures_of_all_workers_open_the_breaker_and_one_batch_tries_the_way(bench: Bench) -> None:
+    for limiter in (bench.one, bench.two, bench.one, bench.two, bench.one):
+        limiter.report("kroger", "failure")
+    assert bench.two.ask("kroger", FREE, 50) == Grant(0, 0, bench.now + 1_000, "breaker")
+    bench.now += 1_000
+    assert bench.two.ask("kroger", FREE, 120, 3) == Grant(50, 1, bench.now + 1_000, "breaker")
+    assert bench.one.ask("kroger", FREE, 50).messages == 0
+    bench.two.report("kroger", "success")
+    assert bench.two.ask("kroger", FREE, 120, 3) == Grant(120, 3)
+
+
+def test_a_refused_key_opens_the_breaker_at_once(bench: Bench) -> None:
+    bench.one.report("kroger", "unauthorized")
+    assert bench.two.ask("kroger", FREE, 50).why == "breaker"
+
+
+def test_a_try_that_the_pace_refuses_is_not_waited_for(bench: Bench) -> None:
+    slow = terms(pace={"per_second": 10})
+    bench.asks(bench.one, slow, 1)
+    bench.one.report("kroger", "unauthorized")
+    bench.now += 2_000
+    assert bench.one.ask("kroger", slow, 50).why == "per_second"
+    bench.now += 3_000
+    assert bench.one.ask("kroger", slow, 50).messages == 50
+
+
+def test_nothing_taken_ahead_is_spent_in_another_hour(bench: Bench) -> None:
+    few = terms(pace={"calls_per_hour": 1_000})
+    bench.now += HOUR * 1000 - 300
+    bench.asks(bench.one, few, 29)
+    bench.now = (START + HOUR) * 1000
+    bench.asks(bench.one, few, 1)
+    state = read_cell(bench.cells.values[cell_name("kroger")]).pace
+    assert state.hour == (START + HOUR) // HOUR
+    assert state.calls >= 1
+
+
+def test_threads_of_one_worker_share_its_limits(bench: Bench) -> None:
+    few = terms(pace={"calls_per_hour": 500})
+    with ThreadPoolExecutor(8) as pool:
+        grants = list(pool.map(lambda _: bench.one.ask("kroger", few, 50), range(1_000)))
+    assert sum(grant.calls for grant in grants) == 500

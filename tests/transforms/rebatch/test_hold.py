@@ -1,0 +1,80 @@
+"""HoldUntilDue under TestStream: nothing early, nothing kept back, nothing lost at the end."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import pytest
+from apache_beam.testing.test_stream import TestStream
+from streams import any_message, run_stream, stream_clock
+
+from schemas.delivery import Message
+from transforms.rebatch.counters import TALLY
+from transforms.rebatch.elements import KEYED, Messages
+from transforms.rebatch.hold import HoldUntilDue, split_due
+
+
+def keyed(*messages: Message) -> Any:
+    """A list of messages under one key."""
+    return (("kroger", 0), Messages(list(messages)))
+
+
+def due(number: int, seconds: float, **changes: Any) -> Message:
+    """A message that is due at a time of the stream."""
+    return any_message(number, deliver_after=int(seconds * 1000), **changes)
+
+
+def passed(stream: TestStream) -> list[tuple[float, list[int]]]:
+    """(time, numbers) of the lists that came through."""
+    made = run_stream(stream, lambda lists: lists | HoldUntilDue(stream_clock), KEYED)
+    return [(time, [int(one.event_id, 16) for one in messages.items]) for time, (_, messages) in made]
+
+
+def test_what_is_due_passes_at_once() -> None:
+    assert passed(TestStream().add_elements([keyed(due(1, 0), due(2, 0))]).advance_watermark_to_infinity()) == [
+        (0, [1, 2])
+    ]
+
+
+def test_what_is_not_due_waits_for_its_second() -> None:
+    stream = TestStream().add_elements([keyed(due(1, 0), due(2, 60), due(3, 60), due(4, 3600))])
+    stream = stream.advance_processing_time(59).advance_processing_time(1).advance_processing_time(3540)
+    assert passed(stream.advance_watermark_to_infinity()) == [(0, [1]), (60, [2, 3]), (3600, [4])]
+
+
+def test_a_fraction_of_a_second_is_never_early() -> None:
+    stream = TestStream().add_elements([keyed(due(1, 9.001))]).advance_processing_time(9).advance_processing_time(1)
+    assert passed(stream.advance_watermark_to_infinity()) == [(10, [1])]
+
+
+def test_what_comes_later_for_the_same_second_waits_with_the_rest() -> None:
+    stream = TestStream().add_elements([keyed(due(1, 60))]).advance_processing_time(30)
+    stream = stream.add_elements([keyed(due(2, 60))]).advance_processing_time(30)
+    made = passed(stream.advance_watermark_to_infinity())
+    assert [time for time, _ in made] == [60, 60]
+    assert sorted(chain.from_iterable(numbers for _, numbers in made)) == [1, 2]
+
+
+def test_when_the_input_ends_what_is_not_due_is_left_out_and_counted() -> None:
+    before = TALLY["left_waiting"]
+    stream = TestStream().add_elements([keyed(due(1, 0), due(2, 86_400), due(3, 90_000))])
+    assert passed(stream.advance_watermark_to_infinity()) == [(0, [1])]
+    assert TALLY["left_waiting"] - before == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        (due(1, 100), True),
+        (due(1, 100.001), False),
+        (due(1, 200, expires_at=150_000), True),  # never to be sent: the delivery counts it as expired
+        (due(1, 200, expires_at=200_000), True),
+        (due(1, 200, expires_at=200_001), False),
+        (due(1, 0, expires_at=1), True),
+    ],
+)
+def test_only_what_can_still_be_sent_waits(message: Message, passes: bool) -> None:
+    now, early = split_due([message], 100_000)
+    assert bool(now) is passes
+    assert bool(early) is not passes

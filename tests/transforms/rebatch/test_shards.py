@@ -1,0 +1,78 @@
+"""Lists by retailer and shard: one retailer's traffic is spread, the others stay whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streams import any_message
+
+from transforms.rebatch.shards import LIST, Load, group, shard_of
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shards"), [(1, 1), (900, 1), (1_200, 2), (3_500, 4), (7_000, 8), (100_000, 16)]
+)
+def test_shards_follow_the_load(per_second: int, shards: int) -> None:
+    clock, found = Clock(), 1
+    load = Load(clock=clock)
+    for _ in range(600):
+        found = load.shards("kroger", per_second // 10 or 1)
+        clock.now += 0.1
+    assert found == shards
+
+
+def test_one_retailer_with_nine_tenths_of_the_traffic_is_sharded_and_the_others_are_not() -> None:
+    clock, load = Clock(), None
+    load = Load(clock=clock)
+    for _ in range(300):
+        big = load.shards("big", 900)
+        small = {load.shards(f"small-{number}", 1) for number in range(100)}
+        clock.now += 0.1
+    assert big == 16
+    assert small == {1}
+
+
+def test_shards_never_shrink() -> None:
+    clock = Clock()
+    load = Load(clock=clock)
+    for _ in range(200):
+        load.shards("kroger", 500)
+        clock.now += 0.1
+    clock.now += 3600
+    assert load.shards("kroger", 1) == 8
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10_000)), max_size=300))
+def test_grouping_keeps_every_message_under_its_own_key(pairs: list[tuple[int, int]]) -> None:
+    messages = [any_message(number, retailer_id=f"r{retailer}") for retailer, number in pairs]
+    lists = list(group(messages, Load(per_shard=0.5)))
+    found = Counter(one.event_id + key[0] for key, items in lists for one in items.items)
+    assert found == Counter(one.event_id + one.retailer_id for one in messages)
+    assert all(key[0] == one.retailer_id for key, items in lists for one in items.items)
+
+
+def test_lists_stay_short_so_that_none_holds_up_a_worker() -> None:
+    lists = list(group([any_message(number) for number in range(2_500)], Load()))
+    assert [len(items.items) for _, items in lists] == [LIST, LIST, 500]
+
+
+def test_shards_are_even_and_stable() -> None:
+    from transforms.rebatch.remembered import id_bytes
+
+    counts = Counter(shard_of(id_bytes(f"event {number}").hex(), 8) for number in range(8_000))
+    assert set(counts) == set(range(8))
+    assert min(counts.values()) > 850
+    assert shard_of("no digits!", 4) == shard_of("no digits!", 4)

@@ -1,0 +1,59 @@
+"""A circuit breaker of one workspace: after failures in a row it opens, and lets single batches try the way again.
+
+Times are epoch milliseconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+FAILURES = 5
+FIRST_MS, LONGEST_MS = 1_000, 60_000
+PROBE_LOST_MS = 60_000
+
+
+class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`failures` in a row; how often it `opened` since it was last closed (0: closed) and until when; until when a
+    batch that tries the way is waited for (half-open)."""
+
+    failures: int = 0
+    opened: int = 0
+    until: int = 0
+    trying_until: int = 0
+
+
+def calls_allowed(breaker: Breaker, now: int) -> int | None:
+    """How many calls may go out: any number when closed (None), none when open, one when half-open."""
+    if not breaker.opened:
+        return None
+    return 0 if now < wake_at(breaker) else 1
+
+
+def wake_at(breaker: Breaker) -> int:
+    """When an open breaker lets the next batch try."""
+    return max(breaker.until, breaker.trying_until)
+
+
+def trying(breaker: Breaker, now: int) -> Breaker:
+    """A batch is on its way through a half-open breaker; should it never be heard of, another follows."""
+    return replace(breaker, trying_until=now + PROBE_LOST_MS) if breaker.opened else breaker
+
+
+def succeed(breaker: Breaker) -> Breaker:
+    """Closed, unless it is open and the success is of a call that was on its way when it opened."""
+    return breaker if breaker.opened and not breaker.trying_until else Breaker()
+
+
+def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES) -> Breaker:
+    """One failure more: opens after `most` in a row, or `at_once` (the key was refused), for 1, 2, 4 … 60 s.
+
+    While it is open, the failures of calls that were on their way when it opened change nothing.
+    """
+    failures = breaker.failures + 1
+    if breaker.opened and not breaker.trying_until:
+        return breaker
+    if not breaker.opened and not at_once and failures < most:
+        return replace(breaker, failures=failures)
+    wait = min(LONGEST_MS, FIRST_MS * 2 ** min(breaker.opened, 10))
+    return Breaker(failures, breaker.opened + 1, now + wait)

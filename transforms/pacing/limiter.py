@@ -1,0 +1,242 @@
+"""What a worker asks before it sends: may these messages of this retailer leave now?"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from threading import Lock
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from schemas.delivery import BATCH
+from schemas.workspaces import Pace, Workspace
+from transforms.pacing import breaker, pace
+from transforms.pacing.ahead import Chunk, put_back, take_ahead
+from transforms.pacing.breaker import Breaker
+from transforms.pacing.pace import Grant, PaceState
+from transforms.pacing.quiet import quiet_until
+
+T = TypeVar("T")
+Told = Literal["success", "slow_down", "failure", "unauthorized"]
+PAUSE_MS = 15_000
+LONGEST_WAIT_MS = 30_000
+MOST_AHEAD = 64
+_NO_PACE = Pace()
+
+
+class Change(Protocol):
+    """`DeliveryLedger.change`: read, update and write a named value in one step; the update may run several times."""
+
+    def __call__(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """What the update returns beside the new value."""
+
+
+class Terms(NamedTuple):
+    """What holds for a retailer now: its workspace, its time zone, and how many messages a day allows (warm-up)."""
+
+    workspace: Workspace
+    zone: str = "UTC"
+    day_limit: Callable[[date], int | None] = lambda day: None
+
+
+class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What all workers share about a workspace."""
+
+    pace: PaceState = PaceState()
+    breaker: Breaker = Breaker()
+
+
+def cell_name(retailer: str) -> str:
+    """The name under which a workspace's cell is kept."""
+    return f"pace/{retailer}"
+
+
+def read_cell(raw: bytes | None) -> Cell:
+    """The cell in some bytes; a new one for none."""
+    return Cell() if raw is None else _decoder.decode(raw)
+
+
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Cell)
+
+
+@dataclass
+class _Lane:
+    """What this worker knows of a workspace: the chunk it spends, the last refusal, whether all was well."""
+
+    lock: Lock = field(default_factory=Lock)
+    pace: Pace = _NO_PACE
+    zone: str = "UTC"
+    chunk: Chunk | None = None
+    taken_at: int = 0
+    spent: int = 0
+    times: int = 0
+    over: bool = False
+    refused: tuple[int, int, Grant] | None = None
+    healthy: bool = False
+
+    def spend(self, now: int, messages: int, calls: int) -> bool:
+        """Whether the chunk has it, which is then gone."""
+        one = self.chunk
+        if one is None or self.over or not self.taken_at <= now < self.taken_at + one.lasts:
+            return False
+        if one.messages < messages or one.calls < calls:
+            return False
+        self.chunk = one._replace(messages=one.messages - messages, calls=one.calls - calls)
+        self.spent += 1
+        return True
+
+    def still_refused(self, now: int, messages: int, calls: int) -> Grant | None:
+        """The last refusal, while it holds for as much."""
+        if self.refused is None:
+            return None
+        least, least_calls, grant = self.refused
+        holds = min(messages, BATCH) >= least and calls >= least_calls and now < (grant.wake_at or 0)
+        return grant if holds else None
+
+    def asks_ahead(self, now: int) -> int:
+        """How many asks the next chunk should serve: more when the last was spent in time, else what it served."""
+        return min(MOST_AHEAD, self.spent if now - self.taken_at >= 1000 else 2 * self.times + 1)
+
+
+class Limiter:
+    """Says when messages may leave; all workers that share `change` keep a workspace's limits together.
+
+    `clock` tells epoch seconds. A worker takes up to a second's worth ahead and spends it without the store, so that
+    a 429 that another worker got, and a breaker that it opened, are noticed up to a second late. Safe to use from
+    several threads.
+    """
+
+    def __init__(self, change: Change, clock: Callable[[], float], jitter: Callable[[], float] = random.random) -> None:
+        self._change = change
+        self._clock = clock
+        self._jitter = jitter
+        self._holder = uuid.uuid4().hex[:12]
+        self._lanes: dict[str, _Lane] = {}
+
+    def ask(self, retailer: str, terms: Terms, messages: int, calls: int = 1) -> Grant:
+        """What may leave now; a `wake_at` is at most 30 s away, so that changed settings are noticed.
+
+        Best asked for one batch after the other: that costs no more, and nothing is granted that does not fit. A
+        batch is granted whole or not at all, but where the burst or the day never has more to give: split it then.
+        """
+        lane = self._lane(retailer)
+        with lane.lock:
+            now = self._now()
+            if terms.workspace.paused:
+                return Grant(0, 0, now + PAUSE_MS, "paused")
+            quiet = quiet_until(now, terms.workspace.quiet_hours, terms.zone)
+            if quiet is not None:
+                return Grant(0, 0, min(quiet, now + LONGEST_WAIT_MS), "quiet_hours")
+            current = terms.workspace.pace or _NO_PACE
+            if current is not lane.pace and current != lane.pace:
+                lane.pace, lane.over, lane.refused = current, True, None
+            if lane.spend(now, messages, calls):
+                return Grant(messages, calls)
+            return lane.still_refused(now, messages, calls) or self._take(retailer, lane, terms, messages, calls)
+
+    def report(self, retailer: str, outcome: Told, retry_after_s: float | None = None) -> None:
+        """What became of a call. A success where all was well before costs no call to the store."""
+        lane = self._lane(retailer)
+        with lane.lock:
+            if outcome == "success" and lane.healthy:
+                return
+            jitter = self._jitter()
+
+            def update(raw: bytes | None) -> tuple[bytes, Cell]:
+                cell = _told(read_cell(raw), self._now(), outcome, retry_after_s, jitter)
+                return _encoder.encode(cell), cell
+
+            lane.healthy = _healthy(self._change(cell_name(retailer), update))
+            lane.refused = None
+            lane.over = lane.over or outcome != "success"
+
+    def close(self) -> None:
+        """Give back all that was taken ahead."""
+        for retailer, lane in list(self._lanes.items()):
+            with lane.lock:
+                if lane.chunk is not None and (lane.chunk.messages or lane.chunk.calls):
+                    self._change(cell_name(retailer), partial(self._returned, lane))
+                lane.chunk = None
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _lane(self, retailer: str) -> _Lane:
+        # setdefault is one step: two threads get the same lane.
+        return self._lanes.get(retailer) or self._lanes.setdefault(retailer, _Lane())
+
+    def _returned(self, lane: _Lane, raw: bytes | None) -> tuple[bytes, None]:
+        cell = read_cell(raw)
+        state = pace.settle(cell.pace, lane.pace, self._now(), lane.zone)
+        if lane.chunk is not None:
+            state = put_back(state, self._holder, lane.chunk)
+        return _encoder.encode(replace(cell, pace=state)), None
+
+    def _take(self, retailer: str, lane: _Lane, terms: Terms, messages: int, calls: int) -> Grant:
+        def update(raw: bytes | None) -> tuple[bytes, _Taken]:
+            now = self._now()
+            taken = _take(read_cell(raw), now, self._holder, lane, terms, messages, calls)
+            return _encoder.encode(taken.cell), taken
+
+        taken = self._change(cell_name(retailer), update)
+        lane.times = lane.asks_ahead(taken.now) if taken.grant.messages else lane.times
+        lane.chunk, lane.taken_at, lane.spent, lane.over = taken.chunk, taken.now, 0, False
+        lane.zone, lane.healthy = terms.zone, _healthy(taken.cell)
+        grant = taken.grant
+        if grant.wake_at is not None:
+            grant = grant._replace(wake_at=min(grant.wake_at, taken.now + LONGEST_WAIT_MS))
+        lane.refused = None if grant.messages else (min(messages, BATCH), calls, grant)
+        return grant
+
+
+class _Taken(NamedTuple):
+    cell: Cell
+    now: int
+    grant: Grant
+    chunk: Chunk | None
+
+
+def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages: int, calls: int) -> _Taken:
+    """One step of the shared cell: the old chunk back, a grant out, a new chunk out when all is well."""
+    state = pace.settle(cell.pace, lane.pace, now, terms.zone)
+    if lane.chunk is not None:
+        state = put_back(state, holder, lane.chunk)
+    allowed = breaker.calls_allowed(cell.breaker, state.at)
+    if allowed == 0:
+        wake_at = breaker.wake_at(cell.breaker)
+        return _Taken(replace(cell, pace=state), now, Grant(0, 0, wake_at, "breaker"), None)
+    limit = terms.day_limit(date.fromordinal(state.day))
+    most = (messages, calls) if allowed is None else (min(messages, BATCH), allowed)
+    state, grant = pace.take(state, lane.pace, now, terms.zone, *most, limit)
+    if grant.messages and allowed is not None:
+        tried = breaker.trying(cell.breaker, state.at)
+        if grant.messages < messages:
+            grant = grant._replace(wake_at=max(grant.wake_at or 0, state.at + breaker.FIRST_MS), why="breaker")
+        return _Taken(Cell(state, tried), now, grant, None)
+    chunk = None
+    if grant.wake_at is None:
+        times = lane.asks_ahead(now)
+        state, chunk = take_ahead(state, lane.pace, terms.zone, holder, times, messages, calls, limit)
+    elif grant.why == "per_second":
+        grant = grant._replace(wake_at=max(grant.wake_at, pace.ripe_at(state, lane.pace)))
+    return _Taken(replace(cell, pace=state), now, grant, chunk)
+
+
+def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float) -> Cell:
+    if outcome in ("success", "slow_down"):
+        # A vendor that asks to slow down is there.
+        closed = breaker.succeed(cell.breaker)
+        if outcome == "success":
+            return Cell(pace.succeed(cell.pace, now), closed)
+        return Cell(pace.slow_down(cell.pace, now, retry_after_s, jitter), closed)
+    return replace(cell, breaker=breaker.fail(cell.breaker, now, at_once=outcome == "unauthorized"))
+
+
+def _healthy(cell: Cell) -> bool:
+    return not cell.pace.slow_downs and not cell.breaker.failures and not cell.breaker.opened

@@ -1,0 +1,125 @@
+"""Warm-up: how many messages a young sender may send on a day, and what its bounces and complaints change about it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+from schemas.problems import Problem, shown
+from schemas.workspaces import StopSignals, WarmUp
+
+IDLE_DAYS = 30
+COLUMNS = ("date", "retailer_id", "sent", "bounced", "complained")
+_THOUSANDS = (50, 75, 100, 150, 200, 300, 400, 500, 650, 800, 1_000)
+LADDERS: dict[str, tuple[int, ...]] = {
+    "moderate": (
+        *(50, 100, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 25_000, 35_000),
+        *(1_000 * number for number in _THOUSANDS),
+    ),
+    # Doubles every three days up to what the vendor's calls of an hour can carry; then there is nothing to limit.
+    "conservative": tuple(rung for rung in (50, 100, 500, *(1_000 * 2**step for step in range(14))) for _ in range(3)),
+}
+
+
+class Signal(NamedTuple):
+    """What came back of a day's messages."""
+
+    sent: int
+    bounced: int
+    complained: int
+
+
+Signals = Mapping[date, Signal]
+
+
+def day_limit(warm_up: WarmUp, day: date, signals: Signals | None = None) -> int | None:
+    """The most messages of a day; None after the ladder's end.
+
+    Without signals the ladder rises day by day from `started` (before it, the first rung holds). With signals of this
+    retailer: a day with more bounces or complaints than `stop` allows is followed by the same rung, one with more
+    than twice as many by the rung below; after 30 days without a message the ladder begins again, and stays at its
+    beginning until messages are recorded.
+    """
+    ladder = LADDERS[warm_up.ladder] if isinstance(warm_up.ladder, str) else warm_up.ladder
+    place, last_sent = 0, warm_up.started - timedelta(days=1)
+    for days in range((day - warm_up.started).days if signals else 0):
+        before = warm_up.started + timedelta(days=days)
+        signal = (signals or {}).get(before)
+        if signal is not None and signal.sent:
+            last_sent = before
+            place = _after(ladder, place, _badness(signal, warm_up.stop))
+        else:
+            place = min(place + 1, len(ladder))
+        if (before - last_sent).days >= IDLE_DAYS:
+            place = 0
+    if not signals:
+        place = max(0, (day - warm_up.started).days)
+    return ladder[place] if place < len(ladder) else None
+
+
+def read_signals(text: str, file: str) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
+    """The signals of a CSV file (date,retailer_id,sent,bounced,complained) by retailer and day, and what is wrong."""
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff")))
+    header = [name.strip() for name in next(rows, [])]
+    if missing := [name for name in COLUMNS if name not in header]:
+        fix = f"the first line must name the columns {','.join(COLUMNS)}; missing: {', '.join(missing)}"
+        return {}, [Problem(file, "", shown(",".join(header)), fix, 1)]
+    found: dict[str, dict[date, Signal]] = {}
+    problems = []
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        read = _row(dict(zip(header, (cell.strip() for cell in row), strict=False)), file, rows.line_num)
+        if isinstance(read, Problem):
+            problems.append(read)
+            continue
+        day, retailer, signal = read
+        if found.setdefault(retailer, {}).setdefault(day, signal) is not signal:
+            fix = f"{retailer} has this day twice; keep one line"
+            problems.append(Problem(file, "date", day.isoformat(), fix, rows.line_num))
+    return found, problems
+
+
+def _badness(signal: Signal, stop: StopSignals) -> float:
+    """The worse of the two shares, as a multiple of its limit."""
+    return max(signal.bounced / signal.sent / stop.bounce, signal.complained / signal.sent / stop.spam)
+
+
+def _after(ladder: Sequence[int], place: int, badness: float) -> int:
+    if badness <= 1:
+        return min(place + 1, len(ladder))
+    return place if badness <= 2 else _rung_below(ladder, place)
+
+
+def _rung_below(ladder: Sequence[int], place: int) -> int:
+    """The first day of the rung before the one at a place; a rung is days in a row with one number."""
+    place = _rung_start(ladder, place)
+    return _rung_start(ladder, place - 1) if place else 0
+
+
+def _rung_start(ladder: Sequence[int], place: int) -> int:
+    while 0 < place < len(ladder) and ladder[place - 1] == ladder[place]:
+        place -= 1
+    return place
+
+
+def _row(cells: Mapping[str, str], file: str, line: int) -> tuple[date, str, Signal] | Problem:
+    try:
+        day = date.fromisoformat(cells["date"])
+    except (KeyError, ValueError):
+        return Problem(file, "date", shown(cells.get("date", "")), "must be a day such as 2026-04-01", line)
+    retailer = cells.get("retailer_id")
+    if not retailer:
+        return Problem(file, "retailer_id", "", "is empty; name the retailer", line)
+    numbers = []
+    for name in COLUMNS[2:]:
+        value = cells.get(name, "")
+        if not (value.isascii() and value.isdigit()):
+            return Problem(file, name, shown(value), "must be a whole number, 0 or more", line)
+        numbers.append(int(value))
+    if max(numbers[1:]) > numbers[0]:
+        return Problem(file, "sent", str(numbers[0]), "is less than the day's bounces or complaints", line)
+    return day, retailer, Signal(*numbers)

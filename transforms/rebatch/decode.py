@@ -1,0 +1,115 @@
+"""Decode: what a poll brought becomes messages; what cannot be used becomes dead letters, bytes verbatim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+import apache_beam as beam
+import orjson
+
+from schemas.contracts import ContractError, DeadLetter, decode, resolve
+from schemas.delivery import Message
+from schemas.transport import Envelope
+from transforms.rebatch.counters import Counter
+from transforms.rebatch.elements import Envelopes, Messages
+
+STEP = "Decode"
+DEAD = "dead"
+_MOST = 1_000_000  # bytes of a body
+_NEEDED = ("event_id", "retailer_id", "schema")
+_LONGEST = 256  # characters of an id
+
+
+class _Refused(ValueError):
+    """(reason, detail)."""
+
+
+def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
+    """The message of an envelope that arrived at `now` (epoch ms), or the dead letter that it becomes."""
+    try:
+        return _read(envelope, now)
+    except _Refused as refused:
+        reason, detail = refused.args
+        return DeadLetter(
+            STEP,
+            reason,
+            detail,
+            source=f"message {envelope.message_id}",
+            data=envelope.body,
+            trace=orjson.dumps(envelope.attributes, option=orjson.OPT_SORT_KEYS).decode(),
+        )
+
+
+def _read(envelope: Envelope, now: int) -> Message:
+    attributes = envelope.attributes
+    missing = [name for name in _NEEDED if not attributes.get(name)]
+    if missing:
+        raise _Refused("missing_attributes", f"the message has no {', '.join(missing)}; publish it as the launch does")
+    if len(envelope.body) > _MOST:
+        raise _Refused("over_size", f"{len(envelope.body):,} bytes; a message holds at most {_MOST:,}")
+    try:
+        resolve(attributes["schema"])
+    except ContractError as error:
+        raise _Refused("unknown_schema", f"{error.problem}, then replay") from error
+    try:
+        event = decode(attributes["schema"], envelope.body)
+    except ContractError as error:
+        raise _Refused("broken_bytes", error.problem) from error
+    for name in ("event_id", "retailer_id"):
+        if event[name] != attributes[name]:
+            detail = f"the attribute {name} says {attributes[name][:80]!r}, the event {event[name][:80]!r}"
+            raise _Refused("attributes_differ", detail)
+    for name in ("event_id", "retailer_id", "customer_id", "vendor_campaign"):
+        if len(event[name] or "") > _LONGEST:
+            raise _Refused("over_size", f"{name} has {len(event[name]):,} characters; at most {_LONGEST} are taken")
+    return Message(
+        event_id=event["event_id"],
+        retailer_id=event["retailer_id"],
+        vendor_campaign=event["vendor_campaign"] or event["campaign_id"],
+        customer_id=event["customer_id"],
+        schema=attributes["schema"],
+        body=envelope.body,
+        arrived_at=now,
+        deliver_after=event["deliver_after"],
+        expires_at=event["expires_at"] or 0,
+    )
+
+
+def dead_id(letter: DeadLetter) -> str:
+    """The name of a dead letter in the ledger: the same message gives the same one."""
+    return "dead:" + blake2b(letter.data + letter.trace.encode(), digest_size=16).hexdigest()
+
+
+class _Decode(beam.DoFn):
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._read = Counter("read")
+        self._dead = Counter("dead_lettered")
+
+    def process(self, element: Envelopes) -> Iterator[Any]:
+        now = int(self._clock() * 1000)
+        made = [read_envelope(envelope, now) for envelope in element.items]
+        good = [one for one in made if isinstance(one, Message)]
+        dead = [one for one in made if isinstance(one, DeadLetter)]
+        self._read.inc(len(element.items))
+        self._dead.inc(len(dead))
+        if good:
+            yield Messages(good)
+        for letter in dead:
+            yield beam.pvalue.TaggedOutput(DEAD, letter)
+
+
+class Decode(beam.PTransform):
+    """(Messages, DeadLetters) of Envelopes. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def expand(self, envelopes: beam.PCollection[Envelopes]) -> Any:
+        made = envelopes | "Read" >> beam.ParDo(_Decode(self._clock)).with_outputs(DEAD, main="good")
+        made["good"].element_type = Messages
+        made[DEAD].element_type = DeadLetter
+        return made["good"], made[DEAD]

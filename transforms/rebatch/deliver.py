@@ -1,0 +1,229 @@
+"""DeliverBatches: batches reach the vendor as fast as their retailer may be sent to; what must wait, waits."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import apache_beam as beam
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.timestamp import Timestamp
+
+from schemas.contracts import DeadLetter
+from schemas.delivery import Batch, Receipt
+from transforms.rebatch.batch import lane_of
+from transforms.rebatch.calls import Result
+from transforms.rebatch.counters import NAMESPACE, Counter
+from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, StructCoder, Waiting, at_finish
+
+DEAD = "dead"
+_RECEIPTS, _WAIT = "receipts", "wait"
+_MOST_OUT = 100  # calls that a bundle has out side by side
+
+
+class Handled(NamedTuple):
+    """What came of batches: receipts, refused deliveries, and what waits until `wake_at` (epoch ms)."""
+
+    receipts: list[Receipt]
+    dead: list[DeadLetter]
+    waiting: list[Batch]
+    wake_at: int
+
+
+class Started(NamedTuple):
+    """Batches of a retailer that are under way: the calls that are out, and what is known already."""
+
+    retailer: str
+    out: list[Batch]
+    result: Result
+    wake_at: int
+
+
+class Dispatcher(Protocol):
+    """Delivers batches of one retailer; one a process, used by several threads."""
+
+    def open(self) -> None: ...
+    def start(self, retailer: str, batches: list[Batch]) -> Started: ...
+    def finish(self, started: Started) -> Handled: ...
+    def close(self) -> None: ...
+
+
+class _Delivering(beam.DoFn):
+    """What sending and waiting have in common."""
+
+    def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
+        self._make, self._shared = make, shared
+        self._counts = {name: Counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
+        self._latency = beam.metrics.Metrics.distribution(NAMESPACE, "latency_ms")
+
+    def setup(self) -> None:
+        self._dispatcher: Dispatcher = self._shared.acquire(self._opened)
+
+    def _opened(self) -> Dispatcher:
+        dispatcher = self._make()
+        dispatcher.open()
+        return dispatcher
+
+    def _put_out(self, handled: Handled) -> Iterator[Any]:
+        for receipt in handled.receipts:
+            self._counts[receipt.outcome].inc()
+            if receipt.outcome == "accepted":
+                self._latency.update(receipt.settled_at - receipt.arrived_at)
+        if handled.receipts:
+            yield Receipts(handled.receipts)
+        for letter in handled.dead:
+            yield beam.pvalue.TaggedOutput(DEAD, letter)
+
+
+class _Send(_Delivering):
+    """Sends at once, all calls of a bundle side by side; what must wait goes on to _Wait."""
+
+    def start_bundle(self) -> None:
+        self._under_way: deque[Started] = deque()
+        self._out = 0
+
+    def process(self, element: Addressed) -> Iterator[Any]:
+        (retailer, _), batches = element
+        started = self._dispatcher.start(retailer, batches.items)
+        self._under_way.append(started)
+        self._out += len(started.out)
+        while self._out > _MOST_OUT:
+            yield from self._finish()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._under_way:
+            for value in self._finish():
+                tagged = isinstance(value, beam.pvalue.TaggedOutput)
+                yield beam.pvalue.TaggedOutput(value.tag, at_finish(value.value)) if tagged else at_finish(value)
+
+    def _finish(self) -> Iterator[Any]:
+        started = self._under_way.popleft()
+        self._out -= len(started.out)
+        handled = self._dispatcher.finish(started)
+        yield from self._put_out(handled)
+        if handled.waiting:
+            key = (started.retailer, lane_of(handled.waiting[0]))
+            yield beam.pvalue.TaggedOutput(_WAIT, (key, Waiting(handled.waiting, handled.wake_at)))
+
+
+class _Wait(_Delivering):
+    """Keyed by (retailer, lane): `waiting` holds the batches that could not leave and dies when they have left. When
+    the input has ended, what may leave within `patience_s` still does."""
+
+    WAITING = BagStateSpec("waiting", StructCoder(Waiting))
+    WAKE = TimerSpec("wake", TimeDomain.REAL_TIME)
+    OVER = TimerSpec("over", TimeDomain.WATERMARK)
+
+    def __init__(
+        self,
+        make: Callable[[], Dispatcher],
+        shared: Shared,
+        clock: Callable[[], float],
+        real_time: bool,
+        patience_s: float,
+    ) -> None:
+        super().__init__(make, shared)
+        self._clock, self._real_time, self._patience_s = clock, real_time, patience_s
+        self._left = Counter("left_waiting")
+
+    def setup(self) -> None:
+        super().setup()
+        self._given_up: set[str] = set()
+
+    def process(
+        self,
+        element: Held,
+        waiting: Any = beam.DoFn.StateParam(WAITING),
+        wake: Any = beam.DoFn.TimerParam(WAKE),
+        over: Any = beam.DoFn.TimerParam(OVER),
+    ) -> Iterator[Any]:
+        (retailer, _), held = element
+        if self._real_time:
+            waiting.add(held)
+            wake.set(_moment(held.wake_at))
+            over.set(END)
+        else:
+            yield from self._to_the_end(retailer, Handled([], [], held.items, held.wake_at))
+
+    @on_timer(WAKE)
+    def again(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        waiting: Any = beam.DoFn.StateParam(WAITING),
+        wake: Any = beam.DoFn.TimerParam(WAKE),
+    ) -> Iterator[Any]:
+        """What may leave now, leaves; the rest waits on."""
+        lists = list(waiting.read())
+        waiting.clear()
+        handled = self._handle(key[0], [batch for some in lists for batch in some.items])
+        yield from self._put_out(handled)
+        if handled.waiting:
+            waiting.add(Waiting(handled.waiting, handled.wake_at))
+            wake.set(_moment(handled.wake_at))
+
+    @on_timer(OVER)
+    def end(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        waiting: Any = beam.DoFn.StateParam(WAITING),
+        wake: Any = beam.DoFn.TimerParam(WAKE),
+    ) -> Iterator[Any]:
+        """The input has ended: a last attempt, then nothing keeps the job waiting."""
+        batches = [batch for some in waiting.read() for batch in some.items]
+        waiting.clear()
+        wake.clear()
+        if batches:
+            yield from self._to_the_end(key[0], Handled([], [], batches, 0))
+
+    def _to_the_end(self, retailer: str, handled: Handled) -> Iterator[Any]:
+        """Waits in place while something leaves within the patience; the rest is left for the next run. Once a
+        retailer was given up, its other lanes try just once."""
+        end = self._clock() + (0.0 if retailer in self._given_up else self._patience_s)
+        while handled.waiting and handled.wake_at / 1000 <= end:
+            time.sleep(max(0.0, handled.wake_at / 1000 - self._clock()))
+            handled = self._handle(retailer, handled.waiting)
+            yield from self._put_out(handled)
+            if handled.receipts:
+                end = self._clock() + self._patience_s
+        if handled.waiting:
+            self._given_up.add(retailer)
+            self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
+
+    def _handle(self, retailer: str, batches: list[Batch]) -> Handled:
+        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
+
+
+def _moment(wake_at: int) -> Timestamp:
+    return Timestamp(micros=wake_at * 1000)
+
+
+class DeliverBatches(beam.PTransform):
+    """(Receipts, DeadLetters) of batches. What may leave is sent in the bundle that brought it; only what must wait
+    goes through state. `make` makes the dispatcher, once a worker process. `real_time`: whether the engine's timers
+    follow the clock; on one where they do not, waiting is done in place."""
+
+    def __init__(
+        self,
+        make: Callable[[], Dispatcher],
+        clock: Callable[[], float],
+        *,
+        real_time: bool = True,
+        patience_s: float = 60.0,
+    ) -> None:
+        super().__init__()
+        shared = Shared()
+        self._send = _Send(make, shared)
+        self._wait = _Wait(make, shared, clock, real_time, patience_s)
+
+    def expand(self, batches: beam.PCollection[Addressed]) -> Any:
+        sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(DEAD, _WAIT, main=_RECEIPTS)
+        sent[_WAIT].element_type = HELD
+        waited = sent[_WAIT] | "Wait" >> beam.ParDo(self._wait).with_outputs(DEAD, main=_RECEIPTS)
+        for made in (sent, waited):
+            made[_RECEIPTS].element_type, made[DEAD].element_type = Receipts, DeadLetter
+        receipts = (sent[_RECEIPTS], waited[_RECEIPTS]) | "Receipts" >> beam.Flatten()
+        return receipts, (sent[DEAD], waited[DEAD]) | "Dead" >> beam.Flatten()

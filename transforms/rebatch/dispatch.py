@@ -1,0 +1,205 @@
+"""One process's calls to the vendors: claimed before, settled after, a slow workspace never waited for by others."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock
+
+from msgspec.structs import replace
+
+from schemas.delivery import Batch, Claim, DeliveryLedger, Message, Standing, Vendor
+from transforms.pacing.limiter import Limiter
+from transforms.rebatch.calls import LONGEST_MS, Caller, Lease, Result, Tenants
+from transforms.rebatch.deliver import Handled, Started
+from transforms.rebatch.outcomes import make_receipt
+
+LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
+_THREADS = 256  # waiting for answers, most of them
+_OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
+_PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
+_POLL_MS = 50
+
+
+class BatchDispatcher:
+    """Delivers batches through a vendor, a ledger and a limiter.
+
+    A call is waited for a short while; one that takes longer goes on in its thread, its batch is handed back as
+    waiting, and the answer is picked up when the batch comes again. So a workspace that hangs costs the others two
+    seconds once, then next to nothing until it answers in time again.
+    """
+
+    def __init__(
+        self,
+        vendor: Vendor,
+        ledger: DeliveryLedger,
+        tenants: Tenants,
+        clock: Callable[[], float],
+    ) -> None:
+        self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
+        self._process = uuid.uuid4().hex[:12]
+        self._lock = Lock()
+        self._calls: dict[str, Future[Result]] = {}
+        self._busy: dict[str, int] = defaultdict(int)
+        self._slow: set[str] = set()
+
+    def open(self) -> None:
+        """Open the ledger and the vendor."""
+        self._ledger.open()
+        self._vendor.open()
+        self._limiter = Limiter(self._ledger.change, self._clock)
+        self._caller = Caller(self._vendor, self._ledger, self._tenants, self._limiter, self._clock)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="deliver")
+
+    def close(self) -> None:
+        """Wait for the calls that are out, then close."""
+        self._pool.shutdown(wait=True)
+        self._limiter.close()
+        self._vendor.close()
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def start(self, retailer: str, batches: list[Batch]) -> Started:
+        """Sends what may leave now, without waiting for the answers."""
+        now = self._caller.now()
+        result = Result()
+        fresh, out = self._known_calls(batches)
+        live = self._expire(retailer, fresh, now, result)
+        ready = [batch for batch in live if batch.not_before <= now]
+        result.waiting += [batch for batch in live if batch.not_before > now]
+        wake = now + LONGEST_MS
+        if ready:
+            taken, wake = self._allowed(retailer, ready, result)
+            out += self._claim(retailer, taken, result) if taken else []
+        return Started(retailer, out, result, wake)
+
+    def finish(self, started: Started) -> Handled:
+        """What came of it, after a short wait for the answers that are still out."""
+        now, result = self._caller.now(), started.result
+        slow = self._collect(started.retailer, started.out, result)
+        result.waiting += slow
+        wake = min([started.wake_at, *(one.not_before for one in result.waiting if one.not_before > now)])
+        return Handled(result.receipts, result.dead, result.waiting, min(wake, now + _POLL_MS) if slow else wake)
+
+    def _known_calls(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
+        """The batches that no thread is busy with, and those whose call is still out or just came back."""
+        with self._lock:
+            out = [batch for batch in batches if batch.batch_id in self._calls]
+        return [batch for batch in batches if batch not in out] if out else batches, out
+
+    def _expire(self, retailer: str, batches: list[Batch], now: int, result: Result) -> list[Batch]:
+        """The batches without the messages whose time is over; those are settled as expired."""
+        live, over = [], []
+        for batch in batches:
+            good = [one for one in batch.messages if not _over(one, now)]
+            over += [one for one in batch.messages if _over(one, now)] if len(good) < len(batch.messages) else []
+            if good:
+                live.append(batch if len(good) == len(batch.messages) else Batch(good, batch.attempt, batch.not_before))
+        if over:
+            receipts = [
+                make_receipt(one, self._caller.workspace(retailer), "expired", now, reason=_over(one, now))
+                for one in over
+            ]
+            self._caller.settle(self._owner(), receipts, now, result)
+        return live
+
+    def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> tuple[list[Batch], int]:
+        """The batches that may be sent now, in order; the others wait, and when the next may go."""
+        with self._lock:
+            room = (_OUT_SLOW if retailer in self._slow else _OUT) - self._busy[retailer]
+        terms, taken, left = self._tenants.terms(retailer), list[Batch](), batches
+        wake = self._now() + _POLL_MS
+        while left and len(taken) < room:
+            batch, left = left[0], left[1:]
+            size = len(batch.messages)
+            grant = self._limiter.ask(retailer, terms, size, 1)
+            if grant.calls and grant.messages:
+                taken.append(replace(batch, messages=batch.messages[: grant.messages]))
+            if grant.messages < size or not grant.calls:
+                rest = batch.messages[grant.messages if grant.calls else 0 :]
+                left = [replace(batch, messages=rest), *left]
+                wake = grant.wake_at or wake
+                break
+        result.waiting += left
+        return taken, wake if left else self._now() + LONGEST_MS
+
+    def _claim(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
+        """Claims the batches' events in one step and starts their calls; the batches whose call is out."""
+        delivery = self._tenants.delivery()
+        owner, now = self._owner(), self._now()
+        lease_until = now + int(delivery.lease.total_seconds() * 1000)
+        ids = [(batch, batch.batch_id) for batch in batches]
+        claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
+        standings = iter(self._ledger.claim(claims, owner, now, lease_until, delivery.on_unknown))
+        out = []
+        for batch, _ in ids:
+            pairs = [(message, next(standings)) for message in batch.messages]
+            sendable = self._sort_out(retailer, batch, pairs, now, result)
+            if sendable:
+                again = frozenset(standing.event_id for _, standing in pairs if standing.state == "regranted")
+                lease = Lease(owner, lease_until, again, delivery.on_unknown)
+                call = Batch(sendable, batch.attempt)
+                out.append(call)
+                with self._lock:
+                    self._busy[retailer] += 1
+                    self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+        return out
+
+    def _sort_out(
+        self, retailer: str, batch: Batch, pairs: list[tuple[Message, Standing]], now: int, result: Result
+    ) -> list[Message]:
+        """The messages that this owner may send. Settled ones are over; taken ones wait for the lease to end."""
+        lapsed = [message for message, standing in pairs if standing.state == "lapsed"]
+        if lapsed:
+            workspace = self._caller.workspace(retailer)
+            receipts = [make_receipt(one, workspace, "unknown", now, reason="no_answer") for one in lapsed]
+            self._caller.settle(self._owner(), receipts, now, result)
+        taken = [(message, standing.until) for message, standing in pairs if standing.state == "taken"]
+        if taken:
+            until = max(end for _, end in taken) + 1
+            result.waiting.append(Batch([message for message, _ in taken], batch.attempt, until))
+        return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
+
+    def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:
+        """Adds what the calls brought, after a short wait; the batches whose call is still out."""
+        with self._lock:
+            calls = {batch.batch_id: self._calls[batch.batch_id] for batch in out}
+        patience = _IMPATIENT_S if retailer in self._slow else _PATIENCE_S
+        _, pending = wait(calls.values(), timeout=patience)
+        if pending:
+            self._slow.add(retailer)
+        elif calls:
+            self._slow.discard(retailer)
+        slow = []
+        for batch in out:
+            future = calls[batch.batch_id]
+            if future in pending:
+                slow.append(batch)
+                continue
+            with self._lock:
+                self._calls.pop(batch.batch_id, None)
+            made = future.result()
+            result.receipts += made.receipts
+            result.dead += made.dead
+            result.waiting += made.waiting
+        return slow
+
+    def _send(self, retailer: str, batch: Batch, lease: Lease) -> Result:
+        try:
+            return self._caller.send(retailer, batch, lease)
+        finally:
+            with self._lock:
+                self._busy[retailer] -= 1
+
+    def _owner(self) -> str:
+        return f"{self._process}/{uuid.uuid4().hex[:12]}"
+
+
+def _over(message: Message, now: int) -> str | None:
+    """Why a message is no longer sent."""
+    if 0 < message.expires_at <= now:
+        return "expired"
+    return "late_72h" if now - max(message.arrived_at, message.deliver_after) > LATE_MS else None

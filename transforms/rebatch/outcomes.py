@@ -1,0 +1,77 @@
+"""How an event ends: its receipt, and the dead letter of a refused delivery."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from schemas.contracts import DeadLetter, decode
+from schemas.delivery import Message, Receipt
+
+STEP = "DeliverBatches"
+_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Receipt)
+
+
+def decoded(message: Message) -> dict[str, Any]:
+    """The campaign event of a message."""
+    return decode(message.schema, message.body)
+
+
+def make_receipt(
+    message: Message,
+    workspace: str,
+    outcome: str,
+    now: int,
+    *,
+    event: dict[str, Any] | None = None,
+    reason: str | None = None,
+    batch_id: str | None = None,
+    vendor_id: str | None = None,
+    attempt: int = 0,
+    resent: bool = False,
+) -> Receipt:
+    """The receipt of a message whose outcome was known at `now` (epoch ms)."""
+    event = event or decoded(message)
+    return Receipt(
+        event_id=message.event_id,
+        launch_id=event["launch_id"],
+        campaign_id=event["campaign_id"],
+        retailer_id=message.retailer_id,
+        customer_id=message.customer_id,
+        channel=event["channel"],
+        variant=(event["experiment"] or {}).get("variant"),
+        workspace=workspace,
+        batch_id=batch_id,
+        outcome=outcome,
+        reason=reason,
+        vendor_id=vendor_id,
+        attempt=attempt,
+        resent=resent,
+        arrived_at=message.arrived_at,
+        settled_at=now,
+    )
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """A receipt as the ledger keeps it."""
+    return _ENCODER.encode(receipt)
+
+
+def decode_receipt(data: bytes) -> Receipt:
+    """The receipt that the ledger kept."""
+    return _DECODER.decode(data)
+
+
+def refused_letter(message: Message, reason: str, detail: str, batch_id: str) -> DeadLetter:
+    """The dead letter of a delivery that the vendor refused: the event's bytes, and what a replay needs."""
+    attributes = {"event_id": message.event_id, "retailer_id": message.retailer_id, "schema": message.schema}
+    return DeadLetter(
+        STEP,
+        reason,
+        detail or "the vendor refused it; put the cause right, then replay",
+        source=f"event {message.event_id} in batch {batch_id}",
+        data=message.body,
+        trace=orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode(),
+    )

@@ -1,0 +1,133 @@
+"""ReadMessages: a splittable source over any transport, which acknowledges only what the engine has committed."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.iobase import RestrictionTracker
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils.timestamp import Duration, Timestamp
+
+from schemas.transport import Reader
+from transforms.rebatch.elements import Envelopes
+
+POLL = 5_000  # messages in one element
+BUNDLE = 20_000  # messages in one bundle
+_IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
+
+
+class _Provider(RestrictionProvider):
+    """A restriction counts polls: there is nothing in it to split."""
+
+    def initial_restriction(self, element: int) -> OffsetRange:
+        return OffsetRange(0, sys.maxsize)
+
+    def create_tracker(self, restriction: OffsetRange) -> RestrictionTracker:
+        return _Polls(restriction)
+
+    def restriction_size(self, element: int, restriction: OffsetRange) -> int:
+        return 1
+
+    def truncate(self, element: int, restriction: OffsetRange) -> None:
+        return None
+
+
+class _Polls(OffsetRestrictionTracker):
+    """An engine may ask for the rest to be done later, which is a split at 0; any other split is refused."""
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+
+class _Watermark(beam.transforms.core.WatermarkEstimatorProvider):
+    def initial_estimator_state(self, element: int, restriction: OffsetRange) -> Timestamp | None:
+        return None
+
+    def create_watermark_estimator(self, state: Timestamp | None) -> ManualWatermarkEstimator:
+        return ManualWatermarkEstimator(state)
+
+
+_PROVIDER, _WATERMARK = _Provider(), _Watermark()
+
+
+@dataclass
+class _Open:
+    """An open reader, and how often in a row nothing came."""
+
+    reader: Reader
+    idle: int = 0
+
+
+_OPENED: dict[tuple[str, int], _Open] = {}
+_LOCK = Lock()
+
+
+class _Read(beam.DoFn):
+    def __init__(self, make: Callable[[int], Reader]) -> None:
+        self._make = make
+        self._source = uuid.uuid4().hex
+
+    def _reader(self, index: int) -> _Open:
+        """The process's reader of an index: it outlives this object, of which an engine makes several."""
+        with _LOCK:
+            if (self._source, index) not in _OPENED:
+                reader = self._make(index)
+                reader.open()
+                _OPENED[self._source, index] = _Open(reader)
+            return _OPENED[self._source, index]
+
+    def process(
+        self,
+        element: int,
+        finalizer: Any = beam.DoFn.BundleFinalizerParam,
+        tracker: Any = beam.DoFn.RestrictionParam(_PROVIDER),
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
+    ) -> Iterator[Envelopes]:
+        source, read = self._reader(element), 0
+        reader = source.reader
+        position = tracker.current_restriction().start
+        finalizer.register(lambda: None)
+        while read < BUNDLE:
+            if not tracker.try_claim(position):
+                return
+            position += 1
+            poll = reader.poll(POLL)
+            if poll.envelopes:
+                read += len(poll.envelopes)
+                finalizer.register(lambda handle=poll.handle: reader.commit(handle))
+                yield Envelopes(poll.envelopes)
+            if poll.done:
+                tracker.try_claim(sys.maxsize - 1)
+                return
+            if len(poll.envelopes) < POLL:
+                break
+        source.idle = 0 if read else source.idle + 1
+        watermark.set_watermark(max(Timestamp(reader.oldest()), watermark.current_watermark() or Timestamp(0)))
+        pause = 0.0 if read else min(_IDLE_S[1], _IDLE_S[0] * source.idle)
+        tracker.defer_remainder(Duration(pause))
+
+
+class ReadMessages(beam.PTransform):
+    """Envelopes, a list a poll. `make` makes the reader of an index below `readers`."""
+
+    def __init__(self, make: Callable[[int], Reader], readers: int = 1) -> None:
+        super().__init__()
+        if readers < 1:
+            raise ValueError(f"readers {readers} must be positive")
+        self._make, self._readers = make, readers
+
+    def expand(self, begin: Any) -> beam.PCollection[Envelopes]:
+        return (
+            begin
+            | "Readers" >> beam.Create(range(self._readers), reshuffle=False)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_Read(self._make)).with_output_types(Envelopes)
+        )

@@ -1,0 +1,80 @@
+"""GroupByRetailer: one element a retailer and shard, holding its list of messages; shards follow the load."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import apache_beam as beam
+
+from schemas.delivery import Message
+from transforms.rebatch.elements import KEYED, Keyed, Messages
+
+MOST_SHARDS = 16
+LIST = 1_000  # messages in one element at most, so that no element holds up a worker for long
+
+
+class Load:
+    """How many shards each retailer needs: one up to `per_shard` messages a second, then 2, 4, 8, 16.
+
+    The rate is a moving average over about `span_s` seconds. Shards only grow: an event's shard is its id's hash
+    modulo their number, so a number that went up and down would scatter an event's repeats. What repeats across
+    a growth, or was read by another worker with another count, is for the delivery ledger to stop.
+    """
+
+    def __init__(self, per_shard: float = 1_000.0, span_s: float = 10.0, clock: Callable[[], float] = time.monotonic):
+        if per_shard <= 0 or span_s <= 0:
+            raise ValueError(f"per_shard {per_shard} and span_s {span_s} must be positive")
+        self._per_shard, self._span_s, self._clock = per_shard, span_s, clock
+        self._seen: dict[str, tuple[float, float, int]] = {}
+
+    def shards(self, retailer: str, messages: int) -> int:
+        """The shards of a retailer of which `messages` more have come: a power of two, at most 16."""
+        now = self._clock()
+        before, weight, shards = self._seen.get(retailer, (now, 0.0, 1))
+        weight = weight * max(0.0, 1.0 - (now - before) / self._span_s) + messages
+        while shards < MOST_SHARDS and weight / self._span_s > shards * self._per_shard:
+            shards *= 2
+        self._seen[retailer] = (now, weight, shards)
+        return shards
+
+
+def shard_of(event_id: str, shards: int) -> int:
+    """The shard of an event: event ids are hashes, so their tail spreads evenly; any other text does too."""
+    if shards == 1:
+        return 0
+    try:
+        return int(event_id[-4:], 16) % shards
+    except ValueError:
+        return sum(event_id.encode()) % shards
+
+
+def group(messages: list[Message], load: Load) -> Iterator[Keyed]:
+    """((retailer, shard), messages) in lists of at most 1,000, the order within a key kept."""
+    retailers: dict[str, list[Message]] = defaultdict(list)
+    for message in messages:
+        retailers[message.retailer_id].append(message)
+    for retailer, own in retailers.items():
+        shards = load.shards(retailer, len(own))
+        keyed: dict[int, list[Message]] = defaultdict(list)
+        for message in own:
+            keyed[shard_of(message.event_id, shards)].append(message)
+        for shard, items in keyed.items():
+            for start in range(0, len(items), LIST):
+                yield (retailer, shard), Messages(items[start : start + LIST])
+
+
+class _Group(beam.DoFn):
+    def setup(self) -> None:
+        self._load = Load()
+
+    def process(self, element: Messages) -> Iterator[Keyed]:
+        yield from group(element.items, self._load)
+
+
+class GroupByRetailer(beam.PTransform):
+    """Lists keyed by (retailer, shard), of the Messages of each poll."""
+
+    def expand(self, messages: beam.PCollection[Messages]) -> beam.PCollection[Keyed]:
+        return messages | "Group" >> beam.ParDo(_Group()).with_output_types(KEYED)

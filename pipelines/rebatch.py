@@ -42,14 +42,16 @@ from transforms.rebatch.repeats import DropRepeats
 from transforms.rebatch.settled import SkipSettled
 from transforms.rebatch.shards import GroupByRetailer
 
+AHEAD = 20_000  # messages on their way to the delivery before the sources wait
+
 
 def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_time: bool) -> None:
     """The pipeline. `real_time`: whether the engine's timers follow the clock."""
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
     ledger = partial(make_ledger, config.ledger)
-    sources = [p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers)]
+    sources = [p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers, AHEAD)]
     if left := Spool(folder.spool).files():
-        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left)))
+        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left), 1, AHEAD))
     good, unread = sources | "Sources" >> beam.Flatten() | "Decode" >> Decode(clock)
     receipts, refused = (
         good

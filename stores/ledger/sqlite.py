@@ -17,6 +17,7 @@ from schemas.delivery import Claim, OnUnknown, Settlement, Standing
 from stores.ledger import rules
 from stores.ledger.rules import Entry, digest
 from stores.ledger.sqlite_file import connect, told
+from stores.ledger.sqlite_sets import claim_new, find_all, report_all, settle_own
 
 T = TypeVar("T")
 _OUTCOMES = (None, "accepted", "rejected", "expired", "unknown", "dead")  # stored by place: append only
@@ -63,6 +64,8 @@ class SqliteLedger:
         """The standing of each claim, in order."""
 
         def step(con: sqlite3.Connection) -> list[Standing]:
+            if now < lease_until and claim_new(con, claims, _packed(owner), lease_until):
+                return [Standing(one.event_id, "granted") for one in claims]
             entries = _read(con, [one.event_id for one in claims])
             standings, changes = rules.grant(entries, claims, owner, now, lease_until, on_unknown)
             _write_claims(con, changes)
@@ -74,6 +77,8 @@ class SqliteLedger:
         """The ids that are settled by this."""
 
         def step(con: sqlite3.Connection) -> list[str]:
+            if settle_own(con, _packed(owner), settlements, now, _OUTCOMES):
+                return [one.event_id for one in settlements]
             entries = _read(con, [one.event_id for one in settlements])
             changes = rules.settle(entries, owner, settlements, now)
             _drop_receipts(con, [one for one in changes if one in entries and entries[one].outcome])
@@ -98,6 +103,8 @@ class SqliteLedger:
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Event id to outcome, of those that are settled."""
         with self._reading() as con:
+            if (found := find_all(con, event_ids)) is not None:
+                return {key.hex(): _OUTCOMES[place] or "" for key, place in found}
             return {one: entry.outcome for one, entry in _read(con, event_ids).items() if entry.outcome}
 
     def reopen(self, event_ids: Sequence[str]) -> int:
@@ -119,7 +126,7 @@ class SqliteLedger:
 
     def report(self, event_ids: Sequence[str]) -> None:
         """Their receipts are in the event store."""
-        self._together(lambda con: _drop_receipts(con, event_ids))
+        self._together(lambda con: None if report_all(con, event_ids) else _drop_receipts(con, event_ids))
 
     def forget(self, before: int) -> int:
         """Drop the entries that were settled, and reported where they have a receipt, before a time."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -47,6 +48,15 @@ class Lease(NamedTuple):
     on_unknown: OnUnknown
 
 
+class Reply(NamedTuple):
+    """A call that is over; without an answer none was made, and none is before `not_before` (epoch ms)."""
+
+    batch: Batch
+    lease: Lease
+    answer: Answer | None
+    not_before: int = 0
+
+
 @dataclass
 class Result:
     """What came of calls; `waiting` are batches with the time before which they are not tried again."""
@@ -75,75 +85,81 @@ class Caller:
         """Epoch milliseconds."""
         return int(self._clock() * 1000)
 
-    def send(self, retailer: str, batch: Batch, lease: Lease) -> Result:
-        """One call, and its events settled, given back, or left claimed where only time can tell."""
+    def send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
+        """One call, made in a thread of its own."""
         try:
             account = self._tenants.account(retailer)
         except InputError as error:
             _log.warning("nothing is sent to %s: %s", retailer, error)
-            self._release(batch, lease)
-            return Result(waiting=[replace(batch, not_before=self.now() + LONGEST_MS)])
+            return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
         records = [decoded(one) for one in batch.messages]
         if self.now() + int(account.timeout_s * 1000) >= lease.until:
             # The lease might end before the call does: somebody else may claim then, so nothing is sent.
-            self._release(batch, lease)
-            return Result(waiting=[batch])
-        answer = self._vendor.send(account, Call(batch.batch_id, batch.messages[0].vendor_campaign, records))
-        return self._settled(retailer, batch, lease, answer, records)
+            return Reply(batch, lease, None)
+        call = Call(batch.batch_id, batch.messages[0].vendor_campaign, records)
+        return Reply(batch, lease, self._vendor.send(account, call))
 
-    def _release(self, batch: Batch, lease: Lease) -> None:
-        self._ledger.release(lease.owner, [one.event_id for one in batch.messages])
+    def conclude(self, retailer: str, replies: list[Reply], result: Result) -> None:
+        """Settles the events of calls that are over, in one step for all that were claimed together; gives back
+        those that were not sent, and leaves claimed those that only time can tell about."""
+        ends: dict[str, list[Receipt]] = defaultdict(list)
+        back: dict[str, list[str]] = defaultdict(list)
+        for reply in replies:
+            kind = self._after(retailer, reply, result)
+            if kind == "back":
+                back[reply.lease.owner] += [one.event_id for one in reply.batch.messages]
+            elif kind == "end":
+                ends[reply.lease.owner] += self._receipts(retailer, reply, result)
+        for owner, event_ids in back.items():
+            self._ledger.release(owner, event_ids)
+        for owner, receipts in ends.items():
+            self.settle(owner, receipts, self.now(), result)
 
-    def _settled(
-        self, retailer: str, batch: Batch, lease: Lease, answer: Answer, records: list[dict[str, Any]]
-    ) -> Result:
-        attempt, result = batch.attempt + 1, Result()
+    def _after(self, retailer: str, reply: Reply, result: Result) -> Literal["back", "end", "open"]:
+        """What an answer means for the events; batches that come again are added to `result.waiting`."""
+        batch, answer = reply.batch, reply.answer
+        if answer is None:
+            result.waiting.append(replace(batch, not_before=reply.not_before))
+            return "back"
+        attempt = batch.attempt + 1
         self._report(retailer, answer)
         if answer.kind in ("slow_down", "failed"):
-            self._release(batch, lease)
             pause = back_off_ms(attempt, random.random()) if answer.kind == "failed" else 0
             result.waiting.append(Batch(batch.messages, attempt, self.now() + pause))
-        elif answer.kind == "refused" and answer.divisible and len(batch.messages) > 1:
-            self._release(batch, lease)
+            return "back"
+        if answer.kind == "refused" and answer.divisible and len(batch.messages) > 1:
             half = len(batch.messages) // 2
             result.waiting += [Batch(part, attempt) for part in (batch.messages[:half], batch.messages[half:])]
-        elif answer.kind == "unknown" and lease.on_unknown == "resend":
+            return "back"
+        if answer.kind == "unknown" and reply.lease.on_unknown == "resend":
             # The claim stays: when its lease has ended the ledger grants it again and says so.
-            result.waiting.append(Batch(batch.messages, attempt, lease.until + 1))
-        else:
-            self._end(retailer, batch, lease, answer, attempt, records, result)
-        return result
+            result.waiting.append(Batch(batch.messages, attempt, reply.lease.until + 1))
+            return "open"
+        return "end"
 
-    def _end(
-        self,
-        retailer: str,
-        batch: Batch,
-        lease: Lease,
-        answer: Answer,
-        attempt: int,
-        records: list[dict[str, Any]],
-        result: Result,
-    ) -> None:
-        now, batch_id, receipts = self.now(), batch.batch_id, []
+    def _receipts(self, retailer: str, reply: Reply, result: Result) -> list[Receipt]:
+        """The receipts of a call that is over; refused deliveries become dead letters too."""
+        batch, answer, now, receipts = reply.batch, reply.answer, self.now(), []
+        assert answer is not None
+        batch_id, workspace = batch.batch_id, self.workspace(retailer)
         for place, message in enumerate(batch.messages):
             outcome, reason = _end_of(answer, place)
             receipts.append(
                 make_receipt(
                     message,
-                    self.workspace(retailer),
+                    workspace,
                     outcome,
                     now,
-                    event=records[place],
                     reason=reason,
                     batch_id=batch_id,
                     vendor_id=answer.vendor_id,
-                    attempt=attempt,
-                    resent=message.event_id in lease.again,
+                    attempt=batch.attempt + 1,
+                    resent=message.event_id in reply.lease.again,
                 )
             )
             if outcome == "rejected":
                 result.dead.append(refused_letter(message, reason or "refused", answer.detail, batch_id))
-        self.settle(lease.owner, receipts, now, result)
+        return receipts
 
     def settle(self, owner: str, receipts: list[Receipt], now: int, result: Result) -> None:
         """Writes the ends down; only what the ledger takes becomes a receipt."""

@@ -18,6 +18,8 @@ NAMES = (
     "already_settled",
     "repeats",
     "held",
+    "released",
+    "batched",
     "accepted",
     "rejected",
     "expired",
@@ -43,3 +45,9 @@ class Counter:
             self._metric.inc(by)
             with _LOCK:
                 TALLY[self._name] += by
+
+
+def on_the_way() -> int:
+    """Messages that this process has read and that have neither ended nor reached the delivery, nor are held."""
+    gone = ("dead_lettered", "already_settled", "repeats", "held", "batched")
+    return TALLY["read"] + TALLY["released"] - sum(TALLY[name] for name in gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +23,7 @@ from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, St
 
 DEAD = "dead"
 _RECEIPTS, _WAIT = "receipts", "wait"
-_MOST_OUT = 100  # calls that a bundle has out side by side
+_MOST_OUT = 60  # calls that a bundle has out side by side
 
 
 class Handled(NamedTuple):
@@ -82,17 +83,22 @@ class _Delivering(beam.DoFn):
 class _Send(_Delivering):
     """Sends at once, all calls of a bundle side by side; what must wait goes on to _Wait."""
 
+    def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
+        super().__init__(make, shared)
+        self._batched = Counter("batched")
+
     def start_bundle(self) -> None:
         self._under_way: deque[Started] = deque()
-        self._out = 0
+        self._out: Counts[str] = Counts()
 
     def process(self, element: Addressed) -> Iterator[Any]:
         (retailer, _), batches = element
+        self._batched.inc(sum(len(batch.messages) for batch in batches.items))
+        while self._out[retailer] or self._out.total() > _MOST_OUT:
+            yield from self._finish()
         started = self._dispatcher.start(retailer, batches.items)
         self._under_way.append(started)
-        self._out += len(started.out)
-        while self._out > _MOST_OUT:
-            yield from self._finish()
+        self._out[retailer] += len(started.out)
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
@@ -102,7 +108,7 @@ class _Send(_Delivering):
 
     def _finish(self) -> Iterator[Any]:
         started = self._under_way.popleft()
-        self._out -= len(started.out)
+        self._out[started.retailer] -= len(started.out)
         handled = self._dispatcher.finish(started)
         yield from self._put_out(handled)
         if handled.waiting:

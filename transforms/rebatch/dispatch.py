@@ -11,13 +11,13 @@ from threading import Lock
 from msgspec.structs import replace
 
 from schemas.delivery import Batch, Claim, DeliveryLedger, Message, Standing, Vendor
-from transforms.pacing.limiter import Limiter
-from transforms.rebatch.calls import LONGEST_MS, Caller, Lease, Result, Tenants
+from transforms.pacing.limiter import Limiter, Terms
+from transforms.rebatch.calls import LONGEST_MS, Caller, Lease, Reply, Result, Tenants
 from transforms.rebatch.deliver import Handled, Started
 from transforms.rebatch.outcomes import make_receipt
 
 LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
-_THREADS = 256  # waiting for answers, most of them
+_THREADS = 64  # waiting for answers, most of them
 _OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
 _POLL_MS = 50
@@ -41,7 +41,7 @@ class BatchDispatcher:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
-        self._calls: dict[str, Future[Result]] = {}
+        self._calls: dict[str, Future[Reply]] = {}
         self._busy: dict[str, int] = defaultdict(int)
         self._slow: set[str] = set()
 
@@ -112,6 +112,13 @@ class BatchDispatcher:
             room = (_OUT_SLOW if retailer in self._slow else _OUT) - self._busy[retailer]
         terms, taken, left = self._tenants.terms(retailer), list[Batch](), batches
         wake = self._now() + _POLL_MS
+        if len(batches) <= room and _without_rate(terms):
+            grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in batches), len(batches))
+            if grant.wake_at is None:
+                return batches, self._now() + LONGEST_MS
+            if not grant.messages:
+                result.waiting += batches
+                return [], grant.wake_at
         while left and len(taken) < room:
             batch, left = left[0], left[1:]
             size = len(batch.messages)
@@ -164,7 +171,7 @@ class BatchDispatcher:
         return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
 
     def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:
-        """Adds what the calls brought, after a short wait; the batches whose call is still out."""
+        """Concludes the calls that are over after a short wait; the batches whose call is still out."""
         with self._lock:
             calls = {batch.batch_id: self._calls[batch.batch_id] for batch in out}
         patience = _IMPATIENT_S if retailer in self._slow else _PATIENCE_S
@@ -173,21 +180,14 @@ class BatchDispatcher:
             self._slow.add(retailer)
         elif calls:
             self._slow.discard(retailer)
-        slow = []
-        for batch in out:
-            future = calls[batch.batch_id]
-            if future in pending:
-                slow.append(batch)
-                continue
-            with self._lock:
-                self._calls.pop(batch.batch_id, None)
-            made = future.result()
-            result.receipts += made.receipts
-            result.dead += made.dead
-            result.waiting += made.waiting
-        return slow
+        replies = [future.result() for future in calls.values() if future not in pending]
+        with self._lock:
+            for reply in replies:
+                self._calls.pop(reply.batch.batch_id, None)
+        self._caller.conclude(retailer, replies, result)
+        return [batch for batch in out if calls[batch.batch_id] in pending]
 
-    def _send(self, retailer: str, batch: Batch, lease: Lease) -> Result:
+    def _send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
         try:
             return self._caller.send(retailer, batch, lease)
         finally:
@@ -196,6 +196,12 @@ class BatchDispatcher:
 
     def _owner(self) -> str:
         return f"{self._process}/{uuid.uuid4().hex[:12]}"
+
+
+def _without_rate(terms: Terms) -> bool:
+    """Whether only the vendor's calls an hour bind: then one question does for many batches."""
+    pace = terms.workspace.pace
+    return pace is None or (pace.per_second is None and pace.warm_up is None)
 
 
 def _over(message: Message, now: int) -> str | None:

@@ -58,6 +58,7 @@ class _Hold(beam.DoFn):
 
     def __init__(self, real_time: bool) -> None:
         self._real_time = real_time
+        self._released = Counter("released")
         self._left = Counter("left_waiting")
 
     def process(
@@ -86,6 +87,7 @@ class _Hold(beam.DoFn):
         waiting.clear()
         over.clear()
         for messages in lists:
+            self._released.inc(len(messages.items))
             yield (key[0], 0), messages
 
     @on_timer(OVER)

@@ -17,10 +17,12 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from schemas.transport import Reader
+from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.elements import Envelopes
 
 POLL = 5_000  # messages in one element
-BUNDLE = 20_000  # messages in one bundle
+BUNDLE = 10_000  # messages in one bundle
+_FULL_S = 0.02  # how long to wait when too much is on the way
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
 
 
@@ -71,8 +73,8 @@ _LOCK = Lock()
 
 
 class _Read(beam.DoFn):
-    def __init__(self, make: Callable[[int], Reader]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[int], Reader], most_ahead: int | None) -> None:
+        self._make, self._most_ahead = make, most_ahead
         self._source = uuid.uuid4().hex
 
     def _reader(self, index: int) -> _Open:
@@ -95,6 +97,10 @@ class _Read(beam.DoFn):
         reader = source.reader
         position = tracker.current_restriction().start
         finalizer.register(lambda: None)
+        if self._most_ahead is not None and on_the_way() > self._most_ahead:
+            tracker.try_claim(position)
+            tracker.defer_remainder(Duration(_FULL_S))
+            return
         while read < BUNDLE:
             if not tracker.try_claim(position):
                 return
@@ -116,18 +122,19 @@ class _Read(beam.DoFn):
 
 
 class ReadMessages(beam.PTransform):
-    """Envelopes, a list a poll. `make` makes the reader of an index below `readers`."""
+    """Envelopes, a list a poll. `make` makes the reader of an index below `readers`. `most_ahead` is for an engine
+    that runs in this one process and holds nothing back: no more is read while so many messages are on the way."""
 
-    def __init__(self, make: Callable[[int], Reader], readers: int = 1) -> None:
+    def __init__(self, make: Callable[[int], Reader], readers: int = 1, most_ahead: int | None = None) -> None:
         super().__init__()
         if readers < 1:
             raise ValueError(f"readers {readers} must be positive")
-        self._make, self._readers = make, readers
+        self._make, self._readers, self._most_ahead = make, readers, most_ahead
 
     def expand(self, begin: Any) -> beam.PCollection[Envelopes]:
         return (
             begin
             | "Readers" >> beam.Create(range(self._readers), reshuffle=False)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read(self._make)).with_output_types(Envelopes)
+            | "Read" >> beam.ParDo(_Read(self._make, self._most_ahead)).with_output_types(Envelopes)
         )

@@ -13,7 +13,7 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Receipt, Settlement
 from transforms.rebatch.decode import STEP as DECODE
 from transforms.rebatch.decode import dead_id
-from transforms.rebatch.elements import Receipts
+from transforms.rebatch.elements import Receipts, at_finish
 from transforms.rebatch.outcomes import decode_receipt
 
 _CALL = 1_000
@@ -38,14 +38,28 @@ class _Recorder(beam.DoFn):
         self._kept: list[Any] = []
 
 
+class _End(beam.PTransform):
+    """Nothing, as a stage of its own: Prism turns a core at full speed for as long as a bundle without outputs
+    runs, so a stage that writes files must not be the last one."""
+
+    def expand(self, counts: Any) -> Any:
+        typed = counts | "Counts" >> beam.Map(int).with_output_types(int)
+        return typed | "Apart" >> beam.Reshuffle() | "Nothing" >> beam.Filter(_never)
+
+
+def _never(count: int) -> bool:
+    return False
+
+
 class _RecordReceipts(_Recorder):
     def process(self, element: Receipts) -> Iterator[Any]:
         self._kept += element.items
         return iter(())
 
-    def finish_bundle(self) -> None:
+    def finish_bundle(self) -> Iterator[Any]:
         if self._kept:
             self._record(self._kept)
+            yield at_finish(len(self._kept))
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
             left = self._ledger.unreported(_CALL)
@@ -67,7 +81,7 @@ class RecordReceipts(beam.PTransform):
         self._make, self._write = make, write
 
     def expand(self, receipts: beam.PCollection[Receipts]) -> beam.PCollection[Any]:
-        return receipts | "Record" >> beam.ParDo(_RecordReceipts(self._make, self._write))
+        return receipts | "Record" >> beam.ParDo(_RecordReceipts(self._make, self._write)) | "End" >> _End()
 
 
 class _Unreported(beam.DoFn):
@@ -100,9 +114,10 @@ class _RecordDead(_Recorder):
         self._kept.append(element)
         return iter(())
 
-    def finish_bundle(self) -> None:
+    def finish_bundle(self) -> Iterator[Any]:
         if not self._kept:
             return
+        yield at_finish(len(self._kept))
         named = {dead_id(letter): letter for letter in self._kept}
         unread = [name for name, letter in named.items() if letter.step == DECODE]
         known = self._ledger.find(unread) if unread else {}
@@ -123,4 +138,4 @@ class RecordDeadLetters(beam.PTransform):
         self._make, self._write = make, write
 
     def expand(self, letters: beam.PCollection[DeadLetter]) -> beam.PCollection[Any]:
-        return letters | "Record" >> beam.ParDo(_RecordDead(self._make, self._write))
+        return letters | "Record" >> beam.ParDo(_RecordDead(self._make, self._write)) | "End" >> _End()

@@ -23,7 +23,7 @@ _FIXED = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 class Scan:
     """The top-level fields of records of one parsed schema (contracts.parsed), named in `wanted`.
 
-    Text of a row is `text(name, row)`, numbers are `numbers[name]`, in the order of the bodies; a field that is a
+    Text is `texts(name)`, numbers are `numbers[name]`, in the order of the bodies; a field that is a
     union with null has `present[name]`.
     """
 
@@ -45,11 +45,12 @@ class Scan:
             self._walk(field["type"], everyone, field["name"] if field["name"] in wanted else None)
         self.sound &= self._at == self._ends
 
-    def text(self, name: str, row: int) -> str:
-        """The text of a field in a sound row; empty where it is null."""
+    def texts(self, name: str) -> list[str]:
+        """The text of a field in every row; empty where it is null, of no meaning where the row is not sound."""
         starts, lengths = self._places[name]
-        start = int(starts[row] - self._starts[row])
-        return self._bodies[row][start : start + int(lengths[row])].decode()
+        begin = starts - self._starts
+        places = zip(self._bodies, begin.tolist(), (begin + lengths).tolist(), strict=True)
+        return [body[start:end].decode("utf-8", "replace") for body, start, end in places]
 
     def _walk(self, node: Any, rows: Rows, name: str | None) -> None:
         """Steps over a value in these rows; `name` is the wanted field that it is, if any."""

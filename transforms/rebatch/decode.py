@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import orjson
 
 from schemas.avro_scan import Scan
@@ -24,8 +23,8 @@ DEAD = "dead"
 _MOST = 1_000_000  # bytes of a body
 _NEEDED = ("event_id", "retailer_id", "schema")
 _LONGEST = 256  # characters of an id
-_TEXTS = ("event_id", "retailer_id", "customer_id", "vendor_campaign")
-_ROUTING = frozenset({*_TEXTS, "campaign_id", "deliver_after", "expires_at"})
+_TEXTS = ("event_id", "retailer_id", "customer_id", "campaign_id", "vendor_campaign")
+_ROUTING = frozenset({*_TEXTS, "deliver_after", "expires_at"})
 
 
 class _Refused(ValueError):
@@ -101,32 +100,43 @@ def read_envelopes(envelopes: list[Envelope], now: int) -> list[Message | DeadLe
         except ContractError:
             continue
         if {field["name"] for field in writer["fields"]} >= _ROUTING:
-            scan = Scan(writer, [envelopes[place].body for place in places], _ROUTING)
-            for row in np.nonzero(scan.sound)[0].tolist():
-                made[places[row]] = _found(scan, row, envelopes[places[row]], now)
+            some = [envelopes[place] for place in places]
+            for place, found in zip(
+                places, _found(Scan(writer, [one.body for one in some], _ROUTING), some, now), strict=True
+            ):
+                made[place] = found
     return [one or read_envelope(envelopes[place], now) for place, one in enumerate(made)]
 
 
-def _found(scan: Scan, row: int, envelope: Envelope, now: int) -> Message | None:
-    """The message of a row; None for what `read_envelope` has to refuse."""
-    attributes = envelope.attributes
-    event_id, retailer_id, customer_id, campaign = (scan.text(name, row) for name in _TEXTS)
-    if event_id != attributes.get("event_id") or retailer_id != attributes.get("retailer_id"):
-        return None
-    campaign = campaign or scan.text("campaign_id", row)
-    if not event_id or not retailer_id or max(map(len, (event_id, retailer_id, customer_id, campaign))) > _LONGEST:
-        return None
-    return Message(
-        event_id,
-        retailer_id,
-        campaign,
-        customer_id,
-        attributes["schema"],
-        envelope.body,
-        now,
-        int(scan.numbers["deliver_after"][row]),
-        int(scan.numbers["expires_at"][row]) if "expires_at" in scan.numbers else 0,
+def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message | None]:
+    """The message of each row; None for what `read_envelope` has to look at itself."""
+    none = [0] * len(envelopes)
+    columns = zip(
+        envelopes,
+        scan.sound.tolist(),
+        *(scan.texts(name) for name in _TEXTS),
+        scan.numbers["deliver_after"].tolist(),
+        scan.numbers["expires_at"].tolist() if "expires_at" in scan.numbers else none,
+        strict=True,
     )
+    for envelope, sound, event_id, retailer_id, customer_id, campaign_id, vendor_campaign, after, expires in columns:
+        attributes, campaign = envelope.attributes, vendor_campaign or campaign_id
+        same = event_id == attributes.get("event_id") and retailer_id == attributes.get("retailer_id")
+        short = max(len(event_id), len(retailer_id), len(customer_id), len(campaign)) <= _LONGEST
+        if sound and same and short and event_id and retailer_id:
+            yield Message(
+                event_id,
+                retailer_id,
+                campaign,
+                customer_id,
+                attributes["schema"],
+                envelope.body,
+                now,
+                after,
+                expires,
+            )
+        else:
+            yield None
 
 
 class _Decode(beam.DoFn):

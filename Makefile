@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
+PRISM := v2.77.0
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test engines check bench lock clean
 
 demo: $(DEMO)/summary.json
 	@$(BIN)/campaigns check $(DEMO)
@@ -16,8 +17,15 @@ $(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campai
 	  --campaigns examples/journey/campaigns --customers out/customers.parquet --history out/history.parquet \
 	  --events file:$(DEMO)/events --output $(DEMO)
 
-test: .venv/installed
+test: .venv/installed engines
 	$(BIN)/pytest
+
+# What the engine tests and a service on one machine need: Prism, Beam's local streaming engine, built from source.
+engines:
+	@if [ -x .engines/prism ]; then :; elif command -v go >/dev/null; then \
+	  echo "building Prism $(PRISM) into .engines/ (two minutes, once)"; \
+	  GOBIN=$(CURDIR)/.engines go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM); \
+	else echo "no Go here, so no Prism: its tests are skipped; install Go, then make engines"; fi
 
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy .
@@ -40,4 +48,4 @@ lock:
 	  --no-annotate --no-header pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf out .venv
+	rm -rf out .venv .engines

@@ -19,9 +19,10 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.counts import Show, counts, watched_counts
+from pipelines.engine import choose_engine
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spool_reader, sweep
 from pipelines.settings import Settings, check_delivery
@@ -31,7 +32,7 @@ from stores.delivery_folder import DeliveryFolder
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool
-from stores.transports.uri import SubscriptionUri
+from stores.transports.uri import FileUri
 from transforms.rebatch.batch import BatchByRetailer
 from transforms.rebatch.decode import Decode
 from transforms.rebatch.deliver import DeliverBatches
@@ -88,7 +89,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         problems += check_delivery(loaded, [name for name in loaded.engine.workspaces if name != "*"]) if loaded else []
         if problems:
             raise InputError(problems)
-        real_time = choose_engine(options, config)
+        real_time = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
         started, before = time.perf_counter(), counts()
         p = beam.Pipeline(options=options)
         build(p, config, settings, real_time=real_time)
@@ -100,18 +101,6 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         summary = {**counted, "swept": swept, "seconds": round(time.perf_counter() - started, 1)}
         folder.write_summary(summary)
         return summary
-
-
-def choose_engine(options: PipelineOptions, config: RebatchConfig) -> bool:
-    """Names the engine in the options; whether its timers follow the clock."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        if isinstance(config.events, SubscriptionUri) or not config.drain:
-            standard.runner = "PrismRunner"
-        else:
-            standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    standard.streaming = "FnApi" not in str(standard.runner)
-    return bool(standard.streaming)
 
 
 @contextmanager

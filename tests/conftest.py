@@ -15,6 +15,7 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from pipelines.engine import prism
 from runners.emulators import EmulatorError, pubsub_emulator
 from stores.transports.pubsub import open_channel
 
@@ -43,6 +44,17 @@ def pubsub_host() -> Iterator[str]:
                 pytest.fail(str(error))
             pytest.skip(f"skipped: {error}")
         yield host
+
+
+@pytest.fixture(scope="session")
+def prism_engine() -> str:
+    """Prism's path; the tests that need it are skipped without one, and fail in CI."""
+    found = prism()
+    if found is None:
+        if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
+            pytest.fail("no Prism; run `make engines`")
+        pytest.skip("skipped: needs Prism, run `make engines`")
+    return found
 
 
 @pytest.fixture

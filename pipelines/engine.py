@@ -1,0 +1,43 @@
+"""Which engine runs rebatch, and where Prism is."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+
+BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+PRISM = "PrismRunner"
+_INSTALLED = Path(".engines/prism")  # by `make engines`
+
+
+def choose_engine(options: PipelineOptions, *, ends: bool) -> bool:
+    """Names the engine in the options when they name none; whether its timers follow the clock.
+
+    Prism is found by CAMPAIGNS_PRISM, or in .engines/ (`make engines`), or downloaded by Beam. Where it would have
+    to be downloaded, a job whose input `ends` by itself runs on the built-in engine, which needs nothing but Beam.
+    """
+    standard, own = options.view_as(StandardOptions), options.view_as(PrismRunnerOptions)
+    found = own.prism_location or prism()
+    if standard.runner in (None, "DirectRunner"):
+        standard.runner = BUILT_IN if ends and not found else PRISM
+    standard.streaming = standard.runner != BUILT_IN
+    if standard.runner == PRISM:
+        own.prism_location = found
+        own.prism_log_level = "warn"
+        logging.getLogger("apache_beam.runners.worker.sdk_worker").addFilter(_is_news)
+    return bool(standard.streaming)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Prism asks to finalise the bundle that splits a source, in which nothing registered to be."""
+    return "not in a finalizable state" not in record.getMessage()
+
+
+def prism() -> str | None:
+    """Prism's path on this machine; None where Beam has to download it."""
+    named = os.environ.get("CAMPAIGNS_PRISM")
+    found = Path(named) if named else _INSTALLED
+    return str(found.absolute()) if found.is_file() else None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.worker.sdk_worker import SdkWorker
 
 BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 PRISM = "PrismRunner"
@@ -27,13 +30,30 @@ def choose_engine(options: PipelineOptions, *, ends: bool) -> bool:
     if standard.runner == PRISM:
         own.prism_location = found
         own.prism_log_level = "warn"
-        logging.getLogger("apache_beam.runners.worker.sdk_worker").addFilter(_is_news)
+        logging.getLogger("PrismRunner").setLevel(logging.ERROR)
+        logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+        _finalise_quietly()
     return bool(standard.streaming)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Prism asks to finalise the bundle that splits a source, in which nothing registered to be."""
-    return "not in a finalizable state" not in record.getMessage()
+def _finalise_quietly() -> None:
+    """Prism asks to finalise the bundle that splits a source too, in which nothing could register; the SDK prints a
+    traceback for it. This answers that all is well."""
+    finalise = SdkWorker.finalize_bundle
+    if getattr(finalise, "quiet", False):
+        return
+
+    def quiet(worker: Any, request: Any, instruction_id: str) -> Any:
+        try:
+            return finalise(worker, request, instruction_id)
+        except RuntimeError as error:
+            if "not in a finalizable state" not in str(error):
+                raise
+            done = beam_fn_api_pb2.FinalizeBundleResponse()
+            return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, finalize_bundle=done)
+
+    quiet.quiet = True  # type: ignore[attr-defined]
+    SdkWorker.finalize_bundle = quiet
 
 
 def prism() -> str | None:

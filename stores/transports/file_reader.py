@@ -41,11 +41,21 @@ class FileReader:
         self._seen: set[str] = set()
         self._looked = float("-inf")
         self._records: Iterator[Envelope] = iter(())
+        self._failure: TransportError | None = None
 
     def poll(self, most: int) -> Poll:
         """The next events, over the ends of files."""
         if self._stop():
             return Poll([], done=True)
+        if self._failure:  # an engine that tries again must not go on behind the broken file
+            raise self._failure
+        try:
+            return self._poll(most)
+        except TransportError as error:
+            self._failure = error
+            raise
+
+    def _poll(self, most: int) -> Poll:
         got: list[Envelope] = []
         while len(got) < most:
             envelope = next(self._records, None)

@@ -66,7 +66,7 @@ class PubsubReader:
         self._ready: deque[Raw] = deque()
         self._leases: dict[str, float] = {}
         self._failure: TransportError | None = None
-        self._last = time.monotonic()
+        self._away, self._last = False, time.monotonic()
         threads = [Thread(target=self._keep_pulling, daemon=True) for _ in range(self._pullers)]
         for thread in [*threads, Thread(target=self._keep_extending, daemon=True)]:
             thread.start()
@@ -96,7 +96,8 @@ class PubsubReader:
             self._change.notify_all()
         if got:
             self._last = time.monotonic()
-        done = self._idle_s is not None and not got and time.monotonic() - self._last > self._idle_s
+        idle = not got and not self._away
+        done = self._idle_s is not None and idle and time.monotonic() - self._last > self._idle_s
         return Poll([_envelope(one.message) for one in got], [one.ack_id for one in got], done)
 
     def commit(self, handle: list[str]) -> None:
@@ -105,7 +106,7 @@ class PubsubReader:
             ids = handle[start : start + _ACK]
             try:
                 self._ack(types.AcknowledgeRequest(subscription=self._subscription, ack_ids=ids), timeout=_PULL_S)
-            except grpc.RpcError:
+            except (grpc.RpcError, ValueError):  # ValueError: the channel is closed
                 continue
         with self._change:
             for one in handle:
@@ -130,16 +131,24 @@ class PubsubReader:
                 if code in _FATAL:
                     self._fail(error, _FATAL[code])
                     return
-                if code is not Code.DEADLINE_EXCEEDED:
+                self._reached(code is Code.DEADLINE_EXCEEDED)
+                if self._away:
                     self._closed.wait(pause)
                     pause = min(2 * pause, 5.0)
                 continue
             pause = 0.1
+            self._reached(True)
             now = time.monotonic()
             with self._change:
                 self._ready.extend(received)
                 self._leases.update((one.ack_id, now) for one in received)
                 self._change.notify_all()
+
+    def _reached(self, reached: bool) -> None:
+        """A broker that is away is not one that has nothing: idleness begins when it is back."""
+        if reached and self._away:
+            self._last = time.monotonic()
+        self._away = not reached
 
     def _fail(self, error: Any, todo: str) -> None:
         with self._change:

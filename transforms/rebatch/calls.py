@@ -20,6 +20,7 @@ from transforms.rebatch.outcomes import decoded, encode_receipt, make_receipt, r
 
 LONGEST_MS = 30_000
 _FIRST_MS = 500
+_STEP = 1_000  # events that the ledger takes at once
 _TOLD: dict[str, Told] = {
     "sent": "success",
     "refused": "success",
@@ -59,7 +60,7 @@ class Reply(NamedTuple):
 
 @dataclass
 class Result:
-    """What came of calls; `waiting` are batches with the time before which they are not tried again."""
+    """What came of calls; `waiting` are batches, each with the time before which it is not tried again."""
 
     receipts: list[Receipt] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -164,7 +165,9 @@ class Caller:
     def settle(self, owner: str, receipts: list[Receipt], now: int, result: Result) -> None:
         """Writes the ends down; only what the ledger takes becomes a receipt."""
         ends = [Settlement(one.event_id, one.outcome, encode_receipt(one)) for one in receipts]  # type: ignore[arg-type]
-        applied = set(self._ledger.settle(owner, ends, now))
+        applied: set[str] = set()
+        for start in range(0, len(ends), _STEP):
+            applied.update(self._ledger.settle(owner, ends[start : start + _STEP], now))
         result.receipts += [one for one in receipts if one.event_id in applied]
 
     def _report(self, retailer: str, answer: Answer) -> None:

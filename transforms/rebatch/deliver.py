@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
+from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
 
@@ -41,7 +42,6 @@ class Started(NamedTuple):
     retailer: str
     out: list[Batch]
     result: Result
-    wake_at: int
 
 
 class Dispatcher(Protocol):
@@ -121,6 +121,7 @@ class _Wait(_Delivering):
     the input has ended, what may leave within `patience_s` still does."""
 
     WAITING = BagStateSpec("waiting", StructCoder(Waiting))
+    NEXT = ReadModifyWriteStateSpec("next", VarIntCoder())  # when WAKE fires: a timer cannot be asked
     WAKE = TimerSpec("wake", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
@@ -144,13 +145,17 @@ class _Wait(_Delivering):
         self,
         element: Held,
         waiting: Any = beam.DoFn.StateParam(WAITING),
+        following: Any = beam.DoFn.StateParam(NEXT),
         wake: Any = beam.DoFn.TimerParam(WAKE),
         over: Any = beam.DoFn.TimerParam(OVER),
     ) -> Iterator[Any]:
         (retailer, _), held = element
         if self._real_time:
             waiting.add(held)
-            wake.set(_moment(held.wake_at))
+            before = following.read()
+            if before is None or held.wake_at < before:
+                following.write(held.wake_at)
+                wake.set(_moment(held.wake_at))
             over.set(END)
         else:
             yield from self._to_the_end(retailer, Handled([], [], held.items, held.wake_at))
@@ -160,15 +165,18 @@ class _Wait(_Delivering):
         self,
         key: Any = beam.DoFn.KeyParam,
         waiting: Any = beam.DoFn.StateParam(WAITING),
+        following: Any = beam.DoFn.StateParam(NEXT),
         wake: Any = beam.DoFn.TimerParam(WAKE),
     ) -> Iterator[Any]:
         """What may leave now, leaves; the rest waits on."""
         lists = list(waiting.read())
         waiting.clear()
+        following.clear()
         handled = self._handle(key[0], [batch for some in lists for batch in some.items])
         yield from self._put_out(handled)
         if handled.waiting:
             waiting.add(Waiting(handled.waiting, handled.wake_at))
+            following.write(handled.wake_at)
             wake.set(_moment(handled.wake_at))
 
     @on_timer(OVER)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from schemas.delivery import Batch, Claim, DeliveryLedger, Message, Standing, Vendor
 from transforms.pacing.limiter import Limiter, Terms
-from transforms.rebatch.calls import LONGEST_MS, Caller, Lease, Reply, Result, Tenants
+from transforms.rebatch.calls import Caller, Lease, Reply, Result, Tenants
 from transforms.rebatch.deliver import Handled, Started
 from transforms.rebatch.outcomes import make_receipt
 
@@ -54,8 +54,12 @@ class BatchDispatcher:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="deliver")
 
     def close(self) -> None:
-        """Wait for the calls that are out, then close."""
+        """Wait for the calls that are out and settle what nobody came back for, then close."""
         self._pool.shutdown(wait=True)
+        with self._lock:
+            calls, self._calls = list(self._calls.values()), {}
+        for reply in [future.result() for future in calls if future.exception() is None]:
+            self._caller.conclude(reply.batch.messages[0].retailer_id, [reply], Result())
         self._limiter.close()
         self._vendor.close()
 
@@ -70,19 +74,18 @@ class BatchDispatcher:
         live = self._expire(retailer, fresh, now, result)
         ready = [batch for batch in live if batch.not_before <= now]
         result.waiting += [batch for batch in live if batch.not_before > now]
-        wake = now + LONGEST_MS
-        if ready:
-            taken, wake = self._allowed(retailer, ready, result)
-            out += self._claim(retailer, taken, result) if taken else []
-        return Started(retailer, out, result, wake)
+        taken = self._allowed(retailer, ready, result) if ready else []
+        out += self._claim(retailer, taken, result) if taken else []
+        return Started(retailer, out, result)
 
     def finish(self, started: Started) -> Handled:
         """What came of it, after a short wait for the answers that are still out."""
-        now, result = self._caller.now(), started.result
+        result = started.result
         slow = self._collect(started.retailer, started.out, result)
-        result.waiting += slow
-        wake = min([started.wake_at, *(one.not_before for one in result.waiting if one.not_before > now)])
-        return Handled(result.receipts, result.dead, result.waiting, min(wake, now + _POLL_MS) if slow else wake)
+        again = self._now() + _POLL_MS
+        result.waiting += [replace(batch, not_before=again) for batch in slow]
+        wake = min((batch.not_before for batch in result.waiting), default=0)
+        return Handled(result.receipts, result.dead, result.waiting, wake)
 
     def _known_calls(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
         """The batches that no thread is busy with, and those whose call is still out or just came back."""
@@ -106,32 +109,30 @@ class BatchDispatcher:
             self._caller.settle(self._owner(), receipts, now, result)
         return live
 
-    def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> tuple[list[Batch], int]:
-        """The batches that may be sent now, in order; the others wait, and when the next may go."""
+    def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
+        """The batches that may be sent now, in order; the others wait until they may ask again."""
         with self._lock:
             room = (_OUT_SLOW if retailer in self._slow else _OUT) - self._busy[retailer]
         terms, taken, left = self._tenants.terms(retailer), list[Batch](), batches
         wake = self._now() + _POLL_MS
         if len(batches) <= room and _without_rate(terms):
             grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in batches), len(batches))
-            if grant.wake_at is None:
-                return batches, self._now() + LONGEST_MS
-            if not grant.messages:
-                result.waiting += batches
-                return [], grant.wake_at
+            # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try. They are taken.
+            taken, left, room = batches[: grant.calls], batches[grant.calls :], 0
+            wake = grant.wake_at or wake
         while left and len(taken) < room:
             batch, left = left[0], left[1:]
             size = len(batch.messages)
             grant = self._limiter.ask(retailer, terms, size, 1)
-            if grant.calls and grant.messages:
-                taken.append(replace(batch, messages=batch.messages[: grant.messages]))
-            if grant.messages < size or not grant.calls:
-                rest = batch.messages[grant.messages if grant.calls else 0 :]
-                left = [replace(batch, messages=rest), *left]
+            may = grant.messages if grant.calls else 0
+            if may:
+                taken.append(replace(batch, messages=batch.messages[:may]))
+            if may < size:
+                left = [replace(batch, messages=batch.messages[may:]), *left]
                 wake = grant.wake_at or wake
                 break
-        result.waiting += left
-        return taken, wake if left else self._now() + LONGEST_MS
+        result.waiting += [replace(batch, not_before=wake) for batch in left]
+        return taken
 
     def _claim(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
         """Claims the batches' events in one step and starts their calls; the batches whose call is out."""
@@ -173,19 +174,20 @@ class BatchDispatcher:
     def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:
         """Concludes the calls that are over after a short wait; the batches whose call is still out."""
         with self._lock:
-            calls = {batch.batch_id: self._calls[batch.batch_id] for batch in out}
+            # Another thread may have met the same batch and concluded its call: then it comes again, and is settled.
+            calls = {one.batch_id: self._calls[one.batch_id] for one in out if one.batch_id in self._calls}
         patience = _IMPATIENT_S if retailer in self._slow else _PATIENCE_S
         _, pending = wait(calls.values(), timeout=patience)
         if pending:
             self._slow.add(retailer)
         elif calls:
             self._slow.discard(retailer)
-        replies = [future.result() for future in calls.values() if future not in pending]
         with self._lock:
-            for reply in replies:
-                self._calls.pop(reply.batch.batch_id, None)
-        self._caller.conclude(retailer, replies, result)
-        return [batch for batch in out if calls[batch.batch_id] in pending]
+            ended = {name for name, one in calls.items() if one not in pending and self._calls.get(name) is one}
+            for name in ended:
+                del self._calls[name]
+        self._caller.conclude(retailer, [calls[name].result() for name in calls if name in ended], result)
+        return [batch for batch in out if batch.batch_id not in ended]
 
     def _send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
         try:

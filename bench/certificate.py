@@ -1,0 +1,287 @@
+"""The crash certificate: rebatch is killed with -9 again and again, and loses nothing and sends nothing twice.
+
+100,000 events with repeats, malformed, expired and held ones go from Pub/Sub's emulator, or from a growing folder,
+to a vendor that fails by script, while the job is killed at random moments and started again. At the end what the
+vendor recorded, the receipts, the ledger and the dead letters are held against what went in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.deliveries import (
+    Wire,
+    kill,
+    make_event,
+    on_the_wire,
+    publish,
+    start_rebatch,
+    wait,
+    write_campaigns,
+    write_file,
+)
+from runners.emulators import pubsub_emulator
+from runners.sandbox.process import Sandbox, running_sandbox
+from stores.ledger.open import open_ledger
+from stores.transports.dead_letters import read_dead_letters
+from stores.transports.receipts import open_receipts
+
+FAULTS: list[dict[str, Any]] = [
+    {"match": {"recipient": "refused-customer"}, "share": 1.0, "seed": 0, "answer": 400},
+    {"share": 0.02, "seed": 1, "answer": 503},
+    {"share": 0.01, "seed": 2, "answer": 429, "form": "retry-after", "seconds": 1},
+    {"share": 0.004, "seed": 3, "answer": "hang", "seconds": 4},
+    {"share": 0.01, "seed": 4, "answer": "lose"},
+    {"share": 0.002, "seed": 5, "answer": "reset"},
+]
+RETAILERS = 40
+
+
+@dataclass
+class Sent:
+    """What goes in: messages in the order they are published, and what must come of each event."""
+
+    messages: list[Wire] = field(default_factory=list)
+    good: set[str] = field(default_factory=set)
+    expired: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    malformed: int = 0
+    repeats: int = 0
+
+
+def make(events: int, seed: int, malformed: bool) -> Sent:
+    """So many messages: a tenth repeats, a hundredth malformed (where the transport can carry it), some expired,
+    some held for a few seconds, a few to a customer that the vendor refuses."""
+    rnd, sent, now = random.Random(seed), Sent(), int(time.time() * 1000)
+    while len(sent.messages) < events:
+        number = len(sent.messages)
+        kind, changes = rnd.random(), dict[str, Any]()
+        if kind < 0.1 and sent.messages:
+            sent.messages.append(rnd.choice(sent.messages[-5_000:]))
+            sent.repeats += 1
+            continue
+        if kind < 0.105:
+            changes = {"expires_at": now - 1}
+        elif kind < 0.11:
+            changes = {"deliver_after": now + rnd.randrange(5_000, 60_000)}
+        elif kind < 0.1102:
+            changes = {"customer_id": "refused-customer"}
+        retailer = (
+            f"store-{number * RETAILERS // events}" if rnd.random() < 0.8 else f"store-{rnd.randrange(RETAILERS)}"
+        )
+        event = make_event(rnd, number, retailer, now, **changes)
+        (wire,) = on_the_wire([event])
+        if malformed and 0.12 < kind < 0.13:
+            sent.messages.append(_broken(rnd, wire))
+            sent.malformed += 1
+            continue
+        name = "expired" if "expires_at" in changes else "refused" if "customer_id" in changes else "good"
+        getattr(sent, name).add(event["event_id"])
+        sent.messages.append(wire)
+    return sent
+
+
+def _broken(rnd: random.Random, wire: Wire) -> Wire:
+    body, attributes = wire
+    how = rnd.randrange(3)
+    if how == 0:
+        return body[: len(body) // 2], attributes
+    if how == 1:
+        return body, {**attributes, "schema": "f" * 16}
+    return body, {name: value for name, value in attributes.items() if name != "retailer_id"}
+
+
+class Run:
+    """One run of the certificate in a folder of its own."""
+
+    def __init__(self, folder: Path, source: str, on_unknown: str, events: int, kills: int, seed: int) -> None:
+        self._folder, self._source, self._on_unknown, self._kills = folder, source, on_unknown, kills
+        self._rnd = random.Random(seed)
+        self._sent = make(events, seed, malformed=source == "pubsub")
+        self._output, self._log = folder / "out", folder / "log"
+
+    def run(self, say: Any) -> dict[str, Any]:
+        """The certificate, once everything has ended."""
+        started = time.monotonic()
+        with ExitStack() as stack:
+            if self._source == "pubsub":
+                os.environ["PUBSUB_EMULATOR_HOST"] = stack.enter_context(pubsub_emulator())
+                # A topic with our schema refuses malformed messages; the certificate wants them to come through.
+                self._topic, self._uri = _plain_topic()
+            else:
+                self._uri = f"file:{self._folder / 'events'}"
+                (self._folder / "events").mkdir()
+            sandbox = stack.enter_context(running_sandbox(FAULTS, record=self._folder / "record", keep=1))
+            delivery = {"timeout": "PT2S", "lease": "PT5S", "wait": "PT1S", "on_unknown": self._on_unknown}
+            campaigns = write_campaigns(self._folder / "campaigns", sandbox.url, delivery)
+            killed = self._kill_again_and_again(campaigns, say)
+            runs = self._drain(campaigns, say)
+            return {**self._judge(sandbox), "kills": killed, "runs_to_the_end": runs,
+                    "seconds": round(time.monotonic() - started)}  # fmt: skip
+
+    def _kill_again_and_again(self, campaigns: Path, say: Any) -> int:
+        """Publishes a part, starts the job, lets it run for a random while, kills it; how often it was alive."""
+        killed, parts, messages = 0, max(1, self._kills), self._sent.messages
+        for number in range(parts):
+            part = messages[number * len(messages) // parts : (number + 1) * len(messages) // parts]
+            self._publish(number, part)
+            if self._kills:
+                job = start_rebatch(campaigns, self._uri, self._output, log=self._log)
+                time.sleep(self._rnd.uniform(1.0, 9.0))
+                killed += kill(job)
+                say(f"{self._source}, {self._on_unknown}: {killed} kills")
+        return killed
+
+    def _publish(self, number: int, part: list[Wire]) -> None:
+        if self._source == "pubsub":
+            publish(self._topic, part)
+        else:
+            write_file(self._folder / "events", f"part-{number:04d}", [body for body, _ in part])
+
+    def _drain(self, campaigns: Path, say: Any) -> int:
+        """Runs with --drain until nothing waits; how many runs that took. Held events and leases need time."""
+        for number in range(1, 30):
+            say(f"{self._source}, {self._on_unknown}: drain {number}")
+            job = start_rebatch(campaigns, self._uri, self._output, "--drain", "--idle=8", log=self._log)
+            code = wait(job, 600)
+            if code is None:
+                kill(job)
+            elif code:
+                raise RuntimeError(f"rebatch ended with {code}: {self._log.read_text()[-2000:]}")
+            if not self._open_ends():
+                return number
+            time.sleep(2)
+        return 30
+
+    def _open_ends(self) -> int:
+        found = self._found(sorted(self._sent.good | self._sent.expired | self._sent.refused))
+        return len(self._sent.good | self._sent.expired | self._sent.refused) - len(found)
+
+    def _found(self, names: list[str]) -> dict[str, str]:
+        ledger, found = open_ledger(f"sqlite:{self._output}/ledger.db"), dict[str, str]()
+        ledger.open()
+        for start in range(0, len(names), 1000):
+            found |= ledger.find(names[start : start + 1000])
+        ledger.close()
+        return found
+
+    def _judge(self, sandbox: Sandbox) -> dict[str, Any]:
+        """What came out, held against what went in."""
+        sent, accepted = self._sent, sandbox.accepted()
+        everyone = sent.good | sent.expired | sent.refused
+        settled = self._found(sorted(everyone))
+        con = open_receipts([str(self._output / "receipts")])
+        ends = {
+            row[0]: (row[1], row[2]) for row in con.execute("SELECT event_id, outcome, resent FROM outcomes").fetchall()
+        }
+        letters = {
+            (letter.data, letter.trace)
+            for path in (self._output / "dead_letters").glob("*.avro")
+            for letter in read_dead_letters(str(path))
+            if letter.step == "Decode"
+        }
+        twice = {name for name, times in accepted.items() if times > 1}
+        excused = {name for name in twice if ends.get(name, ("", False))[1]}
+        outcomes = Counter(outcome for outcome, _ in ends.values())
+        unknown = {name for name, (outcome, _) in ends.items() if outcome == "unknown"}
+        lost = {name for name in sent.good if not accepted.get(name) and name not in unknown}
+        wrong = [
+            *(f"{name} was sent to" for name in sent.expired if accepted.get(name)),
+            *(f"{name} is {settled.get(name)}" for name in sent.refused if settled.get(name) != "rejected"),
+            *(f"{name} is {settled.get(name)}" for name in sent.expired if settled.get(name) != "expired"),
+            *(f"{name} is accepted, says its receipt" for name, (o, _) in ends.items() if o == "accepted" and not accepted.get(name)),
+            *(f"{name} has no receipt of its end" for name in everyone if ends.get(name, ("",))[0] != settled.get(name)),
+        ]  # fmt: skip
+        return {
+            "source": self._source,
+            "on_unknown": self._on_unknown,
+            "events": len(sent.messages),
+            "different_events": len(everyone),
+            "repeats": sent.repeats,
+            "malformed": sent.malformed,
+            "lost": len(lost),
+            "accepted_twice": len(twice - excused),
+            "accepted_twice_after_a_lost_reply": len(excused),
+            "unknown": len(unknown),
+            "accepted": outcomes["accepted"],
+            "rejected": outcomes["rejected"],
+            "expired": outcomes["expired"],
+            "dead_letters": len(letters),
+            "ledger_closes": not wrong
+            and sum(outcomes.values()) == len(everyone) == len(settled)
+            and len(letters) == sent.malformed,
+            "wrong": wrong[:5],
+            "vendor": {key: value for key, value in sandbox.summary().items() if key in ("calls", "by_status")},
+        }
+
+
+def _plain_topic() -> tuple[str, str]:
+    """(topic, URI of a subscription) without a schema."""
+    from google.pubsub_v1 import PublisherClient, SubscriberClient
+    from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+    from stores.transports.pubsub import open_channel
+
+    topic, subscription = "projects/project-one/topics/plain", "projects/project-one/subscriptions/plain"
+    with open_channel() as channel:
+        PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=topic)
+        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        client.create_subscription(request={"name": subscription, "topic": topic, "ack_deadline_seconds": 10})
+    return topic, f"pubsub:{subscription}"
+
+
+def certify(
+    source: str, on_unknown: str, events: int, kills: int, seed: int, say: Any = lambda text: None
+) -> dict[str, Any]:
+    """The certificate of one run; its files go to a temporary folder that is kept only when something is wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="certificate-"))
+    found = Run(folder, source, on_unknown, events, kills, seed).run(say)
+    if sound(found) and not os.environ.get("KEEP"):
+        import shutil
+
+        shutil.rmtree(folder)
+    else:
+        found["files"] = str(folder)
+    return found
+
+
+def sound(found: dict[str, Any]) -> bool:
+    """Whether nothing was lost and nothing came twice."""
+    excused = found["accepted_twice_after_a_lost_reply"] if found["on_unknown"] == "hold" else 0
+    return found["ledger_closes"] and not found["lost"] and not found["accepted_twice"] and not excused
+
+
+def main() -> int:
+    """0 when every run is sound."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--runs", nargs="*", default=["pubsub:resend", "file:hold"], help="SOURCE:ON_UNKNOWN …")
+    args = parser.parse_args()
+    runs = []
+    for run in args.runs:
+        source, _, on_unknown = run.partition(":")
+        runs.append(
+            certify(source, on_unknown, args.events, args.kills, args.seed, lambda text: print(text, file=sys.stderr))
+        )
+    total = {name: sum(run[name] for run in runs) for name in ("events", "kills", "lost", "accepted_twice", "unknown")}
+    closes = all(run["ledger_closes"] for run in runs)
+    print(json.dumps({**total, "ledger_closes": closes, "seed": args.seed, "runs": runs}, indent=2))
+    return 0 if all(sound(run) for run in runs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What the certificate and the benchmark of rebatch share: events, a campaigns' folder, a running job."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import yaml
+
+from schemas.contracts import EVENT, fingerprint, parsed, schema
+from stores.transports.files import FileSink
+from stores.transports.publish_requests import publish_requests, pubsub_messages
+from stores.transports.pubsub import PubsubPublisher
+
+ROOT = Path(__file__).resolve().parents[1]
+ATTRIBUTES = ("event_id", "retailer_id", "campaign_id", "launch_id")
+Event = dict[str, Any]
+
+
+def make_event(rnd: random.Random, number: int, retailer: str, now: int, **changes: Any) -> Event:
+    """A campaign event of a customer of its own, due at once, for a day."""
+    return {
+        "event_id": f"{rnd.getrandbits(128):032x}",
+        "launch_id": "launch-1",
+        "campaign_id": "spring",
+        "campaign_version": "0123456789ab",
+        "surface": "storefront",
+        "retailer_id": retailer,
+        "customer_id": f"customer-{number}",
+        "recipient": f"customer-{number}@example.org",
+        "channel": "email",
+        "vendor_campaign": "vendor-1",
+        "experiment": {"key": "subject", "variant": "ab"[number % 2], "bucket": 0.5, "scheme": "growthbook/2"},
+        "offers": [
+            {"id": "five", "kind": "unique_code", "code": f"CODE{number}", "value": "5.00", "currency": "USD",
+             "expires_at": None}
+        ],
+        "template": "plain",
+        "properties": {"name": "Ann"},
+        "deliver_after": now - 1000,
+        "expires_at": now + 86_400_000,
+        "emitted_at": now,
+        "trace": "launch-1/0",
+        **changes,
+    }  # fmt: skip
+
+
+def encode(event: Event) -> bytes:
+    """The Avro body of an event."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, parsed(schema(EVENT)), event)
+    return out.getvalue()
+
+
+Wire = tuple[bytes, dict[str, str]]  # body and attributes
+
+
+def on_the_wire(events: Iterable[Event]) -> list[Wire]:
+    """Bodies and attributes as the launch publishes them."""
+    mark = fingerprint(EVENT)
+    return [(encode(one), {**{name: one[name] for name in ATTRIBUTES}, "schema": mark}) for one in events]
+
+
+def publish(topic: str, messages: Sequence[Wire]) -> None:
+    """Publishes messages; those with the same attributes' names share requests."""
+    groups: dict[tuple[str, ...], list[Wire]] = {}
+    for body, attributes in messages:
+        groups.setdefault(tuple(sorted(attributes)), []).append((body, attributes))
+    with PubsubPublisher(topic) as publisher:
+        for names, some in groups.items():
+            bodies = pa.array([body for body, _ in some], pa.large_binary())
+            columns = {name: pa.array([attributes[name] for _, attributes in some]) for name in names}
+            publisher.submit(publish_requests(topic, pubsub_messages(bodies, columns)).requests)
+        publisher.settle()
+
+
+def write_file(folder: Path, part: str, bodies: Sequence[bytes]) -> None:
+    """A finished file of events in a folder."""
+    FileSink(str(folder)).write(part, schema(EVENT), pa.array(bodies, pa.large_binary()))
+
+
+def write_campaigns(folder: Path, url: str, delivery: dict[str, Any], workspaces: dict[str, Any] | None = None) -> Path:
+    """A campaigns' folder whose engine.yaml delivers to a sandbox. Written whole: a running job may read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = {
+        "channels": {"email": {"address": "email"}},
+        "delivery": {"vendor": "braze", **delivery},
+        "workspaces": {"*": {"url": f"{url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}, **(workspaces or {})},
+    }
+    campaign = {"id": "spring", "surface": "storefront", "channel": "email", "content": {"template": "plain"}}
+    campaign["audience"] = {"all": ["true"]}
+    for name, data in (("engine.yaml", engine), ("spring.yaml", campaign)):
+        new = folder / f".{name}.new"
+        new.write_text(yaml.safe_dump(data))
+        new.replace(folder / name)
+    return folder
+
+
+def start_rebatch(campaigns: Path, events: str, output: Path, *more: str, log: Path) -> subprocess.Popen[bytes]:
+    """A job in a process group of its own, as a person starts it; it writes to a log."""
+    command = [sys.executable, "-m", "pipelines.rebatch", f"--campaigns={campaigns}", f"--events={events}"]
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [*command, f"--output={output}", *more],
+            cwd=ROOT,
+            env={**os.environ, "SANDBOX_KEY": "key"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def kill(job: subprocess.Popen[bytes]) -> bool:
+    """Ends the job and its engine with -9; whether it still ran."""
+    alive = job.poll() is None
+    try:
+        os.killpg(job.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    job.wait()
+    return alive
+
+
+def wait(job: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """The exit code, or None if it still runs after so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if job.poll() is not None:
+            return job.returncode
+        time.sleep(0.1)
+    return None

@@ -1,0 +1,212 @@
+"""DeliverBatches under TestStream, with a dispatcher that lets each event leave at its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.test_stream import TestStream
+from receipts_factory import any_receipt
+from streams import any_message, run_stream, stream_clock
+
+from schemas.contracts import DeadLetter
+from schemas.delivery import Batch
+from transforms.rebatch import deliver
+from transforms.rebatch.batch import lane_of
+from transforms.rebatch.calls import Result
+from transforms.rebatch.counters import TALLY
+from transforms.rebatch.deliver import DeliverBatches, Handled, Started
+from transforms.rebatch.elements import ADDRESSED, Batches, Receipts
+
+LANE = [1 << 4 * place for place in range(9)]  # numbers of events that share a lane
+SLEPT = [0.0]
+PATIENCE_S = 60.0
+NEVER = 1e6
+
+
+def clock() -> float:
+    """The stream's seconds and those that the step slept."""
+    return stream_clock() + SLEPT[0]
+
+
+class Gate:
+    """Lets an event leave at its second; rejects those that are `bad`; tells what it was asked."""
+
+    def __init__(self) -> None:
+        self.due: dict[int, float] = {}
+        self.bad: set[int] = set()
+        self.asked: list[tuple[str, float, list[int]]] = []
+        self.opened = 0
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def close(self) -> None:
+        pass
+
+    def start(self, retailer: str, batches: list[Batch]) -> Started:
+        self.asked.append(("start", clock(), numbers(*batches)))
+        return Started(retailer, batches, Result())
+
+    def finish(self, started: Started) -> Handled:
+        self.asked.append(("finish", clock(), numbers(*started.out)))
+        handled = Handled([], [], [], 0)
+        for batch in started.out:
+            due = max(self.due.get(number, 0) for number in numbers(batch))
+            if due > clock():
+                handled.waiting.append(Batch(batch.messages, batch.attempt, int(due * 1000)))
+            for message in batch.messages if due <= clock() else []:
+                bad = int(message.event_id, 16) in self.bad
+                outcome = "rejected" if bad else "accepted"
+                now = int(clock() * 1000)
+                handled.receipts.append(any_receipt(event_id=message.event_id, outcome=outcome, settled_at=now))
+                handled.dead.extend([DeadLetter("DeliverBatches", "r", "", "", message.body, "")] if bad else [])
+        return handled._replace(wake_at=min((one.not_before for one in handled.waiting), default=0))
+
+    def times(self, verb: str = "start") -> list[float]:
+        return [at for said, at, _ in self.asked if said == verb]
+
+
+GATE = [Gate()]
+
+
+def make() -> Gate:
+    return GATE[0]
+
+
+@pytest.fixture(autouse=True)
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    GATE[0], SLEPT[0] = Gate(), 0.0
+
+    def sleep(seconds: float) -> None:
+        SLEPT[0] += seconds
+
+    monkeypatch.setattr(deliver, "time", SimpleNamespace(sleep=sleep))
+    yield GATE[0]
+
+
+def numbers(*batches: Batch) -> list[int]:
+    return [int(one.event_id, 16) for batch in batches for one in batch.messages]
+
+
+def addressed(*numbered: int, retailer: str = "kroger") -> Any:
+    """A list of batches of one event each."""
+    batches = [Batch([any_message(number, retailer_id=retailer)]) for number in numbered]
+    return ((retailer, lane_of(batches[0])), Batches(batches))
+
+
+def came(stream: TestStream, *, dead: bool = False, real_time: bool = True) -> list[tuple[float, list[int]]]:
+    """(time, numbers) of the receipts, or the bytes of the dead letters, until the input ends."""
+
+    def step(batches: Any) -> Any:
+        made = DeliverBatches(make, clock, real_time=real_time, patience_s=PATIENCE_S)
+        receipts, letters = batches | "DeliverBatches" >> made
+        return letters if dead else receipts | beam.Map(_at).with_output_types(Any)
+
+    if dead:
+        return [(at, [len(one.data)]) for at, one in run_stream(stream, step, ADDRESSED)]
+    return [told for _, told in run_stream(stream, step, ADDRESSED)]
+
+
+def _at(receipts: Receipts) -> Any:
+    return receipts.items[0].settled_at / 1000, [int(one.event_id, 16) for one in receipts.items]
+
+
+def ended(*elements: Any) -> TestStream:
+    return TestStream().add_elements(list(elements)).advance_watermark_to_infinity()
+
+
+def test_what_may_leave_leaves_at_once(gate: Gate) -> None:
+    assert came(ended(addressed(1, 2), addressed(3, retailer="aldi"))) == [(0, [1, 2]), (0, [3])]
+    assert gate.opened == 1
+
+
+def test_refused_deliveries_become_dead_letters_beside_their_receipts(gate: Gate) -> None:
+    gate.bad = {2}
+    before = {name: TALLY[name] for name in ("batched", "accepted", "rejected")}
+    assert came(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
+    assert {name: TALLY[name] - count for name, count in before.items()} == {"batched": 3, "accepted": 2, "rejected": 1}
+
+
+def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gate) -> None:
+    gate.due = {1: 30.0}
+    stream = TestStream().add_elements([addressed(1, 2)])
+    for _ in range(4):
+        stream = stream.advance_processing_time(10)
+    assert came(stream.advance_watermark_to_infinity()) == [(0, [2]), (30, [1])]
+    assert gate.times() == [0, 30]
+
+
+@pytest.mark.parametrize("order", [(10, 20, 30), (30, 20, 10), (20, 30, 10)])
+def test_several_lists_of_one_lane_leave_each_at_its_own_time(gate: Gate, order: tuple[float, ...]) -> None:
+    gate.due = dict(zip(LANE, order, strict=False))
+    stream = TestStream()
+    for number in LANE[:3]:
+        stream = stream.add_elements([addressed(number)])
+    for _ in range(3):
+        stream = stream.advance_processing_time(10)
+    found = came(stream.advance_watermark_to_infinity())
+    assert found == sorted((due, [number]) for number, due in gate.due.items())
+
+
+def test_lists_that_come_again_and_again_do_not_put_off_what_waits(gate: Gate) -> None:
+    gate.due = {number: 25.0 if place == 0 else NEVER for place, number in enumerate(LANE)}
+    stream = TestStream()
+    for number in LANE[:6]:
+        stream = stream.add_elements([addressed(number)]).advance_processing_time(10)
+    assert came(stream.advance_watermark_to_infinity()) == [(30, [LANE[0]])]
+
+
+def test_lanes_and_retailers_wait_apart(gate: Gate) -> None:
+    gate.due = {1: 20.0, 2: 10.0, 3: 30.0}
+    stream = TestStream().add_elements([addressed(1), addressed(2), addressed(3, retailer="aldi")])
+    for _ in range(3):
+        stream = stream.advance_processing_time(10)
+    assert came(stream.advance_watermark_to_infinity()) == [(10, [2]), (20, [1]), (30, [3])]
+
+
+def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate: Gate) -> None:
+    gate.due = {LANE[0]: 20.0, LANE[1]: 79.0, LANE[2]: 200.0, LANE[3]: NEVER}
+    before = TALLY["left_waiting"]
+    assert came(ended(addressed(*LANE[:4]))) == [(20, [LANE[0]]), (79, [LANE[1]])]
+    assert TALLY["left_waiting"] - before == 2
+    assert clock() == 79.0
+
+
+def test_a_retailer_that_was_given_up_is_tried_once_in_its_other_lanes(gate: Gate) -> None:
+    gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
+    before = TALLY["left_waiting"]
+    made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), real_time=False)
+    assert made == [(30, [3])]
+    assert TALLY["left_waiting"] - before == 2
+
+
+def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gate) -> None:
+    gate.due = {1: 5.0, 2: 50.0, 3: 300.0}
+    before = TALLY["left_waiting"]
+    made = came(ended(addressed(1, 2, 3, 4)), real_time=False)
+    assert made == [(0, [4]), (5, [1]), (50, [2])]
+    assert TALLY["left_waiting"] - before == 1
+
+
+def test_the_calls_of_a_bundle_are_out_side_by_side_but_a_retailers_lists_follow_each_other(gate: Gate) -> None:
+    came(ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop")))
+    assert [(verb, some) for verb, _, some in gate.asked] == [
+        ("start", [1]), ("start", [2]), ("finish", [1]), ("start", [3]), ("start", [4]),
+        ("finish", [2]), ("finish", [3]), ("finish", [4]),
+    ]  # fmt: skip
+
+
+def test_nothing_is_lost_or_sent_twice_whatever_waits(gate: Gate) -> None:
+    gate.due = {number: float(number * 7 % 90) for number in range(1, 60)}
+    stream = TestStream()
+    for start in range(1, 60, 10):
+        lists = [addressed(number, number + 1) for number in range(start, min(start + 10, 59), 2)]
+        stream = stream.add_elements(lists).advance_processing_time(15)
+    found = came(stream.advance_watermark_to_infinity())
+    assert sorted(chain.from_iterable(some for _, some in found)) == list(range(1, 59))
+    assert all(at >= gate.due[number] for at, some in found for number in some)

@@ -1,0 +1,215 @@
+"""BatchDispatcher when the vendor refuses, is busy, breaks, loses its reply or hangs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dispatching import Job
+from wire_events import ARRIVED, wire_batch, wire_message
+
+from transforms.rebatch import dispatch
+from transforms.rebatch.calls import back_off_ms
+from transforms.rebatch.decode import dead_id
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that hangs is handed back soon."""
+    monkeypatch.setattr(dispatch, "_PATIENCE_S", 0.1)
+
+
+@pytest.mark.parametrize("answer", [400, 413, "fatal"])
+def test_one_bad_recipient_is_found_and_the_rest_is_sent(job: Job, answer: int | str) -> None:
+    job.sandbox.script([{"match": {"recipient": "customer-7"}, "answer": answer}])
+    times = job.run("store-1", wire_batch(range(50)))
+    assert job.outcomes == {**dict.fromkeys(range(50), "accepted"), 7: "rejected"}
+    (bad,) = [one for one in job.receipts if one.outcome == "rejected"]
+    assert bad.reason == ("vendor_message" if answer == "fatal" else f"http_{answer}")
+    (letter,) = job.dead
+    assert (letter.step, letter.reason, letter.data) == ("DeliverBatches", bad.reason, wire_message(7).body)
+    assert json.loads(letter.trace)["event_id"] == wire_message(7).event_id
+    assert job.sandbox.summary()["calls"] <= 14
+    assert times[-1] - times[0] < 100  # the halves do not wait
+    job.check()
+
+
+@pytest.mark.parametrize("form", ["named", "indexed"])
+def test_recipients_that_the_answer_names_are_rejected_at_once(job: Job, form: str) -> None:
+    job.sandbox.script([{"match": {"recipient": "customer-2?"}, "answer": "errors", "form": form}])
+    job.run("store-1", wire_batch(range(30)))
+    assert job.outcomes == {n: "rejected" if n >= 20 else "accepted" for n in range(30)}
+    assert sorted(letter.data for letter in job.dead) == sorted(wire_message(n).body for n in range(20, 30))
+    assert job.sandbox.summary()["calls"] == 1
+    job.check()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_rejects_and_stops_this_workspace_only(job: Job, status: int) -> None:
+    job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": status}])
+    job.run("store-1", wire_batch(range(5)))
+    assert job.outcomes == dict.fromkeys(range(5), "rejected")
+    assert {(one.reason, len({dead_id(letter) for letter in job.dead})) for one in job.receipts} == {
+        (f"http_{status}", 5)
+    }
+    handled = job.handle("store-1", wire_batch(range(5, 10)), wire_batch(range(10, 15)))
+    assert handled.wake_at == ARRIVED + 1_000
+    job.run("store-2", wire_batch(range(15, 20), "store-2"))
+    assert job.sandbox.summary()["calls"] == 2
+    job.sandbox.script([])
+    job.run("store-1", *handled.waiting)
+    assert set(job.outcomes.values()) == {"accepted", "rejected"}
+    assert len(job.receipts) == 20
+    job.check()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_an_open_breaker_lets_one_batch_try_and_then_the_rest(job: Job, batches: int) -> None:
+    job.sandbox.script([{"answer": 401, "first": 1}])
+    job.run("store-1", wire_batch([0]))
+    waiting = [wire_batch(range(at, at + 10)) for at in range(10, 10 + 10 * batches, 10)]
+    job.clock.wait_until(ARRIVED + 1_000)
+    job.sandbox.reset()
+    job.sandbox.script([{"answer": "slow", "seconds": 0.3, "first": 1}])
+    handled = job.handle("store-1", *waiting)
+    assert job.sandbox.summary()["calls"] == 1
+    times = job.run("store-1", *handled.waiting)
+    assert times[-1] - ARRIVED < 40_000  # while one tries, the others ask every 30 seconds
+    assert list(job.outcomes.values()) == ["rejected"] + ["accepted"] * 10 * batches
+    job.check()
+
+
+@pytest.mark.parametrize(
+    ("form", "least", "most"),
+    [
+        ("retry-after", 7_000, 7_000),
+        ("x-ratelimit-retry-after", 7_000, 7_000),
+        ("seconds", 7_000, 7_000),
+        ("reset", 5_000, 7_000),  # a whole second of the sandbox's own clock
+        ("none", 500, 1_000),
+    ],
+)
+def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
+    job: Job, form: str, least: int, most: int
+) -> None:
+    rule: dict[str, Any] = {"match": {"workspace": "store-1"}, "answer": 429, "form": form, "first": 1}
+    job.sandbox.script([rule | ({} if form == "none" else {"seconds": 7})])
+    handled = job.handle("store-1", wire_batch(range(5)))
+    job.clock.wait_until(handled.wake_at)
+    handled = job.handle("store-1", *handled.waiting, wire_batch(range(5, 10)))
+    assert least <= handled.wake_at - ARRIVED <= most + 1
+    job.run("store-2", wire_batch(range(10, 15), "store-2"))
+    job.clock.wait_until(handled.wake_at - 1)
+    handled = job.handle("store-1", *handled.waiting)
+    assert job.sandbox.summary()["by_workspace"]["store-1"]["calls"] == 1
+    job.clock.wait_until(handled.wake_at)
+    job.run("store-1", *handled.waiting)
+    assert job.outcomes == dict.fromkeys(range(15), "accepted")
+    assert {one.attempt for one in job.receipts} == {1, 2}
+    job.check()
+
+
+@pytest.mark.parametrize("answer", [500, 502, 503])
+def test_a_vendor_that_fails_is_tried_again_with_back_off(job: Job, answer: int) -> None:
+    job.sandbox.script([{"answer": answer, "first": 3}])
+    times = job.run("store-1", wire_batch(range(5)))
+    pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert [250 * 2**n <= pause <= 500 * 2**n for n, pause in enumerate(pauses)] == [True] * 3
+    assert job.outcomes == dict.fromkeys(range(5), "accepted")
+    assert {one.attempt for one in job.receipts} == {4}
+    assert not any(one.resent for one in job.receipts)
+    job.check()
+
+
+def test_the_back_off_doubles_to_thirty_seconds() -> None:
+    assert [back_off_ms(attempt, 0.0) for attempt in (1, 2, 3, 7, 50)] == [250, 500, 1_000, 15_000, 15_000]
+    assert back_off_ms(50, 0.999999) < 30_000
+
+
+def test_a_vendor_that_cannot_be_reached_is_tried_again(job: Job) -> None:
+    there, job.tenants.sandbox = job.tenants.sandbox, type(job.sandbox)("http://127.0.0.1:1", job.sandbox.process)
+    handled = job.handle("store-1", wire_batch(range(5)))
+    assert handled.waiting
+    job.tenants.sandbox = there
+    job.run("store-1", *handled.waiting)
+    assert {(one.outcome, one.attempt) for one in job.receipts} == {("accepted", 2)}
+    job.check()
+
+
+@pytest.mark.parametrize("form", ["reset", "half"])
+def test_a_lost_reply_is_sent_again_when_its_lease_has_ended_and_says_so(job: Job, form: str) -> None:
+    job.sandbox.script([{"answer": "lose", "form": form, "first": 1}])
+    times = job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 8), "store-1"))
+    assert times[-1] - ARRIVED > 30_000
+    assert job.outcomes == dict.fromkeys(range(8), "accepted")
+    twice = {int(one.event_id, 16) for one in job.receipts if one.resent}
+    assert twice in ({0, 1, 2, 3, 4}, {5, 6, 7})
+    job.check(twice=twice)
+
+
+def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) -> None:
+    job.tenants.on_unknown = "hold"
+    job.sandbox.script([{"answer": "lose", "first": 1}])
+    job.run("store-1", wire_batch(range(5)))
+    assert {(one.outcome, one.reason) for one in job.receipts} == {("unknown", "no_answer")}
+    job.clock.wait_until(ARRIVED + 3_600_000)
+    job.run("store-1", wire_batch(range(5)))
+    assert job.sandbox.summary()["calls"] == 1
+    job.check(unknown=set(range(5)))
+
+
+def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], Job]) -> None:
+    one, two = another(), another()
+    one.tenants.on_unknown = "hold"
+    one.sandbox.script([{"answer": "slow", "seconds": 0.5}])
+    handled = one.handle("store-1", wire_batch(range(5)))
+    assert not one.receipts
+    one.clock.wait_until(ARRIVED + 60_000)
+    two.run("store-1", wire_batch(range(5)))
+    assert two.outcomes == dict.fromkeys(range(5), "unknown")
+    one.run("store-1", *handled.waiting)
+    assert one.outcomes == dict.fromkeys(range(5), "accepted")
+    assert one.sandbox.summary()["calls"] == 1
+    one.check()
+
+
+def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
+    job.tenants.timeout_s = 1.0
+    job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": "hang", "first": 1}])
+    hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])
+    assert not job.handle("store-2", wire_batch(range(5, 10), "store-2")).waiting
+    assert job.outcomes == dict.fromkeys(range(5, 10), "accepted")
+    handled = job.noted(job.dispatcher.finish(hanging))
+    assert [batch.batch_id for batch in handled.waiting] == [wire_batch(range(5)).batch_id]
+    assert handled.wake_at <= ARRIVED + 50
+    assert job.ledger.counts(ARRIVED)["claimed"] == 5  # the call is still out
+    job.run("store-1", *handled.waiting)
+    assert job.outcomes == dict.fromkeys(range(10), "accepted")
+    assert {one.retailer_id for one in job.receipts if one.resent} == {"store-1"}
+    job.check()
+
+
+def test_a_workspace_that_hangs_gets_few_calls_until_it_answers_again(job: Job) -> None:
+    job.sandbox.script([{"answer": "slow", "seconds": 0.4, "first": 4}])
+    batches = [wire_batch(range(at, at + 2)) for at in range(0, 20, 2)]
+    handled = job.handle("store-1", *batches[:1])
+    handled = job.handle("store-1", *handled.waiting, *batches[1:])
+    assert len(handled.waiting) == 10 - len(job.receipts) // 2
+    assert job.sandbox.summary()["calls"] <= 3
+    job.run("store-1", *handled.waiting)
+    assert job.outcomes == dict.fromkeys(range(20), "accepted")
+    job.check()
+
+
+def test_a_body_that_makes_the_adapter_fail_is_a_bug_that_is_seen_again(job: Job) -> None:
+    """Customers twice in a batch: a bug of the batching, which has to stop the job and not to hang it."""
+    wrong = wire_batch([1])
+    wrong.messages.append(wire_message(2, customer_id="customer-1", body=wire_message(1).body))
+    with pytest.raises(ValueError, match="2 events of 1 customers"):
+        job.handle("store-1", wrong)
+    job.clock.wait_until(ARRIVED + 60_000)
+    job.run("store-1", wire_batch([1, 2]))
+    assert job.outcomes == {1: "accepted", 2: "accepted"}
+    job.check()

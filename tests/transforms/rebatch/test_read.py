@@ -1,0 +1,150 @@
+"""ReadMessages on the engine that is built in: everything once, acknowledged when it is kept, and an end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from wire_events import any_envelope
+
+from schemas.transport import Envelope, Poll
+from transforms.rebatch import read
+from transforms.rebatch.elements import Envelopes
+from transforms.rebatch.read import BUNDLE, POLL, ReadMessages
+
+ONE = any_envelope(1)
+
+
+@dataclass
+class Source:
+    """Polls in memory. The handle of one is its place; `log` tells what happened to each, in order."""
+
+    sizes: list[int]
+    ends: bool = True
+    log: list[tuple[str, int]] = field(default_factory=list)
+    lock: Any = field(default_factory=Lock)
+
+    def open(self) -> None:
+        self.opened = getattr(self, "opened", 0) + 1
+        self.at = self.number = 0
+
+    def poll(self, most: int) -> Poll:
+        with self.lock:
+            assert most == POLL
+            if self.at == len(self.sizes):
+                self.log.append(("done", self.at))
+                return Poll([], done=True)
+            size, place = self.sizes[self.at], self.at
+            self.at += 1
+            self.log.append(("poll", place))
+            names = range(self.number, self.number + size)
+            self.number += size
+            return Poll([ONE._replace(message_id=f"{id(self)}/{name}") for name in names], place)
+
+    def commit(self, handle: Any) -> None:
+        with self.lock:
+            self.log.append(("commit", handle))
+
+    def oldest(self) -> float:
+        return 1.0
+
+    def places(self, verb: str) -> list[int]:
+        return [place for said, place in self.log if said == verb]
+
+
+SOURCES: list[Source] = []
+SEEN: list[Envelope] = []
+
+
+def make(index: int) -> Source:
+    return SOURCES[index]
+
+
+def note(polled: Envelopes) -> None:
+    SEEN.extend(polled.items)
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    SOURCES.clear()
+    SEEN.clear()
+    yield
+    SOURCES.clear()
+
+
+def run(*sources: Source, most_ahead: int | None = None) -> list[str]:
+    """The names of the messages that came out, in order."""
+    SOURCES.extend(sources)
+    with beam.Pipeline(runner=FnApiRunner()) as p:
+        polled = p | ReadMessages(make, len(sources), most_ahead)
+        _ = polled | "Note" >> beam.Map(note)
+    return [one.message_id for one in SEEN]
+
+
+def names(source: Source) -> list[str]:
+    return [f"{id(source)}/{name}" for name in range(sum(source.sizes))]
+
+
+def test_all_of_every_reader_comes_out_once() -> None:
+    some = [Source([3, 0, 2]), Source([]), Source([1])]
+    assert sorted(run(*some)) == sorted(name for one in some for name in names(one))
+    assert [one.opened for one in some] == [1, 1, 1]
+
+
+def test_only_what_was_polled_is_committed_each_poll_once_and_not_before_it_was_kept() -> None:
+    source = Source([2, 0, 3, 1])
+    run(source)
+    assert sorted(source.places("commit")) == [0, 2, 3]
+    for place in (0, 2, 3):
+        assert source.log.index(("poll", place)) < source.log.index(("commit", place))
+    assert source.log[-1] != ("poll", 3)
+
+
+def test_a_bundle_that_fails_commits_nothing() -> None:
+    source = Source([2])
+    SOURCES.append(source)
+
+    def fail(polled: Envelopes) -> None:
+        raise RuntimeError("the step behind it")
+
+    with pytest.raises(Exception, match="the step behind it"), beam.Pipeline(runner=FnApiRunner()) as p:
+        _ = p | ReadMessages(make) | "Fail" >> beam.Map(fail)
+    assert source.places("commit") == []
+
+
+def test_a_source_that_says_it_is_done_is_not_asked_again() -> None:
+    source = Source([1, 1])
+    run(source)
+    assert source.places("done") == [2]
+
+
+def test_full_polls_follow_each_other_in_one_bundle_and_then_another_begins() -> None:
+    source = Source([POLL] * 3 + [7])
+    assert len(run(source)) == 3 * POLL + 7
+    assert BUNDLE == 2 * POLL
+    first_commit = source.log.index(("commit", 0))
+    assert source.log[:first_commit] == [("poll", 0), ("poll", 1)]
+    assert sorted(source.places("commit")) == [0, 1, 2, 3]
+
+
+def test_nothing_is_read_while_too_much_is_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, asked = Source([1, 1]), list[int]()
+
+    def on_the_way() -> int:
+        asked.append(len(source.places("poll")))
+        return 11 if len(asked) <= 3 else 10
+
+    monkeypatch.setattr(read, "on_the_way", on_the_way)
+    assert len(run(source, most_ahead=10)) == 2
+    assert asked[:4] == [0, 0, 0, 0]
+    assert source.places("poll") == [0, 1]
+
+
+def test_at_least_one_reader_is_needed() -> None:
+    with pytest.raises(ValueError, match="readers 0 must be positive"):
+        ReadMessages(make, readers=0)

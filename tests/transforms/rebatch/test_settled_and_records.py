@@ -1,0 +1,163 @@
+"""SkipSettled, RecordReceipts, UnreportedReceipts and RecordDeadLetters with the real embedded ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from receipts_factory import any_receipt
+from wire_events import ARRIVED, any_envelope, wire_message
+
+from schemas.contracts import DeadLetter
+from schemas.delivery import DeliveryLedger, Receipt, Settlement
+from stores.ledger.sqlite import SqliteLedger
+from transforms.rebatch import records
+from transforms.rebatch.counters import TALLY
+from transforms.rebatch.decode import dead_id, read_envelope
+from transforms.rebatch.elements import Messages, Receipts
+from transforms.rebatch.outcomes import encode_receipt, refused_letter
+from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
+from transforms.rebatch.settled import SkipSettled
+
+ENGINE = "BundleBasedDirectRunner"
+HELD: dict[str, Any] = {}
+
+
+def ledger() -> DeliveryLedger:
+    """The test's ledger."""
+    return HELD["ledger"]
+
+
+def write(part: str, items: Sequence[Any]) -> None:
+    """Keeps what would be a file, and what the ledger had not yet been told by then."""
+    if HELD.get("disk is full"):
+        raise OSError("no room")
+    HELD["files"].append(list(items))
+    HELD["parts"].append(part)
+    HELD["unreported"].append(len(ledger().unreported(10_000)))
+
+
+@pytest.fixture(autouse=True)
+def book(tmp_path: Path) -> Iterator[SqliteLedger]:
+    made = SqliteLedger(str(tmp_path / "ledger.db"))
+    made.open()
+    HELD.update({"ledger": made, "files": [], "parts": [], "unreported": [], "disk is full": False})
+    yield made
+    made.close()
+    HELD.clear()
+
+
+def receipts(*numbers: int, outcome: str = "accepted") -> list[Receipt]:
+    return [any_receipt(event_id=f"{number:032x}", outcome=outcome) for number in numbers]
+
+
+def settled(*some: Receipt) -> None:
+    """As a delivery leaves them: settled, their receipts kept."""
+    ends = [Settlement(one.event_id, "accepted", encode_receipt(one)) for one in some]
+    ledger().settle("an owner", ends, ARRIVED)
+
+
+def run(elements: Sequence[Any], step: Callable[[Any], Any]) -> None:
+    with beam.Pipeline(runner=ENGINE) as p:
+        _ = p | beam.Create(elements, reshuffle=False) | step
+
+
+def letter(number: int) -> DeadLetter:
+    """A message that cannot be decoded."""
+    made = read_envelope(any_envelope(number)._replace(body=b"broken"), ARRIVED)
+    assert isinstance(made, DeadLetter)
+    return made
+
+
+def test_what_is_settled_is_left_out_and_counted() -> None:
+    settled(*receipts(1, 3))
+    before = TALLY["already_settled"]
+    lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
+    with beam.Pipeline(runner=ENGINE) as p:
+        left = p | beam.Create(lists) | SkipSettled(ledger)
+        numbers = left | beam.Map(lambda some: [int(one.event_id, 16) for one in some.items])
+        assert_that(numbers, equal_to([[0, 2], [4]]))
+    assert TALLY["already_settled"] - before == 2
+
+
+def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, find = list[int](), book.find
+    monkeypatch.setattr(book, "find", lambda ids: asked.append(len(ids)) or find(ids))
+    run([Messages([wire_message(n, body=b"") for n in range(2_500)])], SkipSettled(ledger))
+    assert asked == [1_000, 1_000, 500]
+
+
+def test_receipts_are_written_and_only_then_reported() -> None:
+    some = receipts(*range(5))
+    settled(*some)
+    run([Receipts(some[:3]), Receipts(some[3:])], RecordReceipts(ledger, write))
+    assert sorted(one for file in HELD["files"] for one in file) == some
+    assert HELD["unreported"][0] == 5
+    assert ledger().unreported(10) == []
+    assert len(set(HELD["parts"])) == len(HELD["parts"])
+
+
+def test_receipts_that_cannot_be_written_are_kept_by_the_ledger() -> None:
+    settled(*receipts(1))
+    HELD["disk is full"] = True
+    with pytest.raises(Exception, match="no room"):
+        run([Receipts(receipts(1))], RecordReceipts(ledger, write))
+    assert len(ledger().unreported(10)) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2_500])
+def test_what_an_earlier_run_did_not_get_to_write_is_written_by_the_next(count: int) -> None:
+    some = receipts(*range(count))
+    settled(*some)
+    with beam.Pipeline(runner=ENGINE) as p:
+        _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write)
+    assert sorted(one for file in HELD["files"] for one in file) == some
+    assert ledger().unreported(10) == []
+
+
+def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_SWEEP_S", -1.0)
+    one, left = receipts(1), receipts(2)
+    settled(*one, *left)
+    run([Receipts(one)], RecordReceipts(ledger, write))
+    assert HELD["files"] == [one, left]
+    assert ledger().unreported(10) == []
+
+
+def test_dead_letters_are_written_each_once_however_often_they_come() -> None:
+    one, two = letter(1), letter(2)
+    again = one._replace(source="message m-9", detail="another day")
+    run([one, two, one, again], RecordDeadLetters(ledger, write))
+    assert sorted(dead_id(one) for file in HELD["files"] for one in file) == sorted([dead_id(one), dead_id(two)])
+    run([two, again, letter(3)], RecordDeadLetters(ledger, write))
+    assert [dead_id(one) for one in HELD["files"][-1]] == [dead_id(letter(3))]
+    assert ledger().counts(ARRIVED)["dead"] == 3
+    run([one], RecordDeadLetters(ledger, write))
+    assert sum(map(len, HELD["files"])) == 3
+
+
+def test_a_letter_that_could_not_be_written_is_not_remembered() -> None:
+    HELD["disk is full"] = True
+    with pytest.raises(Exception, match="no room"):
+        run([letter(1)], RecordDeadLetters(ledger, write))
+    HELD["disk is full"] = False
+    run([letter(1)], RecordDeadLetters(ledger, write))
+    assert HELD["files"] == [[letter(1)]]
+
+
+def test_a_letter_is_written_again_after_a_replay_had_it_forgotten() -> None:
+    run([letter(1)], RecordDeadLetters(ledger, write))
+    assert ledger().reopen([dead_id(letter(1))]) == 1
+    run([letter(1)], RecordDeadLetters(ledger, write))
+    assert HELD["files"] == [[letter(1)]] * 2
+
+
+def test_a_refused_delivery_is_remembered_by_its_event_and_not_by_its_letter() -> None:
+    refused = refused_letter(wire_message(1), "http_400", "", "0f" * 16)
+    run([refused], RecordDeadLetters(ledger, write))
+    assert HELD["files"] == [[refused]]
+    assert ledger().counts(ARRIVED)["dead"] == 0

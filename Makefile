@@ -4,11 +4,19 @@ BIN := .venv/bin
 DEMO := out/demo
 PRISM := v2.77.0
 
-.PHONY: demo test engines check bench lock clean
+.PHONY: demo test engines check bench certificate lock clean
 
-demo: $(DEMO)/summary.json
+demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
-	@echo "report: $(DEMO)/report.html"
+	@$(BIN)/campaigns report $(DEMO)
+
+# A vendor that fails now and then, and the launch's events delivered to it. They are of 2017: times are ignored.
+$(DEMO)/delivery/summary.json: $(DEMO)/summary.json examples/journey/faults.yaml
+	@rm -rf $(DEMO)/delivery $(DEMO)/sandbox.ndjson
+	@$(BIN)/campaigns sandbox --port 8490 --script examples/journey/faults.yaml --record $(DEMO)/sandbox.ndjson & \
+	sandbox=$$!; trap "kill $$sandbox" EXIT; \
+	SANDBOX_KEY=$${SANDBOX_KEY:-any-key-will-do} $(BIN)/campaigns rebatch --campaigns $(DEMO)/campaigns \
+	  --events file:$(DEMO)/events --output $(DEMO)/delivery --drain --ignore_times
 
 # A launch keeps to its inputs, so changed ones get a new launch.
 $(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campaigns -type f)
@@ -30,8 +38,12 @@ engines:
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy .
 
-bench: .venv/installed
+bench: .venv/installed engines
 	$(BIN)/python bench/launch.py
+	$(BIN)/python -m bench.rebatch
+
+certificate: .venv/installed engines
+	$(BIN)/python -m bench.certificate
 
 out/customers.parquet: .venv/installed $(wildcard examples/journey/*.py)
 	$(BIN)/python -m examples.journey.customers --output $@ --history out/history.parquet

@@ -14,17 +14,24 @@ from schemas.problems import InputError, Problem
 from stores.transports.uri import FileUri, TopicUri, UriError, parse_uri
 
 
+def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
+    """Adds an option that several pipelines have: for its workers Beam reads the options of every class it knows
+    with one parser, which takes a name once."""
+    if name not in parser._option_string_actions:
+        parser.add_argument(name, **settings)
+
+
 class LaunchOptions(PipelineOptions):
     """The options of a launch; every other option is Beam's."""
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        parser.add_argument("--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
+        add_once(parser, "--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
         parser.add_argument(
             "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
         )
-        parser.add_argument("--events", help="file:DIR or pubsub:projects/P/topics/T")
-        parser.add_argument("--output", help="folder of this launch; the same command there resumes it")
+        add_once(parser, "--events", help="file:DIR or pubsub:projects/P/topics/T")
+        add_once(parser, "--output", help="folder of this launch; the same command there resumes it")
         parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
         parser.add_argument(
             "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"

@@ -53,7 +53,7 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_t
     sources = [p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers, AHEAD)]
     if left := Spool(folder.spool).files():
         sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left), 1, AHEAD))
-    good, unread = sources | "Sources" >> beam.Flatten() | "Decode" >> Decode(clock)
+    good, unread = sources | "Sources" >> beam.Flatten() | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
     receipts, refused = (
         good
         | "SkipSettled" >> SkipSettled(ledger)

@@ -9,6 +9,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.launch_options import add_once
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.transports.uri import FileUri, SubscriptionUri, UriError, parse_uri
@@ -19,12 +20,14 @@ class RebatchOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
+        add_once(
+            parser, "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
         )
-        parser.add_argument("--events", help="file:DIR or pubsub:projects/P/subscriptions/S")
-        parser.add_argument(
-            "--output", help="folder of this delivery: receipts, dead letters, ledger; used again by the next run"
+        add_once(parser, "--events", help="file:DIR or pubsub:projects/P/subscriptions/S")
+        add_once(
+            parser,
+            "--output",
+            help="folder of this delivery: receipts, dead letters, ledger; used again by the next run",
         )
         parser.add_argument(
             "--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)"
@@ -38,6 +41,11 @@ class RebatchOptions(PipelineOptions):
             type=float,
             default=60.0,
             help="seconds that an ending run waits for what makes no progress (60)",
+        )
+        parser.add_argument(
+            "--ignore_times",
+            action="store_true",
+            help="for trying out: nothing waits until it is due, nothing has expired",
         )
         parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
 
@@ -54,6 +62,7 @@ class RebatchConfig:
     idle: float = 5.0
     patience: float = 60.0
     readers: int = 1
+    ignore_times: bool = False
 
     @classmethod
     def of(cls, options: Any) -> RebatchConfig:
@@ -84,6 +93,7 @@ class RebatchConfig:
             idle=options.idle,
             patience=options.patience,
             readers=options.readers,
+            ignore_times=bool(options.ignore_times),
         )
 
 

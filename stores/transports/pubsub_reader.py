@@ -131,8 +131,9 @@ class PubsubReader:
                 if code in _FATAL:
                     self._fail(error, _FATAL[code])
                     return
-                self._reached(code is Code.DEADLINE_EXCEEDED)
-                if self._away:
+                reached = code is Code.DEADLINE_EXCEEDED
+                self._reached(reached)
+                if not reached:
                     self._closed.wait(pause)
                     pause = min(2 * pause, 5.0)
                 continue

@@ -105,16 +105,18 @@ class Caller:
         those that were not sent, and leaves claimed those that only time can tell about."""
         ends: dict[str, list[Receipt]] = defaultdict(list)
         back: dict[str, list[str]] = defaultdict(list)
+        letters: dict[str, DeadLetter] = {}
         for reply in replies:
             kind = self._after(retailer, reply, result)
             if kind == "back":
                 back[reply.lease.owner] += [one.event_id for one in reply.batch.messages]
             elif kind == "end":
-                ends[reply.lease.owner] += self._receipts(retailer, reply, result)
+                ends[reply.lease.owner] += self._receipts(retailer, reply, letters)
         for owner, event_ids in back.items():
             self._ledger.release(owner, event_ids)
         for owner, receipts in ends.items():
-            self.settle(owner, receipts, self.now(), result)
+            applied = self.settle(owner, receipts, self.now(), result)
+            result.dead += [letters[one.event_id] for one in applied if one.event_id in letters]
 
     def _after(self, retailer: str, reply: Reply, result: Result) -> Literal["back", "end", "open"]:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
@@ -138,8 +140,8 @@ class Caller:
             return "open"
         return "end"
 
-    def _receipts(self, retailer: str, reply: Reply, result: Result) -> list[Receipt]:
-        """The receipts of a call that is over; refused deliveries become dead letters too."""
+    def _receipts(self, retailer: str, reply: Reply, letters: dict[str, DeadLetter]) -> list[Receipt]:
+        """The receipts of a call that is over; refused deliveries are put into `letters` too, by their events."""
         batch, answer, now, receipts = reply.batch, reply.answer, self.now(), []
         assert answer is not None
         batch_id, workspace = batch.batch_id, self.workspace(retailer)
@@ -159,16 +161,18 @@ class Caller:
                 )
             )
             if outcome == "rejected":
-                result.dead.append(refused_letter(message, reason or "refused", answer.detail, batch_id))
+                letters[message.event_id] = refused_letter(message, reason or "refused", answer.detail, batch_id)
         return receipts
 
-    def settle(self, owner: str, receipts: list[Receipt], now: int, result: Result) -> None:
-        """Writes the ends down; only what the ledger takes becomes a receipt."""
+    def settle(self, owner: str, receipts: list[Receipt], now: int, result: Result) -> list[Receipt]:
+        """Writes the ends down; only what the ledger takes becomes a receipt: those are given back."""
         ends = [Settlement(one.event_id, one.outcome, encode_receipt(one)) for one in receipts]  # type: ignore[arg-type]
         applied: set[str] = set()
         for start in range(0, len(ends), _STEP):
             applied.update(self._ledger.settle(owner, ends[start : start + _STEP], now))
-        result.receipts += [one for one in receipts if one.event_id in applied]
+        taken = [one for one in receipts if one.event_id in applied]
+        result.receipts += taken
+        return taken
 
     def _report(self, retailer: str, answer: Answer) -> None:
         told: Told = _TOLD[answer.kind]

@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import orjson
+from msgspec.structs import replace
 
 from schemas.avro_scan import Scan
 from schemas.contracts import ContractError, DeadLetter, resolve, writer_schema
@@ -140,8 +141,8 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
 
 
 class _Decode(beam.DoFn):
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], ignore_times: bool) -> None:
+        self._clock, self._ignore_times = clock, ignore_times
         self._read = Counter("read")
         self._dead = Counter("dead_lettered")
 
@@ -152,6 +153,8 @@ class _Decode(beam.DoFn):
         dead = [one for one in made if isinstance(one, DeadLetter)]
         self._read.inc(len(element.items))
         self._dead.inc(len(dead))
+        if self._ignore_times:
+            good = [replace(one, deliver_after=0, expires_at=0) for one in good]
         if good:
             yield Messages(good)
         for letter in dead:
@@ -159,14 +162,17 @@ class _Decode(beam.DoFn):
 
 
 class Decode(beam.PTransform):
-    """(Messages, DeadLetters) of Envelopes. `clock` gives seconds since the epoch."""
+    """(Messages, DeadLetters) of Envelopes. `clock` gives seconds since the epoch. `ignore_times` takes off when a
+    message is due and when it expires."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, ignore_times: bool = False) -> None:
         super().__init__()
-        self._clock = clock
+        self._clock, self._ignore_times = clock, ignore_times
 
     def expand(self, envelopes: beam.PCollection[Envelopes]) -> Any:
-        made = envelopes | "Read" >> beam.ParDo(_Decode(self._clock)).with_outputs(DEAD, main="good")
+        made = envelopes | "Read" >> beam.ParDo(_Decode(self._clock, self._ignore_times)).with_outputs(
+            DEAD, main="good"
+        )
         made["good"].element_type = Messages
         made[DEAD].element_type = DeadLetter
         return made["good"], made[DEAD]

@@ -10,7 +10,7 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from schemas.delivery import Batch, Claim, DeliveryLedger, Message, Standing, Vendor
+from schemas.delivery import Batch, Claim, DeliveryLedger, Message, OnUnknown, Standing, Vendor
 from transforms.pacing.limiter import Limiter, Terms
 from transforms.rebatch.calls import Caller, Lease, Reply, Result, Tenants
 from transforms.rebatch.deliver import Handled, Started
@@ -95,19 +95,27 @@ class BatchDispatcher:
 
     def _expire(self, retailer: str, batches: list[Batch], now: int, result: Result) -> list[Batch]:
         """The batches without the messages whose time is over; those are settled as expired."""
-        live, over = [], []
+        live, over = list[Batch](), list[Batch]()
         for batch in batches:
             good = [one for one in batch.messages if not _over(one, now)]
-            over += [one for one in batch.messages if _over(one, now)] if len(good) < len(batch.messages) else []
             if good:
-                live.append(batch if len(good) == len(batch.messages) else Batch(good, batch.attempt, batch.not_before))
-        if over:
-            receipts = [
-                make_receipt(one, self._caller.workspace(retailer), "expired", now, reason=_over(one, now))
-                for one in over
-            ]
-            self._caller.settle(self._owner(), receipts, now, result)
+                live.append(batch if len(good) == len(batch.messages) else replace(batch, messages=good))
+            if len(good) < len(batch.messages):
+                over.append(replace(batch, messages=[one for one in batch.messages if _over(one, now)]))
+        for start in range(0, len(over), _OUT):
+            self._settle_over(retailer, over[start : start + _OUT], now, result)
         return live
+
+    def _settle_over(self, retailer: str, batches: list[Batch], now: int, result: Result) -> None:
+        """Settles messages whose time is over. They are claimed first, for one that was sent without an answer has not
+        expired: it is unknown."""
+        owner, workspace = self._owner(), self._caller.workspace(retailer)
+        receipts = []
+        for batch, pairs in self._standings(batches, owner, now, now + _POLL_MS, "hold"):
+            unsent = self._sort_out(retailer, batch, pairs, now, result)
+            receipts += [make_receipt(one, workspace, "expired", now, reason=_over(one, now)) for one in unsent]
+        if receipts:
+            self._caller.settle(owner, receipts, now, result)
 
     def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
         """The batches that may be sent now, in order; the others wait until they may ask again."""
@@ -139,12 +147,8 @@ class BatchDispatcher:
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
-        ids = [(batch, batch.batch_id) for batch in batches]
-        claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
-        standings = iter(self._ledger.claim(claims, owner, now, lease_until, delivery.on_unknown))
         out = []
-        for batch, _ in ids:
-            pairs = [(message, next(standings)) for message in batch.messages]
+        for batch, pairs in self._standings(batches, owner, now, lease_until, delivery.on_unknown):
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
                 again = frozenset(standing.event_id for _, standing in pairs if standing.state == "regranted")
@@ -155,6 +159,15 @@ class BatchDispatcher:
                     self._busy[retailer] += 1
                     self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
         return out
+
+    def _standings(
+        self, batches: list[Batch], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    ) -> list[tuple[Batch, list[tuple[Message, Standing]]]]:
+        """What the ledger says to each message of the batches, which are claimed in one step."""
+        ids = [(batch, batch.batch_id) for batch in batches]
+        claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
+        standings = iter(self._ledger.claim(claims, owner, now, lease_until, on_unknown))
+        return [(batch, [(message, next(standings)) for message in batch.messages]) for batch in batches]
 
     def _sort_out(
         self, retailer: str, batch: Batch, pairs: list[tuple[Message, Standing]], now: int, result: Result

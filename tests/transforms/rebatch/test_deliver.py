@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -79,14 +78,14 @@ def make() -> Gate:
 
 
 @pytest.fixture(autouse=True)
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     GATE[0], SLEPT[0] = Gate(), 0.0
 
     def sleep(seconds: float) -> None:
         SLEPT[0] += seconds
 
     monkeypatch.setattr(deliver, "time", SimpleNamespace(sleep=sleep))
-    yield GATE[0]
+    return GATE[0]
 
 
 def numbers(*batches: Batch) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,8 +56,13 @@ def test_what_is_still_in_time_is_sent(job: Job) -> None:
 def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes, settle = list[int](), job.ledger.settle
-    monkeypatch.setattr(job.ledger, "settle", lambda o, ends, now: sizes.append(len(ends)) or settle(o, ends, now))
+    sizes, settle_in_ledger = list[int](), job.ledger.settle
+
+    def settle(owner: str, ends: Sequence[Settlement], now: int) -> list[str]:
+        sizes.append(len(ends))
+        return settle_in_ledger(owner, ends, now)
+
+    monkeypatch.setattr(job.ledger, "settle", settle)
     job.run("store-1", *(wire_batch(range(at, at + 50), expires_at=1) for at in range(0, 2_100, 50)))
     assert sum(sizes) == 2_100
     assert max(sizes) <= 1_000

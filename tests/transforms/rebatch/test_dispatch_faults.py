@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
 def test_a_vendor_that_fails_is_tried_again_with_back_off(job: Job, answer: int) -> None:
     job.sandbox.script([{"answer": answer, "first": 3}])
     times = job.run("store-1", wire_batch(range(5)))
-    pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(times)]
     assert [250 * 2**n <= pause <= 500 * 2**n for n, pause in enumerate(pauses)] == [True] * 3
     assert job.outcomes == dict.fromkeys(range(5), "accepted")
     assert {one.attempt for one in job.receipts} == {4}
@@ -147,6 +148,28 @@ def test_a_lost_reply_is_sent_again_when_its_lease_has_ended_and_says_so(job: Jo
     twice = {int(one.event_id, 16) for one in job.receipts if one.resent}
     assert twice in ({0, 1, 2, 3, 4}, {5, 6, 7})
     job.check(twice=twice)
+
+
+def test_what_was_sent_without_an_answer_is_unknown_when_its_time_is_over_and_not_expired(job: Job) -> None:
+    job.sandbox.script([{"answer": "lose", "first": 1}])
+    soon = wire_batch(range(5), expires_at=ARRIVED + 10_000)
+    handled = job.handle("store-1", soon)
+    job.clock.wait_until(ARRIVED + 20_000)
+    job.run("store-1", *handled.waiting, wire_batch(range(5, 8), expires_at=ARRIVED + 10_000))
+    assert job.outcomes == {**dict.fromkeys(range(5), "unknown"), **dict.fromkeys(range(5, 8), "expired")}
+    job.check(unknown=set(range(5)))
+
+
+def test_a_refusal_that_comes_too_late_to_count_leaves_no_dead_letter(another: Callable[[], Job]) -> None:
+    one, two = another(), another()
+    one.sandbox.script([{"answer": 400, "seconds": 0.5, "first": 1}])
+    handled = one.handle("store-1", wire_batch([1]))
+    one.clock.wait_until(ARRIVED + 60_000)
+    two.run("store-1", wire_batch([1]))
+    assert two.outcomes == {1: "accepted"}
+    one.run("store-1", *handled.waiting)
+    assert (one.receipts, one.dead) == ([], [])
+    two.check()
 
 
 def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) -> None:

@@ -85,8 +85,13 @@ def test_what_is_settled_is_left_out_and_counted() -> None:
 
 
 def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, find = list[int](), book.find
-    monkeypatch.setattr(book, "find", lambda ids: asked.append(len(ids)) or find(ids))
+    asked, find_in_book = list[int](), book.find
+
+    def find(ids: Sequence[str]) -> dict[str, str]:
+        asked.append(len(ids))
+        return find_in_book(ids)
+
+    monkeypatch.setattr(book, "find", find)
     run([Messages([wire_message(n, body=b"") for n in range(2_500)])], SkipSettled(ledger))
     assert asked == [1_000, 1_000, 500]
 

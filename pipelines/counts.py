@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from schemas.problems import LaunchError
 from transforms.rebatch.counters import NAMES, TALLY
 
-_EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+
+_EVERY_S, _SWEEP_EVERY_S, _SETTLED_AFTER_S = 1.0, 60.0, 120.0
 Show = Callable[[dict[str, int]], None]
 
 
@@ -34,3 +39,24 @@ def watched_counts(show: Show) -> Iterator[None]:
         over.set()
         thread.join(5)
         show(counts())
+
+
+@contextmanager
+def swept_at_times(sweep: Callable[[float], int]) -> Iterator[None]:
+    """Has the spool swept every minute while the job runs, of files that are older than two."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SWEEP_EVERY_S):
+            try:
+                sweep(time.time() - _SETTLED_AFTER_S)
+            except LaunchError as error:
+                _log.warning("the spool could not be swept: %s", error)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -13,7 +13,7 @@ from apache_beam.runners.worker.sdk_worker import SdkWorker
 
 BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 PRISM = "PrismRunner"
-_INSTALLED = Path(".engines/prism")  # by `make engines`
+_INSTALLED = Path(__file__).parents[1] / ".engines/prism"  # by `make engines`
 
 
 def choose_engine(options: PipelineOptions, *, ends: bool) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.counts import Show, counts, watched_counts
+from pipelines.counts import Show, counts, swept_at_times, watched_counts
 from pipelines.engine import choose_engine
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spool_reader, sweep
@@ -34,6 +34,7 @@ from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool
 from stores.transports.uri import FileUri
 from transforms.rebatch.batch import BatchByRetailer
+from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.decode import Decode
 from transforms.rebatch.deliver import DeliverBatches
 from transforms.rebatch.hold import HoldUntilDue
@@ -43,6 +44,7 @@ from transforms.rebatch.repeats import DropRepeats
 from transforms.rebatch.settled import SkipSettled
 from transforms.rebatch.shards import GroupByRetailer
 
+_PASSES = 3  # of a drain: what an engine dropped on its way is read again
 AHEAD = 20_000  # messages on their way to the delivery before the sources wait
 
 
@@ -85,22 +87,33 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     folder.prepare()
     with folder.locked(), _stopped_by_signals(folder.ask_to_stop):
         settings = Settings(config.campaigns, outbox=str(folder.outbox / "{retailer}"))
-        loaded, problems = load_configuration(config.campaigns)
-        problems += check_delivery(loaded, [name for name in loaded.engine.workspaces if name != "*"]) if loaded else []
-        if problems:
-            raise InputError(problems)
+        _check(config)
         real_time = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
         started, before = time.perf_counter(), counts()
-        p = beam.Pipeline(options=options)
-        build(p, config, settings, real_time=real_time)
-        result = p.run()
-        with watched_counts(show):
-            result.wait_until_finish()
-        swept = sweep(config)
+        with watched_counts(show), swept_at_times(partial(sweep, config)):
+            for _ in range(_PASSES):
+                missing = on_the_way()
+                p = beam.Pipeline(options=options)
+                build(p, config, settings, real_time=real_time)
+                p.run().wait_until_finish()
+                missing = on_the_way() - missing
+                if not missing or not config.drain or folder.must_stop():
+                    break
         counted = {name: value - before[name] for name, value in counts().items()}
-        summary = {**counted, "swept": swept, "seconds": round(time.perf_counter() - started, 1)}
-        folder.write_summary(summary)
+        summary = {**counted, "missing": missing, "swept": sweep(config)}
+        folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
         return summary
+
+
+def _check(config: RebatchConfig) -> None:
+    """Raises InputError with everything that is wrong with the campaigns' folder and the workspaces' keys."""
+    loaded, problems = load_configuration(config.campaigns)
+    if loaded is not None:
+        common = loaded.engine.workspaces.get("*")
+        several = common is None or "{retailer}" in (common.key_env or "{retailer}")
+        problems += check_delivery(loaded, [name for name in loaded.engine.workspaces if name != "*" or not several])
+    if problems:
+        raise InputError(problems)
 
 
 @contextmanager
@@ -140,6 +153,8 @@ def run(argv: list[str] | None = None, show: Show = lambda counts: None) -> int:
         print(f"Rebatch stopped: {told}", file=sys.stderr)
         return 1
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
+    if left := summary["left_waiting"] + max(0, summary["missing"]):
+        print(f"{left:,} events wait for the next run: paused, paced, not yet due, or leased; run it again")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import NamedTuple
 
 import orjson
@@ -76,9 +77,10 @@ def _publish(target: FileUri | TopicUri, letters: list[DeadLetter]) -> None:
             bodies = pa.array([letter.data for letter in some], pa.large_binary())
             FileSink(target.directory).write(f"replay-{dead_id(some[0])[5:]}", written, bodies)
         return
+    token = uuid.uuid4().hex[:12]
     with PubsubPublisher(target.path) as publisher:
         for letter in letters:
-            values = {name: pa.array([value]) for name, value in _attributes(letter).items()}
+            values = {name: pa.array([value]) for name, value in {**_attributes(letter), "replay": token}.items()}
             bodies = pa.array([letter.data], pa.large_binary())
             publisher.submit(publish_requests(target.path, pubsub_messages(bodies, values)).requests)
         publisher.settle()

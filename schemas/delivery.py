@@ -31,6 +31,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     arrived_at: int = 0
     deliver_after: int = 0
     expires_at: int = 0
+    replay: str = ""  # which replay published it again; a replay is no repeat
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):

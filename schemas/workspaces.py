@@ -6,7 +6,7 @@ import re
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.audience import ListFile, Strict
 from schemas.campaign import Text
@@ -70,13 +70,12 @@ class Delivery(Strict):
     wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))
     remember: timedelta = Field(default=timedelta(days=7), gt=timedelta(0))
 
-    @field_validator("lease")
-    @classmethod
-    def _outlasts_a_call(cls, lease: timedelta, info: object) -> timedelta:
-        timeout = getattr(info, "data", {}).get("timeout", timedelta(0))
-        if lease <= timeout:
-            raise ValueError(f"must be longer than `timeout` ({timeout.total_seconds():g} s)")
-        return lease
+    @model_validator(mode="after")
+    def _lease_outlasts_a_call(self) -> Delivery:
+        if self.lease <= self.timeout:
+            seconds = self.timeout.total_seconds()
+            raise ValueError(f"`lease` must be longer than `timeout` ({seconds:g} s): nothing could ever be sent")
+        return self
 
 
 def key_variable(pattern: str, retailer: str) -> str:

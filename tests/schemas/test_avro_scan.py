@@ -58,7 +58,9 @@ def body(event: dict[str, Any]) -> bytes:
 
 def agrees(scan: Scan, row: int, record: dict[str, Any]) -> bool:
     """Whether a row says what fastavro read."""
-    texts = all(scan.texts(name)[row] == (record[name] or "") for name in ("event_id", "customer_id", "vendor_campaign"))
+    texts = all(
+        scan.texts(name)[row] == (record[name] or "") for name in ("event_id", "customer_id", "vendor_campaign")
+    )
     expires = int(scan.numbers["expires_at"][row]) if "expires_at" in scan.numbers else 0
     present = bool(scan.present["expires_at"][row]) if "expires_at" in scan.present else True
     return (

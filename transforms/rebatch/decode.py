@@ -80,6 +80,7 @@ def _read(envelope: Envelope, now: int) -> Message:
         arrived_at=now,
         deliver_after=event["deliver_after"],
         expires_at=event["expires_at"] or 0,
+        replay=attributes.get("replay", ""),
     )
 
 
@@ -135,6 +136,7 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
                 now,
                 after,
                 expires,
+                attributes.get("replay", ""),
             )
         else:
             yield None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import Counter as Counts
 from collections import deque
@@ -19,7 +20,7 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
 from transforms.rebatch.batch import lane_of
 from transforms.rebatch.calls import Result
-from transforms.rebatch.counters import NAMESPACE, Counter
+from transforms.rebatch.counters import NAMESPACE, TALLY, Counter
 from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, StructCoder, Waiting, at_finish
 
 DEAD = "dead"
@@ -67,6 +68,7 @@ class _Delivering(beam.DoFn):
     def _opened(self) -> Dispatcher:
         dispatcher = self._make()
         dispatcher.open()
+        atexit.register(dispatcher.close)  # what is still out then is settled, not sent again by the next run
         return dispatcher
 
     def _put_out(self, handled: Handled) -> Iterator[Any]:
@@ -139,7 +141,7 @@ class _Wait(_Delivering):
 
     def setup(self) -> None:
         super().setup()
-        self._given_up: set[str] = set()
+        self._progress, self._tally = 0.0, -1
 
     def process(
         self,
@@ -194,18 +196,18 @@ class _Wait(_Delivering):
             yield from self._to_the_end(key[0], Handled([], [], batches, 0))
 
     def _to_the_end(self, retailer: str, handled: Handled) -> Iterator[Any]:
-        """Waits in place while something leaves within the patience; the rest is left for the next run. Once a
-        retailer was given up, its other lanes try just once."""
-        end = self._clock() + (0.0 if retailer in self._given_up else self._patience_s)
-        while handled.waiting and handled.wake_at / 1000 <= end:
+        """Waits in place as long as something leaves within the patience, whatever retailer it is of; then all that
+        is left tries once more and stays for the next run."""
+        if TALLY.total() != self._tally:  # something has moved since the last time
+            self._progress = self._clock()
+        while handled.waiting and handled.wake_at / 1000 <= self._progress + self._patience_s:
             time.sleep(max(0.0, handled.wake_at / 1000 - self._clock()))
             handled = self._handle(retailer, handled.waiting)
             yield from self._put_out(handled)
             if handled.receipts:
-                end = self._clock() + self._patience_s
-        if handled.waiting:
-            self._given_up.add(retailer)
-            self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
+                self._progress = self._clock()
+        self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
+        self._tally = TALLY.total()
 
     def _handle(self, retailer: str, batches: list[Batch]) -> Handled:
         return self._dispatcher.finish(self._dispatcher.start(retailer, batches))

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from schemas.delivery import Batch, Claim, DeliveryLedger, Message, OnUnknown, Standing, Vendor
 from transforms.pacing.limiter import Limiter, Terms
 from transforms.rebatch.calls import Caller, Lease, Reply, Result, Tenants
+from transforms.rebatch.counters import Counter
 from transforms.rebatch.deliver import Handled, Started
 from transforms.rebatch.outcomes import make_receipt
 
@@ -39,6 +40,7 @@ class BatchDispatcher:
         clock: Callable[[], float],
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
+        self._settled = Counter("already_settled")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}
@@ -182,6 +184,7 @@ class BatchDispatcher:
         if taken:
             until = max(end for _, end in taken) + 1
             result.waiting.append(Batch([message for message, _ in taken], batch.attempt, until))
+        self._settled.inc(sum(standing.state == "settled" for _, standing in pairs))
         return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
 
     def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from transforms.rebatch.elements import Envelopes
 
 POLL = 5_000  # messages in one element
 BUNDLE = 10_000  # messages in one bundle
+_STUCK_S = 15.0  # without a change: what is still on the way will not arrive
 _FULL_S = 0.02  # how long to wait when too much is on the way
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
 
@@ -66,6 +68,8 @@ class _Open:
 
     reader: Reader
     idle: int = 0
+    left: int = -1
+    since: float = 0.0
 
 
 _OPENED: dict[tuple[str, int], _Open] = {}
@@ -85,6 +89,17 @@ class _Read(beam.DoFn):
                 reader.open()
                 _OPENED[self._source, index] = _Open(reader)
             return _OPENED[self._source, index]
+
+    def _may_end(self, source: _Open) -> bool:
+        """Whether the input may end: on an engine in this process only when all that was read has reached the
+        delivery, or nothing more does. Prism drops now and then a remainder whose two timers, the wait and the end
+        of the input, fire at once."""
+        if self._most_ahead is None:
+            return True
+        left, now = on_the_way(), time.monotonic()
+        if left != source.left:
+            source.left, source.since = left, now
+        return left <= 0 or now - source.since > _STUCK_S
 
     def process(
         self,

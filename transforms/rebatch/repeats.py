@@ -88,7 +88,7 @@ class _DropRepeats(beam.DoFn):
             over.set(END)
             if self._real_time:
                 forget.set(Timestamp((generation + 1) * self._span))
-        arrived = [id_bytes(message.event_id) for message in messages.items]
+        arrived = [id_bytes(message.event_id + message.replay) for message in messages.items]
         places = known.first_seen(arrived, generation)
         self._repeats.inc(len(arrived) - len(places))
         if places:

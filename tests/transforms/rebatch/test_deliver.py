@@ -176,12 +176,12 @@ def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate:
     assert clock() == 79.0
 
 
-def test_a_retailer_that_was_given_up_is_tried_once_in_its_other_lanes(gate: Gate) -> None:
+def test_patience_is_for_all_together_not_for_each_retailer_and_lane(gate: Gate) -> None:
     gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
     before = TALLY["left_waiting"]
     made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), real_time=False)
-    assert made == [(30, [3])]
-    assert TALLY["left_waiting"] - before == 2
+    assert made == [(30, [2]), (30, [3])]
+    assert TALLY["left_waiting"] - before == 1
 
 
 def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gate) -> None:

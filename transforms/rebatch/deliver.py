@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections import Counter as Counts
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -25,7 +25,7 @@ from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, St
 
 DEAD = "dead"
 _RECEIPTS, _WAIT = "receipts", "wait"
-_MOST_OUT = 60  # calls that a bundle has out side by side
+_SIDE_BY_SIDE = 16  # lists of a bundle that are claimed and sent at the same time, each of another retailer
 
 
 class Handled(NamedTuple):
@@ -83,38 +83,44 @@ class _Delivering(beam.DoFn):
 
 
 class _Send(_Delivering):
-    """Sends at once, all calls of a bundle side by side; what must wait goes on to _Wait."""
+    """Sends at once, the retailers of a bundle side by side, so that a bundle takes as long as its slowest one; what
+    must wait goes on to _Wait."""
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         super().__init__(make, shared)
         self._batched = Counter("batched")
 
+    def setup(self) -> None:
+        super().setup()
+        self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="send")
+
+    def teardown(self) -> None:
+        self._pool.shutdown()
+
     def start_bundle(self) -> None:
-        self._under_way: deque[Started] = deque()
-        self._out: Counts[str] = Counts()
+        self._under_way: OrderedDict[str, Future[Handled]] = OrderedDict()
 
     def process(self, element: Addressed) -> Iterator[Any]:
         (retailer, _), batches = element
         self._batched.inc(sum(len(batch.messages) for batch in batches.items))
-        while self._out[retailer] or self._out.total() > _MOST_OUT:
-            yield from self._finish()
-        started = self._dispatcher.start(retailer, batches.items)
-        self._under_way.append(started)
-        self._out[retailer] += len(started.out)
+        if retailer in self._under_way:
+            yield from self._finish(retailer)
+        self._under_way[retailer] = self._pool.submit(self._deliver, retailer, batches.items)
+
+    def _deliver(self, retailer: str, batches: list[Batch]) -> Handled:
+        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
-            for value in self._finish():
+            for value in self._finish(next(iter(self._under_way))):
                 tagged = isinstance(value, beam.pvalue.TaggedOutput)
                 yield beam.pvalue.TaggedOutput(value.tag, at_finish(value.value)) if tagged else at_finish(value)
 
-    def _finish(self) -> Iterator[Any]:
-        started = self._under_way.popleft()
-        self._out[started.retailer] -= len(started.out)
-        handled = self._dispatcher.finish(started)
+    def _finish(self, retailer: str) -> Iterator[Any]:
+        handled = self._under_way.pop(retailer).result()
         yield from self._put_out(handled)
         if handled.waiting:
-            key = (started.retailer, lane_of(handled.waiting[0]))
+            key = (retailer, lane_of(handled.waiting[0]))
             yield beam.pvalue.TaggedOutput(_WAIT, (key, Waiting(handled.waiting, handled.wake_at)))
 
 

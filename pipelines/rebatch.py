@@ -60,7 +60,7 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_t
         good
         | "SkipSettled" >> SkipSettled(ledger)
         | "GroupByRetailer" >> GroupByRetailer()
-        | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time)
+        | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=True)
         | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
         | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock)
         | "DeliverBatches"

@@ -13,7 +13,9 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, Reader
 from stores.delivery_folder import DeliveryFolder
+from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
+from stores.ledger.sqlite import SqliteLedger
 from stores.transports.file_reader import FileReader
 from stores.transports.pubsub_reader import PubsubReader
 from stores.transports.spool import Spool, SpooledReader, SpoolReader
@@ -25,8 +27,10 @@ from transforms.rebatch.dispatch import BatchDispatcher
 
 @cache
 def make_ledger(uri: str) -> DeliveryLedger:
-    """The ledger a URI names, one a process: its users write together. Open it before use; it ends with the process."""
-    return open_ledger(uri)
+    """The ledger a URI names, one a process: its users write together. Open it before use; it ends with the process.
+    SQLite works in a process beside this one, whose threads would slow it down."""
+    ledger = open_ledger(uri)
+    return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
 
 
 def make_reader(config: RebatchConfig, index: int) -> Reader:

@@ -41,6 +41,7 @@ class SqliteLedger:
         self._path, self._wait_s = path, wait_s
         self._lock, self._queue_lock = RLock(), Lock()
         self._queue: list[_Step] = []
+        self._gathered: list[_Step] | None = None
         self._opened: sqlite3.Connection | None = None
 
     def __reduce__(self) -> tuple[type[SqliteLedger], tuple[str, float]]:
@@ -150,6 +151,19 @@ class SqliteLedger:
 
         return self._together(step)
 
+    def several(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The results of calls of this ledger's methods, or the exceptions they raised; all that they write is one
+        transaction. Not for several threads."""
+        steps: list[_Step] = []
+        self._gathered = steps
+        try:
+            made = [call() for call in calls]
+        finally:
+            self._gathered = None
+        if steps:
+            self._write_all(steps)
+        return [(one.error or one.result) if isinstance(one, _Step) else one for one in made]
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, told(self._path):
@@ -161,6 +175,9 @@ class SqliteLedger:
         """The result of a step that is on the disk. Steps that come while another is being written wait, and the
         first of them then writes them all in one transaction: a commit costs the same for one as for twenty."""
         mine = _Step(step)
+        if self._gathered is not None:
+            self._gathered.append(mine)
+            return mine  # type: ignore[return-value]
         with self._queue_lock:
             self._queue.append(mine)
         with self._lock:

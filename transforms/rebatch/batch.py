@@ -61,16 +61,15 @@ def pack(messages: list[Message]) -> list[Batch]:
 
 class _Cut(beam.DoFn):
     def process(self, element: Keyed) -> Iterator[Any]:
-        (retailer, _), messages = element
-        targets: dict[str, list[Message]] = defaultdict(list)
-        for message in messages.items:
-            targets[message.vendor_campaign].append(message)
-        for campaign, own in targets.items():
+        targets: dict[Target, list[Message]] = defaultdict(list)
+        for message in element[1].items:
+            targets[message.retailer_id, message.vendor_campaign].append(message)
+        for target, own in targets.items():
             full, rest = cut(own)
             if full:
-                yield (retailer, lane_of(full[0])), Batches(full)
+                yield (target[0], lane_of(full[0])), Batches(full)
             for message in rest:
-                yield beam.pvalue.TaggedOutput(_REST, ((retailer, campaign), message))
+                yield beam.pvalue.TaggedOutput(_REST, (target, message))
 
 
 def _packed(element: tuple[Target, Any]) -> tuple[tuple[str, int], Batches]:

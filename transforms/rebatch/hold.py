@@ -40,17 +40,17 @@ class _Split(beam.DoFn):
         self._held = Counter("held")
 
     def process(self, element: Keyed) -> Iterator[Any]:
-        (retailer, shard), messages = element
+        key, messages = element
         due, early = split_due(messages.items, int(self._clock() * 1000))
         if due:
-            yield (retailer, shard), messages if not early else Messages(due)
+            yield key, messages if not early else Messages(due)
         for second, waiting in early.items():
             self._held.inc(len(waiting))
-            yield beam.pvalue.TaggedOutput(_EARLY, ((retailer, second), Messages(waiting)))
+            yield beam.pvalue.TaggedOutput(_EARLY, ((key[0], second), Messages(waiting)))
 
 
 class _Hold(beam.DoFn):
-    """Keyed by (retailer, second): the state dies when its timer fires, in that second, or when the input ends."""
+    """Keyed by (retailer or group, second): the state dies when its timer fires, or when the input ends."""
 
     WAITING = BagStateSpec("waiting", StructCoder(Messages))
     DUE = TimerSpec("due", TimeDomain.REAL_TIME)

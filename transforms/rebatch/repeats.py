@@ -24,6 +24,7 @@ from transforms.rebatch.counters import Counter
 from transforms.rebatch.elements import END, KEYED, Keyed, Messages
 from transforms.rebatch.remembered import Remembered, chunk_generation, generation_s, id_bytes, is_live, make_chunk
 
+_ALONE = b"alone"  # the stamp of what needs none
 CACHED = 8_000_000  # ids that a worker keeps beside the state, 16 bytes each
 
 
@@ -55,7 +56,9 @@ class _DropRepeats(beam.DoFn):
 
     A process keeps the ids of its keys at hand, so that as a rule a list costs one small read (the stamp) and one
     append; when the stamp is not the one it knows (another worker had the key, or a bundle was rolled back) it
-    reads the ids anew. The state dies chunk by chunk, a generation at a time, and with the window.
+    reads the ids anew. Where the engine runs in this one process and takes nothing back (`alone`) what it knows is
+    right without a stamp, and a list costs the append. The state dies chunk by chunk, a generation at a time, and
+    with the window.
     """
 
     IDS = BagStateSpec("ids", BytesCoder())
@@ -63,9 +66,11 @@ class _DropRepeats(beam.DoFn):
     FORGET = TimerSpec("forget", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(self, remember_s: float, clock: Callable[[], float], shared: Shared, real_time: bool) -> None:
+    def __init__(
+        self, remember_s: float, clock: Callable[[], float], shared: Shared, real_time: bool, alone: bool
+    ) -> None:
         self._span, self._clock, self._shared = generation_s(remember_s), clock, shared
-        self._real_time = real_time
+        self._real_time, self._alone = real_time, alone
         self._repeats = Counter("repeats")
 
     def setup(self) -> None:
@@ -81,7 +86,7 @@ class _DropRepeats(beam.DoFn):
     ) -> Iterator[Keyed]:
         key, messages = element
         generation = int(self._clock() // self._span)
-        before = stamp.read()
+        before = _ALONE if self._alone else stamp.read()
         known = self._cache.take(key, before)
         if known is None:
             known = Remembered(ids.read() if before else ())
@@ -93,8 +98,9 @@ class _DropRepeats(beam.DoFn):
         self._repeats.inc(len(arrived) - len(places))
         if places:
             ids.add(make_chunk(generation, [arrived[place] for place in places]))
-            before = secrets.token_bytes(16)
-            stamp.write(before)
+            if not self._alone:
+                before = secrets.token_bytes(16)
+                stamp.write(before)
             yield key, messages if len(places) == len(arrived) else Messages([messages.items[at] for at in places])
         if before:
             self._cache.put(key, before, known)
@@ -115,7 +121,8 @@ class _DropRepeats(beam.DoFn):
             ids.clear()
             for chunk in live:
                 ids.add(chunk)
-            stamp.write(secrets.token_bytes(16)) if live else stamp.clear()
+            if not self._alone:
+                stamp.write(secrets.token_bytes(16)) if live else stamp.clear()
         if live:
             forget.set(Timestamp((generation + 1) * self._span))
         yield from ()
@@ -129,21 +136,24 @@ class _DropRepeats(beam.DoFn):
     ) -> Iterator[Keyed]:
         """The input has ended: nothing is remembered, and no timer keeps the job waiting."""
         ids.clear()
-        stamp.clear()
         forget.clear()
+        if not self._alone:
+            stamp.clear()
         yield from ()
 
 
 class DropRepeats(beam.PTransform):
     """The lists without the events that came before, within `remember_s` seconds, under the same key. `real_time`:
-    whether the engine's timers follow the clock; on one where they do not, nothing is forgotten before the end."""
+    whether the engine's timers follow the clock; on one where they do not, nothing is forgotten before the end.
+    `alone`: whether the engine runs in this one process and never takes back a bundle."""
 
-    def __init__(self, remember_s: float, clock: Callable[[], float], *, real_time: bool = True) -> None:
+    def __init__(
+        self, remember_s: float, clock: Callable[[], float], *, real_time: bool = True, alone: bool = False
+    ) -> None:
         super().__init__()
         if remember_s <= 0:
             raise ValueError(f"remember_s {remember_s} must be positive")
-        self._remember_s, self._clock, self._real_time = remember_s, clock, real_time
+        self._drop = _DropRepeats(remember_s, clock, Shared(), real_time, alone)
 
     def expand(self, lists: beam.PCollection[Keyed]) -> beam.PCollection[Keyed]:
-        drop = _DropRepeats(self._remember_s, self._clock, Shared(), self._real_time)
-        return lists | "Drop" >> beam.ParDo(drop).with_output_types(KEYED)
+        return lists | "Drop" >> beam.ParDo(self._drop).with_output_types(KEYED)

@@ -1,10 +1,11 @@
-"""GroupByRetailer: one element a retailer and shard, holding its list of messages; shards follow the load."""
+"""GroupByRetailer: a poll's messages in few lists, each under a key; how many keys a retailer has follows its load."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from zlib import crc32
 
 import apache_beam as beam
 
@@ -12,15 +13,19 @@ from schemas.delivery import Message
 from transforms.rebatch.elements import KEYED, Keyed, Messages
 
 MOST_SHARDS = 16
+GROUPS = 16
 LIST = 1_000  # messages in one element at most, so that no element holds up a worker for long
 
 
 class Load:
-    """How many shards each retailer needs: one up to `per_shard` messages a second, then 2, 4, 8, 16.
+    """The keys of each retailer: small ones share a group's key, one with more than `per_shard` messages a second
+    has 2, 4, 8 or 16 of its own.
 
-    The rate is a moving average over about `span_s` seconds. Shards only grow: an event's shard is its id's hash
-    modulo their number, so a number that went up and down would scatter an event's repeats. What repeats across
-    a growth, or was read by another worker with another count, is for the delivery ledger to stop.
+    What a poll costs is a round trip to the state for each key, so a thousand retailers must not be a thousand keys;
+    and a retailer with most of the traffic must not be one. The rate is a moving average over about `span_s`
+    seconds. Shards only grow: an event's shard is its id's hash modulo their number, so a number that went up and
+    down would scatter an event's repeats. What repeats across a growth, or was read by another worker with another
+    count, is for the delivery ledger to stop.
     """
 
     def __init__(self, per_shard: float = 1_000.0, span_s: float = 10.0, clock: Callable[[], float] = time.monotonic):
@@ -40,10 +45,13 @@ class Load:
         return shards
 
 
+def group_of(retailer: str) -> str:
+    """The group whose key small retailers share; no retailer's name is one."""
+    return f"\N{ZERO WIDTH SPACE}{crc32(retailer.encode()) % GROUPS}"
+
+
 def shard_of(event_id: str, shards: int) -> int:
     """The shard of an event: event ids are hashes, so their tail spreads evenly; any other text does too."""
-    if shards == 1:
-        return 0
     try:
         return int(event_id[-4:], 16) % shards
     except ValueError:
@@ -51,18 +59,21 @@ def shard_of(event_id: str, shards: int) -> int:
 
 
 def group(messages: list[Message], load: Load) -> Iterator[Keyed]:
-    """((retailer, shard), messages) in lists of at most 1,000, the order within a key kept."""
+    """((retailer or group, shard), messages) in lists of at most 1,000, the order within a key kept."""
     retailers: dict[str, list[Message]] = defaultdict(list)
     for message in messages:
         retailers[message.retailer_id].append(message)
+    keyed: dict[tuple[str, int], list[Message]] = defaultdict(list)
     for retailer, own in retailers.items():
         shards = load.shards(retailer, len(own))
-        keyed: dict[int, list[Message]] = defaultdict(list)
+        if shards == 1:
+            keyed[group_of(retailer), 0] += own
+            continue
         for message in own:
-            keyed[shard_of(message.event_id, shards)].append(message)
-        for shard, items in keyed.items():
-            for start in range(0, len(items), LIST):
-                yield (retailer, shard), Messages(items[start : start + LIST])
+            keyed[retailer, shard_of(message.event_id, shards)].append(message)
+    for key, items in keyed.items():
+        for start in range(0, len(items), LIST):
+            yield key, Messages(items[start : start + LIST])
 
 
 class _Group(beam.DoFn):
@@ -74,7 +85,7 @@ class _Group(beam.DoFn):
 
 
 class GroupByRetailer(beam.PTransform):
-    """Lists keyed by (retailer, shard), of the Messages of each poll."""
+    """Lists keyed by (retailer or group, shard), of the Messages of each poll."""
 
     def expand(self, messages: beam.PCollection[Messages]) -> beam.PCollection[Keyed]:
         return messages | "Group" >> beam.ParDo(_Group()).with_output_types(KEYED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import pytest
 from apache_beam.testing.test_stream import TestStream
 from streams import any_message, run_stream, stream_clock
 
@@ -20,9 +21,19 @@ def keyed(*numbers: int, shard: int = 0) -> Any:
     return (("kroger", shard), Messages([any_message(number) for number in numbers]))
 
 
+ALONE = False
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["with a stamp", "alone"])
+def _alone(request: pytest.FixtureRequest) -> None:
+    """Every test runs both ways."""
+    global ALONE
+    ALONE = request.param
+
+
 def passed(stream: TestStream, remember_s: float = WEEK) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the lists that came through, until the input ends."""
-    made = run_stream(stream, lambda lists: lists | DropRepeats(remember_s, stream_clock), KEYED)
+    made = run_stream(stream, lambda lists: lists | DropRepeats(remember_s, stream_clock, alone=ALONE), KEYED)
     return [(time, [int(one.event_id, 16) for one in messages.items]) for time, (_, messages) in made]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import any_message
 
-from transforms.rebatch.shards import LIST, Load, group, shard_of
+from transforms.rebatch.shards import LIST, Load, group, group_of, shard_of
 
 
 class Clock:
@@ -59,9 +59,22 @@ def test_shards_never_shrink() -> None:
 def test_grouping_keeps_every_message_under_its_own_key(pairs: list[tuple[int, int]]) -> None:
     messages = [any_message(number, retailer_id=f"r{retailer}") for retailer, number in pairs]
     lists = list(group(messages, Load(per_shard=0.5)))
-    found = Counter(one.event_id + key[0] for key, items in lists for one in items.items)
+    found = Counter(one.event_id + one.retailer_id for _, items in lists for one in items.items)
     assert found == Counter(one.event_id + one.retailer_id for one in messages)
-    assert all(key[0] == one.retailer_id for key, items in lists for one in items.items)
+    owners = {(key[0], one.retailer_id) for key, items in lists for one in items.items}
+    assert all(name in (retailer, group_of(retailer)) for name, retailer in owners)
+
+
+def test_a_thousand_small_retailers_are_sixteen_keys() -> None:
+    keys = {key for key, _ in group([any_message(n, retailer_id=f"r{n}") for n in range(1_000)], Load())}
+    assert len(keys) == 16
+
+
+def test_a_large_retailer_shares_no_key_with_the_small_ones() -> None:
+    load = Load(per_shard=1.0)
+    messages = [any_message(n, retailer_id="big" if n % 10 else f"small-{n}") for n in range(500)]
+    for key, items in group(messages, load):
+        assert {one.retailer_id == "big" for one in items.items} == {key[0] == "big"}
 
 
 def test_lists_stay_short_so_that_none_holds_up_a_worker() -> None:

@@ -1,0 +1,231 @@
+"""An SQLite ledger in a process of its own, for a worker whose threads are busy.
+
+SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
+and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
+all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.beside PATH` is
+that process: requests on its standard input, answers on its output; it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from stores.ledger import LedgerError
+from stores.ledger.sqlite import SqliteLedger
+
+T = TypeVar("T")
+_ROOT = Path(__file__).resolve().parents[2]
+_encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+class LedgerBeside:
+    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone."""
+
+    def __init__(self, path: str, wait_s: float = 60.0) -> None:
+        self._path, self._wait_s = path, wait_s
+        self._turn, self._queue_lock = Lock(), Lock()
+        self._queue: list[_Request] = []
+        self._cells: dict[str, bytes | None] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __reduce__(self) -> tuple[type[LedgerBeside], tuple[str, float]]:
+        return LedgerBeside, (self._path, self._wait_s)
+
+    def open(self) -> None:
+        """Start the process, which opens the file. Raises LedgerError for a file that is no ledger."""
+        with self._turn:
+            if self._process is not None:
+                return
+            command = [
+                sys.executable,
+                "-m",
+                "stores.ledger.beside",
+                str(Path(self._path).absolute()),
+                str(self._wait_s),
+            ]
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._ask("ready")
+
+    def close(self) -> None:
+        """End the process; may be called twice."""
+        with self._turn:
+            if self._process is not None:
+                self._process.communicate()
+                self._process = None
+
+    def claim(
+        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    ) -> list[Standing]:
+        """The standing of each claim, in order."""
+        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown)
+        if standings is None:  # the common case, said in a word
+            return [Standing(one.event_id, "granted") for one in claims]
+        return [Standing(*one) for one in standings]
+
+    def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids that are settled by this."""
+        settled = self._ask("settle", owner, settlements, now)
+        return [one.event_id for one in settlements] if settled is None else list(settled)
+
+    def release(self, owner: str, event_ids: Sequence[str]) -> None:
+        """Give back this owner's claims."""
+        self._ask("release", owner, event_ids)
+
+    def find(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Event id to outcome, of those that are settled."""
+        return dict(self._ask("find", event_ids))
+
+    def reopen(self, event_ids: Sequence[str]) -> int:
+        """Forget the rejected, unknown and dead among these."""
+        return int(self._ask("reopen", event_ids))
+
+    def unreported(self, limit: int) -> list[tuple[str, bytes]]:
+        """Event ids and receipts that are not yet reported, oldest first."""
+        return [(name, receipt) for name, receipt in self._ask("unreported", limit)]
+
+    def report(self, event_ids: Sequence[str]) -> None:
+        """Their receipts are in the event store."""
+        self._ask("report", event_ids)
+
+    def forget(self, before: int) -> int:
+        """Drop the entries that were settled, and reported where they have a receipt, before a time."""
+        return int(self._ask("forget", before))
+
+    def counts(self, now: int) -> dict[str, int]:
+        """Entries by state; reads them all."""
+        return dict(self._ask("counts", now))
+
+    def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """Read, update and write a small named value: tried on the value that was seen last, again if it is another."""
+        before = self._cells.get(cell)
+        while True:
+            value, result = update(before)
+            changed, before = self._ask("swap", cell, before, value)
+            self._cells[cell] = value if changed else before
+            if changed:
+                return result
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        mine = _Request([name, *args])
+        with self._queue_lock:
+            self._queue.append(mine)
+        with self._turn:
+            if not mine.done:
+                with self._queue_lock:
+                    requests, self._queue = self._queue, []
+                self._send(requests)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result
+
+    def _send(self, requests: list[_Request]) -> None:
+        try:
+            answers = self._exchange([one.words for one in requests])
+        except (OSError, EOFError, ValueError) as error:
+            happened = f"The process that keeps the ledger {self._path} has ended ({error})"
+            gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
+            for one in requests:
+                one.error, one.done = gone, True
+            return
+        for one, (result, problem) in zip(requests, answers, strict=True):
+            one.result, one.done = result, True
+            if problem:
+                one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
+
+    def _exchange(self, words: list[list[Any]]) -> list[Any]:
+        if self._process is None or self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the ledger is not open")
+        _write(self._process.stdin, _encode(words))
+        data = _read(self._process.stdout)
+        if data is None:
+            raise EOFError("no answer")
+        return list(_decode(data))
+
+
+class _Request:
+    """A question, and what came of it."""
+
+    def __init__(self, words: list[Any]) -> None:
+        self.words, self.done = words, False
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+def _write(stream: BinaryIO | Any, data: bytes) -> None:
+    stream.write(len(data).to_bytes(4, "big") + data)
+    stream.flush()
+
+
+def _read(stream: BinaryIO | Any) -> bytes | None:
+    head = stream.read(4)
+    return stream.read(int.from_bytes(head, "big")) if len(head) == 4 else None
+
+
+class _Keeper:
+    """What the process does."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self._ledger = ledger
+
+    def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
+        """(result, problem) of each request."""
+        try:
+            made = self._ledger.several([partial(self._call, *one) for one in words])
+        except LedgerError as error:
+            made = [error] * len(words)
+        return [_told(result) if isinstance(result, Exception) else (_short(one, result), None)
+                for one, result in zip(words, made, strict=True)]  # fmt: skip
+
+    def _call(self, name: str, *args: Any) -> Any:
+        try:
+            if name == "ready":
+                return self._ledger.open()
+            if name == "claim":
+                return self._ledger.claim([Claim(*one) for one in args[0]], *args[1:])
+            if name == "settle":
+                return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
+            if name == "swap":
+                return self._ledger.change(args[0], partial(_swapped, *args[1:]))
+            return getattr(self._ledger, name)(*args)
+        except Exception as error:
+            return error
+
+
+def _swapped(before: bytes | None, value: bytes, there: bytes | None) -> tuple[bytes, tuple[bool, bytes | None]]:
+    same = there is None or there == before
+    return (value, (True, None)) if same or there is None else (there, (False, there))
+
+
+def _short(words: Sequence[Any], result: Any) -> Any:
+    """None for the common answers: every claim granted, every settlement applied."""
+    if words[0] == "claim" and all(one.state == "granted" for one in result):
+        return None
+    if words[0] == "settle" and len(result) == len(words[2]):
+        return None
+    return result
+
+
+def _told(error: Exception) -> tuple[None, list[str]]:
+    if isinstance(error, LedgerError):
+        return None, ["LedgerError", error.happened, error.todo]
+    return None, ["ValueError", f"{type(error).__name__}: {error}"]
+
+
+def main(path: str, wait_s: str) -> None:
+    """Answer until the input ends."""
+    keeper = _Keeper(SqliteLedger(path, float(wait_s)))
+    while (data := _read(sys.stdin.buffer)) is not None:
+        _write(sys.stdout.buffer, _encode(keeper.answer(_decode(data))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Event, Lock, Thread
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -32,7 +32,7 @@ class LedgerBeside:
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
-        self._turn, self._queue_lock = Lock(), Lock()
+        self._opening, self._coming = Lock(), Condition()
         self._queue: list[_Request] = []
         self._cells: dict[str, bytes | None] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,7 +42,7 @@ class LedgerBeside:
 
     def open(self) -> None:
         """Start the process, which opens the file. Raises LedgerError for a file that is no ledger."""
-        with self._turn:
+        with self._opening:
             if self._process is not None:
                 return
             command = [
@@ -53,14 +53,18 @@ class LedgerBeside:
                 str(self._wait_s),
             ]
             self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
         self._ask("ready")
 
     def close(self) -> None:
         """End the process; may be called twice."""
-        with self._turn:
-            if self._process is not None:
-                self._process.communicate()
-                self._process = None
+        with self._opening:
+            process, self._process = self._process, None
+            if process is not None and process.stdin is not None:
+                with self._coming:
+                    self._queue.append(_Request([]))
+                    self._coming.notify()
+                process.wait()
 
     def claim(
         self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
@@ -115,47 +119,54 @@ class LedgerBeside:
                 return result
 
     def _ask(self, name: str, *args: Any) -> Any:
+        if self._process is None:
+            raise RuntimeError("the ledger is not open")
         mine = _Request([name, *args])
-        with self._queue_lock:
+        with self._coming:
             self._queue.append(mine)
-        with self._turn:
-            if not mine.done:
-                with self._queue_lock:
-                    requests, self._queue = self._queue, []
-                self._send(requests)
+            self._coming.notify()
+        mine.done.wait()
         if mine.error is not None:
             raise mine.error
         return mine.result
 
-    def _send(self, requests: list[_Request]) -> None:
+    def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
+        """Passes on all that has queued up as one request, again and again; an empty request ends it."""
+        while True:
+            with self._coming:
+                self._coming.wait_for(lambda: self._queue)
+                requests, self._queue = self._queue, []
+            asked = [one for one in requests if one.words]
+            if asked:
+                self._pass_on(process, asked)
+            if len(asked) < len(requests):
+                process.communicate()
+                return
+
+    def _pass_on(self, process: subprocess.Popen[bytes], requests: list[_Request]) -> None:
         try:
-            answers = self._exchange([one.words for one in requests])
+            _write(process.stdin, _encode([one.words for one in requests]))
+            data = _read(process.stdout)
+            if data is None:
+                raise EOFError("no answer")
+            for one, (result, problem) in zip(requests, _decode(data), strict=True):
+                one.result = result
+                if problem:
+                    one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
             gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
-                one.error, one.done = gone, True
-            return
-        for one, (result, problem) in zip(requests, answers, strict=True):
-            one.result, one.done = result, True
-            if problem:
-                one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
-
-    def _exchange(self, words: list[list[Any]]) -> list[Any]:
-        if self._process is None or self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the ledger is not open")
-        _write(self._process.stdin, _encode(words))
-        data = _read(self._process.stdout)
-        if data is None:
-            raise EOFError("no answer")
-        return list(_decode(data))
+                one.error = gone
+        for one in requests:
+            one.done.set()
 
 
 class _Request:
     """A question, and what came of it."""
 
     def __init__(self, words: list[Any]) -> None:
-        self.words, self.done = words, False
+        self.words, self.done = words, Event()
         self.result: Any = None
         self.error: Exception | None = None
 

@@ -46,6 +46,7 @@ FAULTS: list[dict[str, Any]] = [
     {"share": 0.002, "seed": 5, "answer": "reset"},
 ]
 RETAILERS = 40
+LONGEST_HOLD_S, LONGEST_LIFE_S = 60.0, 9.0  # until a held event is due; until a job is killed
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Sent:
     repeats: int = 0
 
 
-def make(events: int, seed: int, malformed: bool) -> Sent:
+def make(events: int, seed: int, malformed: bool, longest_hold_s: float = LONGEST_HOLD_S) -> Sent:
     """So many messages: a tenth repeats, a hundredth malformed (where the transport can carry it), some expired,
     some held for a few seconds, a few to a customer that the vendor refuses."""
     rnd, sent, now = random.Random(seed), Sent(), int(time.time() * 1000)
@@ -74,7 +75,7 @@ def make(events: int, seed: int, malformed: bool) -> Sent:
         if kind < 0.105:
             changes = {"expires_at": now - 1}
         elif kind < 0.11:
-            changes = {"deliver_after": now + rnd.randrange(5_000, 60_000)}
+            changes = {"deliver_after": now + int(rnd.uniform(1 / 12, 1) * longest_hold_s * 1000)}
         elif kind < 0.1102:
             changes = {"customer_id": "refused-customer"}
         retailer = (
@@ -105,10 +106,20 @@ def _broken(rnd: random.Random, wire: Wire) -> Wire:
 class Run:
     """One run of the certificate in a folder of its own."""
 
-    def __init__(self, folder: Path, source: str, on_unknown: str, events: int, kills: int, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        on_unknown: str,
+        events: int,
+        kills: int,
+        seed: int,
+        longest_hold_s: float = LONGEST_HOLD_S,
+        longest_life_s: float = LONGEST_LIFE_S,
+    ) -> None:
         self._folder, self._source, self._on_unknown, self._kills = folder, source, on_unknown, kills
-        self._rnd = random.Random(seed)
-        self._sent = make(events, seed, malformed=source == "pubsub")
+        self._rnd, self._longest_life_s = random.Random(seed), longest_life_s
+        self._sent = make(events, seed, source == "pubsub", longest_hold_s)
         self._output, self._log = folder / "out", folder / "log"
 
     def run(self, say: Any) -> dict[str, Any]:
@@ -138,7 +149,7 @@ class Run:
             self._publish(number, part)
             if self._kills:
                 job = start_rebatch(campaigns, self._uri, self._output, log=self._log)
-                time.sleep(self._rnd.uniform(1.0, 9.0))
+                time.sleep(self._rnd.uniform(1.0, self._longest_life_s))
                 killed += kill(job)
                 say(f"{self._source}, {self._on_unknown}: {killed} kills")
         return killed
@@ -243,11 +254,18 @@ def _plain_topic() -> tuple[str, str]:
 
 
 def certify(
-    source: str, on_unknown: str, events: int, kills: int, seed: int, say: Any = lambda text: None
+    source: str,
+    on_unknown: str,
+    events: int,
+    kills: int,
+    seed: int,
+    say: Any = lambda text: None,
+    **longest: float,
 ) -> dict[str, Any]:
-    """The certificate of one run; its files go to a temporary folder that is kept only when something is wrong."""
+    """The certificate of one run; its files go to a temporary folder that is kept only when something is wrong.
+    `longest_hold_s` and `longest_life_s` shorten it."""
     folder = Path(tempfile.mkdtemp(prefix="certificate-"))
-    found = Run(folder, source, on_unknown, events, kills, seed).run(say)
+    found = Run(folder, source, on_unknown, events, kills, seed, **longest).run(say)
     if sound(found) and not os.environ.get("KEEP"):
         import shutil
 

@@ -62,7 +62,7 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_t
         | "GroupByRetailer" >> GroupByRetailer()
         | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=True)
         | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
-        | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock)
+        | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=True)
         | "DeliverBatches"
         >> DeliverBatches(
             partial(make_dispatcher, config, settings), clock, real_time=real_time, patience_s=config.patience

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.coders import FloatCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.timestamp import Timestamp
 
 from schemas.delivery import BATCH, Batch, Message
-from transforms.rebatch.elements import ADDRESSED, SINGLE, Addressed, Batches, Keyed
+from transforms.rebatch.elements import ADDRESSED, END, KEYED, Addressed, Batches, Keyed, Messages, StructCoder
 
 LANES = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
 _FULL, _REST = "full", "rest"
@@ -60,41 +65,121 @@ def pack(messages: list[Message]) -> list[Batch]:
 
 
 class _Cut(beam.DoFn):
+    """What fills batches in its own list leaves; the rest goes on under the list's key."""
+
     def process(self, element: Keyed) -> Iterator[Any]:
-        targets: dict[Target, list[Message]] = defaultdict(list)
-        for message in element[1].items:
-            targets[message.retailer_id, message.vendor_campaign].append(message)
-        for target, own in targets.items():
+        key, messages = element
+        left: list[Message] = []
+        for (retailer, _), own in _by_target(messages.items).items():
             full, rest = cut(own)
+            left += rest
             if full:
-                yield (target[0], lane_of(full[0])), Batches(full)
-            for message in rest:
-                yield beam.pvalue.TaggedOutput(_REST, (target, message))
+                yield (retailer, lane_of(full[0])), Batches(full)
+        if left:
+            yield beam.pvalue.TaggedOutput(_REST, (key, Messages(left)))
 
 
-def _packed(element: tuple[Target, Any]) -> tuple[tuple[str, int], Batches]:
-    (retailer, _), messages = element
-    batches = pack(list(messages))
-    return (retailer, lane_of(batches[0])), Batches(batches)
+class _Gather(beam.DoFn):
+    """Keyed as the lists are: `rest` holds the remainders of many retailers and dies when its timer fires, `wait_s`
+    after the first of them came, or when the input ends. Where the engine runs in this one process (`alone`) it knows
+    by itself when that is; elsewhere `due` says so."""
+
+    REST = BagStateSpec("rest", StructCoder(Messages))
+    DUE = ReadModifyWriteStateSpec("due", FloatCoder())
+    LEAVE = TimerSpec("leave", TimeDomain.REAL_TIME)
+    OVER = TimerSpec("over", TimeDomain.WATERMARK)
+
+    def __init__(self, wait_s: float, clock: Callable[[], float], shared: Shared, real_time: bool, alone: bool) -> None:
+        self._wait_s, self._clock, self._shared = wait_s, clock, shared
+        self._real_time, self._alone = real_time, alone
+
+    def setup(self) -> None:
+        self._known: _Due = self._shared.acquire(_Due)
+
+    def process(
+        self,
+        element: Keyed,
+        rest: Any = beam.DoFn.StateParam(REST),
+        due: Any = beam.DoFn.StateParam(DUE),
+        leave: Any = beam.DoFn.TimerParam(LEAVE),
+        over: Any = beam.DoFn.TimerParam(OVER),
+    ) -> Iterator[Addressed]:
+        key, messages = element
+        rest.add(messages)
+        if (self._known.at.get(key) if self._alone else due.read()) is None:
+            at = self._clock() + self._wait_s
+            if self._alone:
+                self._known.at[key] = at
+            else:
+                due.write(at)
+            if self._real_time:
+                leave.set(Timestamp(at))
+            over.set(END)
+        yield from ()
+
+    @on_timer(LEAVE)
+    def waited(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        rest: Any = beam.DoFn.StateParam(REST),
+        due: Any = beam.DoFn.StateParam(DUE),
+    ) -> Iterator[Addressed]:
+        """The batches of what has gathered."""
+        yield from self._leave(key, rest, due)
+
+    @on_timer(OVER)
+    def end(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        rest: Any = beam.DoFn.StateParam(REST),
+        due: Any = beam.DoFn.StateParam(DUE),
+        leave: Any = beam.DoFn.TimerParam(LEAVE),
+    ) -> Iterator[Addressed]:
+        """The input has ended: nothing more will come."""
+        leave.clear()
+        yield from self._leave(key, rest, due)
+
+    def _leave(self, key: Any, rest: Any, due: Any) -> Iterator[Addressed]:
+        messages = [message for some in rest.read() for message in some.items]
+        rest.clear()
+        if self._alone:
+            self._known.at.pop(key, None)
+        else:
+            due.clear()
+        for (retailer, _), own in _by_target(messages).items():
+            batches = pack(own)
+            yield (retailer, lane_of(batches[0])), Batches(batches)
+
+
+class _Due:
+    """When the remainders of each key leave, as this process knows."""
+
+    def __init__(self) -> None:
+        self.at: dict[Any, float] = {}
+
+
+def _by_target(messages: list[Message]) -> dict[Target, list[Message]]:
+    targets: dict[Target, list[Message]] = defaultdict(list)
+    for message in messages:
+        targets[message.retailer_id, message.vendor_campaign].append(message)
+    return targets
 
 
 class BatchByRetailer(beam.PTransform):
     """Lists of batches, keyed by (retailer, lane). What fills a batch in its own list leaves at once; the rest meets
-    the rest of other lists, and leaves when 50 are together or after `wait_s` seconds."""
+    the rest of other lists and leaves, in batches as full as they come, after `wait_s` seconds (docs/decisions/010
+    says why not in GroupIntoBatches). `real_time` and `alone` as DropRepeats has them."""
 
-    def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, wait_s: float, clock: Callable[[], float], *, real_time: bool = True, alone: bool = False
+    ) -> None:
         super().__init__()
         if wait_s <= 0:
             raise ValueError(f"wait_s {wait_s} must be positive")
-        self._wait_s, self._clock = wait_s, clock
+        self._gather = _Gather(wait_s, clock, Shared(), real_time, alone)
 
     def expand(self, lists: beam.PCollection[Keyed]) -> beam.PCollection[Addressed]:
         cuts = lists | "Cut" >> beam.ParDo(_Cut()).with_outputs(_REST, main=_FULL)
-        cuts[_FULL].element_type = ADDRESSED
-        cuts[_REST].element_type = SINGLE
-        packed = (
-            cuts[_REST]
-            | "GroupIntoBatches" >> beam.GroupIntoBatches(BATCH, self._wait_s, self._clock)
-            | "Pack" >> beam.Map(_packed).with_output_types(ADDRESSED)
-        )
-        return (cuts[_FULL], packed) | "Batches" >> beam.Flatten()
+        cuts[_FULL].element_type, cuts[_REST].element_type = ADDRESSED, KEYED
+        gathered = cuts[_REST] | "Gather" >> beam.ParDo(self._gather).with_output_types(ADDRESSED)
+        return (cuts[_FULL], gathered) | "Batches" >> beam.Flatten()

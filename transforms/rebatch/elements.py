@@ -51,9 +51,8 @@ class Receipts(msgspec.Struct, frozen=True):
 
 Keyed = tuple[tuple[str, int], Messages]  # ((retailer, shard), …)
 Addressed = tuple[tuple[str, int], Batches]  # ((retailer, lane), …)
-Single = tuple[tuple[str, str], Message]  # ((retailer, vendor campaign), …)
 Held = tuple[tuple[str, int], Waiting]  # ((retailer, lane), …)
-KEYED, ADDRESSED, SINGLE, HELD = map(convert_to_beam_type, (Keyed, Addressed, Single, Held))  # for the coders
+KEYED, ADDRESSED, HELD = map(convert_to_beam_type, (Keyed, Addressed, Held))  # for the coders
 
 
 class StructCoder(beam.coders.Coder):
@@ -96,11 +95,6 @@ class _MessagesCoder(StructCoder):
         super().__init__(kind)
 
 
-class _MessageCoder(StructCoder):
-    def __init__(self, kind: type = Message) -> None:
-        super().__init__(kind)
-
-
 class _BatchesCoder(StructCoder):
     def __init__(self, kind: type = Batches) -> None:
         super().__init__(kind)
@@ -119,7 +113,6 @@ class _ReceiptsCoder(StructCoder):
 for _kind, _coder in (
     (Envelopes, _EnvelopesCoder),
     (Messages, _MessagesCoder),
-    (Message, _MessageCoder),
     (Batches, _BatchesCoder),
     (Waiting, _WaitingCoder),
     (Receipts, _ReceiptsCoder),

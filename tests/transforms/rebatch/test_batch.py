@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from apache_beam.testing.test_stream import TestStream
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,21 +67,37 @@ def keyed(numbers: range, retailer: str = "kroger", **changes: Any) -> Any:
     return ((retailer, 0), Messages([any_message(number, retailer_id=retailer, **changes) for number in numbers]))
 
 
+ALONE = False
+
+
+@pytest.fixture(params=[False, True], ids=["by its state", "alone"])
+def _alone(request: pytest.FixtureRequest) -> None:
+    """Run a test both ways."""
+    global ALONE
+    ALONE = request.param
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:cannot collect")
+both_ways = pytest.mark.usefixtures("_alone")
+
+
 def batched(stream: TestStream, wait_s: float = 2.0) -> list[tuple[float, str, list[int]]]:
     """(time, retailer, sizes of the batches) of each list of batches."""
-    made = run_stream(stream, lambda lists: lists | BatchByRetailer(wait_s, stream_clock), KEYED)
+    made = run_stream(stream, lambda lists: lists | BatchByRetailer(wait_s, stream_clock, alone=ALONE), KEYED)
     return [(time, key[0], [len(batch.messages) for batch in batches.items]) for time, (key, batches) in made]
 
 
+@both_ways
 def test_full_batches_leave_at_once_and_the_rest_after_the_wait() -> None:
     stream = TestStream().add_elements([keyed(range(120))]).advance_processing_time(1).advance_processing_time(1)
     assert batched(stream.advance_watermark_to_infinity()) == [(0, "kroger", [50, 50]), (2, "kroger", [20])]
 
 
-def test_the_rests_of_lists_meet_and_leave_when_they_fill_a_batch() -> None:
+@both_ways
+def test_the_rests_of_lists_meet_and_leave_when_the_first_has_waited() -> None:
     stream = TestStream().add_elements([keyed(range(30))]).advance_processing_time(1)
     stream = stream.add_elements([keyed(range(30, 60))]).advance_processing_time(1)
-    assert batched(stream.advance_watermark_to_infinity()) == [(1, "kroger", [50]), (2, "kroger", [10])]
+    assert batched(stream.advance_watermark_to_infinity()) == [(2, "kroger", [50, 10])]
 
 
 def test_retailers_and_vendor_campaigns_never_share_a_batch() -> None:
@@ -107,3 +124,12 @@ def test_a_customer_twice_among_the_rests_gets_two_batches() -> None:
 def test_what_waits_when_the_input_ends_leaves() -> None:
     stream = TestStream().add_elements([keyed(range(7))]).advance_watermark_to_infinity()
     assert [sizes for _, _, sizes in batched(stream, wait_s=3600)] == [[7]]
+
+
+@both_ways
+def test_a_later_remainder_does_not_move_the_time_of_the_first() -> None:
+    stream = TestStream()
+    for start in range(0, 40, 10):
+        stream = stream.add_elements([keyed(range(start, start + 10))]).advance_processing_time(1)
+    made = batched(stream.advance_processing_time(5).advance_watermark_to_infinity())
+    assert [(time, sum(sizes)) for time, _, sizes in made] == [(2, 20), (4, 20)]

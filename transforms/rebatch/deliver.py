@@ -25,7 +25,7 @@ from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, St
 
 DEAD = "dead"
 _RECEIPTS, _WAIT = "receipts", "wait"
-_SIDE_BY_SIDE = 16  # lists of a bundle that are claimed and sent at the same time, each of another retailer
+_SIDE_BY_SIDE = 48  # lists of a bundle that are claimed and sent at the same time, each of another retailer
 
 
 class Handled(NamedTuple):

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
 from apache_beam.portability.api import beam_fn_api_pb2
@@ -19,8 +19,17 @@ _SAMPLE_MS = 5
 _INSTALLED = Path(__file__).parents[1] / ".engines/prism"  # by `make engines`
 
 
-def choose_engine(options: PipelineOptions, *, ends: bool) -> bool:
-    """Names the engine in the options when they name none; whether its timers follow the clock.
+class Engine(NamedTuple):
+    """What an engine promises: timers that follow the clock (`real_time`); to run in this one process, never taking
+    back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`)."""
+
+    real_time: bool
+    alone: bool
+    reads_pubsub: bool
+
+
+def choose_engine(options: PipelineOptions, *, ends: bool) -> Engine:
+    """Names the engine in the options when they name none; what it promises.
 
     Prism is found by CAMPAIGNS_PRISM, or in .engines/ (`make engines`), or downloaded by Beam. Where it would have
     to be downloaded, a job whose input `ends` by itself runs on the built-in engine, which needs nothing but Beam.
@@ -40,7 +49,11 @@ def choose_engine(options: PipelineOptions, *, ends: bool) -> bool:
         _refuse_splits()
         gc.freeze()  # what is loaded stays; the messages on their way are looked through less often
         gc.set_threshold(100_000, 50, 100)
-    return bool(standard.streaming)
+    return Engine(
+        real_time=bool(standard.streaming),
+        alone=standard.runner in (PRISM, BUILT_IN),
+        reads_pubsub=standard.runner == "DataflowRunner",
+    )
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -22,7 +22,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.counts import Show, counts, swept_at_times, watched_counts
-from pipelines.engine import choose_engine
+from pipelines.engine import Engine, choose_engine
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spool_reader, sweep
 from pipelines.settings import Settings, check_delivery
@@ -32,12 +32,13 @@ from stores.delivery_folder import DeliveryFolder
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool
-from stores.transports.uri import FileUri
+from stores.transports.uri import FileUri, SubscriptionUri
 from transforms.rebatch.batch import BatchByRetailer
 from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.decode import Decode
 from transforms.rebatch.deliver import DeliverBatches
 from transforms.rebatch.hold import HoldUntilDue
+from transforms.rebatch.native import ReadNativePubsub
 from transforms.rebatch.read import ReadMessages
 from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
 from transforms.rebatch.repeats import DropRepeats
@@ -48,21 +49,17 @@ _PASSES = 3  # of a drain: what an engine dropped on its way is read again
 AHEAD = 20_000  # messages on their way to the delivery before the sources wait
 
 
-def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_time: bool) -> None:
-    """The pipeline. `real_time`: whether the engine's timers follow the clock."""
+def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: Engine) -> None:
+    """The pipeline, for an engine with these promises."""
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
-    ledger = partial(make_ledger, config.ledger)
-    sources = [p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers, AHEAD)]
-    if left := Spool(folder.spool).files():
-        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left), 1, AHEAD))
-    good, unread = sources | "Sources" >> beam.Flatten() | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
+    ledger, (real_time, alone, _) = partial(make_ledger, config.ledger), engine
+    good, unread = _read(p, config, engine) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
     receipts, refused = (
-        good
-        | "SkipSettled" >> SkipSettled(ledger)
+        (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()
-        | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=True)
+        | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=alone)
         | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
-        | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=True)
+        | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=alone)
         | "DeliverBatches"
         >> DeliverBatches(
             partial(make_dispatcher, config, settings), clock, real_time=real_time, patience_s=config.patience
@@ -77,6 +74,18 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, *, real_t
     )
 
 
+def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
+    """Envelopes of the events, and of what an earlier run left in the spool."""
+    if engine.reads_pubsub and isinstance(config.events, SubscriptionUri):
+        return p | "ReadEvents" >> ReadNativePubsub(config.events.path)
+    ahead = AHEAD if engine.alone else None
+    reader = partial(make_reader, config, spooled=engine.alone)
+    sources = [p | "ReadEvents" >> ReadMessages(reader, config.readers, ahead)]
+    if engine.alone and (left := Spool(DeliveryFolder(config.output).spool).files()):
+        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left), 1, ahead))
+    return sources | "Sources" >> beam.Flatten()
+
+
 def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict[str, Any]:
     """The counts of a run that ended: drained, or stopped by SIGTERM or Ctrl-C.
 
@@ -88,13 +97,13 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     with folder.locked(), _stopped_by_signals(folder.ask_to_stop):
         settings = Settings(config.campaigns, outbox=str(folder.outbox / "{retailer}"))
         _check(config)
-        real_time = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
+        engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
         started, before = time.perf_counter(), counts()
         with watched_counts(show), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 missing = on_the_way()
                 p = beam.Pipeline(options=options)
-                build(p, config, settings, real_time=real_time)
+                build(p, config, settings, engine)
                 p.run().wait_until_finish()
                 missing = on_the_way() - missing
                 if not missing or not config.drain or folder.must_stop():

@@ -33,8 +33,8 @@ def make_ledger(uri: str) -> DeliveryLedger:
     return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
 
 
-def make_reader(config: RebatchConfig, index: int) -> Reader:
-    """One of the readers of the events. What comes from a broker is spooled."""
+def make_reader(config: RebatchConfig, index: int, *, spooled: bool) -> Reader:
+    """One of the readers of the events. What comes from a broker is `spooled` where the engine keeps no state."""
     folder = DeliveryFolder(config.output)
     if isinstance(config.events, FileUri):
         return FileReader(
@@ -46,7 +46,7 @@ def make_reader(config: RebatchConfig, index: int) -> Reader:
         )
     idle_s = config.idle if config.drain else None
     reader = PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
-    return SpooledReader(reader, Spool(folder.spool))
+    return SpooledReader(reader, Spool(folder.spool)) if spooled else reader
 
 
 def make_spool_reader(config: RebatchConfig, files: Sequence[Path], index: int) -> Reader:

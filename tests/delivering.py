@@ -23,17 +23,18 @@ from stores.transports.dead_letters import read_dead_letters
 from stores.transports.receipts import open_receipts
 
 KEY = {"SANDBOX_KEY": "key"}
+NOW = int(time.time() * 1000)
 QUICK = {"wait": "PT0.3S", "timeout": "PT2S", "lease": "PT5S"}
 PATIENCE_S = 60.0  # until what must come has come; nothing waits so long when all is well
 
 
 def any_events(count: int, name: str = "a", **changes: Any) -> dict[str, Wire]:
-    """Events of two retailers by id, as they are published; another name gives others."""
-    rnd, now = random.Random(name), int(time.time() * 1000)
+    """Events of two retailers by id, as they are published: the same ones again, others for another name."""
+    rnd = random.Random(name)
     customers = changes.pop("customers", lambda number: f"{name}-{number}")
     retailers = changes.pop("retailers", ("kroger", "aldi"))
     events = [
-        make_event(rnd, number, retailers[number % len(retailers)], now, customer_id=customers(number), **changes)
+        make_event(rnd, number, retailers[number % len(retailers)], NOW, customer_id=customers(number), **changes)
         for number in range(count)
     ]
     return {event["event_id"]: wire for event, wire in zip(events, on_the_wire(events), strict=True)}

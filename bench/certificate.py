@@ -209,8 +209,8 @@ class Run:
         lost = {name for name in sent.good if not accepted.get(name) and name not in unknown}
         wrong = [
             *(f"{name} was sent to" for name in sent.expired if accepted.get(name)),
-            *(f"{name} is {settled.get(name)}" for name in sent.refused if settled.get(name) != "rejected"),
-            *(f"{name} is {settled.get(name)}" for name in sent.expired if settled.get(name) != "expired"),
+            *(f"{name} is {settled.get(name)}" for name in sent.refused if settled.get(name) not in ("rejected", "unknown")),
+            *(f"{name} is {settled.get(name)}" for name in sent.expired if settled.get(name) not in ("expired", "unknown")),
             *(f"{name} is accepted, says its receipt" for name, (o, _) in ends.items() if o == "accepted" and not accepted.get(name)),
             *(f"{name} has no receipt of its end" for name in everyone if ends.get(name, ("",))[0] != settled.get(name)),
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -42,13 +43,14 @@ def choose_engine(options: PipelineOptions, *, ends: bool) -> Engine:
     if standard.runner == PRISM:
         own.prism_location = found
         own.prism_log_level = "warn"
-        logging.getLogger("PrismRunner").addFilter(_is_news)
+        logging.getLogger("PrismJobServer").addFilter(_is_news)
         logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
         _finalise_quietly()
         _end_bundles_at_once()
         _refuse_splits()
         gc.freeze()  # what is loaded stays; the messages on their way are looked through less often
         gc.set_threshold(100_000, 50, 100)
+        atexit.register(gc.unfreeze)  # or DuckDB reports what it takes for leaks
     return Engine(
         real_time=bool(standard.streaming),
         alone=standard.runner in (PRISM, BUILT_IN),

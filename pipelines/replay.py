@@ -8,7 +8,7 @@ from typing import NamedTuple
 import orjson
 import pyarrow as pa
 
-from schemas.contracts import ContractError, DeadLetter, resolve
+from schemas.contracts import ContractError, DeadLetter, decode, resolve
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.transports.dead_letters import read_dead_letters
@@ -45,6 +45,8 @@ def replay(folder: str, events: str, ledger: str | None, reasons: set[str]) -> R
         raise InputError([Problem("command line", "--events or --ledger", events, str(error))]) from error
     letters = [letter for path in list_files(folder.rstrip("/")) for letter in read_dead_letters(path)]
     chosen = {dead_id(one): one for one in letters if _wanted(one, reasons)}
+    if isinstance(target, FileUri):
+        _check_for_files(list(chosen.values()))
     if book is not None:
         book.open()
         names = [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()]
@@ -59,6 +61,26 @@ def _wanted(letter: DeadLetter, reasons: set[str]) -> bool:
     return letter.step in (DECODE, DELIVER) and (not reasons or letter.reason in reasons)
 
 
+def _check_for_files(letters: list[DeadLetter]) -> None:
+    """Raises InputError for letters that a file cannot hold: one broken record makes all of it unreadable."""
+    problems = []
+    for letter in letters:
+        mark = _attributes(letter).get("schema", "")
+        try:
+            resolve(mark)
+        except ContractError:
+            fix = "a file holds records of a schema we know; replay to a pubsub: topic, or upgrade first"
+            problems.append(Problem("dead letters", "schema", mark, fix))
+            continue
+        try:
+            decode(mark, letter.data)
+        except ContractError:
+            fix = "a file holds whole records; replay to a pubsub: topic, or name other letters by --reason"
+            problems.append(Problem("dead letters", letter.reason, letter.source, fix))
+    if problems:
+        raise InputError(problems)
+
+
 def _attributes(letter: DeadLetter) -> dict[str, str]:
     return dict(orjson.loads(letter.trace))
 
@@ -69,13 +91,8 @@ def _publish(target: FileUri | TopicUri, letters: list[DeadLetter]) -> None:
         by_schema.setdefault(_attributes(letter).get("schema", ""), []).append(letter)
     if isinstance(target, FileUri):
         for mark, some in by_schema.items():
-            try:
-                written = resolve(mark)
-            except ContractError as error:
-                fix = "a file holds records of a schema we know; replay to a pubsub: topic, or upgrade first"
-                raise InputError([Problem("dead letters", "schema", mark, fix)]) from error
             bodies = pa.array([letter.data for letter in some], pa.large_binary())
-            FileSink(target.directory).write(f"replay-{dead_id(some[0])[5:]}", written, bodies)
+            FileSink(target.directory).write(f"replay-{dead_id(some[0])[5:]}", resolve(mark), bodies)
         return
     token = uuid.uuid4().hex[:12]
     with PubsubPublisher(target.path) as publisher:

@@ -152,7 +152,13 @@ def check_delivery(config: Configuration, retailers: Iterable[str]) -> list[Prob
 def account_problems(engine: Engine, retailers: Iterable[str]) -> list[Problem]:
     """A problem for each url and key that is missing, once for all retailers that share the place."""
     if engine.delivery.vendor == "outbox":
-        return []
+        fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
+        urls = {name: one.url for name, one in engine.workspaces.items() if one.url}
+        return [
+            Problem(_FILE, f"workspaces.{name}.url", url, fix)
+            for name, url in urls.items()
+            if url.startswith(("http://", "https://"))
+        ]
     problems: dict[tuple[str, str], Problem] = {}
     owners: dict[str, str] = {}
     for retailer in sorted(set(retailers)):

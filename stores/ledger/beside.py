@@ -54,7 +54,11 @@ class LedgerBeside:
             ]
             self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
-        self._ask("ready")
+        try:
+            self._ask("ready")
+        except LedgerError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the process; may be called twice."""
@@ -62,7 +66,7 @@ class LedgerBeside:
             process, self._process = self._process, None
             if process is not None and process.stdin is not None:
                 with self._coming:
-                    self._queue.append(_Request([]))
+                    self._queue.append(_Request(None))
                     self._coming.notify()
                 process.wait()
 
@@ -119,10 +123,10 @@ class LedgerBeside:
                 return result
 
     def _ask(self, name: str, *args: Any) -> Any:
-        if self._process is None:
-            raise RuntimeError("the ledger is not open")
         mine = _Request([name, *args])
         with self._coming:
+            if self._process is None:  # asked under the lock: nothing is queued behind the request that ends it
+                raise RuntimeError("the ledger is not open")
             self._queue.append(mine)
             self._coming.notify()
         mine.done.wait()
@@ -136,7 +140,7 @@ class LedgerBeside:
             with self._coming:
                 self._coming.wait_for(lambda: self._queue)
                 requests, self._queue = self._queue, []
-            asked = [one for one in requests if one.words]
+            asked = [one for one in requests if one.data is not None]
             if asked:
                 self._pass_on(process, asked)
             if len(asked) < len(requests):
@@ -145,7 +149,7 @@ class LedgerBeside:
 
     def _pass_on(self, process: subprocess.Popen[bytes], requests: list[_Request]) -> None:
         try:
-            _write(process.stdin, _encode([one.words for one in requests]))
+            _write(process.stdin, _encode([one.data for one in requests]))
             data = _read(process.stdout)
             if data is None:
                 raise EOFError("no answer")
@@ -153,7 +157,7 @@ class LedgerBeside:
                 one.result = result
                 if problem:
                     one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
             gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
@@ -163,10 +167,12 @@ class LedgerBeside:
 
 
 class _Request:
-    """A question, and what came of it."""
+    """A question, encoded so that what cannot be encoded fails for its asker alone, and what came of it. None ends the
+    process."""
 
-    def __init__(self, words: list[Any]) -> None:
-        self.words, self.done = words, Event()
+    def __init__(self, words: list[Any] | None) -> None:
+        self.data = None if words is None else msgspec.Raw(_encode(words))
+        self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -177,8 +183,11 @@ def _write(stream: BinaryIO | Any, data: bytes) -> None:
 
 
 def _read(stream: BinaryIO | Any) -> bytes | None:
+    """The next message; None when the stream has ended, also in the middle of one."""
     head = stream.read(4)
-    return stream.read(int.from_bytes(head, "big")) if len(head) == 4 else None
+    size = int.from_bytes(head, "big")
+    data = stream.read(size) if len(head) == 4 else b""
+    return data if len(head) == 4 and len(data) == size else None
 
 
 class _Keeper:

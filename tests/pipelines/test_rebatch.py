@@ -47,11 +47,11 @@ def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
     return made
 
 
-def launched(root: Path, *campaigns: dict[str, Any], **delivery: Any) -> tuple[Place, Delivery]:
-    """A finished launch, and the delivery of its events with the same campaigns' folder."""
-    place = any_place(root, *campaigns, customers=120, engine=any_engine(**delivery))
+def launched(root: Path, *campaigns: dict[str, Any], **engine: Any) -> Place:
+    """A finished launch, whose engine.yaml says how its events are delivered."""
+    place = any_place(root, *campaigns, customers=120, engine=any_engine(**engine))
     assert place.launch("--batch_rows=50") == 0
-    return place, Delivery(root)
+    return place
 
 
 class ToPlace(Delivery):
@@ -66,7 +66,7 @@ def test_every_event_of_a_launch_is_accepted_once_and_the_next_run_sends_nothing
     tmp_path: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}}
-    place, _ = launched(tmp_path, *RICH, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
+    place = launched(tmp_path, *RICH, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
     delivery, events = ToPlace(tmp_path), place.events()
     assert delivery.run("--drain", "--ignore_times") == 0
     assert sandbox.accepted() == dict.fromkeys(events, 1)
@@ -97,7 +97,7 @@ def _questions(place: Place, delivery: Delivery, capsys: pytest.CaptureFixture[s
 
 
 def test_without_a_vendor_the_events_go_to_files_as_they_are(tmp_path: Path) -> None:
-    place, delivery = launched(tmp_path, any_campaign(), delivery={"wait": "PT0.3S"})
+    place = launched(tmp_path, any_campaign(), delivery={"wait": "PT0.3S"})
     assert ToPlace(tmp_path).run("--drain") == 0
     found: dict[str, dict[str, Any]] = {}
     for path in (place.output / "delivery" / "outbox").rglob("*.avro"):
@@ -135,7 +135,9 @@ def test_a_paused_retailer_waits_for_the_run_after_it_is_resumed(
     delivery.configure({"aldi": {"paused": True}})
     assert delivery.run("--drain", "--patience=0") == 0
     assert "5 events wait for the next run" in capsys.readouterr().out
-    assert set(delivery.outcomes()) == {name for name, (_, told) in any_events(10).items() if told["retailer_id"] != "aldi"}
+    assert set(delivery.outcomes()) == {
+        name for name, (_, told) in any_events(10).items() if told["retailer_id"] != "aldi"
+    }
     delivery.configure()
     assert delivery.run("--drain") == 0
     assert sandbox.accepted() == dict.fromkeys(any_events(10), 1)
@@ -161,6 +163,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one key of all that is not set": (
         {"delivery": {"vendor": "webhook"}, "workspaces": {"*": {"url": "http://127.0.0.1:9", "key_env": "NOT_SET"}}},
         ["NOT_SET"],
+    ),
+    "an outbox that is no folder": (
+        {"delivery": {}, "workspaces": {"*": {"url": "https://example.org"}, "aldi": {"url": "http://aldi"}}},
+        ["workspaces.*.url = https://example.org", "workspaces.aldi.url = http://aldi", "is no folder"],
     ),
 }
 
@@ -275,6 +281,7 @@ def test_a_followed_folder_delivers_a_file_that_comes_later_and_a_signal_ends_it
         out, err = job.communicate(timeout=60)
     assert job.returncode == 0, err
     assert "stopping: what was read is delivered" in err
+    assert "WARNING" not in err
     assert sandbox.accepted() == dict.fromkeys([*any_events(10), *later], 1)
     assert "accepted" in out
     assert len(delivery.outcomes()) == 20

@@ -1,4 +1,4 @@
-"""A ledger of either kind, empty, and more handles of the same one."""
+"""A ledger of each kind, empty, and more handles of the same one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from runners.emulators import EmulatorError
 from runners.firestore_emulator import firestore_emulator
 from schemas.delivery import DeliveryLedger
+from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 
 
@@ -42,19 +44,32 @@ def sqlite_uri(tmp_path: Path) -> str:
     return f"sqlite:{tmp_path}/ledger.db"
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
+@pytest.fixture
+def beside_uri(sqlite_uri: str) -> str:
+    """The same for a process beside; `make_ledger` knows it by its scheme."""
+    return sqlite_uri.replace("sqlite:", "beside:")
+
+
+@pytest.fixture(params=["sqlite", "firestore", "beside"])
 def uri(request: pytest.FixtureRequest) -> str:
     """An empty ledger of each kind."""
     return str(request.getfixturevalue(f"{request.param}_uri"))
 
 
 @pytest.fixture
-def connect(uri: str) -> Iterator[Callable[[], DeliveryLedger]]:
+def make_ledger(uri: str) -> Callable[[], DeliveryLedger]:
+    """`make_ledger()`: one more handle of the ledger, not open."""
+    kind, _, path = uri.partition(":")
+    return partial(LedgerBeside, path) if kind == "beside" else partial(open_ledger, uri)
+
+
+@pytest.fixture
+def connect(make_ledger: Callable[[], DeliveryLedger]) -> Iterator[Callable[[], DeliveryLedger]]:
     """`connect()`: one more open handle of the ledger."""
     with ExitStack() as stack:
 
         def another() -> DeliveryLedger:
-            made = open_ledger(uri)
+            made = make_ledger()
             made.open()
             stack.callback(made.close)
             return made

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, Settlement, Standing
-from stores.ledger.open import open_ledger
+from stores.ledger.beside import LedgerBeside
 
 NOW, LEASE = 1_700_000_000_000, 60_000
 LATER = NOW + LEASE  # the first moment at which a claim made NOW has lapsed
@@ -284,6 +284,8 @@ def test_counts_tell_every_state(ledger: DeliveryLedger) -> None:
 
 @pytest.mark.parametrize("event_id", ["dead:topic/3/17", "a b/ü%~…", "x" * 32, A.upper(), f"~{A}", ".", "..", "__x__", "a\0b", "\ud800"])  # fmt: skip
 def test_any_text_is_an_id(ledger: DeliveryLedger, event_id: str) -> None:
+    if isinstance(ledger, LedgerBeside) and event_id == "\ud800":
+        pytest.skip("no UTF-8, of which every event is made: test_beside has what comes of it")
     ids = [event_id, A]
     assert states(claim(ledger, ids, "ow ner/ü")) == ["granted", "granted"]
     assert states(claim(ledger, ids, "two")) == ["taken", "taken"]
@@ -354,8 +356,8 @@ def _claim_share(handles: list[DeliveryLedger], shares: list[list[str]], number:
     return claim(handles[number], shares[number], f"worker {number}")
 
 
-def test_a_ledger_travels_to_workers_and_closes_twice(connect: Connect, uri: str) -> None:
-    ledger = pickle.loads(pickle.dumps(open_ledger(uri)))
+def test_a_ledger_travels_to_workers_and_closes_twice(make_ledger: Connect) -> None:
+    ledger = pickle.loads(pickle.dumps(make_ledger()))
     ledger.close()
     ledger.open()
     ledger.open()

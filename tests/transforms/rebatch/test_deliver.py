@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -192,12 +193,35 @@ def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gat
     assert TALLY["left_waiting"] - before == 1
 
 
-def test_the_calls_of_a_bundle_are_out_side_by_side_but_a_retailers_lists_follow_each_other(gate: Gate) -> None:
-    came(ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop")))
-    assert [(verb, some) for verb, _, some in gate.asked] == [
-        ("start", [1]), ("start", [2]), ("finish", [1]), ("start", [3]), ("start", [4]),
-        ("finish", [2]), ("finish", [3]), ("finish", [4]),
-    ]  # fmt: skip
+class Meeting(Gate):
+    """Lets a list be concluded only while one of another retailer is under way; tells what was under way together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two = threading.Barrier(2, timeout=30)
+        self.lock, self.under_way, self.together = threading.Lock(), list[str](), list[list[str]]()
+
+    def start(self, retailer: str, batches: list[Batch]) -> Started:
+        with self.lock:
+            self.under_way.append(retailer)
+            self.together.append(sorted(self.under_way))
+        return super().start(retailer, batches)
+
+    def finish(self, started: Started) -> Handled:
+        self.two.wait()
+        with self.lock:
+            self.under_way.remove(started.retailer)
+        return super().finish(started)
+
+
+def test_lists_of_different_retailers_are_under_way_together_and_those_of_one_follow_each_other() -> None:
+    GATE[0] = meeting = Meeting()
+    made = came(ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop")))
+    assert sorted(number for _, some in made for number in some) == [1, 2, 3, 4]
+    assert any(len(some) > 1 for some in meeting.together)
+    assert not [some for some in meeting.together if len(some) > len(set(some))]
+    verbs = [(verb, some[0]) for verb, _, some in meeting.asked if some[0] in (1, 3)]
+    assert verbs == [("start", 1), ("finish", 1), ("start", 3), ("finish", 3)]
 
 
 def test_nothing_is_lost_or_sent_twice_whatever_waits(gate: Gate) -> None:

@@ -1,0 +1,192 @@
+"""The ledger in a process beside: what becomes of it and of us when either ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.delivery import Claim, Settlement
+from stores.ledger import LedgerError, beside
+from stores.ledger.beside import LedgerBeside
+from stores.ledger.sqlite import SqliteLedger
+
+NOW, LEASE = 1_700_000_000_000, 60_000
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.db")
+
+
+@pytest.fixture
+def ledger(path: str) -> Iterator[LedgerBeside]:
+    """Open, with a process of its own."""
+    made = LedgerBeside(path)
+    made.open()
+    yield made
+    made.close()
+
+
+def ids(count: int, name: str = "event") -> list[str]:
+    return [f"{name}-{number}" for number in range(count)]
+
+
+def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
+    made = ledger.claim([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend")
+    return [one.state for one in made]
+
+
+def process_of(ledger: LedgerBeside) -> subprocess.Popen[bytes]:
+    process = ledger._process
+    assert process is not None
+    return process
+
+
+def killed(ledger: LedgerBeside) -> None:
+    os.kill(process_of(ledger).pid, signal.SIGKILL)
+    process_of(ledger).wait(10)
+
+
+def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said(
+    ledger: LedgerBeside, path: str
+) -> None:
+    claim(ledger, ids(3))
+    ledger.settle("one", [Settlement("event-0", "accepted", b"r")], NOW)
+    killed(ledger)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"has ended.*Run the same command again: nothing .* is lost") as told:
+            claim(ledger, ids(1))
+        assert path in str(told.value)
+    ledger.close()
+    ledger.open()
+    assert ledger.find(ids(3)) == {"event-0": "accepted"}
+    assert claim(ledger, ids(3), "two") == ["settled", "taken", "taken"]
+
+
+def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger: LedgerBeside) -> None:
+    os.kill(process_of(ledger).pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(claim, ledger, ids(1, f"worker-{number}")) for number in range(8)]
+        os.kill(process_of(ledger).pid, signal.SIGKILL)
+        for one in asked:
+            with pytest.raises(LedgerError, match="has ended"):
+                one.result(timeout=30)
+
+
+def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
+    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = [
+        sys.executable,
+        "-c",
+        "import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b'\\0\\0\\0\\x09\\x92')",
+    ]
+    monkeypatch.setattr(beside.subprocess, "Popen", _instead(cut))
+    other = LedgerBeside("x")
+    with pytest.raises(LedgerError, match="has ended"):
+        other.open()
+    other.close()
+
+
+def _instead(command: list[str]) -> Any:
+    original = subprocess.Popen
+
+    def popen(_: list[str], **more: Any) -> Any:
+        return original(command, **more)
+
+    return popen
+
+
+def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> None:
+    command = [sys.executable, "-m", "stores.ledger.beside", path, "5"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        beside._write(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
+        assert beside._decode(beside._read(process.stdout) or b"") == [[None, None], [{}, None]]
+        process.stdin.close()
+        assert process.wait(10) == 0
+    ledger = SqliteLedger(path)
+    ledger.open()
+    assert ledger.find(ids(1)) == {}
+    ledger.close()
+
+
+def test_it_ends_with_a_worker_that_is_killed(path: str, tmp_path: Path) -> None:
+    text = (
+        "import os, signal\nfrom stores.ledger.beside import LedgerBeside\n"
+        f"ledger = LedgerBeside({path!r}); ledger.open(); print(ledger._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # Its standard output is the worker's too, as a job's is: it comes to an end only when both have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout) > 0
+    assert done.stderr == ""
+
+
+def test_closing_ends_the_process_and_may_be_done_twice(ledger: LedgerBeside) -> None:
+    process = process_of(ledger)
+    ledger.close()
+    assert process.poll() == 0
+    ledger.close()
+    with pytest.raises(RuntimeError, match="not open"):
+        ledger.find(ids(1))
+    ledger.open()
+    assert ledger.find(ids(1)) == {}
+
+
+def test_closing_after_the_process_was_killed_does_not_fail(ledger: LedgerBeside) -> None:
+    killed(ledger)
+    ledger.close()
+    ledger.close()
+
+
+def test_many_threads_at_once_each_get_their_own_answer(ledger: LedgerBeside) -> None:
+    def work(number: int) -> tuple[list[str], list[str], dict[str, str], int]:
+        mine, owner = ids(20, f"worker-{number}"), f"owner-{number}"
+        states = claim(ledger, [*mine, "contested"], owner)
+        settled = ledger.settle(owner, [Settlement(one, "accepted", one.encode()) for one in mine], NOW)
+        count = ledger.change("count", lambda old: (str(int(old or b"0") + 1).encode(), int(old or b"0")))
+        return states, settled, ledger.find([*mine, "contested"]), count
+
+    with ThreadPoolExecutor(32) as pool:
+        made = list(pool.map(work, range(64)))
+    for number, (states, settled, found, _) in enumerate(made):
+        mine = ids(20, f"worker-{number}")
+        assert states[:20] == ["granted"] * 20
+        assert settled == mine
+        assert found == dict.fromkeys(mine, "accepted")
+    assert sorted(states[20] for states, *_ in made) == ["granted"] + ["taken"] * 63
+    assert sorted(count for *_, count in made) == list(range(64))
+    assert len(ledger.unreported(5000)) == 64 * 20
+
+
+def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are notes and no database at all, of more than a hundred bytes. " * 9)
+    ledger = LedgerBeside(str(path))
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"notes\.txt"):
+            ledger.open()
+        assert ledger._process is None
+    assert path.read_text().startswith("these are notes")
+
+
+def test_a_bug_in_one_question_is_its_askers_alone(ledger: LedgerBeside) -> None:
+    with pytest.raises(ValueError, match="is over at"):
+        ledger.claim([Claim("a", "b")], "one", NOW, NOW, "hold")
+    with pytest.raises(UnicodeEncodeError):
+        claim(ledger, ["\ud800"])
+    assert claim(ledger, ids(1)) == ["granted"]

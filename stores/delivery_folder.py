@@ -26,11 +26,10 @@ class DeliveryFolder:
         self._stop = root / "stop"
 
     def prepare(self) -> None:
-        """Make the folders; an old stop sign goes. Raises TransportError when it cannot be written."""
+        """Make the folders. Raises TransportError when they cannot be written."""
         try:
             for folder in (self.receipts, self.dead_letters, self.spool):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._stop.unlink(missing_ok=True)
         except OSError as error:
             happened = f"{self.root} cannot be used ({error.strerror or error})"
             raise TransportError(happened, "Choose an --output that this account may write to") from error
@@ -45,7 +44,7 @@ class DeliveryFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One job a folder: its spool is its own. Raises LaunchError while another runs."""
+        """One job a folder: its spool is its own. An old stop sign goes. Raises LaunchError while another runs."""
         handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
         try:
             try:
@@ -54,6 +53,7 @@ class DeliveryFolder:
                 raise LaunchError(
                     f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
                 ) from error
+            self._stop.unlink(missing_ok=True)
             yield
         finally:
             os.close(handle)

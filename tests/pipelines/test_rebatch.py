@@ -218,7 +218,6 @@ def test_a_second_job_in_the_same_output_says_so_and_ends(
     assert delivery.run("--drain") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="DeliveryFolder.prepare takes the sign away before it has the lock")
 def test_a_second_job_does_not_disturb_the_first_ones_stop_sign(delivery: Delivery) -> None:
     folder = DeliveryFolder(delivery.output)
     folder.prepare()

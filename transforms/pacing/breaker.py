@@ -45,6 +45,11 @@ def succeed(breaker: Breaker) -> Breaker:
     return breaker if breaker.opened and not breaker.trying_until else Breaker()
 
 
+def slow_down(breaker: Breaker, until: int) -> Breaker:
+    """After a 429 one batch tries the way first: a hundred that ask at the same moment would all be refused again."""
+    return Breaker(opened=1, until=max(until, breaker.until))
+
+
 def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES) -> Breaker:
     """One failure more: opens after `most` in a row, or `at_once` (the key was refused), for 1, 2, 4 … 60 s.
 

@@ -210,7 +210,10 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
     allowed = breaker.calls_allowed(cell.breaker, state.at)
     if allowed == 0:
         wake_at = breaker.wake_at(cell.breaker)
-        return _Taken(replace(cell, pace=state), now, Grant(0, 0, wake_at, "breaker"), None)
+        if state.at >= cell.breaker.until:  # a batch is trying the way: its answer comes soon
+            wake_at = min(wake_at, state.at + breaker.FIRST_MS)
+        why = "slow_down" if state.at < state.blocked_until else "breaker"
+        return _Taken(replace(cell, pace=state), now, Grant(0, 0, wake_at, why), None)
     limit = terms.day_limit(date.fromordinal(state.day))
     most = (messages, calls) if allowed is None else (min(messages, BATCH), allowed)
     state, grant = pace.take(state, lane.pace, now, terms.zone, *most, limit)
@@ -229,12 +232,11 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
 
 
 def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float) -> Cell:
-    if outcome in ("success", "slow_down"):
-        # A vendor that asks to slow down is there.
-        closed = breaker.succeed(cell.breaker)
-        if outcome == "success":
-            return Cell(pace.succeed(cell.pace, now), closed)
-        return Cell(pace.slow_down(cell.pace, now, retry_after_s, jitter), closed)
+    if outcome == "success":
+        return Cell(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))
+    if outcome == "slow_down":
+        slowed = pace.slow_down(cell.pace, now, retry_after_s, jitter)
+        return Cell(slowed, breaker.slow_down(cell.breaker, slowed.blocked_until))
     return replace(cell, breaker=breaker.fail(cell.breaker, now, at_once=outcome == "unauthorized"))
 
 

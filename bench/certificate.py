@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from bench.deliveries import (
     kill,
     make_event,
     on_the_wire,
+    plain_topic,
     publish,
     start_rebatch,
     wait,
@@ -129,7 +131,8 @@ class Run:
             if self._source == "pubsub":
                 os.environ["PUBSUB_EMULATOR_HOST"] = stack.enter_context(pubsub_emulator())
                 # A topic with our schema refuses malformed messages; the certificate wants them to come through.
-                self._topic, self._uri = _plain_topic()
+                self._topic, subscription = plain_topic("certificate", ack_s=10)
+                self._uri = f"pubsub:{subscription}"
             else:
                 self._uri = f"file:{self._folder / 'events'}"
                 (self._folder / "events").mkdir()
@@ -237,22 +240,6 @@ class Run:
         }
 
 
-def _plain_topic() -> tuple[str, str]:
-    """(topic, URI of a subscription) without a schema."""
-    from google.pubsub_v1 import PublisherClient, SubscriberClient
-    from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-    from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-
-    from stores.transports.pubsub import open_channel
-
-    topic, subscription = "projects/project-one/topics/plain", "projects/project-one/subscriptions/plain"
-    with open_channel() as channel:
-        PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=topic)
-        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
-        client.create_subscription(request={"name": subscription, "topic": topic, "ack_deadline_seconds": 10})
-    return topic, f"pubsub:{subscription}"
-
-
 def certify(
     source: str,
     on_unknown: str,
@@ -267,8 +254,6 @@ def certify(
     folder = Path(tempfile.mkdtemp(prefix="certificate-"))
     found = Run(folder, source, on_unknown, events, kills, seed, **longest).run(say)
     if sound(found) and not os.environ.get("KEEP"):
-        import shutil
-
         shutil.rmtree(folder)
     else:
         found["files"] = str(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import yaml
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from schemas.contracts import EVENT, fingerprint, parsed, schema
 from stores.transports.files import FileSink
 from stores.transports.publish_requests import publish_requests, pubsub_messages
-from stores.transports.pubsub import PubsubPublisher
+from stores.transports.pubsub import PubsubPublisher, open_channel
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTRIBUTES = ("event_id", "retailer_id", "campaign_id", "launch_id")
@@ -60,6 +64,17 @@ def encode(event: Event) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, parsed(schema(EVENT)), event)
     return out.getvalue()
+
+
+def plain_topic(name: str, ack_s: int = 600) -> tuple[str, str]:
+    """(topic, subscription) of its own and without a schema, which would refuse malformed messages."""
+    made = f"{name}-{secrets.token_hex(4)}"
+    path, subscription = f"projects/bench-project/topics/{made}", f"projects/bench-project/subscriptions/{made}"
+    with open_channel() as channel:
+        PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=path)
+        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+        client.create_subscription(request={"name": subscription, "topic": path, "ack_deadline_seconds": ack_s})
+    return path, subscription
 
 
 Wire = tuple[bytes, dict[str, str]]  # body and attributes

@@ -31,31 +31,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from google.pubsub_v1 import PublisherClient, SubscriberClient
-from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-
-from bench.deliveries import ROOT, Wire, kill, make_event, on_the_wire, publish, start_rebatch, write_campaigns
+from bench.deliveries import (
+    ROOT,
+    Wire,
+    kill,
+    make_event,
+    on_the_wire,
+    plain_topic,
+    publish,
+    start_rebatch,
+    write_campaigns,
+)
 from runners.emulators import pubsub_emulator
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
-from stores.transports.pubsub import open_channel
 from stores.transports.receipts import open_receipts
 from transforms.rebatch.remembered import Remembered
 from transforms.rebatch.shards import GROUPS
 
 BUFFERING_S = 1
 DELIVERY = {"wait": f"PT{BUFFERING_S}S", "timeout": "PT5S", "lease": "PT15S"}
-
-
-def topic(name: str) -> tuple[str, str]:
-    """(topic, subscription) without a schema, fresh."""
-    made = f"{name}-{secrets.token_hex(4)}"
-    path, subscription = f"projects/bench-project/topics/{made}", f"projects/bench-project/subscriptions/{made}"
-    with open_channel() as channel:
-        PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=path)
-        client = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
-        client.create_subscription(request={"name": subscription, "topic": path, "ack_deadline_seconds": 600})
-    return path, subscription
 
 
 def events(count: int, retailers: int, seed: int) -> list[Wire]:
@@ -101,7 +95,7 @@ class Bench:
 
     def throughput(self, count: int, retailers: int, seed: int) -> tuple[float, float]:
         """(events a second, calls by the fewest possible)."""
-        path, subscription = topic("ours")
+        path, subscription = plain_topic("ours")
         publish(path, events(count, retailers, seed))
         with running_sandbox(keep=1) as sandbox, self.job(subscription, sandbox.url, "--drain") as (job, _):
             seen = watch(sandbox, count, job, 300)
@@ -111,7 +105,7 @@ class Bench:
 
     def stock(self, count: int, retailers: int, seed: int) -> float:
         """Events a second of the stock formulation."""
-        path, subscription = topic("stock")
+        path, subscription = plain_topic("stock")
         publish(path, events(count, retailers, seed))
         with running_sandbox(keep=1) as sandbox:
             command = [sys.executable, "-m", "bench.stock_rebatch", subscription, sandbox.url]
@@ -124,7 +118,7 @@ class Bench:
     def latency(self, per_second: dict[str, float], seconds: int, rules: Rules = (), quiet: str = "") -> list[int]:
         """Milliseconds from publish to accepted at so many events a second of each retailer, of the retailers whose
         name begins with `quiet`; the first fifth, in which everything starts, is left out."""
-        path, subscription = topic("latency")
+        path, subscription = plain_topic("latency")
         rnd, number, sent = random.Random(7), 0, dict[str, int]()
         due = dict.fromkeys(per_second, 0.0)
         with running_sandbox(rules, keep=1) as sandbox, self.job(subscription, sandbox.url) as (_, output):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from pipelines.progress import repeated
 from schemas.problems import LaunchError
 from transforms.rebatch.counters import NAMES, TALLY
 
@@ -25,38 +25,20 @@ def counts() -> dict[str, int]:
 @contextmanager
 def watched_counts(show: Show) -> Iterator[None]:
     """Shows the counts every second while the job runs, and once when it has ended."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_EVERY_S):
-            show(counts())
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(_EVERY_S, lambda: show(counts())):
+            yield
     finally:
-        over.set()
-        thread.join(5)
         show(counts())
 
 
-@contextmanager
-def swept_at_times(sweep: Callable[[float], int]) -> Iterator[None]:
+def swept_at_times(sweep: Callable[[float], int]) -> AbstractContextManager[None]:
     """Has the spool swept every minute while the job runs, of files that are older than two."""
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(_SWEEP_EVERY_S):
-            try:
-                sweep(time.time() - _SETTLED_AFTER_S)
-            except LaunchError as error:
-                _log.warning("the spool could not be swept: %s", error)
+    def look() -> None:
+        try:
+            sweep(time.time() - _SETTLED_AFTER_S)
+        except LaunchError as error:
+            _log.warning("the spool could not be swept: %s", error)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return repeated(_SWEEP_EVERY_S, look)

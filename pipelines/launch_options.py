@@ -11,7 +11,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from schemas.problems import InputError, Problem
-from stores.transports.uri import FileUri, TopicUri, UriError, parse_uri
+from stores.transports.uri import FileUri, TopicUri, TransportUri, UriError, parse_uri
 
 
 def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
@@ -63,19 +63,12 @@ class LaunchConfig:
     @classmethod
     def of(cls, options: Any) -> LaunchConfig:
         """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = [
-            Problem("command line", f"--{name}", "missing", "give it; `campaigns launch --help` explains it")
-            for name in ("campaigns", "customers", "events", "output")
-            if not getattr(options, name)
-        ]
+        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"))
         events = read_events(options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
-        for name, least in (("batch_rows", 1), ("broker_wait", 0.1)):
-            if getattr(options, name) < least:
-                fix = f"must be {least} or more"
-                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
+        problems += small_options(options, {"batch_rows": 1, "broker_wait": 0.1})
         if problems or events is None:
             raise InputError(problems)
         return cls(
@@ -94,16 +87,37 @@ class LaunchConfig:
 
 def read_events(text: str, problems: list[Problem]) -> FileUri | TopicUri | None:
     """Where the events go; None, and a problem more, for what a launch cannot publish to."""
+    fix = "a launch publishes to file:DIR or pubsub:projects/P/topics/T"
+    uri = read_uri(text, (FileUri, TopicUri), fix, problems)
+    return uri if isinstance(uri, FileUri | TopicUri) else None
+
+
+def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Problem]) -> TransportUri | None:
+    """The transport that --events names, if it is of one of the kinds; else None, and a problem more."""
     try:
         uri = parse_uri(text)
     except UriError as error:
         problems.append(Problem("command line", "--events", text, str(error)))
         return None
-    if isinstance(uri, FileUri | TopicUri):
+    if isinstance(uri, kinds):
         return uri
-    fix = "a launch publishes to file:DIR or pubsub:projects/P/topics/T"
     problems.append(Problem("command line", "--events", text, fix))
     return None
+
+
+def missing_options(options: Any, command: str, names: tuple[str, ...]) -> list[Problem]:
+    """A problem for each option that a command needs and was not given."""
+    fix = f"give it; `campaigns {command} --help` explains it"
+    return [Problem("command line", f"--{name}", "missing", fix) for name in names if not getattr(options, name)]
+
+
+def small_options(options: Any, least: dict[str, float]) -> list[Problem]:
+    """A problem for each option that is below its least value."""
+    return [
+        Problem("command line", f"--{name}", str(getattr(options, name)), f"must be {limit} or more")
+        for name, limit in least.items()
+        if getattr(options, name) < limit
+    ]
 
 
 def runner_options(options: PipelineOptions) -> PipelineOptions:

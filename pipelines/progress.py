@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -45,6 +45,24 @@ class Silent:
 
 
 @contextmanager
+def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Does something again and again, so many seconds apart, until the block ends."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def watched(folder: LaunchFolder, job: Prepared, progress: Progress) -> Iterator[None]:
     """Tell the progress of a running launch until the block ends."""
     rows = {
@@ -52,17 +70,12 @@ def watched(folder: LaunchFolder, job: Prepared, progress: Progress) -> Iterator
         for part in job.parts
         for n in range(part.batches)
     }
-    over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.25):
-            progress.at(sum(rows.get(name, 0) for name in folder.done()))
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
         progress.at(sum(rows.get(name, 0) for name in folder.done()))
+
+    try:
+        with repeated(0.25, look):
+            yield
+    finally:
+        look()

@@ -9,10 +9,10 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.launch_options import add_once
+from pipelines.launch_options import add_once, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
-from stores.transports.uri import FileUri, SubscriptionUri, UriError, parse_uri
+from stores.transports.uri import FileUri, SubscriptionUri
 
 
 class RebatchOptions(PipelineOptions):
@@ -67,21 +67,14 @@ class RebatchConfig:
     @classmethod
     def of(cls, options: Any) -> RebatchConfig:
         """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = [
-            Problem("command line", f"--{name}", "missing", "give it; `campaigns rebatch --help` explains it")
-            for name in ("campaigns", "events", "output")
-            if not getattr(options, name)
-        ]
+        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"))
         events = _events(options.events, problems) if options.events else None
         ledger = options.ledger or f"sqlite:{options.output}/ledger.db"
         try:
             open_ledger(ledger)
         except LedgerUriError as error:
             problems.append(Problem("command line", "--ledger", ledger, str(error)))
-        for name, least in (("idle", 0.1), ("patience", 0.0), ("readers", 1)):
-            if getattr(options, name) < least:
-                fix = f"must be {least} or more"
-                problems.append(Problem("command line", f"--{name}", str(getattr(options, name)), fix))
+        problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
         if problems or events is None:
             raise InputError(problems)
         return cls(
@@ -98,13 +91,6 @@ class RebatchConfig:
 
 
 def _events(text: str, problems: list[Problem]) -> FileUri | SubscriptionUri | None:
-    try:
-        uri = parse_uri(text)
-    except UriError as error:
-        problems.append(Problem("command line", "--events", text, str(error)))
-        return None
-    if isinstance(uri, FileUri | SubscriptionUri):
-        return uri
     fix = "events are read from file:DIR or pubsub:projects/P/subscriptions/S"
-    problems.append(Problem("command line", "--events", text, fix))
-    return None
+    uri = read_uri(text, (FileUri, SubscriptionUri), fix, problems)
+    return uri if isinstance(uri, FileUri | SubscriptionUri) else None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schemas.problems import LaunchError
+from stores.launch_folder import held_alone, replace_file
 from stores.transports import TransportError
 
 
@@ -45,19 +43,11 @@ class DeliveryFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One job a folder: its spool is its own. An old stop sign goes. Raises LaunchError while another runs."""
-        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise LaunchError(
-                    f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
-                ) from error
+        told = f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
+        with held_alone(self.root / "lock", told):
             self._stop.unlink(missing_ok=True)
             yield
-        finally:
-            os.close(handle)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json of the last run."""
-        (self.root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        replace_file(self.root / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())

@@ -55,11 +55,7 @@ class LaunchFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the launch alone; another process that launches into the same folder is refused."""
-        with open(self.root / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LaunchError(f"{self.root} is being launched by another process; wait until it ends") from error
+        with held_alone(self.root / ".lock", f"{self.root} is being launched by another process; wait until it ends"):
             yield
 
     def read_manifest(self) -> dict[str, Any] | None:
@@ -148,6 +144,17 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise LaunchError(cannot_write(path, error)) from error
+
+
+@contextmanager
+def held_alone(path: Path, told: str) -> Iterator[None]:
+    """Hold a lock file; the lock ends with the process. Raises LaunchError with `told` while another holds it."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LaunchError(told) from error
+        yield
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +19,23 @@ LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longe
 _EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
 _SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
 _LONGEST_DETAIL = 500
+
+
+class HttpVendor:
+    """What the vendors that are called over HTTP have in common: the clock (epoch seconds) and the connections."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._http: HttpClient | None = None
+
+    def open(self) -> None:
+        """Make ready to connect."""
+        self._http = HttpClient()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
 
 
 def post(

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from schemas.delivery import BATCH, Account, Answer, Call
-from stores.vendors.answers import attributed, error_words, errors_of, message_of, post, read_json, told
-from stores.vendors.http_client import HttpClient
+from stores.vendors.answers import HttpVendor, attributed, error_words, errors_of, message_of, post, read_json, told
 from stores.vendors.liquid_text import Contents, contents
 from stores.vendors.message_fields import message_fields
 
 PATH = "/campaigns/trigger/send"
 
 
-class Braze:
+class Braze(HttpVendor):
     """Sends by triggering the vendor campaign. It has no idempotency key: a repeated call sends again.
 
     `clock` gives epoch seconds.
     """
 
     name = "braze"
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._http: HttpClient | None = None
-
-    def open(self) -> None:
-        """Make ready to connect."""
-        self._http = HttpClient()
-
-    def close(self) -> None:
-        """Close the connections."""
-        if self._http is not None:
-            self._http.close()
 
     def send(self, account: Account, call: Call) -> Answer:
         """The answer to one call. Raises ValueError for more than 50 events, or a customer who is there twice: the

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from schemas.delivery import Account, Answer, Call
-from stores.vendors.answers import errors_of, post, read_json
+from stores.vendors.answers import HttpVendor, errors_of, post, read_json
 from stores.vendors.braze import check_call, sent
-from stores.vendors.http_client import HttpClient
 from stores.vendors.liquid_text import contents
 
 
-class Webhook:
+class Webhook(HttpVendor):
     """Posts batches to the account's URL. The receiver drops repeats by the header Idempotency-Key, the batch id, and
     knows us by the signature; the key itself never travels. `clock` gives epoch seconds."""
 
     name = "webhook"
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._http: HttpClient | None = None
-
-    def open(self) -> None:
-        """Make ready to connect."""
-        self._http = HttpClient()
-
-    def close(self) -> None:
-        """Close the connections."""
-        if self._http is not None:
-            self._http.close()
 
     def send(self, account: Account, call: Call) -> Answer:
         """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""

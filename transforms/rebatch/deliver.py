@@ -71,6 +71,9 @@ class _Delivering(beam.DoFn):
         atexit.register(dispatcher.close)  # what is still out then is settled, not sent again by the next run
         return dispatcher
 
+    def _handle(self, retailer: str, batches: list[Batch]) -> Handled:
+        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
+
     def _put_out(self, handled: Handled) -> Iterator[Any]:
         for receipt in handled.receipts:
             self._counts[receipt.outcome].inc()
@@ -105,10 +108,7 @@ class _Send(_Delivering):
         self._batched.inc(sum(len(batch.messages) for batch in batches.items))
         if retailer in self._under_way:
             yield from self._finish(retailer)
-        self._under_way[retailer] = self._pool.submit(self._deliver, retailer, batches.items)
-
-    def _deliver(self, retailer: str, batches: list[Batch]) -> Handled:
-        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
+        self._under_way[retailer] = self._pool.submit(self._handle, retailer, batches.items)
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._under_way:
@@ -214,9 +214,6 @@ class _Wait(_Delivering):
                 self._progress = self._clock()
         self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
         self._tally = TALLY.total()
-
-    def _handle(self, retailer: str, batches: list[Batch]) -> Handled:
-        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
 
 
 def _moment(wake_at: int) -> Timestamp:

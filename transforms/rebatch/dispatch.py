@@ -70,7 +70,7 @@ class BatchDispatcher:
 
     def start(self, retailer: str, batches: list[Batch]) -> Started:
         """Sends what may leave now, without waiting for the answers."""
-        now = self._caller.now()
+        now = self._now()
         result = Result()
         fresh, out = self._known_calls(batches)
         live = self._expire(retailer, fresh, now, result)

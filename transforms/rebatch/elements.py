@@ -8,14 +8,13 @@ import apache_beam as beam
 import msgspec
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from schemas.delivery import Batch, Message, Receipt
 from schemas.transport import Envelope
 
 END = GlobalWindow().max_timestamp()  # an event-time timer set to it fires when the input has ended
-assert END <= MAX_TIMESTAMP
 
 
 class Envelopes(msgspec.Struct, frozen=True):
@@ -63,6 +62,11 @@ class StructCoder(beam.coders.Coder):
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: Any = msgspec.msgpack.Decoder(kind)
 
+    @classmethod
+    def from_type_hint(cls, typehint: type, registry: Any) -> StructCoder:
+        """The coder of a registered type."""
+        return cls(typehint)
+
     def encode(self, value: Any) -> bytes:
         """The value as bytes."""
         return self._encoder.encode(value)
@@ -85,39 +89,8 @@ class StructCoder(beam.coders.Coder):
         return hash(self._kind)
 
 
-class _EnvelopesCoder(StructCoder):
-    def __init__(self, kind: type = Envelopes) -> None:
-        super().__init__(kind)
-
-
-class _MessagesCoder(StructCoder):
-    def __init__(self, kind: type = Messages) -> None:
-        super().__init__(kind)
-
-
-class _BatchesCoder(StructCoder):
-    def __init__(self, kind: type = Batches) -> None:
-        super().__init__(kind)
-
-
-class _WaitingCoder(StructCoder):
-    def __init__(self, kind: type = Waiting) -> None:
-        super().__init__(kind)
-
-
-class _ReceiptsCoder(StructCoder):
-    def __init__(self, kind: type = Receipts) -> None:
-        super().__init__(kind)
-
-
-for _kind, _coder in (
-    (Envelopes, _EnvelopesCoder),
-    (Messages, _MessagesCoder),
-    (Batches, _BatchesCoder),
-    (Waiting, _WaitingCoder),
-    (Receipts, _ReceiptsCoder),
-):
-    beam.coders.registry.register_coder(_kind, _coder)
+for _kind in (Envelopes, Messages, Batches, Waiting, Receipts):
+    beam.coders.registry.register_coder(_kind, StructCoder)
 
 
 def at_finish(value: Any) -> WindowedValue:

@@ -17,7 +17,7 @@ _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Receipt)
 
 @lru_cache(maxsize=32_768)
 def decoded_body(schema: str, body: bytes) -> dict[str, Any]:
-    """The campaign event in a body, to read only: where the steps share a process it is decoded once.
+    """The campaign event in a body, to read only: what is sent, and then gets its receipt, is decoded once.
 
     Raises ContractError.
     """
@@ -35,7 +35,6 @@ def make_receipt(
     outcome: str,
     now: int,
     *,
-    event: dict[str, Any] | None = None,
     reason: str | None = None,
     batch_id: str | None = None,
     vendor_id: str | None = None,
@@ -43,7 +42,7 @@ def make_receipt(
     resent: bool = False,
 ) -> Receipt:
     """The receipt of a message whose outcome was known at `now` (epoch ms)."""
-    event = event or decoded(message)
+    event = decoded(message)
     return Receipt(
         event_id=message.event_id,
         launch_id=event["launch_id"],

@@ -64,7 +64,7 @@ _PROVIDER, _WATERMARK = _Provider(), _Watermark()
 
 @dataclass
 class _Open:
-    """An open reader, and how often in a row nothing came."""
+    """An open reader, how often in a row nothing came, and since when as many messages are on the way."""
 
     reader: Reader
     idle: int = 0
@@ -92,8 +92,7 @@ class _Read(beam.DoFn):
 
     def _may_end(self, source: _Open) -> bool:
         """Whether the input may end: on an engine in this process only when all that was read has reached the
-        delivery, or nothing more does. Prism drops now and then a remainder whose two timers, the wait and the end
-        of the input, fire at once."""
+        delivery, or nothing more does: then the waits end by the clock, and none together with the input."""
         if self._most_ahead is None:
             return True
         left, now = on_the_way(), time.monotonic()

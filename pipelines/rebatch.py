@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.counts import Show, counts, swept_at_times, watched_counts
 from pipelines.engine import Engine, choose_engine
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
-from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spool_reader, sweep
+from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spooling_reader, sweep
 from pipelines.settings import Settings, check_delivery
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, LaunchError
@@ -78,12 +78,11 @@ def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
     """Envelopes of the events, and of what an earlier run left in the spool."""
     if engine.reads_pubsub and isinstance(config.events, SubscriptionUri):
         return p | "ReadEvents" >> ReadNativePubsub(config.events.path)
-    ahead = AHEAD if engine.alone else None
-    reader = partial(make_reader, config, spooled=engine.alone)
-    sources = [p | "ReadEvents" >> ReadMessages(reader, config.readers, ahead)]
-    if engine.alone and (left := Spool(DeliveryFolder(config.output).spool).files()):
-        sources.append(p | "ReadSpool" >> ReadMessages(partial(make_spool_reader, config, left), 1, ahead))
-    return sources | "Sources" >> beam.Flatten()
+    if not engine.alone:
+        return p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers)
+    left = Spool(DeliveryFolder(config.output).spool).files()
+    reader = partial(make_spooling_reader, config, left)  # one source: a Flatten of two would be one more hop
+    return p | "ReadEvents" >> ReadMessages(reader, config.readers + bool(left), AHEAD)
 
 
 def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict[str, Any]:

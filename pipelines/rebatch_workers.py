@@ -33,8 +33,8 @@ def make_ledger(uri: str) -> DeliveryLedger:
     return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
 
 
-def make_reader(config: RebatchConfig, index: int, *, spooled: bool) -> Reader:
-    """One of the readers of the events. What comes from a broker is `spooled` where the engine keeps no state."""
+def make_reader(config: RebatchConfig, index: int) -> Reader:
+    """One of the readers of the events."""
     folder = DeliveryFolder(config.output)
     if isinstance(config.events, FileUri):
         return FileReader(
@@ -45,13 +45,17 @@ def make_reader(config: RebatchConfig, index: int, *, spooled: bool) -> Reader:
             stop=folder.must_stop,
         )
     idle_s = config.idle if config.drain else None
-    reader = PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
-    return SpooledReader(reader, Spool(folder.spool)) if spooled else reader
+    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
 
 
-def make_spool_reader(config: RebatchConfig, files: Sequence[Path], index: int) -> Reader:
-    """The reader of what earlier runs left in the spool."""
-    return SpoolReader(Spool(DeliveryFolder(config.output).spool), files)
+def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int) -> Reader:
+    """One of the readers of the events, which puts into the spool what comes from a broker; the one behind them all
+    reads what earlier runs left there."""
+    spool = Spool(DeliveryFolder(config.output).spool)
+    if index == config.readers:
+        return SpoolReader(spool, left)
+    reader = make_reader(config, index)
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:

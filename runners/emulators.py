@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+_SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # or its heap grows by gigabytes, and the machine clears pages for it
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
 
 
@@ -78,7 +79,7 @@ def run(emulator: Emulator, port: int | None, wait_s: float) -> Iterator[str]:
         raise EmulatorError(f"no java found; {emulator.todo}")
     host, jar = f"127.0.0.1:{port or free_port()}", str(emulator.find_jar())
     start = ["-cp", jar, emulator.main] if emulator.main else ["-jar", jar]
-    command = [java, *start, "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
+    command = [java, *_SMALL, *start, "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_until_it_answers(emulator.name, host, process, time.monotonic() + wait_s)

@@ -15,11 +15,13 @@ class Envelope(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """What a reader found: envelopes, what to commit them by, and whether nothing will ever come again."""
+    """What a reader found: envelopes, what to commit them by, whether nothing will ever come again, and whether what
+    is settled does not come again (`fresh`: it was committed), but for a few."""
 
     envelopes: list[Envelope]
     handle: Any = None
     done: bool = False
+    fresh: bool = False
 
 
 class Reader(Protocol):

@@ -28,6 +28,7 @@ _FATAL = {
     Code.INVALID_ARGUMENT: "See that the subscription is a pull subscription",
 }
 Raw = Any  # a ReceivedMessage
+_Ack, _Extend = types.AcknowledgeRequest.pb(), types.ModifyAckDeadlineRequest.pb()  # bare: the wrapper costs 2 µs an id
 
 
 class PubsubReader:
@@ -58,10 +59,8 @@ class PubsubReader:
             request_serializer=types.PullRequest.serialize,
             response_deserializer=types.PullResponse.pb().FromString,
         )
-        self._ack = self._channel.unary_unary(f"{service}Acknowledge", types.AcknowledgeRequest.serialize)
-        self._extend = self._channel.unary_unary(
-            f"{service}ModifyAckDeadline", types.ModifyAckDeadlineRequest.serialize
-        )
+        self._ack = self._channel.unary_unary(f"{service}Acknowledge", _Ack.SerializeToString)
+        self._extend = self._channel.unary_unary(f"{service}ModifyAckDeadline", _Extend.SerializeToString)
         self._change, self._closed = Condition(), Event()
         self._ready: deque[Raw] = deque()
         self._leases: dict[str, float] = {}
@@ -105,7 +104,7 @@ class PubsubReader:
         for start in range(0, len(handle), _ACK):
             ids = handle[start : start + _ACK]
             try:
-                self._ack(types.AcknowledgeRequest(subscription=self._subscription, ack_ids=ids), timeout=_PULL_S)
+                self._ack(_Ack(subscription=self._subscription, ack_ids=ids), timeout=_PULL_S)
             except (grpc.RpcError, ValueError):  # ValueError: the channel is closed
                 continue
         with self._change:
@@ -165,7 +164,7 @@ class PubsubReader:
                     del self._leases[one]
                 ids = [one for one, since in self._leases.items() if now - since >= _EXTEND_EVERY_S / 2]
             for start in range(0, len(ids), _ACK):
-                request = types.ModifyAckDeadlineRequest(
+                request = _Extend(
                     subscription=self._subscription, ack_ids=ids[start : start + _ACK], ack_deadline_seconds=_LEASE_S
                 )
                 try:
@@ -175,5 +174,6 @@ class PubsubReader:
 
 
 def _envelope(message: Any) -> Envelope:
-    published = message.publish_time.seconds * 1000 + message.publish_time.nanos // 1_000_000
-    return Envelope(message.message_id, dict(message.attributes), message.data, published)
+    time_, attributes = message.publish_time, message.attributes
+    named = {name: attributes[name] for name in attributes}  # dict(attributes) goes through Python for each item
+    return Envelope(message.message_id, named, message.data, time_.seconds * 1000 + time_.nanos // 1_000_000)

@@ -68,11 +68,11 @@ class SpooledReader:
         self._reader.open()
 
     def poll(self, most: int) -> Poll:
-        """What the reader polled, after it was written down."""
+        """What the reader polled, after it was written down. An earlier run committed what it had read."""
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)
-        return poll
+        return poll._replace(fresh=True)
 
     def commit(self, handle: Any) -> None:
         """Passed on."""

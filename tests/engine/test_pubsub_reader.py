@@ -153,7 +153,7 @@ def test_a_reader_that_is_told_to_stop_is_done_at_once(topic: Any, opened: OpenR
     reader = opened(topic.subscription, stop=lambda: bool(stop))
     polls(reader, 1)
     stop.append(True)
-    assert reader.poll(10) == ([], [], True)
+    assert reader.poll(10) == Poll([], [], done=True)
 
 
 def test_a_subscription_that_is_not_there_says_what_to_do(topic: Any, opened: OpenReader) -> None:
@@ -184,7 +184,7 @@ def test_a_broker_that_goes_away_and_comes_back_is_waited_for(
     reader.commit(got[0].handle)
     wire.cut()
     for _ in range(3):
-        assert reader.poll(10) == ([], [], False)
+        assert reader.poll(10) == Poll([], [])
     publish(topic.path, "lost on the way", host=pubsub_host)  # to the pull that was out; it comes again much later
     wire.mend()
     publish(topic.path, "b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +14,19 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
 from apache_beam.runners.worker.sdk_worker import SdkWorker
-from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.runners.worker.statesampler import StateSampler, get_current_tracker
+from apache_beam.utils.counters import CounterFactory
 
 from pipelines import engine
 from pipelines.engine import BUILT_IN, PRISM, Engine, choose_engine
 
+PATCHED = [
+    (SdkWorker, "finalize_bundle"),
+    (SdkWorker, "process_bundle_split"),
+    (SdkWorker, "process_bundle_progress"),
+    (StateSampler, "start"),
+    (StateSampler, "stop"),
+]
 ON_PRISM = Engine(real_time=True, alone=True, reads_pubsub=False)
 BUILT_IN_ONE = Engine(real_time=False, alone=True, reads_pubsub=False)
 
@@ -26,10 +35,10 @@ BUILT_IN_ONE = Engine(real_time=False, alone=True, reads_pubsub=False)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Beam as it was, before and after."""
     monkeypatch.setattr(SdkWorker, "finalize_bundle", plain(SdkWorker.finalize_bundle))
-    monkeypatch.setattr(SdkWorker, "process_bundle_split", SdkWorker.process_bundle_split)
-    before, threshold = StateSampler.__init__.__defaults__, gc.get_threshold()
+    for place, name in PATCHED[1:]:
+        monkeypatch.setattr(place, name, getattr(place, name))
+    threshold = gc.get_threshold()
     yield
-    StateSampler.__init__.__defaults__ = before
     gc.set_threshold(*threshold)
     gc.unfreeze()
 
@@ -101,11 +110,11 @@ def test_prism_is_where_the_variable_says_or_where_make_puts_it(
 
 
 def test_other_engines_get_beam_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (SdkWorker.finalize_bundle, SdkWorker.process_bundle_split, StateSampler.__init__.__defaults__)
+    before = [getattr(place, name) for place, name in PATCHED]
     monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
     chosen(ends=True)
     chosen("--runner=FlinkRunner", ends=False)
-    assert (SdkWorker.finalize_bundle, SdkWorker.process_bundle_split, StateSampler.__init__.__defaults__) == before
+    assert [getattr(place, name) for place, name in PATCHED] == before
 
 
 def worker(processor: Any) -> Any:
@@ -137,21 +146,26 @@ def test_choosing_again_does_not_wrap_again() -> None:
     assert SdkWorker.finalize_bundle is first
 
 
-def test_the_sampler_still_takes_its_period_as_its_only_default_and_it_is_now_5_ms() -> None:
-    parameters = inspect.signature(StateSampler.__init__).parameters
-    assert [name for name, one in parameters.items() if one.default is not one.empty] == ["sampling_period_ms"]
+def test_beam_samples_in_a_thread_of_its_own_and_here_it_does_not() -> None:
+    def run_once() -> tuple[int, bool]:
+        sampler = StateSampler("a", CounterFactory())
+        before = threading.active_count()
+        sampler.start()
+        more = threading.active_count() - before
+        sampler.stop_if_still_running()
+        return more, get_current_tracker() is None
+
+    assert run_once() == (1, True)
     chosen(f"--runner={PRISM}", ends=False)
-    assert inspect.signature(StateSampler.__init__).parameters["sampling_period_ms"].default == 5
+    assert run_once() == (0, True)
 
 
-def test_a_split_is_answered_with_nothing() -> None:
-    expected = list(inspect.signature(SdkWorker.process_bundle_split).parameters)
+@pytest.mark.parametrize("asked", ["process_bundle_split", "process_bundle_progress"])
+def test_a_split_and_a_question_for_progress_are_answered_with_nothing(asked: str) -> None:
+    expected = list(inspect.signature(getattr(SdkWorker, asked)).parameters)
     chosen(f"--runner={PRISM}", ends=False)
-    assert list(inspect.signature(SdkWorker.process_bundle_split).parameters)[1:] == expected[1:]
-    answer = SdkWorker.process_bundle_split(worker(None), SimpleNamespace(), "i-3")
-    assert answer.instruction_id == "i-3"
-    assert answer.WhichOneof("response") == "process_bundle_split"
-    assert not answer.process_bundle_split.channel_splits
-    assert not answer.process_bundle_split.primary_roots
-    assert not answer.process_bundle_split.residual_roots
+    assert list(inspect.signature(getattr(SdkWorker, asked)).parameters)[1:] == expected[1:]
+    answer = getattr(SdkWorker, asked)(worker(None), SimpleNamespace(), "i-3")
+    assert (answer.instruction_id, answer.WhichOneof("response")) == ("i-3", asked)
+    assert not getattr(answer, asked).ByteSize()
     assert hasattr(BundleProcessor, "try_split")  # what the original asks

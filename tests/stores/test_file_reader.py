@@ -12,7 +12,7 @@ from wire_events import ARRIVED, MARK, body_of
 
 from schemas.contracts import DeadLetter, released, schema
 from schemas.delivery import Message
-from schemas.transport import Envelope
+from schemas.transport import Envelope, Poll
 from stores.transports import TransportError, file_reader
 from stores.transports.file_reader import FileReader, list_files
 from stores.transports.files import FileSink
@@ -93,7 +93,7 @@ def test_a_followed_folder_gives_new_files_and_is_never_done(tmp_path: Path, mon
     stopped: list[bool] = []
     folder = tmp_path / "not there yet"
     reader = opened(folder, follow=True, stop=lambda: bool(stopped))
-    assert reader.poll(10) == ([], None, False)
+    assert reader.poll(10) == Poll([])
     for number in range(3):
         put(folder, f"part-{number}", number)
         poll = reader.poll(10)
@@ -102,7 +102,7 @@ def test_a_followed_folder_gives_new_files_and_is_never_done(tmp_path: Path, mon
     assert reader.poll(10).envelopes == []
     stopped.append(True)
     put(folder, "part-9", 9)
-    assert reader.poll(10) == ([], None, True)
+    assert reader.poll(10) == Poll([], done=True)
 
 
 def test_a_folder_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

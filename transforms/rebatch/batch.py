@@ -166,9 +166,10 @@ def _by_target(messages: list[Message]) -> dict[Target, list[Message]]:
 
 
 class BatchByRetailer(beam.PTransform):
-    """Lists of batches, keyed by (retailer, lane). What fills a batch in its own list leaves at once; the rest meets
-    the rest of other lists and leaves, in batches as full as they come, after `wait_s` seconds (docs/decisions/010
-    says why not in GroupIntoBatches). `real_time` and `alone` as DropRepeats has them."""
+    """Lists of batches, keyed by (retailer, lane), of one or several collections of lists. What fills a batch in its
+    own list leaves at once; the rest meets the rest of other lists and leaves, in batches as full as they come, after
+    `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `real_time` and `alone` as DropRepeats has
+    them."""
 
     def __init__(
         self, wait_s: float, clock: Callable[[], float], *, real_time: bool = True, alone: bool = False
@@ -178,8 +179,13 @@ class BatchByRetailer(beam.PTransform):
             raise ValueError(f"wait_s {wait_s} must be positive")
         self._gather = _Gather(wait_s, clock, Shared(), real_time, alone)
 
-    def expand(self, lists: beam.PCollection[Keyed]) -> beam.PCollection[Addressed]:
-        cuts = lists | "Cut" >> beam.ParDo(_Cut()).with_outputs(_REST, main=_FULL)
-        cuts[_FULL].element_type, cuts[_REST].element_type = ADDRESSED, KEYED
-        gathered = cuts[_REST] | "Gather" >> beam.ParDo(self._gather).with_output_types(ADDRESSED)
-        return (cuts[_FULL], gathered) | "Batches" >> beam.Flatten()
+    def expand(self, lists: tuple[beam.PCollection[Keyed], ...]) -> beam.PCollection[Addressed]:
+        full, rest = list[beam.PCollection[Addressed]](), list[beam.PCollection[Keyed]]()
+        for place, some in enumerate(lists):
+            cuts = some | f"Cut{place}" >> beam.ParDo(_Cut()).with_outputs(_REST, main=_FULL)
+            cuts[_FULL].element_type, cuts[_REST].element_type = ADDRESSED, KEYED
+            full.append(cuts[_FULL])
+            rest.append(cuts[_REST])
+        whole = rest[0] if len(rest) == 1 else rest | "Rest" >> beam.Flatten()
+        gathered = whole | "Gather" >> beam.ParDo(self._gather).with_output_types(ADDRESSED)
+        return (*full, gathered) | "Batches" >> beam.Flatten()

@@ -158,7 +158,7 @@ class _Decode(beam.DoFn):
         if self._ignore_times:
             good = [replace(one, deliver_after=0, expires_at=0) for one in good]
         if good:
-            yield Messages(good)
+            yield Messages(good, element.fresh)
         for letter in dead:
             yield beam.pvalue.TaggedOutput(DEAD, letter)
 

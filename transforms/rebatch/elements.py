@@ -18,15 +18,17 @@ END = GlobalWindow().max_timestamp()  # an event-time timer set to it fires when
 
 
 class Envelopes(msgspec.Struct, frozen=True):
-    """What one poll brought."""
+    """What one poll brought; `fresh` as Poll has it."""
 
     items: list[Envelope]
+    fresh: bool = False
 
 
 class Messages(msgspec.Struct, frozen=True):
-    """Messages that go together."""
+    """Messages that go together; `fresh` as Poll has it."""
 
     items: list[Message]
+    fresh: bool = False
 
 
 class Batches(msgspec.Struct, frozen=True):

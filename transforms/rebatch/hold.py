@@ -104,15 +104,17 @@ class _Hold(beam.DoFn):
 
 
 class HoldUntilDue(beam.PTransform):
-    """The lists of messages that are due. `real_time`: whether the engine's timers follow the clock; on one where
-    they do not, and when the input ends, messages that are not due are left out and counted as left_waiting."""
+    """(lists that were due when they came, lists that were held until they were due): two, since to make one of
+    them costs most engines a hop, and most messages are due. `real_time`: whether the engine's timers follow the clock;
+    on one where they do not, and when the input ends, messages that are not due are left out and counted as
+    left_waiting."""
 
     def __init__(self, clock: Callable[[], float], *, real_time: bool = True) -> None:
         super().__init__()
         self._clock, self._real_time = clock, real_time
 
-    def expand(self, lists: beam.PCollection[Keyed]) -> beam.PCollection[Keyed]:
+    def expand(self, lists: beam.PCollection[Keyed]) -> tuple[beam.PCollection[Keyed], beam.PCollection[Keyed]]:
         split = lists | "Split" >> beam.ParDo(_Split(self._clock)).with_outputs(_EARLY, main=_DUE)
         split[_DUE].element_type = split[_EARLY].element_type = KEYED
         released = split[_EARLY] | "Hold" >> beam.ParDo(_Hold(self._real_time)).with_output_types(KEYED)
-        return (split[_DUE], released) | "Due" >> beam.Flatten()
+        return split[_DUE], released

@@ -123,7 +123,7 @@ class _Read(beam.DoFn):
             if poll.envelopes:
                 read += len(poll.envelopes)
                 finalizer.register(lambda handle=poll.handle: reader.commit(handle))
-                yield Envelopes(poll.envelopes)
+                yield Envelopes(poll.envelopes, poll.fresh)
             if poll.done:
                 tracker.try_claim(sys.maxsize - 1)
                 return

@@ -83,7 +83,7 @@ both_ways = pytest.mark.usefixtures("_alone")
 
 def batched(stream: TestStream, wait_s: float = 2.0) -> list[tuple[float, str, list[int]]]:
     """(time, retailer, sizes of the batches) of each list of batches."""
-    made = run_stream(stream, lambda lists: lists | BatchByRetailer(wait_s, stream_clock, alone=ALONE), KEYED)
+    made = run_stream(stream, lambda lists: (lists,) | BatchByRetailer(wait_s, stream_clock, alone=ALONE), KEYED)
     return [(time, key[0], [len(batch.messages) for batch in batches.items]) for time, (key, batches) in made]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
 from streams import any_message, run_stream, stream_clock
@@ -27,7 +28,7 @@ def due(number: int, seconds: float, **changes: Any) -> Message:
 
 def passed(stream: TestStream) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the lists that came through."""
-    made = run_stream(stream, lambda lists: lists | HoldUntilDue(stream_clock), KEYED)
+    made = run_stream(stream, lambda lists: lists | HoldUntilDue(stream_clock) | beam.Flatten(), KEYED)
     return [(time, [int(one.event_id, 16) for one in messages.items]) for time, (_, messages) in made]
 
 

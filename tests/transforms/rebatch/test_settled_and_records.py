@@ -84,6 +84,13 @@ def test_what_is_settled_is_left_out_and_counted() -> None:
     assert TALLY["already_settled"] - before == 2
 
 
+def test_what_is_fresh_is_not_asked_about() -> None:
+    settled(*receipts(1))
+    with beam.Pipeline(runner=ENGINE) as p:
+        left = p | beam.Create([Messages([wire_message(1)], fresh=True)]) | SkipSettled(ledger)
+        assert_that(left | beam.Map(lambda some: len(some.items)), equal_to([1]))
+
+
 def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, find_in_book = list[int](), book.find
 

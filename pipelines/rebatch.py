@@ -54,7 +54,7 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: E
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
     ledger, (real_time, alone, _) = partial(make_ledger, config.ledger), engine
     good, unread = _read(p, config, engine) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
-    receipts, refused = (
+    receipts = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()
         | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=alone)
@@ -66,12 +66,13 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: E
         )
     )
     unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
-    write = partial(write_receipts, str(folder.receipts))
-    _ = (receipts, unreported) | "Receipts" >> beam.Flatten() | "RecordReceipts" >> RecordReceipts(ledger, write)
-    letters = (unread, refused) | "DeadLetters" >> beam.Flatten()
-    _ = letters | "RecordDeadLetters" >> RecordDeadLetters(
-        ledger, partial(write_dead_letters, str(folder.dead_letters))
+    write, letters = (
+        partial(write_receipts, str(folder.receipts)),
+        partial(write_dead_letters, str(folder.dead_letters)),
     )
+    receipts = (receipts, unreported) | "Receipts" >> beam.Flatten()
+    _ = receipts | "RecordReceipts" >> RecordReceipts(ledger, write, letters)
+    _ = unread | "RecordDeadLetters" >> RecordDeadLetters(ledger, letters)
 
 
 def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:

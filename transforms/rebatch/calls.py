@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -115,8 +116,7 @@ class Caller:
         for owner, event_ids in back.items():
             self._ledger.release(owner, event_ids)
         for owner, receipts in ends.items():
-            applied = self.settle(owner, receipts, self.now(), result)
-            result.dead += [letters[one.event_id] for one in applied if one.event_id in letters]
+            self.settle(owner, receipts, self.now(), result, letters)
 
     def _after(self, retailer: str, reply: Reply, result: Result) -> Literal["back", "end", "open"]:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
@@ -164,15 +164,26 @@ class Caller:
                 letters[message.event_id] = refused_letter(message, reason or "refused", answer.detail, batch_id)
         return receipts
 
-    def settle(self, owner: str, receipts: list[Receipt], now: int, result: Result) -> list[Receipt]:
-        """Writes the ends down; only what the ledger takes becomes a receipt: those are given back."""
-        ends = [Settlement(one.event_id, one.outcome, encode_receipt(one)) for one in receipts]  # type: ignore[arg-type]
+    def settle(
+        self,
+        owner: str,
+        receipts: list[Receipt],
+        now: int,
+        result: Result,
+        letters: Mapping[str, DeadLetter] = MappingProxyType({}),
+    ) -> None:
+        """Writes the ends down, with the letters of those that were refused; only what the ledger takes becomes a
+        receipt."""
+        ends = [
+            Settlement(one.event_id, one.outcome, encode_receipt(one, letters.get(one.event_id)))  # type: ignore[arg-type]
+            for one in receipts
+        ]
         applied: set[str] = set()
         for start in range(0, len(ends), _STEP):
             applied.update(self._ledger.settle(owner, ends[start : start + _STEP], now))
         taken = [one for one in receipts if one.event_id in applied]
         result.receipts += taken
-        return taken
+        result.dead += [letters[one.event_id] for one in taken if one.event_id in letters]
 
     def _report(self, retailer: str, answer: Answer) -> None:
         told: Told = _TOLD[answer.kind]

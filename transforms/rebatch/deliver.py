@@ -23,7 +23,6 @@ from transforms.rebatch.calls import Result
 from transforms.rebatch.counters import NAMESPACE, TALLY, Counter
 from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, StructCoder, Waiting, at_finish
 
-DEAD = "dead"
 _RECEIPTS, _WAIT = "receipts", "wait"
 _SIDE_BY_SIDE = 48  # lists of a bundle that are claimed and sent at the same time, each of another retailer
 
@@ -80,9 +79,7 @@ class _Delivering(beam.DoFn):
             if receipt.outcome == "accepted":
                 self._latency.update(receipt.settled_at - receipt.arrived_at)
         if handled.receipts:
-            yield Receipts(handled.receipts)
-        for letter in handled.dead:
-            yield beam.pvalue.TaggedOutput(DEAD, letter)
+            yield Receipts(handled.receipts, handled.dead)
 
 
 class _Send(_Delivering):
@@ -221,9 +218,9 @@ def _moment(wake_at: int) -> Timestamp:
 
 
 class DeliverBatches(beam.PTransform):
-    """(Receipts, DeadLetters) of batches. What may leave is sent in the bundle that brought it; only what must wait
-    goes through state. `make` makes the dispatcher, once a worker process. `real_time`: whether the engine's timers
-    follow the clock; on one where they do not, waiting is done in place."""
+    """Receipts of batches, with the letters of what was refused. What may leave is sent in the bundle that brought it;
+    only what must wait goes through state. `make` makes the dispatcher, once a worker process. `real_time`: whether the
+    engine's timers follow the clock; on one where they do not, waiting is done in place."""
 
     def __init__(
         self,
@@ -238,11 +235,8 @@ class DeliverBatches(beam.PTransform):
         self._send = _Send(make, shared)
         self._wait = _Wait(make, shared, clock, real_time, patience_s)
 
-    def expand(self, batches: beam.PCollection[Addressed]) -> Any:
-        sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(DEAD, _WAIT, main=_RECEIPTS)
-        sent[_WAIT].element_type = HELD
-        waited = sent[_WAIT] | "Wait" >> beam.ParDo(self._wait).with_outputs(DEAD, main=_RECEIPTS)
-        for made in (sent, waited):
-            made[_RECEIPTS].element_type, made[DEAD].element_type = Receipts, DeadLetter
-        receipts = (sent[_RECEIPTS], waited[_RECEIPTS]) | "Receipts" >> beam.Flatten()
-        return receipts, (sent[DEAD], waited[DEAD]) | "Dead" >> beam.Flatten()
+    def expand(self, batches: beam.PCollection[Addressed]) -> beam.PCollection[Receipts]:
+        sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(_WAIT, main=_RECEIPTS)
+        sent[_RECEIPTS].element_type, sent[_WAIT].element_type = Receipts, HELD
+        waited = sent[_WAIT] | "Wait" >> beam.ParDo(self._wait).with_output_types(Receipts)
+        return (sent[_RECEIPTS], waited) | "Receipts" >> beam.Flatten()

@@ -11,6 +11,7 @@ from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Message, Receipt
 from schemas.transport import Envelope
 
@@ -45,9 +46,10 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Receipts(msgspec.Struct, frozen=True):
-    """Receipts that go together."""
+    """Receipts that go together, and the dead letters of the refused among them."""
 
     items: list[Receipt]
+    letters: list[DeadLetter] = []
 
 
 Keyed = tuple[tuple[str, int], Messages]  # ((retailer, shard), …)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -10,9 +11,11 @@ import orjson
 
 from schemas.contracts import DeadLetter, decode
 from schemas.delivery import Message, Receipt
+from transforms.rebatch.elements import Receipts
 
 STEP = "DeliverBatches"
-_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Receipt)
+_ENCODER = msgspec.msgpack.Encoder()
+_ALONE, _WITH_LETTER = msgspec.msgpack.Decoder(Receipt), msgspec.msgpack.Decoder(tuple[Receipt, DeadLetter])
 
 
 @lru_cache(maxsize=32_768)
@@ -63,14 +66,22 @@ def make_receipt(
     )
 
 
-def encode_receipt(receipt: Receipt) -> bytes:
-    """A receipt as the ledger keeps it."""
-    return _ENCODER.encode(receipt)
+def encode_receipt(receipt: Receipt, letter: DeadLetter | None = None) -> bytes:
+    """A receipt as the ledger keeps it until it is reported, with the dead letter of a refused delivery."""
+    return _ENCODER.encode(receipt if letter is None else (receipt, letter))
 
 
-def decode_receipt(data: bytes) -> Receipt:
-    """The receipt that the ledger kept."""
-    return _DECODER.decode(data)
+def decode_receipts(kept: Iterable[bytes]) -> Receipts:
+    """The receipts that the ledger kept, and their letters."""
+    receipts, letters = list[Receipt](), list[DeadLetter]()
+    for data in kept:
+        try:
+            receipt, letter = _WITH_LETTER.decode(data)
+            letters.append(letter)
+        except msgspec.ValidationError:
+            receipt = _ALONE.decode(data)
+        receipts.append(receipt)
+    return Receipts(receipts, letters)
 
 
 def refused_letter(message: Message, reason: str, detail: str, batch_id: str) -> DeadLetter:

@@ -11,10 +11,9 @@ import apache_beam as beam
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Receipt, Settlement
-from transforms.rebatch.decode import STEP as DECODE
 from transforms.rebatch.decode import dead_id
 from transforms.rebatch.elements import Receipts, at_finish
-from transforms.rebatch.outcomes import decode_receipt
+from transforms.rebatch.outcomes import decode_receipts
 
 _CALL = 1_000
 _SWEEP_S = 60.0
@@ -52,36 +51,48 @@ def _never(count: int) -> bool:
 
 
 class _RecordReceipts(_Recorder):
+    def __init__(self, make: MakeLedger, write: WriteReceipts, write_letters: WriteLetters) -> None:
+        super().__init__(make, write)
+        self._write_letters = write_letters
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._letters: list[DeadLetter] = []
+
     def process(self, element: Receipts) -> Iterator[Any]:
         self._kept += element.items
+        self._letters += element.letters
         return iter(())
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._kept:
-            self._record(self._kept)
+            self._record(Receipts(self._kept, self._letters))
             yield at_finish(len(self._kept))
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
             left = self._ledger.unreported(_CALL)
             if left:
-                self._record([decode_receipt(data) for _, data in left])
+                self._record(decode_receipts(data for _, data in left))
 
-    def _record(self, receipts: list[Receipt]) -> None:
-        self._write(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", receipts)
-        for start in range(0, len(receipts), _CALL):
-            self._ledger.report([one.event_id for one in receipts[start : start + _CALL]])
+    def _record(self, receipts: Receipts) -> None:
+        name, ids = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", [one.event_id for one in receipts.items]
+        if receipts.letters:
+            self._write_letters(name, receipts.letters)
+        self._write(name, receipts.items)
+        for start in range(0, len(ids), _CALL):
+            self._ledger.report(ids[start : start + _CALL])
 
 
 class RecordReceipts(beam.PTransform):
-    """Receipts as files of the event store, at least once each: the ledger keeps a receipt until its file is
-    written, and what a crash left there is written by the next run."""
+    """Receipts as files of the event store, at least once each, and before them the dead letters of the refused: the
+    ledger keeps both until they are written, and what a crash left there is written by the next run."""
 
-    def __init__(self, make: MakeLedger, write: WriteReceipts) -> None:
+    def __init__(self, make: MakeLedger, write: WriteReceipts, write_letters: WriteLetters) -> None:
         super().__init__()
-        self._make, self._write = make, write
+        self._record = _RecordReceipts(make, write, write_letters)
 
     def expand(self, receipts: beam.PCollection[Receipts]) -> beam.PCollection[Any]:
-        return receipts | "Record" >> beam.ParDo(_RecordReceipts(self._make, self._write)) | "End" >> _End()
+        return receipts | "Record" >> beam.ParDo(self._record) | "End" >> _End()
 
 
 class _Unreported(beam.DoFn):
@@ -94,7 +105,7 @@ class _Unreported(beam.DoFn):
         seen: set[str] = set()
         while left := [(name, data) for name, data in ledger.unreported(len(seen) + _CALL) if name not in seen]:
             seen |= {name for name, _ in left}
-            yield Receipts([decode_receipt(data) for _, data in left])
+            yield decode_receipts(data for _, data in left)
 
 
 class UnreportedReceipts(beam.PTransform):
@@ -119,18 +130,17 @@ class _RecordDead(_Recorder):
             return
         yield at_finish(len(self._kept))
         named = {dead_id(letter): letter for letter in self._kept}
-        unread = [name for name, letter in named.items() if letter.step == DECODE]
-        known = self._ledger.find(unread) if unread else {}
-        fresh = [letter for name, letter in named.items() if name not in known]
+        known = self._ledger.find(list(named))
+        fresh = {name: letter for name, letter in named.items() if name not in known}
         if fresh:
-            self._write(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", fresh)
-        ends = [Settlement(name, "dead") for name in unread if name not in known]
+            self._write(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", list(fresh.values()))
+        ends = [Settlement(name, "dead") for name in fresh]
         for start in range(0, len(ends), _CALL):
             self._ledger.settle(f"dead/{uuid.uuid4().hex}", ends[start : start + _CALL], int(time.time() * 1000))
 
 
 class RecordDeadLetters(beam.PTransform):
-    """Dead letters as files; the ledger remembers those that could not be decoded, so that a message that comes
+    """Dead letters of what could not be decoded, as files; the ledger remembers them, so that a message that comes
     again leaves no second letter."""
 
     def __init__(self, make: MakeLedger, write: WriteLetters) -> None:

@@ -104,16 +104,20 @@ def came(stream: TestStream, *, dead: bool = False, real_time: bool = True) -> l
 
     def step(batches: Any) -> Any:
         made = DeliverBatches(make, clock, real_time=real_time, patience_s=PATIENCE_S)
-        receipts, letters = batches | "DeliverBatches" >> made
-        return letters if dead else receipts | beam.Map(_at).with_output_types(Any)
+        told = _letters if dead else _at
+        return batches | "DeliverBatches" >> made | beam.Map(told).with_output_types(Any)
 
     if dead:
-        return [(at, [len(one.data)]) for at, one in run_stream(stream, step, ADDRESSED)]
+        return [(at, sizes) for at, sizes in run_stream(stream, step, ADDRESSED) if sizes]
     return [told for _, told in run_stream(stream, step, ADDRESSED)]
 
 
 def _at(receipts: Receipts) -> Any:
     return receipts.items[0].settled_at / 1000, [int(one.event_id, 16) for one in receipts.items]
+
+
+def _letters(receipts: Receipts) -> list[int]:
+    return [len(one.data) for one in receipts.letters]
 
 
 def ended(*elements: Any) -> TestStream:

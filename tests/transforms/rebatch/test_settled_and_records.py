@@ -41,11 +41,18 @@ def write(part: str, items: Sequence[Any]) -> None:
     HELD["unreported"].append(len(ledger().unreported(10_000)))
 
 
+def write_letters(part: str, items: list[DeadLetter]) -> None:
+    """Keeps the letters of refused deliveries."""
+    if HELD.get("disk is full"):
+        raise OSError("no room")
+    HELD["letters"] += items
+
+
 @pytest.fixture(autouse=True)
 def book(tmp_path: Path) -> Iterator[SqliteLedger]:
     made = SqliteLedger(str(tmp_path / "ledger.db"))
     made.open()
-    HELD.update({"ledger": made, "files": [], "parts": [], "unreported": [], "disk is full": False})
+    HELD.update({"ledger": made, "files": [], "letters": [], "parts": [], "unreported": [], "disk is full": False})
     yield made
     made.close()
     HELD.clear()
@@ -106,7 +113,7 @@ def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkey
 def test_receipts_are_written_and_only_then_reported() -> None:
     some = receipts(*range(5))
     settled(*some)
-    run([Receipts(some[:3]), Receipts(some[3:])], RecordReceipts(ledger, write))
+    run([Receipts(some[:3]), Receipts(some[3:])], RecordReceipts(ledger, write, write_letters))
     assert sorted(one for file in HELD["files"] for one in file) == some
     assert HELD["unreported"][0] == 5
     assert ledger().unreported(10) == []
@@ -117,7 +124,7 @@ def test_receipts_that_cannot_be_written_are_kept_by_the_ledger() -> None:
     settled(*receipts(1))
     HELD["disk is full"] = True
     with pytest.raises(Exception, match="no room"):
-        run([Receipts(receipts(1))], RecordReceipts(ledger, write))
+        run([Receipts(receipts(1))], RecordReceipts(ledger, write, write_letters))
     assert len(ledger().unreported(10)) == 1
 
 
@@ -126,7 +133,7 @@ def test_what_an_earlier_run_did_not_get_to_write_is_written_by_the_next(count: 
     some = receipts(*range(count))
     settled(*some)
     with beam.Pipeline(runner=ENGINE) as p:
-        _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write)
+        _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters)
     assert sorted(one for file in HELD["files"] for one in file) == some
     assert ledger().unreported(10) == []
 
@@ -135,7 +142,7 @@ def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pyt
     monkeypatch.setattr(records, "_SWEEP_S", -1.0)
     one, left = receipts(1), receipts(2)
     settled(*one, *left)
-    run([Receipts(one)], RecordReceipts(ledger, write))
+    run([Receipts(one)], RecordReceipts(ledger, write, write_letters))
     assert HELD["files"] == [one, left]
     assert ledger().unreported(10) == []
 
@@ -168,8 +175,20 @@ def test_a_letter_is_written_again_after_a_replay_had_it_forgotten() -> None:
     assert HELD["files"] == [[letter(1)]] * 2
 
 
-def test_a_refused_delivery_is_remembered_by_its_event_and_not_by_its_letter() -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["at once", "by the next run"])
+def test_the_letter_of_a_refused_delivery_is_kept_with_its_receipt_until_both_are_written(killed: bool) -> None:
+    (one,) = receipts(1, outcome="rejected")
     refused = refused_letter(wire_message(1), "http_400", "", "0f" * 16)
-    run([refused], RecordDeadLetters(ledger, write))
-    assert HELD["files"] == [[refused]]
+    ledger().settle("an owner", [Settlement(one.event_id, "rejected", encode_receipt(one, refused))], ARRIVED)
+    HELD["disk is full"] = killed
+    try:
+        run([Receipts([one], [refused])], RecordReceipts(ledger, write, write_letters))
+    except Exception:
+        assert killed
+        assert not HELD["letters"] + HELD["files"]
+        HELD["disk is full"] = False
+        with beam.Pipeline(runner=ENGINE) as p:
+            _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters)
+    assert (HELD["letters"], HELD["files"]) == ([refused], [[one]])
+    assert ledger().unreported(10) == []
     assert ledger().counts(ARRIVED)["dead"] == 0

@@ -26,7 +26,7 @@ $(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campai
 	  --events file:$(DEMO)/events --output $(DEMO)
 
 test: .venv/installed engines
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # What the engine tests and a service on one machine need: Prism, Beam's local streaming engine, built from source.
 engines:

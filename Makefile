@@ -2,9 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
-PRISM := v2.77.0
 
-.PHONY: demo test engines check bench certificate lock clean
+.PHONY: demo test engines check bench certificate certificate-flink lock clean
 
 demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
@@ -28,12 +27,9 @@ $(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campai
 test: .venv/installed engines
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# What the engine tests and a service on one machine need: Prism, Beam's local streaming engine, built from source.
+# What the engine tests and a service on one machine need, by version: Prism, Flink, Kafka, a Cloud Storage stand-in.
 engines:
-	@if [ -x .engines/prism ]; then :; elif command -v go >/dev/null; then \
-	  echo "building Prism $(PRISM) into .engines/ (two minutes, once)"; \
-	  GOBIN=$(CURDIR)/.engines go install github.com/apache/beam/sdks/v2/go/cmd/prism@$(PRISM); \
-	else echo "no Go here, so no Prism: its tests are skipped; install Go, then make engines"; fi
+	@$(PYTHON) -m runners.install
 
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy .
@@ -44,6 +40,9 @@ bench: .venv/installed engines
 
 certificate: .venv/installed engines
 	$(BIN)/python -m bench.certificate
+
+certificate-flink: .venv/installed engines
+	$(BIN)/python -m bench.certificate_flink
 
 out/customers.parquet: .venv/installed $(wildcard examples/journey/*.py)
 	$(BIN)/python -m examples.journey.customers --output $@ --history out/history.parquet

@@ -1,7 +1,7 @@
 """The crash certificate: rebatch is killed with -9 again and again, and loses nothing and sends nothing twice.
 
-100,000 events with repeats, malformed, expired and held ones go from Pub/Sub's emulator, or from a growing folder,
-to a vendor that fails by script, while the job is killed at random moments and started again. At the end what the
+100,000 events with repeats, malformed, expired and held ones go from Pub/Sub's emulator, from Kafka, or from a growing
+folder, to a vendor that fails by script, while the job is killed at random moments and started again. At the end what the
 vendor recorded, the receipts, the ledger and the dead letters are held against what went in.
 """
 
@@ -23,17 +23,20 @@ from typing import Any
 
 from bench.deliveries import (
     Wire,
+    kafka_topic,
     kill,
     make_event,
     on_the_wire,
     plain_topic,
     publish,
+    publish_to_kafka,
     start_rebatch,
     wait,
     write_campaigns,
     write_file,
 )
 from runners.emulators import pubsub_emulator
+from runners.kafka_broker import kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
 from stores.ledger.open import open_ledger
 from stores.transports.dead_letters import read_dead_letters
@@ -121,28 +124,37 @@ class Run:
     ) -> None:
         self._folder, self._source, self._on_unknown, self._kills = folder, source, on_unknown, kills
         self._rnd, self._longest_life_s = random.Random(seed), longest_life_s
-        self._sent = make(events, seed, source == "pubsub", longest_hold_s)
+        self._sent = make(events, seed, source != "file", longest_hold_s)
         self._output, self._log = folder / "out", folder / "log"
 
     def run(self, say: Any) -> dict[str, Any]:
         """The certificate, once everything has ended."""
         started = time.monotonic()
         with ExitStack() as stack:
-            if self._source == "pubsub":
-                os.environ["PUBSUB_EMULATOR_HOST"] = stack.enter_context(pubsub_emulator())
-                # A topic with our schema refuses malformed messages; the certificate wants them to come through.
-                self._topic, subscription = plain_topic("certificate", ack_s=10)
-                self._uri = f"pubsub:{subscription}"
-            else:
-                self._uri = f"file:{self._folder / 'events'}"
-                (self._folder / "events").mkdir()
+            self._open_source(stack)
             sandbox = stack.enter_context(running_sandbox(FAULTS, record=self._folder / "record", keep=1))
             delivery = {"timeout": "PT2S", "lease": "PT5S", "wait": "PT1S", "on_unknown": self._on_unknown}
             campaigns = write_campaigns(self._folder / "campaigns", sandbox.url, delivery)
+            self._prepare(stack)
             killed = self._kill_again_and_again(campaigns, say)
             runs = self._drain(campaigns, say)
             return {**self._judge(sandbox), "kills": killed, "runs_to_the_end": runs,
                     "seconds": round(time.monotonic() - started)}  # fmt: skip
+
+    def _open_source(self, stack: ExitStack) -> None:
+        if self._source == "pubsub":
+            os.environ["PUBSUB_EMULATOR_HOST"] = stack.enter_context(pubsub_emulator())
+            # A topic with our schema refuses malformed messages; the certificate wants them to come through.
+            self._topic, subscription = plain_topic("certificate", ack_s=10)
+            self._uri = f"pubsub:{subscription}"
+        elif self._source == "kafka":
+            self._uri = kafka_topic(stack.enter_context(kafka_broker()).host, "certificate")
+        else:
+            self._uri = f"file:{self._folder / 'events'}"
+            (self._folder / "events").mkdir()
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """What else has to run beside the job."""
 
     def _kill_again_and_again(self, campaigns: Path, say: Any) -> int:
         """Publishes a part, starts the job, lets it run for a random while, kills it; how often it was alive."""
@@ -160,6 +172,8 @@ class Run:
     def _publish(self, number: int, part: list[Wire]) -> None:
         if self._source == "pubsub":
             publish(self._topic, part)
+        elif self._source == "kafka":
+            publish_to_kafka(self._uri, part)
         else:
             write_file(self._folder / "events", f"part-{number:04d}", [body for body, _ in part])
 
@@ -247,12 +261,13 @@ def certify(
     kills: int,
     seed: int,
     say: Any = lambda text: None,
+    run: type[Run] = Run,
     **longest: float,
 ) -> dict[str, Any]:
     """The certificate of one run; its files go to a temporary folder that is kept only when something is wrong.
     `longest_hold_s` and `longest_life_s` shorten it."""
     folder = Path(tempfile.mkdtemp(prefix="certificate-"))
-    found = Run(folder, source, on_unknown, events, kills, seed, **longest).run(say)
+    found = run(folder, source, on_unknown, events, kills, seed, **longest).run(say)
     if sound(found) and not os.environ.get("KEEP"):
         shutil.rmtree(folder)
     else:
@@ -266,20 +281,25 @@ def sound(found: dict[str, Any]) -> bool:
     return found["ledger_closes"] and not found["lost"] and not found["accepted_twice"] and not excused
 
 
-def main() -> int:
+def main(
+    doc: str = __doc__ or "",
+    events: int = 100_000,
+    kills: int = 20,
+    sources: tuple[str, ...] = ("pubsub:resend", "file:hold"),
+    run: type[Run] = Run,
+) -> int:
     """0 when every run is sound."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--kills", type=int, default=20)
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--events", type=int, default=events)
+    parser.add_argument("--kills", type=int, default=kills)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--runs", nargs="*", default=["pubsub:resend", "file:hold"], help="SOURCE:ON_UNKNOWN …")
+    parser.add_argument("--runs", nargs="*", default=sources, help="SOURCE:ON_UNKNOWN …")
     args = parser.parse_args()
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     runs = []
-    for run in args.runs:
-        source, _, on_unknown = run.partition(":")
-        runs.append(
-            certify(source, on_unknown, args.events, args.kills, args.seed, lambda text: print(text, file=sys.stderr))
-        )
+    for one in args.runs:
+        source, _, on_unknown = one.partition(":")
+        runs.append(certify(source, on_unknown, args.events, args.kills, args.seed, say, run))
     total = {name: sum(run[name] for run in runs) for name in ("events", "kills", "lost", "accepted_twice", "unknown")}
     closes = all(run["ledger_closes"] for run in runs)
     print(json.dumps({**total, "ledger_closes": closes, "seed": args.seed, "runs": runs}, indent=2))

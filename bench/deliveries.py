@@ -17,14 +17,17 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import yaml
+from confluent_kafka import Producer
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from schemas.contracts import EVENT, fingerprint, parsed, schema
 from stores.transports.files import FileSink
+from stores.transports.kafka import KafkaClient, create_topic
 from stores.transports.publish_requests import publish_requests, pubsub_messages
 from stores.transports.pubsub import PubsubPublisher, open_channel
+from stores.transports.uri import KafkaUri
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTRIBUTES = ("event_id", "retailer_id", "campaign_id", "launch_id")
@@ -97,6 +100,24 @@ def publish(topic: str, messages: Sequence[Wire]) -> None:
             columns = {name: pa.array([attributes[name] for _, attributes in some]) for name in names}
             publisher.submit(publish_requests(topic, pubsub_messages(bodies, columns)).requests)
         publisher.settle()
+
+
+def kafka_topic(host: str, name: str, partitions: int = 4) -> str:
+    """The URI of a topic of its own."""
+    uri = KafkaUri((host,), f"{name}-{secrets.token_hex(4)}")
+    create_topic(uri, KafkaClient(), partitions=partitions, replicas=1)
+    return str(uri)
+
+
+def publish_to_kafka(uri: str, messages: Sequence[Wire]) -> None:
+    """Publishes messages, keyed by retailer as the launch does; one without a retailer goes anywhere."""
+    brokers, _, topic = uri.removeprefix("kafka:").partition("/")
+    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
+    for body, attributes in messages:
+        producer.produce(topic, body, key=attributes.get("retailer_id"), headers=dict[str, Any](attributes))
+        producer.poll(0)
+    if left := producer.flush(60):
+        raise RuntimeError(f"{left} messages were not published to {uri}")
 
 
 def write_file(folder: Path, part: str, bodies: Sequence[bytes]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
+from apache_beam.io.filesystems import FileSystems
 
 from pipelines.closing import add_up, sum_up
 from pipelines.deliveries import Deliveries, join_receipts, receipt_folders
@@ -94,7 +95,7 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
     ids: list[str] = []
     for name in job.folder.done():
         path = f"{job.config.events.directory}/{job.plan.launch_id}-{name}.avro"
-        with open(path, "rb") as file:
+        with FileSystems.open(path, "application/octet-stream") as file:
             ids += [record["event_id"] for record in fastavro.reader(file)]
     found.hold(
         f"{emitted:,} events are in the files, each once", len(ids) == emitted == len(set(ids)), f"{len(ids):,} are"

@@ -46,6 +46,8 @@ def report_again(job: Prepared, receipts: Sequence[str] = ()) -> str:
     if folders := receipt_folders(job, receipts):
         summary = with_deliveries(summary, join_receipts(job, folders))
     write_report(summary, job.folder.report)
+    if job.folder.remote is not None:
+        job.folder.remote.put(job.folder.report)
     return str(job.folder.report)
 
 

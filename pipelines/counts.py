@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 from pipelines.progress import repeated
 from schemas.problems import LaunchError
+from stores.ledger.open import open_ledger
 from transforms.rebatch.counters import NAMES, TALLY
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S, _SWEEP_EVERY_S, _SETTLED_AFTER_S = 1.0, 60.0, 120.0
+_EVERY_S, _LOOK_UP_EVERY_S = 1.0, 10.0
+_SWEEP_EVERY_S, _SETTLED_AFTER_S = 60.0, 120.0
 Show = Callable[[dict[str, int]], None]
 
 
@@ -22,14 +24,29 @@ def counts() -> dict[str, int]:
     return {name: TALLY[name] for name in NAMES}
 
 
-@contextmanager
-def watched_counts(show: Show) -> Iterator[None]:
-    """Shows the counts every second while the job runs, and once when it has ended."""
+def ledger_counts(uri: str) -> dict[str, int]:
+    """What the ledger at a URI holds, in the same names: where the workers are other processes their counters are
+    not here, and the ledger is what they share. Repeats are in no ledger; `left_waiting` is what is claimed."""
+    ledger = open_ledger(uri)
+    ledger.open()
     try:
-        with repeated(_EVERY_S, lambda: show(counts())):
+        found = ledger.counts(int(time.time() * 1000))
+    finally:
+        ledger.close()
+    ends = {name: found.get("dead" if name == "dead_lettered" else name, 0) for name in NAMES}
+    waiting = found.get("claimed", 0) + found.get("lapsed", 0)
+    return {**ends, "left_waiting": waiting, "read": sum(ends.values()) + waiting}
+
+
+@contextmanager
+def watched_counts(show: Show, read: Callable[[], dict[str, int]] = counts) -> Iterator[None]:
+    """Shows the counts while the job runs, and once when it has ended: every second, or every ten where they have to
+    be looked up."""
+    try:
+        with repeated(_EVERY_S if read is counts else _LOOK_UP_EVERY_S, lambda: show(read())):
             yield
     finally:
-        show(counts())
+        show(read())
 
 
 def swept_at_times(sweep: Callable[[float], int]) -> AbstractContextManager[None]:

@@ -12,13 +12,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.closing import close, table
+from pipelines.dataflow.afar import brought, read_brought, write_afar
+from pipelines.dataflow.checks import on_dataflow
+from pipelines.dataflow.launching import check_launch, closed_afar, named, prepare_afar, pull_launch, send_inputs
+from pipelines.dataflow.submit import Submitted, submit
+from pipelines.engines.presets import with_preset
 from pipelines.launch_inputs import Prepared, prepare
 from pipelines.launch_options import LaunchConfig, LaunchOptions, runner_options
 from pipelines.launch_workers import (
@@ -52,25 +60,37 @@ def matched(p: beam.Pipeline, job: Prepared, done: set[str], *, preferred: bool,
     """
     config, plan, survey = job.config, job.plan, job.folder.survey
     only = partial(read_sharing_rows, survey) if sharing else None
+    read = partial(read_part, columns=plan.columns)
+    if job.afar is not None:
+        read = partial(read_brought, job.afar, columns=plan.columns)
     return (
         p
-        | "ReadCustomers" >> ReadCustomers(job.parts, partial(read_part, columns=plan.columns), done, only)
-        | "EvaluateAudience" >> EvaluateAudience(partial(make_evaluator, plan, survey))
-        | "AssignVariants" >> AssignVariants(partial(make_assigner, plan, config.sticky))
-        | "Suppress" >> Suppress(partial(make_suppressor, plan, config.history, survey if preferred else None))
+        | "ReadCustomers" >> ReadCustomers(job.parts, read, done, only)
+        | "EvaluateAudience" >> EvaluateAudience(_made(job, make_evaluator, plan, survey))
+        | "AssignVariants" >> AssignVariants(_made(job, make_assigner, plan, config.sticky))
+        | "Suppress" >> Suppress(_made(job, make_suppressor, plan, config.history, survey if preferred else None))
     )
+
+
+def _made(job: Prepared, make: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    """What a worker calls to make a step's work; afar it brings first what that reads."""
+    return partial(make, *args) if job.afar is None else partial(brought, job.afar, make, *args)
 
 
 def build(p: beam.Pipeline, job: Prepared, done: set[str]) -> beam.PCollection[str]:
     """The names of the batches that the pipeline finishes."""
     folder, plan, config = job.folder, job.plan, job.config
+    mark = job.manifest["inputs"].get("code_secret")
+    letters, exposures = str(folder.dead_letters), folder.write_exposures
+    if folder.remote is not None:
+        letters, exposures = f"{folder.remote.uri}/dead_letters", partial(write_afar, folder.remote.uri)
     return (
         matched(p, job, done, preferred=True)
-        | "GenerateOffers" >> GenerateOffers(partial(make_generator, plan, job.sizes, folder.survey))
+        | "GenerateOffers"
+        >> GenerateOffers(_made(job, make_generator, plan, job.sizes, folder.survey, config.secrets, mark))
         | "BuildEvents" >> BuildEvents(partial(make_events, plan))
-        | "PublishEvents" >> PublishEvents(plan, partial(make_sink, config.events, config.broker_wait))
-        | "RecordExposures"
-        >> RecordExposures(plan, partial(write_dead_letters, str(folder.dead_letters)), folder.write_exposures)
+        | "PublishEvents" >> PublishEvents(plan, partial(make_sink, config.events, config.broker_wait, config.kafka))
+        | "RecordExposures" >> RecordExposures(plan, partial(write_dead_letters, letters), exposures)
     )
 
 
@@ -98,14 +118,49 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         return close(job, progress.seconds())
 
 
+def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progress) -> dict[str, Any] | Submitted:
+    """The summary of a launch whose batches Dataflow works through, or the template that was written.
+
+    What only all customers together can tell is decided here, as ever; so is the summary, once Dataflow is done.
+    Raises as `launch` does; the same call then resumes it.
+    """
+    folder = LaunchFolder(config.output)
+    folder.prepare()
+    with folder.locked():
+        progress.phase("read and check")
+        pull_launch(folder)
+        job = prepare_afar(config, folder)
+        progress.phase("survey")
+        here = replace(job, afar=None)
+        built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
+        survey(here, lambda p, sharing: matched(p, here, set(), preferred=False, sharing=sharing), built_in)
+        FileSystems.set_options(options)  # each pipeline sets its own
+        done = folder.done()
+        if len(done) == job.batches and (summary := folder.read_summary()) is not None:
+            return summary
+        if len(done) < job.batches:
+            send_inputs(job)
+            progress.phase("launch", total=job.snapshot.rows)
+            p = beam.Pipeline(options=named(options, job))
+            build(p, job, done)
+            submitted, wait = submit(p, options)
+            if submitted.job is None:
+                return submitted
+            wait()
+            pull_launch(folder)
+        progress.phase("sum up")
+        return closed_afar(job, close(job, progress.seconds()))
+
+
 def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
     """Launch as the options say; 0 when it ended, 1 when it could not, 2 for mistakes in the input."""
-    options = PipelineOptions(argv)
     progress = progress or Silent()
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
+        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=False))
+        check_launch(options)
         config = LaunchConfig.of(options.view_as(LaunchOptions))
-        summary = launch(config, options, progress)
+        made = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
     except InputError as error:
         progress.stop()
         print(error, file=sys.stderr)
@@ -118,7 +173,7 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
         print(f"The launch stopped: {told}", file=sys.stderr)
         return 1
     progress.stop()
-    print(table(summary, os.path.join(config.output, "report.html")))
+    print(made if isinstance(made, Submitted) else table(made, os.path.join(config.output, "report.html")))
     return 0
 
 

@@ -7,12 +7,14 @@ import hmac
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.dataflow.afar import Afar
 from pipelines.launch_options import LaunchConfig, read_events
+from schemas.campaign import Campaign
 from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
@@ -20,6 +22,8 @@ from stores.customers.snapshot import Part, Snapshot, parts, take_snapshot
 from stores.histories import history_files
 from stores.launch_folder import LaunchFolder, differences
 from stores.lists import read_list
+from stores.remote_folder import RemoteFolder
+from stores.secrets import Secrets
 from stores.sticky import read_sticky
 from transforms.plan import Plan, make_plan
 
@@ -37,6 +41,7 @@ class Prepared:
     parts: list[Part]
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
+    afar: Afar | None = None
 
     @property
     def batches(self) -> int:
@@ -65,7 +70,7 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
             configuration, campaigns=tuple(c for c in configuration.campaigns if c.id == config.only)
         )
     plan, mistakes = make_plan(configuration, snapshot.schema, launch_id, launched_at, config.test)
-    problems += mistakes + _secret(plan)
+    problems += mistakes + _secret(plan, config.secrets)
     if problems:
         raise InputError(problems)
     manifest = {
@@ -85,7 +90,11 @@ def reopen(folder: LaunchFolder) -> Prepared:
 
     Raises InputError when there is none, and when its customers are gone or no longer the same.
     """
+    if folder.remote is not None:
+        folder.remote.pull()
     manifest = folder.read_manifest()
+    for mirror in (manifest or {"config": {}})["config"].get("mirrors", ()):
+        RemoteFolder(mirror).pull()
     if manifest is None:
         fix = "holds no launch (no manifest.json); give the --output of a launch"
         raise InputError([Problem(str(folder.root), "", "", fix)])
@@ -133,14 +142,24 @@ def _collected(problems: list[Problem], read: Any) -> Any:
         return None
 
 
-def code_secret(plan: Plan) -> bytes:
-    """The secret of the offer codes, from the environment."""
-    return os.environ.get(plan.engine.code_secret, "").encode()
+def code_secret(name: str, project: str | None = None) -> bytes:
+    """The secret of the offer codes, from the environment or from a project's Secret Manager."""
+    return (os.environ.get(name, "") or Secrets(project)(name)).encode()
 
 
-def _secret(plan: Plan) -> list[Problem]:
-    needed = any(offer.kind == "unique_code" for entry in plan.campaigns for offer in entry.campaign.offers)
-    if not needed or len(code_secret(plan)) >= MIN_SECRET:
+def secret_mark(secret: bytes) -> str | None:
+    """What the manifest says of the secret: enough to tell another one, nothing to find it by."""
+    return hmac.new(secret, b"campaigns manifest", hashlib.sha256).hexdigest()[:12] if secret else None
+
+
+def needs_code_secret(campaigns: Iterable[Campaign]) -> bool:
+    """Whether there are offers whose codes are derived from the secret."""
+    return any(offer.kind == "unique_code" for campaign in campaigns for offer in campaign.offers)
+
+
+def _secret(plan: Plan, project: str | None) -> list[Problem]:
+    needed = needs_code_secret(entry.campaign for entry in plan.campaigns)
+    if not needed or len(code_secret(plan.engine.code_secret, project)) >= MIN_SECRET:
         return []
     fix = f"set it to a secret of {MIN_SECRET} characters or more; the unique codes are derived from it"
     return [Problem("environment", plan.engine.code_secret, "missing or too short", fix)]
@@ -160,8 +179,9 @@ def _sizes(plan: Plan) -> dict[tuple[str, str], int]:
 
 
 def _told(config: LaunchConfig) -> dict[str, Any]:
-    """The options as JSON data, for the commands that ask about the launch later."""
-    return {**vars(config), "campaigns": str(config.campaigns.resolve()), "events": str(config.events)}
+    """The options as JSON data, for the commands that ask about the launch later: they need no broker."""
+    told = {name: value for name, value in vars(config).items() if name != "kafka"}
+    return {**told, "campaigns": str(config.campaigns.resolve()), "events": str(config.events)}
 
 
 def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
@@ -172,6 +192,7 @@ def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
             "campaigns": folder.campaigns,
             "events": read_events(told["events"], []),
             "history": tuple(told["history"]),
+            "mirrors": tuple(told.get("mirrors", ())),
             "output": str(folder.root),
         }
     )
@@ -179,7 +200,8 @@ def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
 
 def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapshot) -> dict[str, Any]:
     """What the launch depends on, by hash. Of the secret only a keyed hash is kept."""
-    secret = os.environ.get(configuration.engine.code_secret, "").encode()
+    project = config.secrets if needs_code_secret(configuration.campaigns) else None
+    secret = code_secret(configuration.engine.code_secret, project)
     return {
         "campaigns": dict(sorted(configuration.versions.items())),
         "configuration": _files_hash(config.campaigns, configuration.files),
@@ -191,7 +213,7 @@ def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapsh
         "sticky": _file_hash(Path(config.sticky)) if config.sticky else None,
         "test": config.test,
         "batch_rows": config.batch_rows,
-        "code_secret": hmac.new(secret, b"campaigns manifest", hashlib.sha256).hexdigest()[:12] if secret else None,
+        "code_secret": secret_mark(secret),
     }
 
 

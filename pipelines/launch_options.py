@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from pipelines.dataflow.checks import secrets_problems
 from schemas.problems import InputError, Problem
-from stores.transports.uri import FileUri, TopicUri, TransportUri, UriError, parse_uri
+from stores.remote_folder import is_remote, local_copy
+from stores.transports.kafka import KafkaClient
+from stores.transports.kafka_options import KafkaOptions, read_client
+from stores.transports.uri import FileUri, KafkaUri, SinkUri, TopicUri, TransportUri, UriError, parse_uri
 
 
 def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
@@ -30,7 +34,7 @@ class LaunchOptions(PipelineOptions):
         parser.add_argument(
             "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
         )
-        add_once(parser, "--events", help="file:DIR or pubsub:projects/P/topics/T")
+        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")
         add_once(parser, "--output", help="folder of this launch; the same command there resumes it")
         parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
         parser.add_argument(
@@ -41,16 +45,18 @@ class LaunchOptions(PipelineOptions):
         parser.add_argument(
             "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
         )
+        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """The options, checked."""
+    """The options, checked. What stands in Cloud Storage was copied: the paths are of the copies, `mirrors` the
+    addresses of their folders."""
 
     campaigns: Path
     customers: str
-    events: FileUri | TopicUri
+    events: SinkUri
     output: str
     launch_id: str | None = None
     history: tuple[str, ...] = ()
@@ -59,6 +65,9 @@ class LaunchConfig:
     batch_rows: int = 131_072
     broker_wait: float = 60.0
     only: str | None = None
+    secrets: str | None = None
+    mirrors: tuple[str, ...] = ()
+    kafka: KafkaClient = field(default_factory=KafkaClient)
 
     @classmethod
     def of(cls, options: Any) -> LaunchConfig:
@@ -68,28 +77,43 @@ class LaunchConfig:
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
+        problems += secrets_problems(options.secrets)
         problems += small_options(options, {"batch_rows": 1, "broker_wait": 0.1})
+        kafka = read_client(options.view_as(KafkaOptions), problems)
         if problems or events is None:
             raise InputError(problems)
+        mirrors: list[str] = []
         return cls(
-            campaigns=Path(options.campaigns),
-            customers=options.customers,
+            campaigns=Path(_here(options.campaigns, mirrors)),
+            customers=_here(options.customers, mirrors),
             events=events,
             output=options.output,
             launch_id=options.launch_id,
-            history=tuple(options.history or ()),
-            sticky=options.sticky,
+            history=tuple(_here(one, mirrors) for one in options.history or ()),
+            sticky=_here(options.sticky, mirrors) if options.sticky else None,
             test=bool(options.test),
             batch_rows=options.batch_rows,
             broker_wait=options.broker_wait,
+            kafka=kafka,
+            secrets=options.secrets,
+            mirrors=tuple(dict.fromkeys(mirrors)),
         )
 
 
-def read_events(text: str, problems: list[Problem]) -> FileUri | TopicUri | None:
+def _here(path: str, mirrors: list[str]) -> str:
+    """A path of this machine; of something in Cloud Storage that of its copy, and its folder becomes a mirror."""
+    if not is_remote(path):
+        return path
+    copy, folder = local_copy(path)
+    mirrors.append(folder)
+    return copy
+
+
+def read_events(text: str, problems: list[Problem]) -> SinkUri | None:
     """Where the events go; None, and a problem more, for what a launch cannot publish to."""
-    fix = "a launch publishes to file:DIR or pubsub:projects/P/topics/T"
-    uri = read_uri(text, (FileUri, TopicUri), fix, problems)
-    return uri if isinstance(uri, FileUri | TopicUri) else None
+    fix = "a launch publishes to file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
+    uri = read_uri(text, (FileUri, TopicUri, KafkaUri), fix, problems)
+    return uri if isinstance(uri, FileUri | TopicUri | KafkaUri) else None
 
 
 def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Problem]) -> TransportUri | None:

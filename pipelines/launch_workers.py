@@ -10,14 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.launch_inputs import code_secret
+from pipelines.launch_inputs import code_secret, secret_mark
 from schemas.elements import CustomerBatch, LaunchBatch
+from schemas.problems import LaunchError
 from stores.decisions import read_duplicates, read_losers, read_queues
 from stores.histories import read_histories
 from stores.lists import read_list
 from stores.sticky import read_sticky
 from stores.transports.event_sinks import FileEvents, PubsubEvents
-from stores.transports.uri import FileUri, TopicUri
+from stores.transports.kafka import KafkaClient
+from stores.transports.kafka_sink import KafkaEvents
+from stores.transports.uri import FileUri, KafkaUri, SinkUri
 from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.events import build_events
 from transforms.experiment import Sticky, VariantAssigner
@@ -71,14 +74,18 @@ def _one(column: Any) -> pa.Array:
 
 
 def make_generator(
-    plan: Plan, sizes: Mapping[tuple[str, str], int], survey: Path
+    plan: Plan, sizes: Mapping[tuple[str, str], int], survey: Path, secrets: str | None = None, mark: str | None = None
 ) -> Callable[[LaunchBatch], LaunchBatch]:
-    """GenerateOffers' work."""
+    """GenerateOffers' work. Raises LaunchError when the secret of the codes is not the one that `mark` is of."""
+    secret = code_secret(plan.engine.code_secret, secrets if mark else None)
+    if mark and secret_mark(secret) != mark:
+        happened = f"{plan.engine.code_secret} is not, on this worker, the secret that the launch was started with"
+        raise LaunchError(f"{happened}. Give every worker the same one, or the secret of --secrets the same value")
     queues = read_queues(survey)
     limits = {key: Limit(size, queues[key]) for key, size in sizes.items()}
     files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
     codes = {name: read_list(Path(plan.root) / name) for name in files}
-    return OfferGenerator(plan, code_secret(plan), limits, codes).generate
+    return OfferGenerator(plan, secret, limits, codes).generate
 
 
 def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:
@@ -86,6 +93,10 @@ def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:
     return partial(build_events, plan)
 
 
-def make_sink(events: FileUri | TopicUri, wait: float) -> EventSink:
+def make_sink(events: SinkUri, wait: float, kafka: KafkaClient) -> EventSink:
     """PublishEvents' sink; `wait` is how many seconds without any progress a broker is given."""
-    return FileEvents(events.directory) if isinstance(events, FileUri) else PubsubEvents(events.path, deadline_s=wait)
+    if isinstance(events, FileUri):
+        return FileEvents(events.directory)
+    if isinstance(events, KafkaUri):
+        return KafkaEvents(events, kafka, deadline_s=wait)
+    return PubsubEvents(events.path, deadline_s=wait)

@@ -16,23 +16,38 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.counts import Show, counts, swept_at_times, watched_counts
-from pipelines.engine import Engine, choose_engine
+from pipelines.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
+from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
+from pipelines.dataflow.submit import Submitted, submit
+from pipelines.engines.choose import Engine, choose_engine
+from pipelines.engines.presets import with_preset
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
-from pipelines.rebatch_workers import make_dispatcher, make_ledger, make_reader, make_spooling_reader, sweep
+from pipelines.rebatch_workers import (
+    begin_source,
+    make_dispatcher,
+    make_ledger,
+    make_log,
+    make_reader,
+    make_spooling_reader,
+    sweep,
+)
 from pipelines.settings import Settings, check_delivery
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, LaunchError
 from stores.delivery_folder import DeliveryFolder
+from stores.remote_folder import RemoteFolder, is_remote
+from stores.secrets import Secrets
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool
-from stores.transports.uri import FileUri, SubscriptionUri
+from stores.transports.uri import FileUri, KafkaUri, SubscriptionUri
 from transforms.rebatch.batch import BatchByRetailer
 from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.decode import Decode
@@ -40,6 +55,7 @@ from transforms.rebatch.deliver import DeliverBatches
 from transforms.rebatch.hold import HoldUntilDue
 from transforms.rebatch.native import ReadNativePubsub
 from transforms.rebatch.read import ReadMessages
+from transforms.rebatch.read_kafka import ReadPartitions
 from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
 from transforms.rebatch.repeats import DropRepeats
 from transforms.rebatch.settled import SkipSettled
@@ -79,6 +95,8 @@ def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
     """Envelopes of the events, and of what an earlier run left in the spool."""
     if engine.reads_pubsub and isinstance(config.events, SubscriptionUri):
         return p | "ReadEvents" >> ReadNativePubsub(config.events.path)
+    if isinstance(config.events, KafkaUri) and not engine.alone:
+        return p | "ReadEvents" >> ReadPartitions(partial(make_log, config), time.time)
     if not engine.alone:
         return p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers)
     left = Spool(DeliveryFolder(config.output).spool).files()
@@ -92,37 +110,67 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     Raises InputError for mistakes in the settings, before anything ran, and LaunchError when it cannot go on; the
     same call then goes on where it stopped.
     """
+    if problems := local_problems(config):
+        raise InputError(problems)
     folder = DeliveryFolder(config.output)
     folder.prepare()
     with folder.locked(), _stopped_by_signals(folder.ask_to_stop):
-        settings = Settings(config.campaigns, outbox=str(folder.outbox / "{retailer}"))
-        _check(config)
+        settings = _settings(config)
+        _check(config, Secrets(config.secrets))
         engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
-        started, before = time.perf_counter(), counts()
-        with watched_counts(show), swept_at_times(partial(sweep, config)):
+        if engine.alone:
+            begin_source(config)
+        read = counts if engine.alone else partial(ledger_counts, config.ledger)
+        started, before = time.perf_counter(), read()
+        with watched_counts(show, read), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 missing = on_the_way()
                 p = beam.Pipeline(options=options)
                 build(p, config, settings, engine)
                 p.run().wait_until_finish()
                 missing = on_the_way() - missing
-                if not missing or not config.drain or folder.must_stop():
+                if missing <= 0 or not config.drain or folder.must_stop():
                     break
-        counted = {name: value - before[name] for name, value in counts().items()}
+        counted = {name: value - before[name] for name, value in read().items()}
         summary = {**counted, "missing": missing, "swept": sweep(config)}
         folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
         return summary
 
 
-def _check(config: RebatchConfig) -> None:
-    """Raises InputError with everything that is wrong with the campaigns' folder and the workspaces' keys."""
-    loaded, problems = load_configuration(config.campaigns)
+def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
+    """The job on Dataflow, or its template: the same pipeline, with nothing of this machine in it.
+
+    Raises InputError for what workers there could not use, and LaunchError when Google refuses the job.
+    """
+    FileSystems.set_options(options)
+    if problems := rebatch_problems(config, options):
+        raise InputError(problems)
+    settings, delivers = _settings(config), _check(config, Secrets(config.secrets, environment=not config.secrets))
+    if problems := needs_secrets(config.secrets, delivers):
+        raise InputError(problems)
+    p = beam.Pipeline(options=options)
+    build(p, config, settings, choose_engine(options, ends=False))
+    return submit(p, options)[0]
+
+
+def _settings(config: RebatchConfig) -> Settings:
+    outbox = f"{DeliveryFolder(config.output).outbox}/{{retailer}}"
+    return Settings(config.campaigns, outbox=outbox, secrets=Secrets(config.secrets))
+
+
+def _check(config: RebatchConfig, secrets: Secrets) -> bool:
+    """Whether the vendor needs keys. Raises InputError with everything that is wrong with the campaigns' folder and
+    the workspaces' keys."""
+    root = RemoteFolder(config.campaigns).pull() if is_remote(config.campaigns) else Path(config.campaigns)
+    loaded, problems = load_configuration(root)
     if loaded is not None:
         common = loaded.engine.workspaces.get("*")
         several = common is None or "{retailer}" in (common.key_env or "{retailer}")
-        problems += check_delivery(loaded, [name for name in loaded.engine.workspaces if name != "*" or not several])
-    if problems:
+        retailers = [name for name in loaded.engine.workspaces if name != "*" or not several]
+        problems += check_delivery(loaded, retailers, secrets)
+    if problems or loaded is None:
         raise InputError(problems)
+    return loaded.engine.delivery.vendor != "outbox"
 
 
 @contextmanager
@@ -147,10 +195,13 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def run(argv: list[str] | None = None, show: Show = lambda counts: None) -> int:
     """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input."""
-    options = PipelineOptions(argv)
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
+        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=True))
         config = RebatchConfig.of(options.view_as(RebatchOptions))
+        if on_dataflow(options):
+            print(on_the_cloud(config, options))
+            return 0
         summary = rebatch(config, options, show)
     except InputError as error:
         print(error, file=sys.stderr)

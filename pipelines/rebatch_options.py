@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.dataflow.checks import secrets_problems
 from pipelines.launch_options import add_once, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
-from stores.transports.uri import FileUri, SubscriptionUri
+from stores.remote_folder import is_remote, placed
+from stores.transports.kafka import KafkaClient
+from stores.transports.kafka_consumer import Start
+from stores.transports.kafka_options import GROUP, KafkaOptions, read_client, read_start
+from stores.transports.uri import FileUri, KafkaUri, SourceUri, SubscriptionUri
 
 
 class RebatchOptions(PipelineOptions):
@@ -23,12 +27,13 @@ class RebatchOptions(PipelineOptions):
         add_once(
             parser, "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
         )
-        add_once(parser, "--events", help="file:DIR or pubsub:projects/P/subscriptions/S")
+        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC")
         add_once(
             parser,
             "--output",
             help="folder of this delivery: receipts, dead letters, ledger; used again by the next run",
         )
+        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
         parser.add_argument(
             "--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)"
         )
@@ -54,43 +59,65 @@ class RebatchOptions(PipelineOptions):
 class RebatchConfig:
     """The options, checked."""
 
-    campaigns: Path
-    events: FileUri | SubscriptionUri
-    output: Path
+    campaigns: str
+    events: SourceUri
+    output: str
     ledger: str
     drain: bool = False
     idle: float = 5.0
     patience: float = 60.0
     readers: int = 1
     ignore_times: bool = False
+    secrets: str | None = None
+    kafka: KafkaClient = field(default_factory=KafkaClient)
+    group: str = GROUP
+    start: Start | None = None
 
     @classmethod
     def of(cls, options: Any) -> RebatchConfig:
         """The configuration of parsed options. Raises InputError with all that is wrong with them."""
         problems = missing_options(options, "rebatch", ("campaigns", "events", "output"))
         events = _events(options.events, problems) if options.events else None
+        problems += secrets_problems(options.secrets)
         ledger = options.ledger or f"sqlite:{options.output}/ledger.db"
-        try:
-            open_ledger(ledger)
-        except LedgerUriError as error:
-            problems.append(Problem("command line", "--ledger", ledger, str(error)))
+        if not options.ledger and is_remote(options.output or ""):
+            fix = (
+                "an --output in Cloud Storage has no place for SQLite; give firestore:projects/P/databases/D/COLLECTION"
+            )
+            problems.append(Problem("command line", "--ledger", "missing", fix))
+        else:
+            problems += _ledger_problems(ledger)
         problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
+        given = options.view_as(KafkaOptions)
+        kafka, start = read_client(given, problems), read_start(given, problems)
         if problems or events is None:
             raise InputError(problems)
         return cls(
-            campaigns=Path(options.campaigns).absolute(),
+            campaigns=placed(options.campaigns),
             events=events,
-            output=Path(options.output).absolute(),
+            output=placed(options.output),
             ledger=ledger,
             drain=bool(options.drain),
             idle=options.idle,
             patience=options.patience,
             readers=options.readers,
             ignore_times=bool(options.ignore_times),
+            secrets=options.secrets,
+            kafka=kafka,
+            group=given.kafka_group,
+            start=start,
         )
 
 
-def _events(text: str, problems: list[Problem]) -> FileUri | SubscriptionUri | None:
-    fix = "events are read from file:DIR or pubsub:projects/P/subscriptions/S"
-    uri = read_uri(text, (FileUri, SubscriptionUri), fix, problems)
-    return uri if isinstance(uri, FileUri | SubscriptionUri) else None
+def _ledger_problems(uri: str) -> list[Problem]:
+    try:
+        open_ledger(uri)
+    except LedgerUriError as error:
+        return [Problem("command line", "--ledger", uri, str(error))]
+    return []
+
+
+def _events(text: str, problems: list[Problem]) -> SourceUri | None:
+    fix = "events are read from file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC"
+    uri = read_uri(text, (FileUri, SubscriptionUri, KafkaUri), fix, problems)
+    return uri if isinstance(uri, FileUri | SubscriptionUri | KafkaUri) else None

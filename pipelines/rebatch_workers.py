@@ -11,15 +11,18 @@ from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
-from schemas.transport import Envelope, Reader
+from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.delivery_folder import DeliveryFolder
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.transports.file_reader import FileReader
+from stores.transports.kafka_consumer import begin
+from stores.transports.kafka_log import KafkaLog
+from stores.transports.kafka_reader import KafkaReader
 from stores.transports.pubsub_reader import PubsubReader
 from stores.transports.spool import Spool, SpooledReader, SpoolReader
-from stores.transports.uri import FileUri
+from stores.transports.uri import FileUri, KafkaUri
 from stores.vendors.open import make_vendor
 from transforms.rebatch.decode import dead_id, read_envelope
 from transforms.rebatch.dispatch import BatchDispatcher
@@ -45,7 +48,31 @@ def make_reader(config: RebatchConfig, index: int) -> Reader:
             stop=folder.must_stop,
         )
     idle_s = config.idle if config.drain else None
+    if isinstance(config.events, KafkaUri):
+        return KafkaReader(
+            config.events,
+            config.kafka,
+            config.group,
+            index=index,
+            readers=config.readers,
+            idle_s=idle_s,
+            stop=folder.must_stop,
+        )
     return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
+
+
+def make_log(config: RebatchConfig) -> PartitionedReader:
+    """The events of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
+    assert isinstance(config.events, KafkaUri)
+    idle_s = config.idle if config.drain else None
+    stop = DeliveryFolder(config.output).must_stop
+    return KafkaLog(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
+
+
+def begin_source(config: RebatchConfig) -> None:
+    """Keeps where a Kafka group begins, before any of several readers reads. Raises TransportError."""
+    if isinstance(config.events, KafkaUri):
+        begin(config.events, config.kafka, config.group, config.start)
 
 
 def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int) -> Reader:

@@ -1,60 +1,116 @@
-"""Replay dead letters: the messages they hold are published again, bytes verbatim."""
+"""Replay: dead letters, or all that was published between two times, are published again, bytes verbatim."""
 
 from __future__ import annotations
 
+import sys
 import uuid
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import orjson
-import pyarrow as pa
 
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
+from stores.transports.again import fits_file, publisher, read_between
 from stores.transports.dead_letters import read_dead_letters
 from stores.transports.file_reader import list_files
-from stores.transports.files import FileSink
-from stores.transports.publish_requests import publish_requests, pubsub_messages
-from stores.transports.pubsub import PubsubPublisher
-from stores.transports.uri import FileUri, TopicUri, UriError, sink_uri
+from stores.transports.kafka import KafkaClient
+from stores.transports.uri import FileUri, SinkUri, SourceUri, TopicUri, UriError, parse_uri, sink_uri
 from transforms.rebatch.decode import STEP as DECODE
 from transforms.rebatch.decode import dead_id
 from transforms.rebatch.outcomes import STEP as DELIVER
 
 
 class Replayed(NamedTuple):
-    """How many letters were published again, and how many were left: of other steps or reasons."""
+    """How many messages were published again, and how many were left, and of what kind those are."""
 
     published: int
     left: int
+    kind: str = "letters"
 
     def __str__(self) -> str:
-        return f"{self.published:,} messages published again, {self.left:,} letters left"
+        return f"{self.published:,} messages published again, {self.left:,} {self.kind} left"
 
 
-def replay(folder: str, events: str, ledger: str | None, reasons: set[str]) -> Replayed:
+def replay(
+    folder: str, events: str, ledger: str | None, reasons: set[str], client: KafkaClient | None = None
+) -> Replayed:
     """Publishes the messages of a delivery's dead letters: those that could not be decoded, and refused ones.
 
     With `ledger` the refused events may be sent again; without it the ledger goes on saying that they are settled.
     Raises InputError for what cannot be read or published to.
     """
-    try:
-        target = sink_uri(events)
-        book = open_ledger(ledger) if ledger else None
-    except (UriError, LedgerUriError) as error:
-        raise InputError([Problem("command line", "--events or --ledger", events, str(error))]) from error
+    target, book = _opened(events, ledger)
     letters = [letter for path in list_files(folder.rstrip("/")) for letter in read_dead_letters(path)]
     chosen = {dead_id(one): one for one in letters if _wanted(one, reasons)}
     if isinstance(target, FileUri):
         _check_for_files(list(chosen.values()))
-    if book is not None:
-        book.open()
-        names = [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()]
-        for start in range(0, len(names), 500):
-            book.reopen(names[start : start + 500])
-        book.close()
-    _publish(target, list(chosen.values()))
-    return Replayed(len(chosen), len(letters) - len(chosen))
+    _reopen(book, [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()])
+    if not chosen:
+        return Replayed(0, len(letters))
+    token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
+    part = dead_id(next(iter(chosen.values())))[5:]
+    with publisher(target, client or KafkaClient(), part) as publish:
+        accepted = publish([(one.data, {**_attributes(one), **token}) for one in chosen.values()])
+    return Replayed(accepted, len(letters) - accepted)
+
+
+def replay_between(
+    source: str, events: str, since: int, until: int, ledger: str | None, client: KafkaClient
+) -> Replayed:
+    """Publishes again what was published to a transport from `since` on and before `until` (epoch ms).
+
+    Whoever was reached stays so: the ledger knows. With `ledger` the rejected, unknown and dead may be sent again.
+    Messages that the target cannot hold are left. Raises InputError for what cannot be read or published to.
+    """
+    target, book = _opened(events, ledger)
+    origin = _source(source, target)
+    token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
+    read = accepted = 0
+    with publisher(target, client) as publish:
+        for envelopes, dealt_with in read_between(origin, client, since, until):
+            messages = [(one.body, {**one.attributes, **token}) for one in envelopes]
+            if isinstance(target, FileUri):
+                messages = [one for one in messages if fits_file(one)]
+            _reopen(book, [attributes["event_id"] for _, attributes in messages if attributes.get("event_id")])
+            accepted += publish(messages) if messages else 0
+            read += len(envelopes)
+            dealt_with()
+            print(f"{read:,} messages read", end="\r", file=sys.stderr, flush=True)
+    return Replayed(accepted, read - accepted, "messages")
+
+
+def _opened(events: str, ledger: str | None) -> tuple[SinkUri, Any]:
+    """Where to publish, and the ledger."""
+    try:
+        return sink_uri(events), open_ledger(ledger) if ledger else None
+    except (UriError, LedgerUriError) as error:
+        raise InputError([Problem("command line", "--events or --ledger", events, str(error))]) from error
+
+
+def _source(text: str, target: SinkUri) -> SourceUri:
+    """Where the messages are read from."""
+    try:
+        uri = parse_uri(text)
+    except UriError as error:
+        raise InputError([Problem("command line", "SOURCE", text, str(error))]) from error
+    if isinstance(uri, TopicUri):
+        fix = "is a topic, which cannot be read; name a subscription to it"
+    elif isinstance(uri, FileUri) and uri == target:
+        fix = "is where the events go as well; name another folder, or let rebatch read this one again"
+    else:
+        return uri
+    raise InputError([Problem("command line", "SOURCE", text, fix)])
+
+
+def _reopen(book: Any, names: Sequence[str]) -> None:
+    if book is None or not names:
+        return
+    book.open()
+    for start in range(0, len(names), 500):
+        book.reopen(names[start : start + 500])
+    book.close()
 
 
 def _wanted(letter: DeadLetter, reasons: set[str]) -> bool:
@@ -69,13 +125,13 @@ def _check_for_files(letters: list[DeadLetter]) -> None:
         try:
             resolve(mark)
         except ContractError:
-            fix = "a file holds records of a schema we know; replay to a pubsub: topic, or upgrade first"
+            fix = "a file holds records of a schema we know; replay to a topic, pubsub: or kafka:, or upgrade first"
             problems.append(Problem("dead letters", "schema", mark, fix))
             continue
         try:
             decode(mark, letter.data)
         except ContractError:
-            fix = "a file holds whole records; replay to a pubsub: topic, or name other letters by --reason"
+            fix = "a file holds whole records; replay to a topic, pubsub: or kafka:, or name other letters by --reason"
             problems.append(Problem("dead letters", letter.reason, letter.source, fix))
     if problems:
         raise InputError(problems)
@@ -83,21 +139,3 @@ def _check_for_files(letters: list[DeadLetter]) -> None:
 
 def _attributes(letter: DeadLetter) -> dict[str, str]:
     return dict(orjson.loads(letter.trace))
-
-
-def _publish(target: FileUri | TopicUri, letters: list[DeadLetter]) -> None:
-    by_schema: dict[str, list[DeadLetter]] = {}
-    for letter in letters:
-        by_schema.setdefault(_attributes(letter).get("schema", ""), []).append(letter)
-    if isinstance(target, FileUri):
-        for mark, some in by_schema.items():
-            bodies = pa.array([letter.data for letter in some], pa.large_binary())
-            FileSink(target.directory).write(f"replay-{dead_id(some[0])[5:]}", resolve(mark), bodies)
-        return
-    token = uuid.uuid4().hex[:12]
-    with PubsubPublisher(target.path) as publisher:
-        for letter in letters:
-            values = {name: pa.array([value]) for name, value in {**_attributes(letter), "replay": token}.items()}
-            bodies = pa.array([letter.data], pa.large_binary())
-            publisher.submit(publish_requests(target.path, pubsub_messages(bodies, values)).requests)
-        publisher.settle()

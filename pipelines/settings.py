@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +19,14 @@ from schemas.delivery import Account
 from schemas.engine import Engine
 from schemas.problems import InputError, Problem
 from schemas.workspaces import Delivery, Workspace, key_variable
+from stores.remote_folder import RemoteFolder, is_remote
+from stores.secrets import Secrets
+from stores.transports import TransportError
 from transforms.pacing.limiter import Terms
 from transforms.pacing.warm_up import Signal, day_limit, read_signals
 
 LOOK_EVERY_S = 5.0
+LOOK_AFAR_EVERY_S = 30.0
 _FILE = "engine.yaml"
 _log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[str, int, int], ...]
@@ -42,26 +46,37 @@ class _Loaded:
 
 class Settings:
     """engine.yaml of a folder, live: looked at every 5 s at most, read again when it or a file it names has changed.
+    The folder may be gs://, looked at every 30 s.
 
     A broken edit changes nothing: the last good settings stay, `problems` says what is wrong with the new ones, and
     it is logged once. Safe to use from several threads; a copy sent to a worker reads for itself. `outbox` is where
-    the outbox vendor writes for a workspace without `url`.
+    the outbox vendor writes for a workspace without `url`; `secrets` gives the workspaces' keys.
     """
 
-    def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time, outbox: str = "") -> None:
-        self._folder, self._clock, self._outbox = Path(folder), clock, outbox
+    def __init__(
+        self,
+        folder: str | Path,
+        clock: Callable[[], float] = time.time,
+        outbox: str = "",
+        secrets: Secrets | None = None,
+    ) -> None:
+        self._remote = RemoteFolder(str(folder)) if is_remote(folder) else None
+        self._folder = Path(folder) if self._remote is None else self._remote.path
+        self._clock, self._outbox, self._secrets = clock, outbox, secrets or Secrets()
         self._begin()
 
     def _begin(self) -> None:
         self.problems: list[Problem] = []
         self._lock = RLock()
         self._loaded: _Loaded | None = None
-        self._looked_at = float("-inf")
+        self._looked_at = self._brought_at = float("-inf")
+        self._bringing: Thread | None = None
         self._watched: set[str] = {_FILE}
         self._stamp: _Stamp = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_clock": self._clock, "_outbox": self._outbox}
+        kept = ("_remote", "_folder", "_clock", "_outbox", "_secrets")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -97,13 +112,13 @@ class Settings:
         return Terms(_workspace(loaded, retailer), zone, partial(_warm_up_limit, loaded, retailer))
 
     def _account(self, loaded: _Loaded, retailer: str) -> Account:
-        if problems := account_problems(loaded.engine, [retailer]):
+        if problems := account_problems(loaded.engine, [retailer], self._secrets):
             raise InputError(problems)
         one = _workspace(loaded, retailer)
         return Account(
             retailer_id=retailer,
             url=filled_url(one.url or self._outbox, retailer),
-            key=os.environ.get(key_variable(one.key_env, retailer), "").strip() if one.key_env else "",
+            key=self._secrets(key_variable(one.key_env, retailer)) if one.key_env else "",
             timeout_s=loaded.engine.delivery.timeout.total_seconds(),
             templates={name: loaded.templates[file] for name, file in one.templates.items()},
         )
@@ -114,6 +129,7 @@ class Settings:
             if self._loaded is not None and 0 <= now - self._looked_at < LOOK_EVERY_S:
                 return self._loaded
             self._looked_at = now
+            self._bring(now)
             if (stamp := self._stamped()) != self._stamp or self._loaded is None:
                 self._read()
                 # As of before the reading, so that what changes meanwhile is read next time.
@@ -122,6 +138,24 @@ class Settings:
             if self._loaded is None:
                 raise InputError(self.problems)
             return self._loaded
+
+    def _bring(self, now: float) -> None:
+        """Brings what has changed in a folder afar, at first at once and then beside: whoever asks does not wait."""
+        if self._remote is None or 0 <= now - self._brought_at < LOOK_AFAR_EVERY_S:
+            return
+        if self._loaded is None:
+            self._remote.pull()
+        elif self._bringing is None or not self._bringing.is_alive():
+            self._bringing = Thread(target=self._bring_again, args=(self._remote,), daemon=True)
+            self._bringing.start()
+        self._brought_at = now
+
+    @staticmethod
+    def _bring_again(remote: RemoteFolder) -> None:
+        try:
+            remote.pull()
+        except TransportError as error:
+            _log.warning("%s The settings that were read stay in force.", error)
 
     def _stamped(self) -> _Stamp:
         return tuple(_stamp(self._folder, name) for name in sorted(self._watched))
@@ -132,7 +166,7 @@ class Settings:
             self._watched = {_FILE, *workspace_files(engine)}
         if engine is not None and not problems:
             loaded, problems = _load(self._folder, engine)
-            problems += account_problems(engine, self._loaded.accounts if self._loaded else ())
+            problems += account_problems(engine, self._loaded.accounts if self._loaded else (), self._secrets)
             self._loaded = self._loaded if problems else loaded
         if problems and problems != self.problems and self._loaded is not None:
             told = "\n".join(map(str, problems))
@@ -140,16 +174,16 @@ class Settings:
         self.problems = problems
 
 
-def check_delivery(config: Configuration, retailers: Iterable[str]) -> list[Problem]:
+def check_delivery(config: Configuration, retailers: Iterable[str], secrets: Secrets | None = None) -> list[Problem]:
     """Everything that would keep these retailers from being sent to: urls, keys, templates, signals.
 
     Files that are missing are problems of the configuration already.
     """
     unread = [one for one in _load(config.root, config.engine)[1] if (config.root / one.file).is_file()]
-    return [*unread, *account_problems(config.engine, retailers)]
+    return [*unread, *account_problems(config.engine, retailers, secrets or Secrets())]
 
 
-def account_problems(engine: Engine, retailers: Iterable[str]) -> list[Problem]:
+def account_problems(engine: Engine, retailers: Iterable[str], secrets: Secrets) -> list[Problem]:
     """A problem for each url and key that is missing, once for all retailers that share the place."""
     if engine.delivery.vendor == "outbox":
         fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
@@ -173,8 +207,8 @@ def account_problems(engine: Engine, retailers: Iterable[str]) -> list[Problem]:
             continue
         name = key_variable(one.key_env, retailer)
         field_name = f"{place}.key_env"
-        if not os.environ.get(name, "").strip():
-            fix = f"set the environment variable {name} to the key of {retailer}'s workspace, on every worker"
+        if not secrets(name):
+            fix = f"{secrets.todo(name)}: the key of {retailer}'s workspace"
             problems.setdefault((name, "unset"), Problem(_FILE, field_name, name, fix))
         other = owners.setdefault(name, retailer)
         if other != retailer and "{retailer}" in one.key_env:

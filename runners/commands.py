@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines import rebatch as rebatching
 from pipelines import replay as replaying
 from pipelines import why as asking
 from pipelines.closing import report_again
+from pipelines.engines.presets import PRESETS
 from pipelines.launch_inputs import Prepared, reopen
 from pipelines.launch_options import LaunchOptions
 from pipelines.rebatch_options import RebatchOptions
@@ -27,10 +29,17 @@ from schemas.engine import Engine
 from schemas.problems import InputError, Problem, shown
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
+from stores.transports.kafka import create_topic as create_kafka_topic
+from stores.transports.kafka_options import add_kafka_options, read_client, read_time
 from stores.transports.pubsub_admin import create_topic
-from stores.transports.uri import TopicUri, UriError, parse_uri
+from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
 from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import make_plan
+
+ENGINE = (
+    f"--on {'|'.join(PRESETS)} names the engine (`campaigns engines` tells what is here); every option of Apache Beam "
+    "may stand beside it and wins."
+)
 
 
 def launch(argv: list[str]) -> int:
@@ -39,9 +48,10 @@ def launch(argv: list[str]) -> int:
         parser = argparse.ArgumentParser(
             prog="campaigns launch",
             description="Launch campaigns over customers. The same command again resumes a launch that stopped.",
-            epilog="Every option of Apache Beam may follow, such as --direct_num_workers=2 or --runner=DataflowRunner.",
+            epilog=ENGINE,
         )
         LaunchOptions._add_argparse_args(parser)
+        add_kafka_options(parser, publishing=True)
         parser.print_help()
         return 0
     return launching.run(argv, Bar())
@@ -54,9 +64,10 @@ def rebatch(argv: list[str]) -> int:
             prog="campaigns rebatch",
             description="Deliver events: each customer once, up to 50 a call. The same command again goes on where "
             "it stopped; Ctrl-C delivers what was read, then stops.",
-            epilog="Every option of Apache Beam may follow, such as --runner=PrismRunner.",
+            epilog=ENGINE,
         )
         RebatchOptions._add_argparse_args(parser)
+        add_kafka_options(parser)
         parser.print_help()
         return 0
     with live_counters() as show:
@@ -64,8 +75,30 @@ def rebatch(argv: list[str]) -> int:
 
 
 def replay(args: argparse.Namespace) -> int:
-    print(replaying.replay(args.letters, args.events, args.ledger, set(args.reason)))
+    problems: list[Problem] = []
+    client = read_client(args, problems)
+    since, until = (_time(name, text, problems) for name, text in (("--from", args.since), ("--to", args.until)))
+    if args.until and not args.since:
+        problems.append(Problem("command line", "--from", "missing", "say from when on; --to says until when"))
+    if since is not None and until is not None and since >= until:
+        problems.append(Problem("command line", "--to", args.until, "must be later than --from"))
+    if args.since and args.reason:
+        problems.append(Problem("command line", "--reason", args.reason[0], "is for dead letters: leave --from out"))
+    if problems:
+        raise InputError(problems)
+    if since is None:
+        print(replaying.replay(args.source, args.events, args.ledger, set(args.reason), client))
+    else:
+        end = int(time.time() * 1000) if until is None else until
+        print(replaying.replay_between(args.source, args.events, since, end, args.ledger, client))
     return 0
+
+
+def _time(name: str, text: str | None, problems: list[Problem]) -> int | None:
+    at = read_time(text) if text else None
+    if text and at is None:
+        problems.append(Problem("command line", name, text, "write a time with its zone, such as 2026-04-01T09:00Z"))
+    return at
 
 
 def _launched(folder: str) -> Prepared:
@@ -129,9 +162,27 @@ def topic(args: argparse.Namespace) -> int:
         uri = parse_uri(args.uri)
     except UriError as error:
         raise InputError([Problem("command line", "uri", args.uri, str(error))]) from error
+    if isinstance(uri, KafkaUri):
+        return _kafka_topic(uri, args)
     if not isinstance(uri, TopicUri):
-        raise InputError([Problem("command line", "uri", args.uri, "give pubsub:projects/P/topics/T")])
+        fix = "give pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
+        raise InputError([Problem("command line", "uri", args.uri, fix)])
     print(create_topic(uri, subscription=args.subscription))
+    return 0
+
+
+def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
+    problems: list[Problem] = []
+    client = read_client(args, problems)
+    if args.partitions < 1:
+        problems.append(Problem("command line", "--partitions", str(args.partitions), "must be 1 or more"))
+    if args.subscription:
+        fix = "is for Pub/Sub; on Kafka a group is made by its first reader, rebatch --kafka_group"
+        problems.append(Problem("command line", "--subscription", args.subscription, fix))
+    if problems:
+        raise InputError(problems)
+    made = create_kafka_topic(uri, client, args.partitions)
+    print(f"{uri}: {'made' if made else 'was there already'}")
     return 0
 
 

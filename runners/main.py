@@ -9,9 +9,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from runners import commands
+from runners.engines import ENGINES, engines
+from runners.flink.command import FLINK, flink
 from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
+from runners.template import TEMPLATE
+from runners.template import build as build_template
 from schemas.problems import InputError, LaunchError
+from stores.transports.kafka_options import OPTIONS, PUBLISHING
 
 DESCRIPTION = """\
 Launch campaigns over customers, deliver them, and ask about them afterwards.
@@ -42,6 +47,7 @@ RECEIPTS = argument(
     metavar="DIR",
     help="folder with receipts of the delivery, may be repeated (LAUNCH/delivery/receipts if it is there)",
 )
+KAFKA = tuple(argument(name, **OPTIONS[name]) for name in PUBLISHING)
 HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
 
 
@@ -94,22 +100,39 @@ COMMANDS = {
         commands.validate,
     ),
     "replay": Command(
-        "publish dead letters again, after their cause is put right",
+        "publish dead letters again, after their cause is put right, or all events between two times",
         (
-            argument("letters", metavar="DIR", help="folder with dead letters, such as OUTPUT/dead_letters"),
-            argument("--events", required=True, help="where to: file:DIR or pubsub:projects/P/topics/T"),
+            argument(
+                "source",
+                metavar="SOURCE",
+                help="folder with dead letters, such as OUTPUT/dead_letters; with --from the events' transport: "
+                "file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC",
+            ),
+            argument(
+                "--events",
+                required=True,
+                help="where to: file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC",
+            ),
+            argument("--from", dest="since", metavar="TIME", help="events from then on, such as 2026-04-01T09:00Z"),
+            argument("--to", dest="until", metavar="TIME", help="events before then (now)"),
             argument("--ledger", help="the delivery's ledger, so that refused events may be sent again"),
             argument("--reason", action="append", default=[], help="only letters of this reason; may be repeated"),
+            *KAFKA,
         ),
         commands.replay,
     ),
+    "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
+    "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),
+    "flink": Command("a Flink cluster on this machine, for --on flink", FLINK, flink),
     "sandbox": Command("a vendor that stands in for the real one, with faults by script", SANDBOX, sandbox),
     "topic": Command(
-        "create a Pub/Sub topic that accepts only our events, with its Avro schema",
+        "create a topic: of Pub/Sub, which then accepts only our events, or of Kafka",
         (
             argument("action", choices=("create",)),
-            argument("uri", metavar="pubsub:projects/P/topics/T"),
-            argument("--subscription", help="make this subscription too"),
+            argument("uri", metavar="URI", help="pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"),
+            argument("--subscription", help="pubsub: make this subscription too"),
+            argument("--partitions", type=int, default=6, help="kafka: how many partitions (6)"),
+            *KAFKA,
         ),
         commands.topic,
     ),

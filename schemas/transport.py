@@ -38,3 +38,25 @@ class Reader(Protocol):
 
     def oldest(self) -> float:
         """Seconds since the epoch: nothing published before is still to come, as far as is known."""
+
+
+class PartitionedReader(Protocol):
+    """A source in numbered partitions, each of which is read from an offset on; in one process, by several threads."""
+
+    def open(self) -> None:
+        """Connect."""
+
+    def starts(self, seen: int) -> list[int]:
+        """The first offsets of the partitions from number `seen` on, which may be none."""
+
+    def ended(self) -> bool:
+        """Whether no partition will be added any more."""
+
+    def poll(self, partition: int, offset: int, most: int) -> Poll:
+        """At most `most` envelopes of a partition; the handle is the offset behind them."""
+
+    def commit(self, partition: int, offset: int) -> None:
+        """The engine keeps everything before the offset: tell the source, for those who watch it."""
+
+    def oldest(self, partition: int) -> float:
+        """Seconds since the epoch: nothing published before is still to come from there, as far as is known."""

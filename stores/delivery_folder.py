@@ -11,23 +11,25 @@ from typing import Any
 from stores.launch_folder import held_alone, replace_file
 from stores.transports import TransportError
 
+_WRITTEN = ("receipts", "dead_letters", "outbox")
+
 
 class DeliveryFolder:
-    """Where everything of a delivery stands below its --output."""
+    """Where everything of a delivery stands below its --output. What workers write may be gs://; the spool, the lock,
+    the signs and the summary are of a job that runs on this machine."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.receipts = root / "receipts"
-        self.dead_letters = root / "dead_letters"
-        self.spool = root / "spool"
-        self.outbox = root / "outbox"
-        self._stop = root / "stop"
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        above = str(root).rstrip("/")
+        self.receipts, self.dead_letters, self.outbox = (f"{above}/{one}" for one in _WRITTEN)
+        self.spool = self.root / "spool"
+        self._stop = self.root / "stop"
 
     def prepare(self) -> None:
         """Make the folders. Raises TransportError when they cannot be written."""
         try:
             for folder in (self.receipts, self.dead_letters, self.spool):
-                folder.mkdir(parents=True, exist_ok=True)
+                Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             happened = f"{self.root} cannot be used ({error.strerror or error})"
             raise TransportError(happened, "Choose an --output that this account may write to") from error

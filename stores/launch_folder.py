@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.problems import LaunchError, Problem
+from stores.remote_folder import RemoteFolder, is_remote
 
 COUNTS = b"campaigns.counts"
 _DIGITS = {"event_id", "codes"}
@@ -29,10 +30,11 @@ _DIGITS = {"event_id", "codes"}
 
 
 class LaunchFolder:
-    """The paths of one launch, and its writes."""
+    """The paths of one launch, and its writes. Of a folder in Cloud Storage (`remote`) the paths are of its copy."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.remote = RemoteFolder(str(root)) if is_remote(root) else None
+        self.root = Path(root) if self.remote is None else self.remote.path
         self.manifest = self.root / "manifest.json"
         self.summary = self.root / "summary.json"
         self.report = self.root / "report.html"
@@ -44,6 +46,8 @@ class LaunchFolder:
 
     def prepare(self) -> None:
         """Make the folders. Raises LaunchError when that is not allowed."""
+        if self.remote is not None:
+            self.remote.own()
         try:
             for folder in (self.root, self.exposures, self.dead_letters, self.survey):
                 folder.mkdir(parents=True, exist_ok=True)

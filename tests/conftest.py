@@ -15,8 +15,9 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from pipelines.engine import prism
+from pipelines.engines.prism import prism
 from runners.emulators import EmulatorError, pubsub_emulator
+from runners.kafka_broker import KafkaBroker, kafka_broker
 from stores.transports.pubsub import open_channel
 
 Drain = Callable[..., list[PubsubMessage]]
@@ -44,6 +45,25 @@ def pubsub_host() -> Iterator[str]:
                 pytest.fail(str(error))
             pytest.skip(f"skipped: {error}")
         yield host
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """A Kafka broker; the tests that need it are skipped without Kafka's jars, and fail in CI."""
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(kafka_broker())
+        except EmulatorError as error:
+            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
+                pytest.fail(str(error))
+            pytest.skip(f"skipped: {error}")
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_host(kafka: KafkaBroker) -> str:
+    """Its `host:port`."""
+    return kafka.host
 
 
 @pytest.fixture(scope="session")

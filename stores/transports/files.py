@@ -134,8 +134,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _write_remote(path: str, chunks: Iterable[bytes | memoryview]) -> None:
-    temporary = _temporary(path)
+    at_once = path.startswith("gs://")  # an object of Cloud Storage is seen when its upload is complete, never before
+    ready = list(chunks)  # or a chunk that cannot be made would end an upload in the middle, as if it were complete
+    temporary = path if at_once else _temporary(path)
     with FileSystems.create(temporary, "application/octet-stream") as file:
-        for chunk in chunks:
+        for chunk in ready:
             file.write(bytes(chunk))
-    FileSystems.rename([temporary], [path])
+    if not at_once:
+        FileSystems.rename([temporary], [path])

@@ -10,7 +10,7 @@ FORMS = "file:DIR, pubsub:projects/P/topics/T, pubsub:projects/P/subscriptions/S
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _RESOURCE = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 _BROKER = re.compile(r"[^\s:,/]+:\d{1,5}")
-_KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_KAFKA_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class UriError(ValueError):
@@ -69,6 +69,8 @@ class KafkaUri:
 
 
 TransportUri: TypeAlias = FileUri | TopicUri | SubscriptionUri | KafkaUri
+SinkUri: TypeAlias = FileUri | TopicUri | KafkaUri
+SourceUri: TypeAlias = FileUri | SubscriptionUri | KafkaUri
 
 
 def parse_uri(text: str) -> TransportUri:
@@ -79,11 +81,9 @@ def parse_uri(text: str) -> TransportUri:
     return _READERS[scheme](text, rest)
 
 
-def sink_uri(text: str) -> FileUri | TopicUri:
-    """Where events can be written to. Raises UriError for a source, and for Kafka, which has no sink yet."""
+def sink_uri(text: str) -> SinkUri:
+    """Where events can be written to. Raises UriError for what can only be read."""
     uri = parse_uri(text)
-    if isinstance(uri, KafkaUri):
-        raise UriError(f"{text!r}: writing to Kafka is not available yet in this version; use a file: or pubsub: topic")
     if isinstance(uri, SubscriptionUri):
         raise UriError(f"{text!r} is a subscription, which can only be read; write to pubsub:projects/P/topics/T")
     return uri

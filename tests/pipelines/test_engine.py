@@ -17,8 +17,10 @@ from apache_beam.runners.worker.bundle_processor import BundleProcessor
 from apache_beam.runners.worker.sdk_worker import SdkWorker
 from apache_beam.runners.worker.statesampler import StateSampler
 
-from pipelines import engine
-from pipelines.engine import BUILT_IN, PRISM, Engine, choose_engine
+from pipelines.engines import prism
+from pipelines.engines.choose import Engine, choose_engine
+from pipelines.engines.presets import BUILT_IN, PRESETS, PRISM, with_preset
+from schemas.problems import InputError
 
 PATCHED = [
     (SdkWorker, "finalize_bundle"),
@@ -101,12 +103,12 @@ def test_prism_is_where_the_variable_says_or_where_make_puts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAMPAIGNS_PRISM", str(tmp_path / "none"))
-    assert engine.prism() is None
+    assert prism.prism() is None
     monkeypatch.delenv("CAMPAIGNS_PRISM")
-    monkeypatch.setattr(engine, "_INSTALLED", tmp_path / "prism")
-    assert engine.prism() is None
+    monkeypatch.setattr(prism, "_INSTALLED", tmp_path / "prism")
+    assert prism.prism() is None
     (tmp_path / "prism").write_text("")
-    assert engine.prism() == str(tmp_path / "prism")
+    assert prism.prism() == str(tmp_path / "prism")
 
 
 def test_other_engines_get_beam_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,8 @@ import sys, threading
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler, get_current_tracker
 from apache_beam.utils.counters import CounterFactory
-from pipelines.engine import PRISM, choose_engine
+from pipelines.engines.choose import choose_engine
+from pipelines.engines.presets import PRISM
 
 if sys.argv[1] == "ours":
     choose_engine(PipelineOptions([f"--runner={PRISM}"]), ends=False)
@@ -180,3 +183,36 @@ def test_a_split_and_a_question_for_progress_are_answered_with_nothing(asked: st
     assert (answer.instruction_id, answer.WhichOneof("response")) == ("i-3", asked)
     assert not getattr(answer, asked).ByteSize()
     assert hasattr(BundleProcessor, "try_split")  # what the original asks
+
+
+def test_a_preset_is_a_list_of_options_each_with_its_reason() -> None:
+    for preset in PRESETS.values():
+        for flag in (*preset.flags, *preset.streaming):
+            assert flag.option.startswith("--")
+            assert len(flag.why) > 20
+
+
+@pytest.mark.parametrize("asked", [["--on", "flink"], ["--on=flink"]])
+def test_a_preset_takes_its_place_before_what_is_given_beside_it(asked: list[str]) -> None:
+    made = with_preset(["--events=file:e", *asked, "--parallelism=7"], streaming=True)
+    assert "--on" not in " ".join(made)
+    assert made[-2:] == ["--events=file:e", "--parallelism=7"]
+    assert "--checkpointing_interval=5000" in made
+    assert "--checkpointing_interval=5000" not in with_preset(asked, streaming=False)
+    options = PipelineOptions(with_preset(["--on=direct"], streaming=False))
+    assert options.view_as(StandardOptions).runner == BUILT_IN
+
+
+def test_a_flink_of_ones_own_gets_beams_own_job_server() -> None:
+    made = with_preset(["--on=flink", "--flink_master=host:8081"], streaming=True)
+    assert "--runner=FlinkRunner" in made
+    assert not [one for one in made if one.startswith(("--job_endpoint", "--environment"))]
+
+
+def test_an_engine_that_is_none_is_refused_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="direct, prism, flink, dataflow"):
+        with_preset(["--on=spark"], streaming=True)
+
+
+def test_without_a_preset_nothing_changes() -> None:
+    assert with_preset(["--a", "b", "--runner=X"], streaming=True) == ["--a", "b", "--runner=X"]

@@ -148,7 +148,7 @@ def test_what_a_file_cannot_hold_is_told_and_nothing_is_changed(
     argv = ["replay", str(letters), "--events", f"file:{tmp_path}/again"]
     assert main([*argv, "--ledger", ledger]) == 2
     error = capsys.readouterr().err
-    assert "replay to a pubsub: topic, or upgrade first" in error
+    assert "replay to a topic, pubsub: or kafka:, or upgrade first" in error
     assert "a file holds whole records" in error
     assert settled(ledger) == before
     assert not (tmp_path / "again").exists()

@@ -47,6 +47,8 @@ def test_a_pubsub_path_is_what_google_calls_it() -> None:
         ("pubsub:projects/project-1/topics/google-events", "'google-events' is no name"),
         ("kafka:localhost/events", "'localhost' is no broker"),
         ("kafka:localhost:9092", "'' is no topic's name"),
+        ("kafka:user:secret@localhost:9092/events", "is no broker"),
+        ("kafka:localhost:9092/..", "'..' is no topic's name"),
     ],
 )
 def test_a_wrong_uri_says_what_a_right_one_looks_like(text: str, message: str) -> None:
@@ -59,5 +61,4 @@ def test_sinks_are_folders_and_topics() -> None:
     assert sink_uri("pubsub:projects/project-1/topics/events") == TopicUri("project-1", "events")
     with pytest.raises(UriError, match="can only be read"):
         sink_uri("pubsub:projects/project-1/subscriptions/rebatch")
-    with pytest.raises(UriError, match="Kafka is not available yet"):
-        sink_uri("kafka:localhost:9092/events")
+    assert sink_uri("kafka:localhost:9092/events") == KafkaUri(("localhost:9092",), "events")

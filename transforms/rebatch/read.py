@@ -35,7 +35,7 @@ class _Provider(RestrictionProvider):
         return OffsetRange(0, sys.maxsize)
 
     def create_tracker(self, restriction: OffsetRange) -> RestrictionTracker:
-        return _Polls(restriction)
+        return Polls(restriction)
 
     def restriction_size(self, element: int, restriction: OffsetRange) -> int:
         return 1
@@ -44,14 +44,16 @@ class _Provider(RestrictionProvider):
         return None
 
 
-class _Polls(OffsetRestrictionTracker):
+class Polls(OffsetRestrictionTracker):
     """An engine may ask for the rest to be done later, which is a split at 0; any other split is refused."""
 
     def try_split(self, fraction_of_remainder: float) -> Any:
         return super().try_split(0) if fraction_of_remainder == 0 else None
 
 
-class _Watermark(beam.transforms.core.WatermarkEstimatorProvider):
+class Watermark(beam.transforms.core.WatermarkEstimatorProvider):
+    """A watermark that is set by hand."""
+
     def initial_estimator_state(self, element: int, restriction: OffsetRange) -> Timestamp | None:
         return None
 
@@ -59,7 +61,7 @@ class _Watermark(beam.transforms.core.WatermarkEstimatorProvider):
         return ManualWatermarkEstimator(state)
 
 
-_PROVIDER, _WATERMARK = _Provider(), _Watermark()
+_PROVIDER, _WATERMARK = _Provider(), Watermark()
 
 
 @dataclass

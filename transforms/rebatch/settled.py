@@ -23,8 +23,8 @@ class _Skip(beam.DoFn):
         self._ledger.open()
 
     def process(self, element: Messages) -> Iterator[Messages]:
-        if element.fresh:  # the claim finds the few that were settled when the last run was killed
-            yield element
+        if element.fresh and not any(message.replay for message in element.items):
+            yield element  # the claim finds the few that were settled when the last run was killed
             return
         ids = [message.event_id for message in element.items]
         settled: set[str] = set()

@@ -1,4 +1,4 @@
-"""Which engine runs rebatch, and where Prism is."""
+"""Prism: where it is, and Beam's worker beside it, changed from outside where Beam or Prism are in the way."""
 
 from __future__ import annotations
 
@@ -8,55 +8,30 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import statesampler
 from apache_beam.runners.worker.sdk_worker import SdkWorker
 
-BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-PRISM = "PrismRunner"
-_INSTALLED = Path(__file__).parents[1] / ".engines/prism"  # by `make engines`
+_INSTALLED = Path(__file__).parents[2] / ".engines/prism"  # by `make engines`
 
 
-class Engine(NamedTuple):
-    """What an engine promises: timers that follow the clock (`real_time`); to run in this one process, never taking
-    back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`)."""
-
-    real_time: bool
-    alone: bool
-    reads_pubsub: bool
-
-
-def choose_engine(options: PipelineOptions, *, ends: bool) -> Engine:
-    """Names the engine in the options when they name none; what it promises.
-
-    Prism is found by CAMPAIGNS_PRISM, or in .engines/ (`make engines`), or downloaded by Beam. Where it would have
-    to be downloaded, a job whose input `ends` by itself runs on the built-in engine, which needs nothing but Beam.
-    """
-    standard, own = options.view_as(StandardOptions), options.view_as(PrismRunnerOptions)
-    found = own.prism_location or prism()
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = BUILT_IN if ends and not found else PRISM
-    standard.streaming = standard.runner != BUILT_IN
-    if standard.runner == PRISM:
-        own.prism_location = found
-        own.prism_log_level = "warn"
-        logging.getLogger("PrismJobServer").addFilter(_is_news)
-        logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
-        _finalise_quietly()
-        _end_bundles_at_once()
-        _refuse_splits()
-        _answer_progress()
-        gc.freeze()  # what is loaded stays; the messages on their way are looked through less often
-        gc.set_threshold(100_000, 50, 100)
-        atexit.register(gc.unfreeze)  # or DuckDB reports what it takes for leaks
-    return Engine(
-        real_time=bool(standard.streaming),
-        alone=standard.runner in (PRISM, BUILT_IN),
-        reads_pubsub=standard.runner == "DataflowRunner",
-    )
+def prepare(options: PipelineOptions) -> None:
+    """Prism's settings, and Beam's worker as this process needs it beside Prism."""
+    own = options.view_as(PrismRunnerOptions)
+    own.prism_location = own.prism_location or prism()
+    own.prism_log_level = "warn"
+    logging.getLogger("PrismJobServer").addFilter(_is_news)
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    _finalise_quietly()
+    _end_bundles_at_once()
+    _refuse_splits()
+    _answer_progress()
+    gc.freeze()  # what is loaded stays; the messages on their way are looked through less often
+    gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.unfreeze)  # or DuckDB reports what it takes for leaks
 
 
 def _is_news(record: logging.LogRecord) -> bool:

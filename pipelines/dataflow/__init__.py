@@ -1,0 +1,1 @@
+"""What only Dataflow needs: checks of its options before a job is built, and the submission."""

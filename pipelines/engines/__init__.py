@@ -1,0 +1,1 @@
+"""The engines a pipeline runs on: presets, and what each promises."""

@@ -1,0 +1,115 @@
+"""The presets of --on: which of Beam's options an engine is run with, and why each is there.
+
+An option that is given beside --on comes after the preset's and wins.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from schemas.problems import InputError, Problem
+
+BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+PRISM = "PrismRunner"
+FLINK = ("PortableRunner", "FlinkRunner")
+
+
+class Flag(NamedTuple):
+    """An option, and why it is there."""
+
+    option: str
+    why: str
+
+
+class Preset(NamedTuple):
+    """An engine: what it is for, and its options for jobs that end by themselves and for those that do not."""
+
+    what: str
+    flags: tuple[Flag, ...]
+    streaming: tuple[Flag, ...] = ()
+
+
+_LOCAL_FLINK = (
+    Flag("--runner=PortableRunner", "submits to the job server that `campaigns flink` runs beside its cluster"),
+    Flag("--job_endpoint=localhost:8099", "where that job server listens"),
+    Flag("--environment_type=EXTERNAL", "the Python workers are started by a pool beside Flink, not in containers"),
+    Flag("--environment_config=localhost:50000", "where that pool listens"),
+)
+_OTHER_FLINK = (
+    Flag("--runner=FlinkRunner", "Beam fetches its own job server for the cluster that --flink_master names"),
+    Flag("--flink_version=1.19", "the job server must be of the cluster's version; Beam's default is a later one"),
+)
+PRESETS = {
+    "direct": Preset(
+        "tests, demos, launches on one machine: needs nothing but Beam; keeps all in memory",
+        (
+            Flag(f"--runner={BUILT_IN}", "named in full: DirectRunner would first try to download Prism"),
+            Flag("--direct_running_mode=in_memory", "one process: two are slower for lists as long as ours"),
+        ),
+    ),
+    "prism": Preset(
+        "a service on one machine: real-time timers and watermarks; state in memory, so a restart reads again",
+        (Flag(f"--runner={PRISM}", "named: DirectRunner would fall back to another engine without a word"),),
+    ),
+    "flink": Preset(
+        "several machines without a cloud: state and offsets in checkpoints, restart from the last one",
+        (
+            *_LOCAL_FLINK,
+            Flag("--parallelism=2", "as many as the slots of the local cluster; a key belongs to one of them"),
+        ),
+        (
+            Flag("--checkpointing_interval=5000", "what is read again after a crash: five seconds of it"),
+            Flag(
+                "--max_bundle_time_mills=300",
+                "state is read and committed once a key and bundle: fewer, larger bundles",
+            ),
+        ),
+    ),
+    "dataflow": Preset(
+        "Google Cloud: workers that come and go with the load; the guide is docs/dataflow.md",
+        (Flag("--runner=DataflowRunner", "submits to the Dataflow service of --project and --region"),),
+        (
+            Flag("--enable_streaming_engine", "state and timers are kept by the service: workers need small disks"),
+            Flag("--autoscaling_algorithm=THROUGHPUT_BASED", "as many workers as the backlog needs"),
+            Flag("--experiments=use_runner_v2", "splittable sources and state in Python need it"),
+        ),
+    ),
+}
+
+
+class FlinkOptions(PipelineOptions):
+    """What Beam's Java runner for Flink takes and Beam's Python does not know, so that it is checked here."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        for name in ("checkpointing_interval", "max_bundle_time_mills", "shutdown_sources_after_idle_ms"):
+            parser.add_argument(f"--{name}", type=int, help="of Flink: milliseconds")
+        parser.add_argument("--savepoint_path", help="of Flink: the savepoint or checkpoint to go on from")
+
+
+def flags_of(name: str, argv: list[str], *, streaming: bool) -> tuple[Flag, ...]:
+    """The flags of a preset, as they are beside these other options."""
+    preset = PRESETS[name]
+    flags = preset.flags + (preset.streaming if streaming else ())
+    if name == "flink" and any(one.partition("=")[0] == "--flink_master" for one in argv):
+        flags = _OTHER_FLINK + flags[len(_LOCAL_FLINK) :]
+    return flags
+
+
+def with_preset(argv: list[str], *, streaming: bool) -> list[str]:
+    """The options with those of the preset that --on names in its place, before all others. Raises InputError."""
+    rest, names = list[str](), list[str]()
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--on":
+            names.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    wrong = [name for name in names if name not in PRESETS]
+    if wrong:
+        raise InputError([Problem("command line", "--on", wrong[0], f"one of {', '.join(PRESETS)}")])
+    return [flag.option for name in names[-1:] for flag in flags_of(name, rest, streaming=streaming)] + rest

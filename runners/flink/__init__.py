@@ -1,0 +1,1 @@
+"""A local Flink cluster and what submits to it."""

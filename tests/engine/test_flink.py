@@ -1,0 +1,159 @@
+"""Launch and rebatch on a real Flink cluster: the answers of other engines, kills, a savepoint and an upgrade."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from delivering import KEY, Delivery, any_events, eventually
+from factories import SECRET
+from launching import any_place
+
+from bench.deliveries import ROOT, Wire, kill
+from runners.emulators import EmulatorError
+from runners.flink.cluster import FlinkCluster, flink_cluster
+from runners.sandbox.process import Sandbox, running_sandbox
+from stores.transports.kafka import KafkaClient, create_topic
+from stores.transports.uri import KafkaUri
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
+OVER = {"CANCELED", "FAILED", "FINISHED"}
+NEWER = """
+import sys
+import apache_beam as beam
+from pipelines import rebatch
+from transforms.rebatch.elements import Envelopes
+
+read = rebatch._read
+rebatch._read = lambda *given: read(*given) | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes)
+sys.exit(rebatch.run())
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
+    """A cluster whose workers have our keys; skipped without Flink's jars, and a failure in CI."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        try:
+            with flink_cluster(tmp_path_factory.mktemp("flink")) as made:
+                yield made
+        except EmulatorError as error:
+            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
+                pytest.fail(str(error))
+            pytest.skip(f"skipped: {error}")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with running_sandbox() as made:
+        yield made
+
+
+def on(cluster: FlinkCluster, *more: str) -> list[str]:
+    return ["--on=flink", *cluster.options(), *more]
+
+
+def timeless(events: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Events without what is the time of the launch."""
+    times = ("emitted_at", "deliver_after", "expires_at")
+    return {name: {key: value for key, value in one.items() if key not in times} for name, one in events.items()}
+
+
+def test_a_launch_gives_the_events_of_the_built_in_engine_and_rebatch_delivers_each_once(
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    here, there = any_place(tmp_path / "direct"), any_place(tmp_path / "flink")
+    assert here.launch("--on=direct") == 0
+    assert there.launch(*on(cluster)) == 0
+    assert timeless(there.events()) == timeless(here.events())
+    assert len(there.events()) > 0
+
+    delivery = Delivery(tmp_path, sandbox.url).configure()
+    events = any_events(200)
+    delivery.put("a", events)
+    delivery.put("b", any_events(50))
+    assert delivery.run("--drain", *on(cluster)) == 0
+    assert sandbox.accepted() == dict.fromkeys(events, 1)
+    assert delivery.outcomes() == dict.fromkeys(events, "accepted")
+    assert delivery.summary()["accepted"] == 200
+    assert set(cluster.jobs().values()) <= OVER
+
+
+def send(uri: KafkaUri, events: dict[str, Wire]) -> None:
+    producer = Producer({"bootstrap.servers": uri.brokers[0]})
+    for body, attributes in events.values():
+        producer.produce(uri.topic, body, attributes["retailer_id"], headers=list(attributes.items()))
+    assert producer.flush(30) == 0
+
+
+def running(cluster: FlinkCluster) -> str:
+    """The job that runs, once there is one."""
+    return str(eventually(lambda: [name for name, state in cluster.jobs().items() if state == "RUNNING"], "a job")[0])
+
+
+def checkpointed(cluster: FlinkCluster) -> None:
+    """Waits for a whole checkpoint that is newer than now."""
+    before = cluster.latest_checkpoint()
+    eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint")
+
+
+def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, kafka_host: str
+) -> None:
+    uri = KafkaUri((kafka_host,), f"t-{uuid.uuid4().hex}")
+    create_topic(uri, KafkaClient(), partitions=2, replicas=1)
+    everyone: dict[str, Wire] = {}
+    delivery, paused = Delivery(tmp_path, sandbox.url, str(uri)), {"aldi": {"paused": True}}
+    delivery.configure(paused, on_unknown="hold", lease="PT2S", timeout="PT1S")
+
+    def sent(name: str, *retailers: str) -> None:
+        """Sends more events; those of `retailers` must all have an end."""
+        more = any_events(40, name)
+        send(uri, more)
+        everyone.update(more)
+        due = [key for key, wire in everyone.items() if wire[1]["retailer_id"] in retailers]
+        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of all up to {name}")
+
+    with delivery.started(*on(cluster)) as job:
+        first = running(cluster)
+        sent("first", "kroger")
+        checkpointed(cluster)
+        for worker in cluster.workers():
+            os.kill(worker, signal.SIGKILL)
+        sent("after the worker", "kroger")
+        checkpointed(cluster)
+        cluster.kill("taskmanager")
+        cluster.start()
+        sent("after the task manager", "kroger")
+        savepoint = cluster.stop_with_savepoint(first)
+        job.wait(timeout=60)
+    delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
+    argv = [sys.executable, "-c", NEWER, *delivery.argv(*on(cluster, f"--savepoint_path={savepoint}"))]
+    upgraded = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **KEY}, start_new_session=True)
+    try:
+        sent("after the upgrade", "kroger", "aldi")
+        checkpointed(cluster)
+    finally:
+        kill(upgraded)
+    cluster.stop()
+    cluster.start()
+    with delivery.started(*on(cluster, f"--savepoint_path={cluster.latest_checkpoint()}")) as job:
+        sent("after everything", "kroger", "aldi")
+        job.send_signal(signal.SIGTERM)
+        _, told = job.communicate(timeout=120)
+        assert job.returncode == 0, told
+    assert set(sandbox.accepted().values()) == {1}
+    settled = delivery.settled(*everyone)
+    assert {name for name, end in settled.items() if end == "accepted"} <= sandbox.accepted().keys()
+    assert set(settled.values()) <= {"accepted", "unknown"}

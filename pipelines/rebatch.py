@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,11 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         raise InputError(problems)
     folder = DeliveryFolder(config.output)
     folder.prepare()
-    with folder.locked(), _stopped_by_signals(folder.ask_to_stop):
+    engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri), drains=config.drain)
+    stop = folder.ask_to_stop if engine.alone or config.drain else _leave
+    with folder.locked(), _stopped_by_signals(stop):
         settings = _settings(config)
         _check(config, Secrets(config.secrets))
-        engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri))
         if engine.alone:
             begin_source(config)
         read = counts if engine.alone else partial(ledger_counts, config.ledger)
@@ -127,7 +128,8 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
                 missing = on_the_way()
                 p = beam.Pipeline(options=options)
                 build(p, config, settings, engine)
-                p.run().wait_until_finish()
+                with suppress(_Left):
+                    p.run().wait_until_finish()
                 missing = on_the_way() - missing
                 if missing <= 0 or not config.drain or folder.must_stop():
                     break
@@ -173,16 +175,25 @@ def _check(config: RebatchConfig, secrets: Secrets) -> bool:
     return loaded.engine.delivery.vendor != "outbox"
 
 
+class _Left(Exception):
+    """The command ends and its job goes on, on a cluster."""
+
+
+def _leave() -> None:
+    told = "this command ends, the job goes on: stop it with a savepoint, as docs/engines.md says"
+    print(told, file=sys.stderr, flush=True)
+    raise _Left
+
+
 @contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C asks the sources to end; the second ends the process."""
+    """The first SIGTERM or Ctrl-C asks to stop; the second ends the process."""
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, frame: Any) -> None:
-        print("stopping: what was read is delivered; once more to stop at once", file=sys.stderr, flush=True)
-        stop()
         for one, handler in before.items():
             signal.signal(one, handler)
+        stop()
 
     for one in before:
         signal.signal(one, ask)

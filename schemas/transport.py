@@ -30,6 +30,9 @@ class Reader(Protocol):
     def open(self) -> None:
         """Connect."""
 
+    def close(self) -> None:
+        """Disconnect."""
+
     def poll(self, most: int) -> Poll:
         """At most `most` envelopes; waits a moment for the first one."""
 

@@ -19,11 +19,12 @@ class Engine(NamedTuple):
     reads_pubsub: bool
 
 
-def choose_engine(options: PipelineOptions, *, ends: bool) -> Engine:
+def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False) -> Engine:
     """Names the engine in the options when they name none; what it promises.
 
     Prism is found by CAMPAIGNS_PRISM, or in .engines/ (`make engines`), or downloaded by Beam. Where it would have
     to be downloaded, a job whose input `ends` by itself runs on the built-in engine, which needs nothing but Beam.
+    On Flink a job that `drains` gives up its checkpoints: there it is the price of ever ending.
     """
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
@@ -32,10 +33,11 @@ def choose_engine(options: PipelineOptions, *, ends: bool) -> Engine:
     standard.streaming = standard.runner != BUILT_IN
     if standard.runner == PRISM:
         prism.prepare(options)
-    if standard.runner in FLINK:
+    if standard.runner in FLINK and drains:
+        # Flink keeps the job's impulse, and with it the job, for ever; without it no checkpoint completes any more.
         flink = options.view_as(FlinkOptions)
         if flink.shutdown_sources_after_idle_ms is None:
-            flink.shutdown_sources_after_idle_ms = 0  # or a job whose sources have ended never does
+            flink.shutdown_sources_after_idle_ms = 0
     return Engine(
         real_time=bool(standard.streaming),
         alone=standard.runner in (PRISM, BUILT_IN),

@@ -68,6 +68,9 @@ class FileReader:
             self._records = read_envelopes(path)
         return Poll(got)
 
+    def close(self) -> None:
+        """Nothing to close."""
+
     def commit(self, handle: Any) -> None:
         """Files stay as they are: a restart reads them again."""
 

@@ -67,6 +67,10 @@ class SpooledReader:
         """Open the reader."""
         self._reader.open()
 
+    def close(self) -> None:
+        """Close the reader."""
+        self._reader.close()
+
     def poll(self, most: int) -> Poll:
         """What the reader polled, after it was written down. An earlier run committed what it had read."""
         poll = self._reader.poll(most)
@@ -92,6 +96,9 @@ class SpoolReader:
     def open(self) -> None:
         """Nothing to open."""
         self._at = 0
+
+    def close(self) -> None:
+        """Nothing to close."""
 
     def poll(self, most: int) -> Poll:
         """The polls of files, whole."""

@@ -37,6 +37,9 @@ class Polls:
     def open(self) -> None:
         self.opened = True
 
+    def close(self) -> None:
+        self.opened = False
+
     def poll(self, most: int) -> Poll:
         return self.polls.pop(0)
 

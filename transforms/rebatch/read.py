@@ -66,9 +66,11 @@ _PROVIDER, _WATERMARK = _Provider(), Watermark()
 
 @dataclass
 class _Open:
-    """An open reader, how often in a row nothing came, and since when as many messages are on the way."""
+    """An open reader, the position it is at, how often in a row nothing came, and since when as many messages are on
+    the way."""
 
     reader: Reader
+    position: int
     idle: int = 0
     left: int = -1
     since: float = 0.0
@@ -83,14 +85,18 @@ class _Read(beam.DoFn):
         self._make, self._most_ahead = make, most_ahead
         self._source = uuid.uuid4().hex
 
-    def _reader(self, index: int) -> _Open:
-        """The process's reader of an index: it outlives this object, of which an engine makes several."""
+    def _reader(self, index: int, position: int) -> _Open:
+        """The process's reader of an index: it outlives this object, of which an engine makes several. An engine that
+        went back to a checkpoint is at another position than the reader, and gets a new one, from the beginning."""
         with _LOCK:
-            if (self._source, index) not in _OPENED:
+            found = _OPENED.get((self._source, index))
+            if found is None or found.position != position:
+                if found is not None:
+                    found.reader.close()
                 reader = self._make(index)
                 reader.open()
-                _OPENED[self._source, index] = _Open(reader)
-            return _OPENED[self._source, index]
+                found = _OPENED[self._source, index] = _Open(reader, position)
+            return found
 
     def _may_end(self, source: _Open) -> bool:
         """Whether the input may end: on an engine in this process only when all that was read has reached the
@@ -109,18 +115,19 @@ class _Read(beam.DoFn):
         tracker: Any = beam.DoFn.RestrictionParam(_PROVIDER),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[Envelopes]:
-        source, read = self._reader(element), 0
-        reader = source.reader
         position = tracker.current_restriction().start
+        source, read = self._reader(element, position), 0
+        reader = source.reader
         finalizer.register(lambda: None)
         if self._most_ahead is not None and on_the_way() > self._most_ahead:
             tracker.try_claim(position)
+            source.position = position + 1
             tracker.defer_remainder(Duration(_FULL_S))
             return
         while read < BUNDLE:
             if not tracker.try_claim(position):
                 return
-            position += 1
+            position = source.position = position + 1
             poll = reader.poll(POLL)
             if poll.envelopes:
                 read += len(poll.envelopes)

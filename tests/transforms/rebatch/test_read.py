@@ -15,7 +15,7 @@ from wire_events import any_envelope
 from schemas.transport import Envelope, Poll
 from transforms.rebatch import read
 from transforms.rebatch.elements import Envelopes
-from transforms.rebatch.read import BUNDLE, POLL, ReadMessages
+from transforms.rebatch.read import BUNDLE, POLL, ReadMessages, _Read
 
 ONE = any_envelope(1)
 
@@ -32,6 +32,9 @@ class Source:
     def open(self) -> None:
         self.opened = getattr(self, "opened", 0) + 1
         self.at = self.number = 0
+
+    def close(self) -> None:
+        self.log.append(("close", self.at))
 
     def poll(self, most: int) -> Poll:
         with self.lock:
@@ -115,6 +118,17 @@ def test_a_bundle_that_fails_commits_nothing() -> None:
     with pytest.raises(Exception, match="the step behind it"), beam.Pipeline(runner=FnApiRunner()) as p:
         _ = p | ReadMessages(make) | "Fail" >> beam.Map(fail)
     assert source.places("commit") == []
+
+
+def test_an_engine_that_goes_back_to_a_checkpoint_gets_a_new_reader() -> None:
+    source = Source([1, 1, 1])
+    SOURCES.append(source)
+    read = _Read(make, None)
+    first = read._reader(0, 0)
+    first.position = 3
+    assert read._reader(0, 3) is first
+    assert read._reader(0, 1) is not first
+    assert (source.opened, source.places("close")) == (2, [0])
 
 
 def test_a_source_that_says_it_is_done_is_not_asked_again() -> None:

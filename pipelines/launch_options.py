@@ -11,6 +11,8 @@ from typing import Any
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipelines.dataflow.checks import secrets_problems
+from pipelines.engines import prism
+from pipelines.engines.presets import BUILT_IN, PRISM
 from schemas.problems import InputError, Problem
 from stores.remote_folder import is_remote, local_copy
 from stores.transports.kafka import KafkaClient
@@ -148,7 +150,9 @@ def runner_options(options: PipelineOptions) -> PipelineOptions:
     """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
-        standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+        standard.runner = BUILT_IN
+    if standard.runner == PRISM:
+        prism.prepare(options)
     direct = options.view_as(DirectOptions)
     if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
         direct.direct_running_mode = "multi_processing"

@@ -9,13 +9,12 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from delivering import KEY, Delivery, any_events, eventually
 from factories import SECRET
-from launching import any_place
+from matrix import TRANSPORTS, Answer, answer
 
 from bench.deliveries import ROOT, Wire, kill
 from runners.emulators import EmulatorError
@@ -40,10 +39,10 @@ sys.exit(rebatch.run())
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, pubsub_host: str) -> Iterator[FlinkCluster]:
     """A cluster whose workers have our keys; skipped without Flink's jars, and a failure in CI."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
+        for name, value in {**ENVIRONMENT, "PUBSUB_EMULATOR_HOST": pubsub_host}.items():
             patch.setenv(name, value)
         try:
             with flink_cluster(tmp_path_factory.mktemp("flink")) as made:
@@ -64,29 +63,12 @@ def on(cluster: FlinkCluster, *more: str) -> list[str]:
     return ["--on=flink", *cluster.options(), *more]
 
 
-def timeless(events: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Events without what is the time of the launch."""
-    times = ("emitted_at", "deliver_after", "expires_at")
-    return {name: {key: value for key, value in one.items() if key not in times} for name, one in events.items()}
-
-
-def test_a_launch_gives_the_events_of_the_built_in_engine_and_rebatch_delivers_each_once(
-    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_it_gives_the_same_answer_as_the_other_engines(
+    transport: str, cluster: FlinkCluster, sample: Path, expected: Answer, tmp_path: Path, kafka_host: str
 ) -> None:
-    here, there = any_place(tmp_path / "direct"), any_place(tmp_path / "flink")
-    assert here.launch("--on=direct") == 0
-    assert there.launch(*on(cluster)) == 0
-    assert timeless(there.events()) == timeless(here.events())
-    assert len(there.events()) > 0
-
-    delivery = Delivery(tmp_path, sandbox.url).configure()
-    events = any_events(200)
-    delivery.put("a", events)
-    delivery.put("b", any_events(50))
-    assert delivery.run("--drain", *on(cluster)) == 0
-    assert sandbox.accepted() == dict.fromkeys(events, 1)
-    assert delivery.outcomes() == dict.fromkeys(events, "accepted")
-    assert delivery.summary()["accepted"] == 200
+    assert answer(sample, tmp_path, transport, on(cluster), kafka_host) == expected
     assert set(cluster.jobs().values()) <= OVER
 
 
@@ -108,11 +90,6 @@ def checkpointed(cluster: FlinkCluster) -> None:
     eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint")
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="with --shutdown_sources_after_idle_ms=0 Flink finishes the step behind Impulse, whose thread then stays in "
-    "DoFnOperator.finish: no checkpoint or savepoint completes. It hangs until choose_engine gives 0 to drains only",
-)
 def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
     cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, kafka_host: str
 ) -> None:

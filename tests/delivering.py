@@ -40,9 +40,9 @@ def any_events(count: int, name: str = "a", **changes: Any) -> dict[str, Wire]:
     return {event["event_id"]: wire for event, wire in zip(events, on_the_wire(events), strict=True)}
 
 
-def eventually(seen: Callable[[], Any], what: str = "it") -> Any:
+def eventually(seen: Callable[[], Any], what: str = "it", patience_s: float = PATIENCE_S) -> Any:
     """What `seen` says once that is true. Fails when it does not become so."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not (found := seen()):
         assert time.monotonic() < end, f"{what} did not come"
         time.sleep(0.1)

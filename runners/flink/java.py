@@ -18,11 +18,13 @@ TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 
 
-def command(java: str, jars: Path, main: str, heap: str, *arguments: str, direct: str = "384m") -> list[str]:
-    """The command line of a class of Flink or of Beam's job server. Java 17 hides what both reach into."""
+def command(java: str, jars: Path, main: str, heap: str, *arguments: str) -> list[str]:
+    """The command line of a class of Flink or of Beam's job server. Java 17 hides what both reach into. Only the
+    TaskManager does work that pays for the second compiler."""
     opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
     exported = [f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTED]
-    sizes = [f"-Xmx{heap}", f"-XX:MaxDirectMemorySize={direct}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"]
+    level = 4 if main == TASK_MANAGER else 1
+    sizes = [f"-Xmx{heap}", "-XX:MaxDirectMemorySize=384m", "-XX:+UseSerialGC", f"-XX:TieredStopAtLevel={level}"]
     quiet = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     return [java, *sizes, *opened, *exported, *quiet, "-cp", f"{jars}/*", main, *arguments]
 

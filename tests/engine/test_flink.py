@@ -25,6 +25,7 @@ from stores.transports.uri import KafkaUri
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
+PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
 OVER = {"CANCELED", "FAILED", "FINISHED"}
 NEWER = """
 import sys
@@ -81,13 +82,17 @@ def send(uri: KafkaUri, events: dict[str, Wire]) -> None:
 
 def running(cluster: FlinkCluster) -> str:
     """The job that runs, once there is one."""
-    return str(eventually(lambda: [name for name, state in cluster.jobs().items() if state == "RUNNING"], "a job")[0])
+    return str(
+        eventually(lambda: [name for name, state in cluster.jobs().items() if state == "RUNNING"], "a job", PATIENCE_S)[
+            0
+        ]
+    )
 
 
 def checkpointed(cluster: FlinkCluster) -> None:
     """Waits for a whole checkpoint that is newer than now."""
     before = cluster.latest_checkpoint()
-    eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint")
+    eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint", PATIENCE_S)
 
 
 def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
@@ -105,7 +110,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         send(uri, more)
         everyone.update(more)
         due = [key for key, wire in everyone.items() if wire[1]["retailer_id"] in retailers]
-        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of all up to {name}")
+        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of all up to {name}", PATIENCE_S)
 
     with delivery.started(*on(cluster)) as job:
         first = running(cluster)

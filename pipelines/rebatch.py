@@ -28,6 +28,7 @@ from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
 from pipelines.engines.presets import with_preset
+from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import (
     begin_source,
@@ -126,7 +127,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         with watched_counts(show, read), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 missing = on_the_way()
-                p = beam.Pipeline(options=options)
+                p = new_pipeline(options)
                 build(p, config, settings, engine)
                 with suppress(_Left):
                     p.run().wait_until_finish()
@@ -150,7 +151,7 @@ def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
     settings, delivers = _settings(config), _check(config, Secrets(config.secrets, environment=not config.secrets))
     if problems := needs_secrets(config.secrets, delivers):
         raise InputError(problems)
-    p = beam.Pipeline(options=options)
+    p = new_pipeline(options)
     build(p, config, settings, choose_engine(options, ends=False))
     return submit(p, options)[0]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
@@ -20,6 +21,7 @@ from apache_beam.runners.worker.statesampler import StateSampler
 from pipelines.engines import prism
 from pipelines.engines.choose import Engine, choose_engine
 from pipelines.engines.presets import BUILT_IN, PRESETS, PRISM, with_preset
+from pipelines.engines.stable_ids import new_pipeline
 from schemas.problems import InputError
 
 PATCHED = [
@@ -216,3 +218,18 @@ def test_an_engine_that_is_none_is_refused_with_those_that_are() -> None:
 
 def test_without_a_preset_nothing_changes() -> None:
     assert with_preset(["--a", "b", "--runner=X"], streaming=True) == ["--a", "b", "--runner=X"]
+
+
+def test_a_step_more_changes_the_name_of_no_other() -> None:
+    def names(*first: str) -> set[str]:
+        p = new_pipeline(PipelineOptions([]))
+        some = p | "Make" >> beam.Create([1], reshuffle=False)
+        for label in first:
+            some = some | label >> beam.Map(lambda one: one)
+        _ = some | "Last" >> beam.Map(lambda one: one)
+        components = p.to_runner_api().components
+        return {*components.transforms, *components.pcollections}
+
+    before, after = names(), names("New")
+    assert before < after
+    assert len([name for name in after - before if "New" in name]) == len(after - before) > 0

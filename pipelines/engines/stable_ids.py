@@ -1,0 +1,40 @@
+"""Names of a pipeline's parts that do not change when a step is added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pipeline import ComponentIdMap
+
+
+class StableIds(ComponentIdMap):
+    """Names by label. Beam numbers the parts of a pipeline in their order, and on Flink a waiting timer knows its step
+    by that name: with a step more in front of it the timers of a savepoint would have no receiver, and the job no way
+    to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: set[str] = set()
+
+    def _unique_ref(self, obj: Any = None, obj_type: Any = None, label: str | None = None) -> str:
+        if isinstance(obj, pvalue.PCollection) and obj.producer is not None:
+            label = f"{obj.producer.full_label}.{obj.tag}"
+        if label is None:
+            return str(super()._unique_ref(obj, obj_type, label))
+        name = made = self._normalize(f"{self.namespace}_{obj_type.__name__}_{label}")
+        count = 1
+        while made in self._taken:
+            count += 1
+            made = f"{name}_{count}"
+        self._taken.add(made)
+        return made
+
+
+def new_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """An empty pipeline whose parts will have such names."""
+    made = beam.Pipeline(options=options)
+    made.component_id_map = StableIds()
+    return made

@@ -25,7 +25,7 @@ $(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campai
 	  --events file:$(DEMO)/events --output $(DEMO)
 
 test: .venv/installed engines
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What the engine tests and a service on one machine need, by version: Prism, Flink, Kafka, a Cloud Storage stand-in.
 engines:

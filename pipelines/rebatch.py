@@ -116,7 +116,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     folder = DeliveryFolder(config.output)
     folder.prepare()
     engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri), drains=config.drain)
-    stop = folder.ask_to_stop if engine.alone or config.drain else _leave
+    stop = partial(_end, folder) if engine.alone or config.drain else _leave
     with folder.locked(), _stopped_by_signals(stop):
         settings = _settings(config)
         _check(config, Secrets(config.secrets))
@@ -174,6 +174,11 @@ def _check(config: RebatchConfig, secrets: Secrets) -> bool:
     if problems or loaded is None:
         raise InputError(problems)
     return loaded.engine.delivery.vendor != "outbox"
+
+
+def _end(folder: DeliveryFolder) -> None:
+    print("stopping: what was read is delivered; once more to stop at once", file=sys.stderr, flush=True)
+    folder.ask_to_stop()
 
 
 class _Left(Exception):

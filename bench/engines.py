@@ -40,6 +40,7 @@ from bench.deliveries import (
     write_campaigns,
 )
 from bench.rebatch import DELIVERY, events, rate, watch
+from pipelines.engines.memory import collect_rarely
 from runners.emulators import pubsub_emulator
 from runners.flink.cluster import FlinkCluster, flink_cluster
 from runners.kafka_broker import kafka_broker
@@ -68,7 +69,7 @@ class Bench:
             yield place, sandbox, write_campaigns(place / "campaigns", sandbox.url, DELIVERY)
 
     def throughput(self, source: str, count: int, *options: str) -> float:
-        """Events a second of a drain."""
+        """Events a second of a service: on Flink a drain would run without checkpoints."""
         self._say(f"{source} {' '.join(options)[:40]}")
         some = events(count, 350, 3)
         if source == "kafka":
@@ -79,7 +80,7 @@ class Bench:
             publish(path, some)
             uri = f"pubsub:{subscription}"
         with self._place() as (place, sandbox, campaigns):
-            job = start_rebatch(campaigns, uri, place / "out", "--drain", "--idle=20", *options, log=place / "log")
+            job = start_rebatch(campaigns, uri, place / "out", *options, log=place / "log")
             try:
                 seen = watch(sandbox, count, job, _MOST_S)
                 if seen[-1][1] < count:
@@ -149,6 +150,7 @@ class Bench:
             publish_to_kafka(name, events(min(50_000, count - start), 350, start))
         uri = parse_uri(name)
         assert isinstance(uri, KafkaUri)
+        collect_rarely()  # as the workers do
         plain, reader = _plain(uri, count), _read_all(uri, count)
         return {
             "plain_per_s": round(plain),
@@ -200,6 +202,7 @@ def main() -> None:
     """Prints the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--only-kafka", action="store_true", help="measure Kafka's readers alone, nothing else")
     args = parser.parse_args()
     say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     os.environ["SANDBOX_KEY"] = "key"
@@ -212,6 +215,9 @@ def main() -> None:
         os.environ["PUBSUB_EMULATOR_HOST"] = host
         bench = Bench(Path(folder), broker.host, say)
         source = bench.source(200_000)
+        if args.only_kafka:
+            print(json.dumps({"kafka_source": source}, indent=2))
+            return
         for name in ("kafka", "pubsub"):
             rates["prism"][name] = round(bench.throughput(name, args.events, "--on=prism"))
         with flink_cluster(Path(folder) / "flink") as cluster:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from pipelines.engines.memory import collect_rarely
 from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
@@ -64,6 +65,7 @@ def make_reader(config: RebatchConfig, index: int) -> Reader:
 def make_log(config: RebatchConfig) -> PartitionedReader:
     """The events of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
     assert isinstance(config.events, KafkaUri)
+    collect_rarely()
     idle_s = config.idle if config.drain else None
     stop = DeliveryFolder(config.output).must_stop
     return KafkaLog(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import threading
@@ -14,6 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOpt
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import statesampler
 from apache_beam.runners.worker.sdk_worker import SdkWorker
+
+from pipelines.engines.memory import collect_rarely
 
 _INSTALLED = Path(__file__).parents[2] / ".engines/prism"  # by `make engines`
 
@@ -29,9 +29,7 @@ def prepare(options: PipelineOptions) -> None:
     _end_bundles_at_once()
     _refuse_splits()
     _answer_progress()
-    gc.freeze()  # what is loaded stays; the messages on their way are looked through less often
-    gc.set_threshold(100_000, 50, 100)
-    atexit.register(gc.unfreeze)  # or DuckDB reports what it takes for leaks
+    collect_rarely()
 
 
 def _is_news(record: logging.LogRecord) -> bool:

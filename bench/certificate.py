@@ -29,7 +29,7 @@ from bench.deliveries import (
     on_the_wire,
     plain_topic,
     publish,
-    publish_to_kafka,
+    publish_to,
     start_rebatch,
     wait,
     write_campaigns,
@@ -173,7 +173,7 @@ class Run:
         if self._source == "pubsub":
             publish(self._topic, part)
         elif self._source == "kafka":
-            publish_to_kafka(self._uri, part)
+            publish_to(self._uri, part)
         else:
             write_file(self._folder / "events", f"part-{number:04d}", [body for body, _ in part])
 

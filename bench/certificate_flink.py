@@ -8,11 +8,10 @@ after that of everything the job is submitted again and goes on from the last wh
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,7 @@ class FlinkRun(Run):
                 say(f"{self._source}, {self._on_unknown}: kill {number + 1}, {kind}")
                 before = self._cluster.latest_checkpoint()
                 if kind == "worker":
-                    for worker in self._cluster.workers():
-                        with suppress(ProcessLookupError):
-                            os.kill(worker, signal.SIGKILL)
-                            killed += 1
+                    killed += self._cluster.kill_workers()
                 elif kind == "taskmanager":
                     self._cluster.kill("taskmanager")
                     self._cluster.start()
@@ -86,9 +82,7 @@ class FlinkRun(Run):
     def _end(self, job: subprocess.Popen[bytes]) -> None:
         """Ends the job in the middle of its work; the next one goes on from its last checkpoint."""
         kill(job)
-        for name, state in self._cluster.jobs().items():
-            if state not in ("CANCELED", "FAILED", "FINISHED"):
-                self._cluster.cancel(name)
+        self._cluster.cancel_all()
 
     def _until_it_checkpoints(self, before: str | None) -> None:
         """Waits for a whole checkpoint after the one `before`: the job runs again."""

@@ -17,17 +17,16 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import yaml
-from confluent_kafka import Producer
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from schemas.contracts import EVENT, fingerprint, parsed, schema
+from stores.transports.again import publisher
 from stores.transports.files import FileSink
 from stores.transports.kafka import KafkaClient, create_topic
-from stores.transports.publish_requests import publish_requests, pubsub_messages
-from stores.transports.pubsub import PubsubPublisher, open_channel
-from stores.transports.uri import KafkaUri
+from stores.transports.pubsub import open_channel
+from stores.transports.uri import KafkaUri, sink_uri
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTRIBUTES = ("event_id", "retailer_id", "campaign_id", "launch_id")
@@ -90,16 +89,16 @@ def on_the_wire(events: Iterable[Event]) -> list[Wire]:
 
 
 def publish(topic: str, messages: Sequence[Wire]) -> None:
-    """Publishes messages; those with the same attributes' names share requests."""
-    groups: dict[tuple[str, ...], list[Wire]] = {}
-    for body, attributes in messages:
-        groups.setdefault(tuple(sorted(attributes)), []).append((body, attributes))
-    with PubsubPublisher(topic) as publisher:
-        for names, some in groups.items():
-            bodies = pa.array([body for body, _ in some], pa.large_binary())
-            columns = {name: pa.array([attributes[name] for _, attributes in some]) for name in names}
-            publisher.submit(publish_requests(topic, pubsub_messages(bodies, columns)).requests)
-        publisher.settle()
+    """Publishes messages to a Pub/Sub topic."""
+    publish_to(f"pubsub:{topic}", messages)
+
+
+def publish_to(uri: str, messages: Sequence[Wire]) -> None:
+    """Publishes messages to a topic, of Pub/Sub or of Kafka, as the launch does."""
+    with publisher(sink_uri(uri), KafkaClient()) as put:
+        accepted = put(messages)
+    if accepted < len(messages):
+        raise RuntimeError(f"{len(messages) - accepted} messages were not published to {uri}")
 
 
 def kafka_topic(host: str, name: str, partitions: int = 4) -> str:
@@ -107,17 +106,6 @@ def kafka_topic(host: str, name: str, partitions: int = 4) -> str:
     uri = KafkaUri((host,), f"{name}-{secrets.token_hex(4)}")
     create_topic(uri, KafkaClient(), partitions=partitions, replicas=1)
     return str(uri)
-
-
-def publish_to_kafka(uri: str, messages: Sequence[Wire]) -> None:
-    """Publishes messages, keyed by retailer as the launch does; one without a retailer goes anywhere."""
-    brokers, _, topic = uri.removeprefix("kafka:").partition("/")
-    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
-    for body, attributes in messages:
-        producer.produce(topic, body, key=attributes.get("retailer_id"), headers=dict[str, Any](attributes))
-        producer.poll(0)
-    if left := producer.flush(60):
-        raise RuntimeError(f"{left} messages were not published to {uri}")
 
 
 def write_file(folder: Path, part: str, bodies: Sequence[bytes]) -> None:

@@ -16,13 +16,12 @@ import argparse
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from bench.deliveries import (
     on_the_wire,
     plain_topic,
     publish,
-    publish_to_kafka,
+    publish_to,
     start_rebatch,
     write_campaigns,
 )
@@ -74,7 +73,7 @@ class Bench:
         some = events(count, 350, 3)
         if source == "kafka":
             uri = kafka_topic(self._broker, "rate")
-            publish_to_kafka(uri, some)
+            publish_to(uri, some)
         else:
             path, subscription = plain_topic("rate")
             publish(path, some)
@@ -98,7 +97,7 @@ class Bench:
             while not over.wait(0.5):
                 now = int(time.time() * 1000)
                 some = [make_event(rnd, number + n, f"store-{n % 35}", now) for n in range(_RATE // 2)]
-                publish_to_kafka(uri, on_the_wire(some))
+                publish_to(uri, on_the_wire(some))
                 number += len(some)
 
         with self._place() as (place, sandbox, campaigns):
@@ -115,9 +114,7 @@ class Bench:
                     self._say(f"kill {kind}")
                     killed = time.monotonic()
                     if kind == "worker":
-                        for one in cluster.workers():
-                            with suppress(ProcessLookupError):
-                                os.kill(one, signal.SIGKILL)
+                        cluster.kill_workers()
                     elif kind == "taskmanager":
                         cluster.kill("taskmanager")
                         cluster.start()
@@ -147,7 +144,7 @@ class Bench:
         self._say("Kafka's readers alone")
         name = kafka_topic(self._broker, "source")
         for start in range(0, count, 50_000):
-            publish_to_kafka(name, events(min(50_000, count - start), 350, start))
+            publish_to(name, events(min(50_000, count - start), 350, start))
         uri = parse_uri(name)
         assert isinstance(uri, KafkaUri)
         collect_rarely()  # as the workers do
@@ -224,9 +221,9 @@ def main() -> None:
             on = ("--on=flink", *cluster.options())
             for name in ("kafka", "pubsub"):
                 rates["flink"][name] = round(bench.throughput(name, args.events, *on))
-                _cancel_all(cluster)
+                cluster.cancel_all()
             without = bench.throughput("kafka", args.events, *on, "--checkpointing_interval=3600000")
-            _cancel_all(cluster)
+            cluster.cancel_all()
             recovery = bench.recovery(cluster)
     result: dict[str, Any] = {
         "events_per_s": rates,
@@ -235,12 +232,6 @@ def main() -> None:
         "kafka_source": source,
     }
     print(json.dumps(result, indent=2))
-
-
-def _cancel_all(cluster: FlinkCluster) -> None:
-    for job, state in cluster.jobs().items():
-        if state not in ("CANCELED", "FAILED", "FINISHED"):
-            cluster.cancel(job)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from transforms.rebatch.counters import NAMES, TALLY
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S, _LOOK_UP_EVERY_S = 1.0, 10.0
 _SWEEP_EVERY_S, _SETTLED_AFTER_S = 60.0, 120.0
 Show = Callable[[dict[str, int]], None]
 
@@ -39,11 +38,10 @@ def ledger_counts(uri: str) -> dict[str, int]:
 
 
 @contextmanager
-def watched_counts(show: Show, read: Callable[[], dict[str, int]] = counts) -> Iterator[None]:
-    """Shows the counts while the job runs, and once when it has ended: every second, or every ten where they have to
-    be looked up."""
+def watched_counts(show: Show, read: Callable[[], dict[str, int]], every_s: float) -> Iterator[None]:
+    """Shows the counts so often while the job runs, and once when it has ended."""
     try:
-        with repeated(_EVERY_S if read is counts else _LOOK_UP_EVERY_S, lambda: show(read())):
+        with repeated(every_s, lambda: show(read())):
             yield
     finally:
         show(read())

@@ -83,10 +83,7 @@ def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: E
         )
     )
     unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
-    write, letters = (
-        partial(write_receipts, str(folder.receipts)),
-        partial(write_dead_letters, str(folder.dead_letters)),
-    )
+    write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
     receipts = (receipts, unreported) | "Receipts" >> beam.Flatten()
     _ = receipts | "RecordReceipts" >> RecordReceipts(ledger, write, letters)
     _ = unread | "RecordDeadLetters" >> RecordDeadLetters(ledger, letters)
@@ -122,9 +119,9 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         _check(config, Secrets(config.secrets))
         if engine.alone:
             begin_source(config)
-        read = counts if engine.alone else partial(ledger_counts, config.ledger)
+        read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
-        with watched_counts(show, read), swept_at_times(partial(sweep, config)):
+        with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 missing = on_the_way()
                 p = new_pipeline(options)

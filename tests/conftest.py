@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
 from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from servers import missing, needed
 
 from pipelines.engines.prism import prism
-from runners.emulators import EmulatorError, pubsub_emulator
+from runners.emulators import pubsub_emulator
 from runners.kafka_broker import KafkaBroker, kafka_broker
 from stores.transports.pubsub import open_channel
 
@@ -37,26 +36,14 @@ class Topic(NamedTuple):
 @pytest.fixture(scope="session")
 def pubsub_host() -> Iterator[str]:
     """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
-    with ExitStack() as stack:
-        try:
-            host = stack.enter_context(pubsub_emulator())
-        except EmulatorError as error:
-            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
-                pytest.fail(str(error))
-            pytest.skip(f"skipped: {error}")
+    with needed(pubsub_emulator()) as host:
         yield host
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaBroker]:
     """A Kafka broker; the tests that need it are skipped without Kafka's jars, and fail in CI."""
-    with ExitStack() as stack:
-        try:
-            broker = stack.enter_context(kafka_broker())
-        except EmulatorError as error:
-            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
-                pytest.fail(str(error))
-            pytest.skip(f"skipped: {error}")
+    with needed(kafka_broker()) as broker:
         yield broker
 
 
@@ -71,9 +58,7 @@ def prism_engine() -> str:
     """Prism's path; the tests that need it are skipped without one, and fail in CI."""
     found = prism()
     if found is None:
-        if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
-            pytest.fail("no Prism; run `make engines`")
-        pytest.skip("skipped: needs Prism, run `make engines`")
+        missing("needs Prism, run `make engines`")
     return found
 
 

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from pipelines.engines.presets import DATAFLOW
 from schemas.problems import Problem
 from stores.customers.sources import BIGQUERY
 from stores.ledger.open import open_ledger
@@ -21,7 +22,6 @@ from stores.remote_folder import REMOTE, is_remote
 from stores.secrets import PROJECT
 from stores.transports.uri import FileUri
 
-DATAFLOW = "DataflowRunner"
 ELSEWHERE = ("drain", "idle", "kafka_config")
 """Options that no template has: a job on Dataflow is drained from outside, and a launcher has no file of ours."""
 _SETUP = Path(__file__).parents[2] / "setup.py"
@@ -29,9 +29,8 @@ _FIRESTORE = "firestore:projects/P/databases/(default)/deliveries"
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
-    """Whether a job is for Dataflow: by --runner, or by the preset --on."""
-    named = str(options.view_as(StandardOptions).runner or "")
-    return named.rpartition(".")[2] == DATAFLOW or options.get_all_options().get("on") == "dataflow"
+    """Whether a job is for Dataflow."""
+    return str(options.view_as(StandardOptions).runner or "").rpartition(".")[2] == DATAFLOW
 
 
 def complete(options: PipelineOptions) -> list[Problem]:
@@ -61,20 +60,19 @@ def complete(options: PipelineOptions) -> list[Problem]:
     return problems
 
 
-def remote_folders(config: Any, names: tuple[str, ...]) -> list[Problem]:
-    """A problem for each folder or file of the configuration that workers could not see."""
+def _unseen(values: dict[str, list[Any]]) -> list[Problem]:
+    """A problem for each folder or file, by the option that names it, that workers could not see."""
     fix = f"workers on Dataflow cannot see it; copy it to a bucket (gcloud storage cp -r) and give {REMOTE}BUCKET/…"
-    values = [(name, one) for name in names for one in _several(getattr(config, name))]
-    problems = [_wrong(name, str(value), fix) for name, value in values if not is_remote(value)]
-    if isinstance(config.events, FileUri) and not is_remote(config.events.directory):
-        fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or a pubsub: URI"
-        problems.append(_wrong("events", str(config.events), fix))
-    return problems
+    named = [(name, one) for name, some in values.items() for one in some if one]
+    return [_wrong(name, one, fix) for name, one in named if not is_remote(one) and not one.startswith(BIGQUERY)]
 
 
 def rebatch_problems(config: Any, options: PipelineOptions) -> list[Problem]:
     """Everything that keeps a checked configuration of rebatch from running on Dataflow."""
-    problems = [*complete(options), *remote_folders(config, ("campaigns", "output"))]
+    problems = [*complete(options), *_unseen({"campaigns": [config.campaigns], "output": [config.output]})]
+    if isinstance(config.events, FileUri) and not is_remote(config.events.directory):
+        fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or a pubsub: URI"
+        problems.append(_wrong("events", str(config.events), fix))
     if isinstance(open_ledger(config.ledger), SqliteLedger):
         fix = f"is a file of one machine, and Dataflow has several; give {_FIRESTORE}"
         problems.append(_wrong("ledger", config.ledger, fix))
@@ -94,11 +92,7 @@ def launch_problems(given: Any, options: PipelineOptions) -> list[Problem]:
         fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or pubsub:projects/P/topics/T"
         problems.append(_wrong("events", given.events, fix))
     inputs = {"customers": [given.customers], "history": given.history or [], "sticky": [given.sticky]}
-    fix = f"workers on Dataflow cannot see it; copy it to a bucket (gcloud storage cp -r) and give {REMOTE}BUCKET/…"
-    for name, values in inputs.items():
-        local = [one for one in values if one and not is_remote(one) and not one.startswith(BIGQUERY)]
-        problems += [_wrong(name, one, fix) for one in local]
-    return problems
+    return problems + _unseen(inputs)
 
 
 def local_problems(config: Any) -> list[Problem]:
@@ -120,10 +114,6 @@ def needs_secrets(project: str | None, keys: bool) -> list[Problem]:
         return []
     fix = "workers on Dataflow have none of your environment variables; put each key into Secret Manager under the "
     return [_wrong("secrets", "missing", fix + "variable's name and give --secrets projects/P")]
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 def _wrong(name: str, value: str, fix: str) -> Problem:

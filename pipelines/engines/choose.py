@@ -7,7 +7,7 @@ from typing import NamedTuple
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
 
 from pipelines.engines import prism
-from pipelines.engines.presets import BUILT_IN, FLINK, PRISM, FlinkOptions
+from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRISM, FlinkOptions
 
 
 class Engine(NamedTuple):
@@ -41,5 +41,5 @@ def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False)
     return Engine(
         real_time=bool(standard.streaming),
         alone=standard.runner in (PRISM, BUILT_IN),
-        reads_pubsub=standard.runner == "DataflowRunner",
+        reads_pubsub=standard.runner == DATAFLOW,
     )

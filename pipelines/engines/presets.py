@@ -14,6 +14,7 @@ from schemas.problems import InputError, Problem
 
 BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 PRISM = "PrismRunner"
+DATAFLOW = "DataflowRunner"
 FLINK = ("PortableRunner", "FlinkRunner")
 
 
@@ -70,7 +71,7 @@ PRESETS = {
     ),
     "dataflow": Preset(
         "Google Cloud: workers that come and go with the load; the guide is docs/dataflow.md",
-        (Flag("--runner=DataflowRunner", "submits to the Dataflow service of --project and --region"),),
+        (Flag(f"--runner={DATAFLOW}", "submits to the Dataflow service of --project and --region"),),
         (
             Flag("--enable_streaming_engine", "state and timers are kept by the service: workers need small disks"),
             Flag("--autoscaling_algorithm=THROUGHPUT_BASED", "as many workers as the backlog needs"),

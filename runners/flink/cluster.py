@@ -25,14 +25,24 @@ JARS = ROOT / ".engines/flink"
 TODO = "install Java 17 and Maven and run `make engines`"
 REST, JOBS, POOL = 8081, 8099, 50000  # where `campaigns flink` listens, and the preset `flink` looks
 DEFAULT = (REST, JOBS, POOL)
+OVER = frozenset({"CANCELED", "FAILED", "FINISHED"})  # what a job is in the end
 _START_S = 120.0
 
 
 def find_flink() -> Path:
     """The folder with the jars of Flink and of Beam's runner. Raises EmulatorError."""
-    if shutil.which("java") is None or not any(JARS.glob("flink-runtime-*.jar")):
-        raise EmulatorError(f"no Flink and Java in .engines/flink; {TODO}")
+    find_java()
+    if not any(JARS.glob("flink-runtime-*.jar")):
+        raise EmulatorError(f"no Flink in .engines/flink; {TODO}")
     return JARS
+
+
+def find_java() -> str:
+    """Java's path. Raises EmulatorError."""
+    java = shutil.which("java")
+    if java is None:
+        raise EmulatorError(f"no java found; {TODO}")
+    return java
 
 
 class FlinkCluster:
@@ -52,7 +62,7 @@ class FlinkCluster:
         for name in self.ended():
             self.kill(name)
         self.start_jobmanager()
-        java, conf = self._java(), ("--configDir", self._conf)
+        java, conf = find_java(), ("--configDir", self._conf)
         self._run("pool", self._pool_command())
         self._run("taskmanager", flags.command(java, JARS, flags.TASK_MANAGER, "1152m", *conf))
         self._until("JobManager", lambda: self.rest("GET", "/overview")["slots-total"] >= self._slots)
@@ -69,7 +79,8 @@ class FlinkCluster:
 
     def start_jobmanager(self) -> None:
         """Starts the JobManager alone, unless it runs. Raises EmulatorError."""
-        java = self._java()
+        find_flink()
+        java = find_java()
         settings = flags.configuration(self._folder, self._rpc, self._rest, self._slots, self._backend)
         self._conf = str(flags.write_configuration(self._folder, settings))
         self._boot = self._write_boot()
@@ -79,13 +90,6 @@ class FlinkCluster:
     def ended(self) -> list[str]:
         """The processes that have ended by themselves."""
         return [name for name, process in self._processes.items() if process.poll() is not None]
-
-    def _java(self) -> str:
-        find_flink()
-        java = shutil.which("java")
-        if java is None:
-            raise EmulatorError(f"no java found; {TODO}")
-        return java
 
     @property
     def address(self) -> str:
@@ -117,6 +121,15 @@ class FlinkCluster:
         found = subprocess.run(["pgrep", "-P", str(self._processes["pool"].pid)], capture_output=True, text=True)
         return [int(one) for one in found.stdout.split()]
 
+    def kill_workers(self) -> int:
+        """kill -9 of every Python worker; how many there were."""
+        killed = 0
+        for worker in self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+        return killed
+
     def rest(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of the REST interface, decoded. Raises EmulatorError when it refuses."""
         answer = self._http.request(
@@ -136,7 +149,13 @@ class FlinkCluster:
     def cancel(self, job: str) -> None:
         """Cancels a job and waits until it is over: what Beam calls cancelled may still run."""
         self.rest("PATCH", f"/jobs/{job}?mode=cancel")
-        self._until("cancelled job", lambda: self.jobs()[job] in ("CANCELED", "FAILED", "FINISHED"))
+        self._until("cancelled job", lambda: self.jobs()[job] in OVER)
+
+    def cancel_all(self) -> None:
+        """Cancels every job that is not over."""
+        for job, state in self.jobs().items():
+            if state not in OVER:
+                self.cancel(job)
 
     def stop_with_savepoint(self, job: str) -> str:
         """Stops a job and gives the savepoint to start the next one from. Without `drain`: that never ended."""

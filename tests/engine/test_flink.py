@@ -6,27 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from delivering import KEY, Delivery, any_events, eventually
 from factories import SECRET
 from matrix import TRANSPORTS, Answer, answer
+from servers import needed
 
-from bench.deliveries import ROOT, Wire, kill
-from runners.emulators import EmulatorError
-from runners.flink.cluster import FlinkCluster, flink_cluster
-from runners.sandbox.process import Sandbox, running_sandbox
-from stores.transports.kafka import KafkaClient, create_topic
+from bench.deliveries import ROOT, Wire, kill, publish_to
+from runners.flink.cluster import OVER, FlinkCluster, flink_cluster
+from runners.sandbox.process import Sandbox
 from stores.transports.uri import KafkaUri
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
 PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
-OVER = {"CANCELED", "FAILED", "FINISHED"}
 NEWER = """
 import sys
 import apache_beam as beam
@@ -45,19 +41,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, pubsub_host: str) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "PUBSUB_EMULATOR_HOST": pubsub_host}.items():
             patch.setenv(name, value)
-        try:
-            with flink_cluster(tmp_path_factory.mktemp("flink")) as made:
-                yield made
-        except EmulatorError as error:
-            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
-                pytest.fail(str(error))
-            pytest.skip(f"skipped: {error}")
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox() as made:
-        yield made
+        with needed(flink_cluster(tmp_path_factory.mktemp("flink"))) as made:
+            yield made
 
 
 def on(cluster: FlinkCluster, *more: str) -> list[str]:
@@ -73,20 +58,10 @@ def test_it_gives_the_same_answer_as_the_other_engines(
     assert set(cluster.jobs().values()) <= OVER
 
 
-def send(uri: KafkaUri, events: dict[str, Wire]) -> None:
-    producer = Producer({"bootstrap.servers": uri.brokers[0]})
-    for body, attributes in events.values():
-        producer.produce(uri.topic, body, attributes["retailer_id"], headers=list(attributes.items()))
-    assert producer.flush(30) == 0
-
-
 def running(cluster: FlinkCluster) -> str:
     """The job that runs, once there is one."""
-    return str(
-        eventually(lambda: [name for name, state in cluster.jobs().items() if state == "RUNNING"], "a job", PATIENCE_S)[
-            0
-        ]
-    )
+    jobs = eventually(lambda: [job for job, state in cluster.jobs().items() if state == "RUNNING"], "a job", PATIENCE_S)
+    return str(jobs[0])
 
 
 def checkpointed(cluster: FlinkCluster) -> None:
@@ -96,10 +71,8 @@ def checkpointed(cluster: FlinkCluster) -> None:
 
 
 def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
-    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, kafka_host: str
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, uri: KafkaUri
 ) -> None:
-    uri = KafkaUri((kafka_host,), f"t-{uuid.uuid4().hex}")
-    create_topic(uri, KafkaClient(), partitions=2, replicas=1)
     everyone: dict[str, Wire] = {}
     delivery, paused = Delivery(tmp_path, sandbox.url, str(uri)), {"aldi": {"paused": True}}
     delivery.configure(paused, on_unknown="hold", lease="PT2S", timeout="PT1S")
@@ -107,7 +80,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
     def sent(name: str, *retailers: str) -> None:
         """Sends more events; those of `retailers` must all have an end."""
         more = any_events(40, name)
-        send(uri, more)
+        publish_to(str(uri), list(more.values()))
         everyone.update(more)
         due = [key for key, wire in everyone.items() if wire[1]["retailer_id"] in retailers]
         eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of all up to {name}", PATIENCE_S)
@@ -116,8 +89,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         first = running(cluster)
         sent("first", "kroger")
         checkpointed(cluster)
-        for worker in cluster.workers():
-            os.kill(worker, signal.SIGKILL)
+        assert cluster.kill_workers() > 0
         sent("after the worker", "kroger")
         checkpointed(cluster)
         cluster.kill("taskmanager")

@@ -39,14 +39,6 @@ Row = tuple[bytes, str | None, dict[str, str], int, int]  # body, key, headers, 
 
 
 @pytest.fixture
-def uri(kafka_host: str) -> KafkaUri:
-    """A fresh topic of two partitions."""
-    made = KafkaUri((kafka_host,), f"t-{uuid.uuid4().hex}")
-    assert create_topic(made, CLIENT, partitions=2, replicas=1)
-    return made
-
-
-@pytest.fixture
 def opened() -> Iterator[Callable[[Any], Any]]:
     """`opened(reader)`: the reader, open, and closed after the test."""
     with ExitStack() as stack:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from delivering import KEY, Delivery, any_events, eventually
 
-from bench.deliveries import Wire, kill
+from bench.deliveries import Wire, kill, publish_to
 from pipelines.engines.choose import choose_engine
 from runners.main import main
-from runners.sandbox.process import Sandbox, running_sandbox
-from stores.transports.kafka import KafkaClient, create_topic
+from runners.sandbox.process import Sandbox
+from stores.transports.kafka import KafkaClient
 from stores.transports.kafka_consumer import PartitionConsumer
 from stores.transports.kafka_log import KafkaLog
 from stores.transports.uri import KafkaUri
@@ -41,30 +39,13 @@ def _environment(prism_engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def uri(kafka_host: str) -> KafkaUri:
-    """A fresh topic of two partitions."""
-    made = KafkaUri((kafka_host,), f"t-{uuid.uuid4().hex}")
-    assert create_topic(made, CLIENT, partitions=2, replicas=1)
-    return made
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox() as made:
-        yield made
-
-
-@pytest.fixture
 def delivery(tmp_path: Path, uri: KafkaUri, sandbox: Sandbox) -> Delivery:
     """From the topic to the sandbox."""
     return Delivery(tmp_path, sandbox.url, str(uri)).configure()
 
 
-def send(uri: KafkaUri, events: dict[str, Wire], partition: int = -1) -> None:
-    producer = Producer({"bootstrap.servers": uri.brokers[0]})
-    for body, attributes in events.values():
-        producer.produce(uri.topic, body, attributes["retailer_id"], partition, headers=list(attributes.items()))
-    assert producer.flush(30) == 0
+def send(uri: KafkaUri, events: dict[str, Wire]) -> None:
+    publish_to(str(uri), list(events.values()))
 
 
 def committed(uri: KafkaUri) -> int:

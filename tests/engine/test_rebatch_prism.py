@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from delivering import KEY, Delivery, any_events, eventually
 from bench.deliveries import Wire, publish
 from pipelines.settings import LOOK_EVERY_S
 from runners.main import main
-from runners.sandbox.process import Sandbox, running_sandbox
+from runners.sandbox.process import Sandbox
 from stores.transports.spool import Spool
 
 pytestmark = pytest.mark.engine
@@ -25,12 +24,6 @@ pytestmark = pytest.mark.engine
 def _environment(prism_engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMPAIGNS_PRISM", prism_engine)
     monkeypatch.setenv("SANDBOX_KEY", KEY["SANDBOX_KEY"])
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox() as made:
-        yield made
 
 
 @pytest.fixture

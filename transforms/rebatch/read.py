@@ -28,19 +28,19 @@ _FULL_S = 0.02  # how long to wait when too much is on the way
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
 
 
-class _Provider(RestrictionProvider):
-    """A restriction counts polls: there is nothing in it to split."""
+class Endless(RestrictionProvider):
+    """A restriction counts on without an end, here polls: there is nothing in it to split."""
 
-    def initial_restriction(self, element: int) -> OffsetRange:
+    def initial_restriction(self, element: Any) -> OffsetRange:
         return OffsetRange(0, sys.maxsize)
 
     def create_tracker(self, restriction: OffsetRange) -> RestrictionTracker:
         return Polls(restriction)
 
-    def restriction_size(self, element: int, restriction: OffsetRange) -> int:
+    def restriction_size(self, element: Any, restriction: OffsetRange) -> int:
         return 1
 
-    def truncate(self, element: int, restriction: OffsetRange) -> None:
+    def truncate(self, element: Any, restriction: OffsetRange) -> None:
         return None
 
 
@@ -61,7 +61,7 @@ class Watermark(beam.transforms.core.WatermarkEstimatorProvider):
         return ManualWatermarkEstimator(state)
 
 
-_PROVIDER, _WATERMARK = _Provider(), Watermark()
+_PROVIDER, _WATERMARK = Endless(), Watermark()
 
 
 @dataclass

@@ -9,15 +9,13 @@ from threading import Lock
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.iobase import RestrictionTracker
 from apache_beam.io.restriction_trackers import OffsetRange
-from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from schemas.transport import PartitionedReader
 from transforms.rebatch.elements import Envelopes
-from transforms.rebatch.read import BUNDLE, POLL, Polls, Watermark
+from transforms.rebatch.read import BUNDLE, POLL, Endless, Watermark
 
 _LOOK_S = 1.0  # between two questions for new partitions; the source looks less often
 _IDLE_S = (0.05, 0.5)  # the first and the longest pause while nothing comes
@@ -25,30 +23,14 @@ _LAST = sys.maxsize - 1
 Partition = tuple[int, int]  # its number, and the offset at which it begins
 
 
-class _Provider(RestrictionProvider):
-    """Offsets that were not read: there is nothing to split, since they come one after the other."""
+class _Offsets(Endless):
+    """Offsets that were not read, from where the partition begins."""
 
     def initial_restriction(self, element: Partition) -> OffsetRange:
         return OffsetRange(element[1], sys.maxsize)
 
-    def create_tracker(self, restriction: OffsetRange) -> RestrictionTracker:
-        return Polls(restriction)
 
-    def restriction_size(self, element: Partition, restriction: OffsetRange) -> int:
-        return 1
-
-    def truncate(self, element: Partition, restriction: OffsetRange) -> None:
-        return None
-
-
-class _Numbers(_Provider):
-    """Numbers of partitions that were not seen."""
-
-    def initial_restriction(self, element: Any) -> OffsetRange:
-        return OffsetRange(0, sys.maxsize)
-
-
-_PROVIDER, _NUMBERS, _WATERMARK = _Provider(), _Numbers(), Watermark()
+_OFFSETS, _NUMBERS, _WATERMARK = _Offsets(), Endless(), Watermark()
 _OPENED: dict[str, PartitionedReader] = {}
 _LOCK = Lock()
 
@@ -104,7 +86,7 @@ class _Read(beam.DoFn):
         self,
         element: Partition,
         finalizer: Any = beam.DoFn.BundleFinalizerParam,
-        tracker: Any = beam.DoFn.RestrictionParam(_PROVIDER),
+        tracker: Any = beam.DoFn.RestrictionParam(_OFFSETS),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[TimestampedValue]:
         reader, partition, read, done = self._source.reader(), element[0], 0, False

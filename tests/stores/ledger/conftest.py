@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from servers import needed
 
-from runners.emulators import EmulatorError
 from runners.firestore_emulator import firestore_emulator
 from schemas.delivery import DeliveryLedger
 from stores.ledger.beside import LedgerBeside
@@ -21,13 +20,7 @@ from stores.ledger.open import open_ledger
 @pytest.fixture(scope="session")
 def firestore_host() -> Iterator[str]:
     """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
-    with ExitStack() as stack:
-        try:
-            host = stack.enter_context(firestore_emulator())
-        except EmulatorError as error:
-            if os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1":
-                pytest.fail(str(error))
-            pytest.skip(f"skipped: {error}")
+    with needed(firestore_emulator()) as host:
         yield host
 
 

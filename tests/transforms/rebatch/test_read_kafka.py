@@ -16,7 +16,7 @@ from wire_events import any_envelope
 from schemas.transport import Poll
 from transforms.rebatch.elements import Envelopes
 from transforms.rebatch.read import BUNDLE, POLL
-from transforms.rebatch.read_kafka import _PROVIDER, ReadPartitions
+from transforms.rebatch.read_kafka import _OFFSETS, ReadPartitions
 
 ONE = any_envelope(1)
 
@@ -124,9 +124,9 @@ def test_a_bundle_that_fails_keeps_no_offset() -> None:
 
 
 def test_a_partition_is_not_split_but_the_rest_is_done_later_from_the_next_offset() -> None:
-    restriction = _PROVIDER.initial_restriction((3, 100))
+    restriction = _OFFSETS.initial_restriction((3, 100))
     assert restriction == OffsetRange(100, sys.maxsize)
-    tracker = _PROVIDER.create_tracker(restriction)
+    tracker = _OFFSETS.create_tracker(restriction)
     assert tracker.try_claim(149)
     assert tracker.try_split(0.5) is None
     primary, residual = tracker.try_split(0)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,16 @@ def make_event(rnd: random.Random, number: int, retailer: str, now: int, **chang
     }  # fmt: skip
 
 
+@cache
+def _written() -> tuple[Any, str]:
+    """The event's schema as fastavro wants it, and its fingerprint: both take a millisecond to make."""
+    return parsed(schema(EVENT)), fingerprint(EVENT)
+
+
 def encode(event: Event) -> bytes:
     """The Avro body of an event."""
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, parsed(schema(EVENT)), event)
+    fastavro.schemaless_writer(out, _written()[0], event)
     return out.getvalue()
 
 
@@ -84,8 +91,7 @@ Wire = tuple[bytes, dict[str, str]]  # body and attributes
 
 def on_the_wire(events: Iterable[Event]) -> list[Wire]:
     """Bodies and attributes as the launch publishes them."""
-    mark = fingerprint(EVENT)
-    return [(encode(one), {**{name: one[name] for name in ATTRIBUTES}, "schema": mark}) for one in events]
+    return [(encode(one), {**{name: one[name] for name in ATTRIBUTES}, "schema": _written()[1]}) for one in events]
 
 
 def publish(topic: str, messages: Sequence[Wire]) -> None:
@@ -116,10 +122,11 @@ def write_file(folder: Path, part: str, bodies: Sequence[bytes]) -> None:
 def write_campaigns(folder: Path, url: str, delivery: dict[str, Any], workspaces: dict[str, Any] | None = None) -> Path:
     """A campaigns' folder whose engine.yaml delivers to a sandbox. Written whole: a running job may read it."""
     folder.mkdir(parents=True, exist_ok=True)
+    own = workspaces or {}
     engine = {
         "channels": {"email": {"address": "email"}},
         "delivery": {"vendor": "braze", **delivery},
-        "workspaces": {"*": {"url": f"{url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}, **(workspaces or {})},
+        "workspaces": {**own, "*": {"url": f"{url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", **own.get("*", {})}},
     }
     campaign = {"id": "spring", "surface": "storefront", "channel": "email", "content": {"template": "plain"}}
     campaign["audience"] = {"all": ["true"]}

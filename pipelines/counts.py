@@ -48,12 +48,12 @@ def watched_counts(show: Show, read: Callable[[], dict[str, int]], every_s: floa
 
 
 def swept_at_times(sweep: Callable[[float], int]) -> AbstractContextManager[None]:
-    """Has the spool swept every minute while the job runs, of files that are older than two."""
+    """Has what the dead left swept every minute while the job runs: what is older than two."""
 
     def look() -> None:
         try:
             sweep(time.time() - _SETTLED_AFTER_S)
         except LaunchError as error:
-            _log.warning("the spool could not be swept: %s", error)
+            _log.warning("what earlier workers left could not be swept: %s", error)
 
     return repeated(_SWEEP_EVERY_S, look)

@@ -121,6 +121,8 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
             begin_source(config)
         read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
+        if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
+            before |= {"read": before["read"] - before["left_waiting"], "left_waiting": 0}
         with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 missing = on_the_way()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from pipelines.engines.memory import collect_rarely
@@ -17,16 +17,19 @@ from stores.delivery_folder import DeliveryFolder
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
+from stores.transports.dead_letters import write_dead_letters
 from stores.transports.file_reader import FileReader
 from stores.transports.kafka_consumer import begin
 from stores.transports.kafka_log import KafkaLog
 from stores.transports.kafka_reader import KafkaReader
 from stores.transports.pubsub_reader import PubsubReader
+from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool, SpooledReader, SpoolReader
 from stores.transports.uri import FileUri, KafkaUri
 from stores.vendors.open import make_vendor
 from transforms.rebatch.decode import dead_id, read_envelope
 from transforms.rebatch.dispatch import BatchDispatcher
+from transforms.rebatch.records import record_left
 
 
 @cache
@@ -94,12 +97,15 @@ def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatche
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:
-    """Deletes the spool's files of which every message is settled; how many."""
-    spool = Spool(DeliveryFolder(config.output).spool)
+    """Writes the receipts that were settled before a time (epoch seconds; now) and that no worker lived to write, and
+    deletes the spool's files of which every message is settled; how many files."""
+    folder, until = DeliveryFolder(config.output), time.time() if until is None else until
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
-        return spool.sweep(lambda envelopes: _settled(ledger, envelopes), time.time() if until is None else until)
+        write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
+        record_left(ledger, write, letters, until)
+        return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:
         ledger.close()
 

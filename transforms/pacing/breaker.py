@@ -40,6 +40,11 @@ def trying(breaker: Breaker, now: int) -> Breaker:
     return replace(breaker, trying_until=now + PROBE_LOST_MS) if breaker.opened else breaker
 
 
+def untried(breaker: Breaker) -> Breaker:
+    """After a batch that was let through and of which there was nothing to send: the next one may try."""
+    return replace(breaker, trying_until=0)
+
+
 def succeed(breaker: Breaker) -> Breaker:
     """Closed, unless it is open and the success is of a call that was on its way when it opened."""
     return breaker if breaker.opened and not breaker.trying_until else Breaker()

@@ -23,7 +23,7 @@ from transforms.pacing.pace import Grant, PaceState
 from transforms.pacing.quiet import quiet_until
 
 T = TypeVar("T")
-Told = Literal["success", "slow_down", "failure", "unauthorized"]
+Told = Literal["success", "slow_down", "failure", "unauthorized", "nothing"]
 PAUSE_MS = 15_000
 LONGEST_WAIT_MS = 30_000
 MOST_AHEAD = 64
@@ -141,10 +141,11 @@ class Limiter:
             return lane.still_refused(now, messages, calls) or self._take(retailer, lane, terms, messages, calls)
 
     def report(self, retailer: str, outcome: Told, retry_after_s: float | None = None) -> None:
-        """What became of a call. A success where all was well before costs no call to the store."""
+        """What became of a call; `nothing`: none was made of what may leave, since it was settled or claimed already.
+        Where all was well before, that and a success cost no call to the store."""
         lane = self._lane(retailer)
         with lane.lock:
-            if outcome == "success" and lane.healthy:
+            if outcome in ("success", "nothing") and lane.healthy:
                 return
             jitter = self._jitter()
 
@@ -154,7 +155,7 @@ class Limiter:
 
             lane.healthy = _healthy(self._change(cell_name(retailer), update))
             lane.refused = None
-            lane.over = lane.over or outcome != "success"
+            lane.over = lane.over or outcome not in ("success", "nothing")
 
     def close(self) -> None:
         """Give back all that was taken ahead."""
@@ -234,6 +235,8 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
 def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float) -> Cell:
     if outcome == "success":
         return Cell(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))
+    if outcome == "nothing":
+        return replace(cell, breaker=breaker.untried(cell.breaker))
     if outcome == "slow_down":
         slowed = pace.slow_down(cell.pace, now, retry_after_s, jitter)
         return Cell(slowed, breaker.slow_down(cell.breaker, slowed.blocked_until))

@@ -122,6 +122,7 @@ class Caller:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
         batch, answer = reply.batch, reply.answer
         if answer is None:
+            self._limiter.report(retailer, "nothing")
             result.waiting.append(replace(batch, not_before=reply.not_before))
             return "back"
         attempt = batch.attempt + 1

@@ -18,10 +18,10 @@ from transforms.rebatch.deliver import Handled, Started
 from transforms.rebatch.outcomes import make_receipt
 
 LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
-_THREADS = 64  # waiting for answers, most of them
-_OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
+THREADS = 64  # waiting for answers, most of them
+OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
-_POLL_MS = 50
+POLL_MS = 50
 
 
 class BatchDispatcher:
@@ -53,7 +53,7 @@ class BatchDispatcher:
         self._vendor.open()
         self._limiter = Limiter(self._ledger.change, self._clock)
         self._caller = Caller(self._vendor, self._ledger, self._tenants, self._limiter, self._clock)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="deliver")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="deliver")
 
     def close(self) -> None:
         """Wait for the calls that are out and settle what nobody came back for, then close."""
@@ -84,7 +84,7 @@ class BatchDispatcher:
         """What came of it, after a short wait for the answers that are still out."""
         result = started.result
         slow = self._collect(started.retailer, started.out, result)
-        again = self._now() + _POLL_MS
+        again = self._now() + POLL_MS
         result.waiting += [replace(batch, not_before=again) for batch in slow]
         wake = min((batch.not_before for batch in result.waiting), default=0)
         return Handled(result.receipts, result.dead, result.waiting, wake)
@@ -104,8 +104,8 @@ class BatchDispatcher:
                 live.append(batch if len(good) == len(batch.messages) else replace(batch, messages=good))
             if len(good) < len(batch.messages):
                 over.append(replace(batch, messages=[one for one in batch.messages if _over(one, now)]))
-        for start in range(0, len(over), _OUT):
-            self._settle_over(retailer, over[start : start + _OUT], now, result)
+        for start in range(0, len(over), OUT):
+            self._settle_over(retailer, over[start : start + OUT], now, result)
         return live
 
     def _settle_over(self, retailer: str, batches: list[Batch], now: int, result: Result) -> None:
@@ -113,7 +113,7 @@ class BatchDispatcher:
         expired: it is unknown."""
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
-        for batch, pairs in self._standings(batches, owner, now, now + _POLL_MS, "hold"):
+        for batch, pairs in self._standings(batches, owner, now, now + POLL_MS, "hold"):
             unsent = self._sort_out(retailer, batch, pairs, now, result)
             receipts += [make_receipt(one, workspace, "expired", now, reason=_over(one, now)) for one in unsent]
         if receipts:
@@ -122,9 +122,9 @@ class BatchDispatcher:
     def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
         """The batches that may be sent now, in order; the others wait until they may ask again."""
         with self._lock:
-            room = (_OUT_SLOW if retailer in self._slow else _OUT) - self._busy[retailer]
+            room = (_OUT_SLOW if retailer in self._slow else OUT) - self._busy[retailer]
         terms, taken, left = self._tenants.terms(retailer), list[Batch](), batches
-        wake = self._now() + _POLL_MS
+        wake = self._now() + POLL_MS
         if len(batches) <= room and _without_rate(terms):
             grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in batches), len(batches))
             # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try. They are taken.
@@ -160,6 +160,8 @@ class BatchDispatcher:
                 with self._lock:
                     self._busy[retailer] += 1
                     self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+            else:
+                self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
         return out
 
     def _standings(

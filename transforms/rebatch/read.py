@@ -24,7 +24,7 @@ from transforms.rebatch.elements import Envelopes
 POLL = 5_000  # messages in one element
 BUNDLE = 10_000  # messages in one bundle
 _STUCK_S = 15.0  # without a change: what is still on the way will not arrive
-_FULL_S = 0.02  # how long to wait when too much is on the way
+FULL_S = 0.02  # how long to wait when too much is on the way
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
 
 
@@ -122,7 +122,7 @@ class _Read(beam.DoFn):
         if self._most_ahead is not None and on_the_way() > self._most_ahead:
             tracker.try_claim(position)
             source.position = position + 1
-            tracker.defer_remainder(Duration(_FULL_S))
+            tracker.defer_remainder(Duration(FULL_S))
             return
         while read < BUNDLE:
             if not tracker.try_claim(position):

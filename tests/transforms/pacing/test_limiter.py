@@ -137,6 +137,21 @@ def test_failures_of_all_workers_open_the_breaker_and_one_batch_tries_the_way(be
     assert bench.two.ask("kroger", FREE, 120, 3) == Grant(120, 3)
 
 
+def test_a_try_of_which_nothing_was_left_to_send_is_given_to_the_next(bench: Bench) -> None:
+    bench.one.report("kroger", "slow_down", 1.0)
+    bench.now += 1_001
+    assert bench.one.ask("kroger", FREE, 10).messages == 10
+    assert bench.two.ask("kroger", FREE, 10).messages == 0
+    bench.one.report("kroger", "nothing")
+    assert bench.two.ask("kroger", FREE, 10).messages == 0  # it asks again in a second, as it was told
+    bench.now += 1_000
+    assert bench.two.ask("kroger", FREE, 10).messages == 10
+    bench.two.report("kroger", "success")
+    before = bench.cells.calls
+    bench.two.report("kroger", "nothing")
+    assert bench.cells.calls == before
+
+
 def test_a_refused_key_opens_the_breaker_at_once(bench: Bench) -> None:
     bench.one.report("kroger", "unauthorized")
     assert bench.two.ask("kroger", FREE, 50).why == "breaker"

@@ -82,6 +82,19 @@ def test_an_open_breaker_lets_one_batch_try_and_then_the_rest(job: Job, batches:
     job.check()
 
 
+def test_settled_batches_do_not_use_up_the_tries_of_an_open_breaker(job: Job, another: Callable[[], Job]) -> None:
+    """After a crash a job goes on from a checkpoint that is older than the ledger: much of what waits there is over."""
+    waiting = [wire_batch(range(at, at + 5)) for at in range(0, 50, 5)]
+    for batch in waiting[:-1]:
+        job.run("store-1", batch)
+    job.sandbox.script([{"answer": 429, "form": "retry-after", "seconds": 1, "first": 1}])
+    job.handle("store-1", wire_batch(range(90, 95)))
+    restored = another()
+    times = restored.run("store-1", *waiting)
+    assert times[-1] - times[0] < 30_000
+    assert restored.outcomes == dict.fromkeys(range(45, 50), "accepted")
+
+
 @pytest.mark.parametrize(
     ("form", "least", "most"),
     [

@@ -20,7 +20,7 @@ from transforms.rebatch.counters import TALLY
 from transforms.rebatch.decode import dead_id, read_envelope
 from transforms.rebatch.elements import Messages, Receipts
 from transforms.rebatch.outcomes import encode_receipt, refused_letter
-from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
+from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts, record_left
 from transforms.rebatch.settled import SkipSettled
 
 ENGINE = "BundleBasedDirectRunner"
@@ -145,6 +145,17 @@ def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pyt
     run([Receipts(one)], RecordReceipts(ledger, write, write_letters))
     assert HELD["files"] == [one, left]
     assert ledger().unreported(10) == []
+
+
+def test_what_dead_workers_left_is_written_whole_and_what_is_young_is_left_to_the_living(book: SqliteLedger) -> None:
+    old = [one._replace(settled_at=ARRIVED) for one in receipts(*range(2_500))]
+    (young,) = (one._replace(settled_at=ARRIVED + 60_000) for one in receipts(9_999))
+    settled(*old)
+    assert record_left(book, write, write_letters, ARRIVED / 1000 + 30) == 2_500
+    assert sorted(one for file in HELD["files"] for one in file) == sorted(old)
+    book.settle("another", [Settlement(young.event_id, "accepted", encode_receipt(young))], young.settled_at)
+    assert record_left(book, write, write_letters, ARRIVED / 1000 + 30) == 0
+    assert record_left(book, write, write_letters, ARRIVED / 1000 + 61) == 1
 
 
 def test_dead_letters_are_written_each_once_however_often_they_come() -> None:

@@ -1,0 +1,50 @@
+"""What each resource can carry, in events a second: arithmetic, to be held beside the simulation."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from bench.simulation.path import READ_SHARE
+from bench.simulation.plan import Plan
+from schemas.delivery import BATCH
+from transforms.rebatch.dispatch import OUT, THREADS
+from transforms.rebatch.shards import MOST_SHARDS
+
+
+class Ceiling(NamedTuple):
+    """The most events a second that a resource carries, and what would raise it."""
+
+    resource: str
+    events_per_s: float
+    raised_by: str
+
+
+def ceilings(plan: Plan) -> list[Ceiling]:
+    """The resources, the one that breaks first at the head. Full batches, retailers of the same size."""
+    workers, vendor, ledger, traffic = plan.workers, plan.vendor, plan.ledger, plan.traffic
+    an_event_us = workers.event_us + workers.call_us / BATCH
+    cpu = workers.workers * workers.cores * workers.busy * 1e6 / an_event_us
+    answer_ms = vendor.median_ms * math.exp(vendor.sigma**2 / 2)  # the mean of a log-normal
+    round_ms = answer_ms + 2 * ledger.op_ms
+    found = [
+        Ceiling("workers' CPU", cpu, "more workers"),
+        Ceiling("threads that wait for answers", workers.workers * THREADS * BATCH * 1000 / answer_ms, "more workers"),
+        Ceiling("calls out for one workspace, times retailers",
+                traffic.retailers * workers.workers * OUT * BATCH * 1000 / round_ms, "more workers"),
+        Ceiling("the vendor's calls of an hour", traffic.retailers * vendor.calls_per_hour * BATCH / 3600,
+                "the vendor's sales department"),
+        Ceiling("keys of the busiest retailers",
+                traffic.retailers * MOST_SHARDS * workers.busy * 1e6 / ((1 - READ_SHARE) * workers.event_us),
+                "more shards a retailer"),
+    ]  # fmt: skip
+    if ledger.events_per_s is not None:
+        found.append(Ceiling("the ledger's index", ledger.events_per_s, "more shards of its `queue` index"))
+    if plan.broker.bytes_per_s is not None:
+        found.append(Ceiling("the broker's bytes", plan.broker.bytes_per_s / traffic.event_bytes, "a higher quota"))
+    if ledger.cell_ms:
+        # A worker takes what it spends in a second in one commit of the retailer's cell.
+        most = 1000 / ledger.cell_ms
+        share = min(1.0, most / workers.workers)
+        found.append(Ceiling("commits of a retailer's pacing cell", cpu * share, "fewer, larger workers"))
+    return sorted(found, key=lambda one: one.events_per_s)

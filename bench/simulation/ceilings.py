@@ -9,7 +9,7 @@ from bench.simulation.path import READ_SHARE
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
 from transforms.rebatch.dispatch import OUT, THREADS
-from transforms.rebatch.shards import MOST_SHARDS
+from transforms.rebatch.shards import LIST, MOST_SHARDS
 
 
 class Ceiling(NamedTuple):
@@ -42,9 +42,13 @@ def ceilings(plan: Plan) -> list[Ceiling]:
         found.append(Ceiling("the ledger's index", ledger.events_per_s, "more shards of its `queue` index"))
     if plan.broker.bytes_per_s is not None:
         found.append(Ceiling("the broker's bytes", plan.broker.bytes_per_s / traffic.event_bytes, "a higher quota"))
-    if ledger.cell_ms:
-        # A worker takes what it spends in a second in one commit of the retailer's cell.
-        most = 1000 / ledger.cell_ms
-        share = min(1.0, most / workers.workers)
-        found.append(Ceiling("commits of a retailer's pacing cell", cpu * share, "fewer, larger workers"))
+    if ledger.cell_ms and workers.workers > 1000 / ledger.cell_ms:
+        # A process takes in one commit what it sends of a retailer within a second; a list of its lane is sent at once.
+        found.append(
+            Ceiling(
+                "commits of the retailers' pacing cells",
+                traffic.retailers * LIST * 1000 / ledger.cell_ms,
+                "fewer, larger workers",
+            )
+        )
     return sorted(found, key=lambda one: one.events_per_s)

@@ -159,12 +159,13 @@ class Path:
 
     def _group(self, got: list[tuple[str, int, float]]) -> None:
         lists: dict[Key, dict[str, list[float]]] = defaultdict(dict)
-        for retailer, count, published in got:
-            shards = self._load.shards(retailer, count)
+        counts = [self._load.shards(retailer, count) for retailer, count, _ in got]
+        groups = self._load.groups(sum(one[1] for one, shards in zip(got, counts, strict=True) if shards == 1))
+        for (retailer, count, published), shards in zip(got, counts, strict=True):
             for shard in range(shards):
                 part = (count + shard) // shards
                 if part:
-                    key = (group_of(retailer), 0) if shards == 1 else (retailer, shard)
+                    key = (group_of(retailer, groups), 0) if shards == 1 else (retailer, shard)
                     _add(lists[key].setdefault(retailer, [0, 0.0]), part, published)
         for key, own in lists.items():
             count = int(sum(one[0] for one in own.values()))

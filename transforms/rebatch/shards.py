@@ -14,40 +14,64 @@ from transforms.rebatch.elements import KEYED, Keyed, Messages
 
 MOST_SHARDS = 16
 GROUPS = 16
+_SMALL, _UNNEEDED_S = "\N{ZERO WIDTH SPACE}", 600.0
 LIST = 1_000  # messages in one element at most, so that no element holds up a worker for long
 
 
 class Load:
     """The keys of each retailer: small ones share a group's key, one with more than `per_shard` messages a second
-    has 2, 4, 8 or 16 of its own.
+    has 2, 4, 8 or 16 of its own. The groups follow the load of the small ones together: 1 to 16, each for `per_group`
+    messages a second.
 
-    What a poll costs is a round trip to the state for each key, so a thousand retailers must not be a thousand keys;
-    and a retailer with most of the traffic must not be one. The rate is a moving average over about `span_s`
-    seconds. Shards only grow: an event's shard is its id's hash modulo their number, so a number that went up and
-    down would scatter an event's repeats. What repeats across a growth, or was read by another worker with another
-    count, is for the delivery ledger to stop.
+    What a poll costs is a round trip to the state for each key, so a thousand retailers must not be a thousand keys,
+    and a trickle not sixteen; and a retailer with most of the traffic must not be one. A rate is a moving average over
+    about `span_s` seconds. Shards only grow: an event's shard is its id's hash modulo their number, so a number that
+    went up and down would scatter an event's repeats. Groups halve again after ten minutes in which a quarter of
+    them would do. What repeats across such a change, or was read by another worker with another count, is for the
+    delivery ledger to stop.
     """
 
-    def __init__(self, per_shard: float = 1_000.0, span_s: float = 10.0, clock: Callable[[], float] = time.monotonic):
-        if per_shard <= 0 or span_s <= 0:
-            raise ValueError(f"per_shard {per_shard} and span_s {span_s} must be positive")
-        self._per_shard, self._span_s, self._clock = per_shard, span_s, clock
+    def __init__(
+        self,
+        per_shard: float = 1_000.0,
+        per_group: float = 250.0,
+        span_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if min(per_shard, per_group, span_s) <= 0:
+            raise ValueError(f"per_shard {per_shard}, per_group {per_group} and span_s {span_s} must be positive")
+        self._per_shard, self._per_group, self._span_s, self._clock = per_shard, per_group, span_s, clock
         self._seen: dict[str, tuple[float, float, int]] = {}
+        self._needed = clock()  # when the groups were last needed
 
     def shards(self, retailer: str, messages: int) -> int:
         """The shards of a retailer of which `messages` more have come: a power of two, at most 16."""
+        return self._parts(retailer, messages, self._per_shard, MOST_SHARDS)
+
+    def groups(self, messages: int) -> int:
+        """The groups of all small retailers, of which `messages` more have come: a power of two, at most 16."""
+        groups = self._parts(_SMALL, messages, self._per_group, GROUPS)
+        now, weight, _ = self._seen[_SMALL]
+        if weight / self._span_s > groups * self._per_group / 4 or groups == 1:
+            self._needed = now
+        elif now - self._needed > _UNNEEDED_S:
+            self._needed, groups = now, groups // 2
+            self._seen[_SMALL] = now, weight, groups
+        return groups
+
+    def _parts(self, name: str, messages: int, each: float, most: int) -> int:
         now = self._clock()
-        before, weight, shards = self._seen.get(retailer, (now, 0.0, 1))
+        before, weight, parts = self._seen.get(name, (now, 0.0, 1))
         weight = weight * max(0.0, 1.0 - (now - before) / self._span_s) + messages
-        while shards < MOST_SHARDS and weight / self._span_s > shards * self._per_shard:
-            shards *= 2
-        self._seen[retailer] = (now, weight, shards)
-        return shards
+        while parts < most and weight / self._span_s > parts * each:
+            parts *= 2
+        self._seen[name] = (now, weight, parts)
+        return parts
 
 
-def group_of(retailer: str) -> str:
+def group_of(retailer: str, groups: int = GROUPS) -> str:
     """The group whose key small retailers share; no retailer's name is one."""
-    return f"\N{ZERO WIDTH SPACE}{crc32(retailer.encode()) % GROUPS}"
+    return f"{_SMALL}{crc32(retailer.encode()) % groups}"
 
 
 def shard_of(event_id: str, shards: int) -> int:
@@ -64,10 +88,12 @@ def group(messages: list[Message], load: Load) -> Iterator[Keyed]:
     for message in messages:
         retailers[message.retailer_id].append(message)
     keyed: dict[tuple[str, int], list[Message]] = defaultdict(list)
+    counts = {retailer: load.shards(retailer, len(own)) for retailer, own in retailers.items()}
+    groups = load.groups(sum(len(own) for retailer, own in retailers.items() if counts[retailer] == 1))
     for retailer, own in retailers.items():
-        shards = load.shards(retailer, len(own))
+        shards = counts[retailer]
         if shards == 1:
-            keyed[group_of(retailer), 0] += own
+            keyed[group_of(retailer, groups), 0] += own
             continue
         for message in own:
             keyed[retailer, shard_of(message.event_id, shards)].append(message)

@@ -62,12 +62,35 @@ def test_grouping_keeps_every_message_under_its_own_key(pairs: list[tuple[int, i
     found = Counter(one.event_id + one.retailer_id for _, items in lists for one in items.items)
     assert found == Counter(one.event_id + one.retailer_id for one in messages)
     owners = {(key[0], one.retailer_id) for key, items in lists for one in items.items}
-    assert all(name in (retailer, group_of(retailer)) for name, retailer in owners)
+    assert all(name == retailer or name in {group_of(retailer, 2**n) for n in range(5)} for name, retailer in owners)
 
 
-def test_a_thousand_small_retailers_are_sixteen_keys() -> None:
-    keys = {key for key, _ in group([any_message(n, retailer_id=f"r{n}") for n in range(1_000)], Load())}
-    assert len(keys) == 16
+@pytest.mark.parametrize(
+    ("per_second", "groups"), [(1, 1), (200, 1), (300, 2), (900, 4), (1_900, 8), (4_000, 16), (100_000, 16)]
+)
+def test_the_keys_of_a_thousand_small_retailers_follow_their_load(per_second: int, groups: int) -> None:
+    clock, keys = Clock(), set[object]()
+    load = Load(clock=clock)
+    for poll in range(300):
+        some = [any_message(n, retailer_id=f"r{(poll * 7 + n) % 1_000}") for n in range(per_second // 10 or 1)]
+        keys = {key for key, _ in group(some, load)}
+        clock.now += 0.1
+    assert load.groups(0) == groups
+    assert len(keys) <= groups
+
+
+def test_groups_that_were_not_needed_for_ten_minutes_are_halved() -> None:
+    clock, found = Clock(), list[int]()
+    load = Load(clock=clock)
+    for second in range(4_000):
+        found.append(load.groups(4_000 if second < 60 else 300))
+        clock.now += 1.0
+    assert [found[at] for at in (59, 600, 700, 1_400, 3_999)] == [16, 16, 8, 4, 4]
+
+
+def test_a_group_of_fewer_holds_whole_groups_of_more() -> None:
+    for n in range(1_000):
+        assert int(group_of(f"r{n}", 16)[1:]) % 4 == int(group_of(f"r{n}", 4)[1:])
 
 
 def test_a_large_retailer_shares_no_key_with_the_small_ones() -> None:

@@ -56,7 +56,7 @@ def solve(seen: Mapping[str, Any], parts: tuple[str, ...]) -> Cpu:
 def machine(entry: Mapping[str, Any]) -> Plan:
     """The measured machine: all of it on its cores."""
     seen = entry["seen"]
-    cpu = solve(seen, ("job", "engine", "vendor"))
+    cpu = solve(seen, ("job", "engine", "ledger", "vendor"))
     full, idle = seen["backlog"], seen["trickle"]["cpu_us_per_event"]["broker"]
     broker = full["cpu_us_per_event"]["broker"]
     busy = full["events_per_s"] * sum(full["cpu_us_per_event"].values()) / 1e6 / entry["cores"]

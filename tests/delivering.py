@@ -94,11 +94,11 @@ class Delivery:
         return main(["rebatch", *self.argv(*more)])
 
     @contextmanager
-    def started(self, *more: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """The command in a process of its own, ended with the block."""
+    def started(self, *more: str, code: Path = ROOT, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """The command of the code in a folder, in a process of its own, ended with the block."""
         with subprocess.Popen(
             [sys.executable, "-m", "runners.main", "rebatch", *self.argv(*more)],
-            cwd=ROOT, env={**os.environ, **KEY, **environment}, text=True, start_new_session=True,
+            cwd=code, env={**os.environ, **KEY, **environment}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as job:  # fmt: skip
             try:

@@ -48,6 +48,7 @@ class Worker:
         self.cores, self.threads, self.limiter = Servers(clock, cores), Servers(clock, THREADS), limiter
         self.out: dict[str, int] = defaultdict(int)
         self.since, self.until, self.idle = clock.now, math.inf, 0
+        self.load = Load(clock=lambda: clock.now / 1000)
         clock.at(clock.now, lambda: reads(self))
 
 
@@ -84,7 +85,6 @@ class Path:
         self._queue: deque[list[float | str]] = deque()
         self._values: dict[str, bytes] = {}
         self._touched: list[str] = []
-        self._load = Load(clock=lambda: self.clock.now / 1000)
         self._busy_keys: dict[Key, deque[tuple[Worker, float, Callable[[], None]]]] = {}
         self._gathered: dict[Key, dict[str, list[float]]] = {}
         self._lanes: dict[Key, _Lane] = defaultdict(_Lane)
@@ -150,17 +150,17 @@ class Path:
 
         def fetched() -> None:
             self._read(worker)
-            self._work(worker, number * READ_SHARE * plan.workers.event_us, lambda: self._group(got))
+            self._work(worker, number * READ_SHARE * plan.workers.event_us, lambda: self._group(worker, got))
 
         cost = number * (plan.broker.cpu_us + plan.broker.cpu_us_per_waiting * waiting)
         self.clock.at(arrives, lambda: self._work(worker, cost, fetched))
 
     # Repeats and batches
 
-    def _group(self, got: list[tuple[str, int, float]]) -> None:
+    def _group(self, worker: Worker, got: list[tuple[str, int, float]]) -> None:
         lists: dict[Key, dict[str, list[float]]] = defaultdict(dict)
-        counts = [self._load.shards(retailer, count) for retailer, count, _ in got]
-        groups = self._load.groups(sum(one[1] for one, shards in zip(got, counts, strict=True) if shards == 1))
+        counts = [worker.load.shards(retailer, count) for retailer, count, _ in got]
+        groups = worker.load.groups(sum(one[1] for one, shards in zip(got, counts, strict=True) if shards == 1))
         for (retailer, count, published), shards in zip(got, counts, strict=True):
             for shard in range(shards):
                 part = (count + shard) // shards

@@ -8,24 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
 import urllib3
 
 from runners.emulators import EmulatorError, free_port
 from runners.flink import java as flags
+from runners.flink.jobs import FlinkError, FlinkJobs
 
 ROOT = Path(__file__).resolve().parents[2]
 JARS = ROOT / ".engines/flink"
 TODO = "install Java 17 and Maven and run `make engines`"
 REST, JOBS, POOL = 8081, 8099, 50000  # where `campaigns flink` listens, and the preset `flink` looks
 DEFAULT = (REST, JOBS, POOL)
-OVER = frozenset({"CANCELED", "FAILED", "FINISHED"})  # what a job is in the end
 _START_S = 120.0
 
 
@@ -45,17 +43,20 @@ def find_java() -> str:
     return java
 
 
-class FlinkCluster:
-    """The processes of a cluster, whose checkpoints are kept in a folder. Each can be killed and started again."""
+class FlinkCluster(FlinkJobs):
+    """The processes of a cluster, whose checkpoints are kept in a folder. Each can be killed and started again.
+
+    `code` is the folder of the code that workers run: with another one, and the pool started again, they are upgraded.
+    """
 
     def __init__(
         self, folder: Path, *, slots: int = 2, backend: str = "hashmap", ports: tuple[int, int, int] | None = None
     ) -> None:
-        self._folder, self._slots, self._backend = folder.absolute(), slots, backend
+        self._folder, self._slots, self._backend, self.code = folder.absolute(), slots, backend, ROOT
         self._rest, self._jobs, self._pool = ports or (free_port(), free_port(), free_port())
         self._rpc, self._artifacts, self._expansion = free_port(), free_port(), free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._http = urllib3.PoolManager(retries=False, timeout=20.0)
+        super().__init__(f"localhost:{self._rest}", f"; the logs are in {self._folder}")
 
     def start(self) -> FlinkCluster:
         """Starts everything that does not run. Raises EmulatorError when something is missing or does not come up."""
@@ -91,11 +92,6 @@ class FlinkCluster:
         """The processes that have ended by themselves."""
         return [name for name, process in self._processes.items() if process.poll() is not None]
 
-    @property
-    def address(self) -> str:
-        """HOST:PORT of the JobManager's REST interface and web page."""
-        return f"localhost:{self._rest}"
-
     def options(self) -> list[str]:
         """The options that name this cluster to a pipeline."""
         return [
@@ -130,48 +126,6 @@ class FlinkCluster:
                 killed += 1
         return killed
 
-    def rest(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer of the REST interface, decoded. Raises EmulatorError when it refuses."""
-        answer = self._http.request(
-            method,
-            f"http://{self.address}{path}",
-            body=None if body is None else orjson.dumps(body),
-            headers={"Content-Type": "application/json"},
-        )
-        if answer.status >= 300:
-            raise EmulatorError(f"Flink answers {answer.status} to {method} {path}: {answer.data[:500]!r}")
-        return orjson.loads(answer.data or b"null")
-
-    def jobs(self) -> dict[str, str]:
-        """Job id to state, as Flink says."""
-        return {one["jid"]: one["state"] for one in self.rest("GET", "/jobs/overview")["jobs"]}
-
-    def cancel(self, job: str) -> None:
-        """Cancels a job and waits until it is over: what Beam calls cancelled may still run."""
-        self.rest("PATCH", f"/jobs/{job}?mode=cancel")
-        self._until("cancelled job", lambda: self.jobs()[job] in OVER)
-
-    def cancel_all(self) -> None:
-        """Cancels every job that is not over."""
-        for job, state in self.jobs().items():
-            if state not in OVER:
-                self.cancel(job)
-
-    def stop_with_savepoint(self, job: str) -> str:
-        """Stops a job and gives the savepoint to start the next one from. Without `drain`: that never ended."""
-        asked = self.rest("POST", f"/jobs/{job}/stop", {"drain": False})["request-id"]
-        done: dict[str, Any] = {}
-
-        def ended() -> bool:
-            done.update(self.rest("GET", f"/jobs/{job}/savepoints/{asked}"))
-            return bool(done["status"]["id"] == "COMPLETED")
-
-        self._until("savepoint", ended)
-        operation = done["operation"]
-        if "location" not in operation:
-            raise EmulatorError(f"no savepoint of job {job}: {str(operation)[:1000]}")
-        return str(operation["location"])
-
     def latest_checkpoint(self) -> str | None:
         """The newest checkpoint that is whole, of whatever job."""
         whole = sorted(self._folder.glob("checkpoints/*/chk-*/_metadata"), key=lambda path: path.stat().st_mtime)
@@ -186,7 +140,12 @@ class FlinkCluster:
             return
         with (self._folder / f"{name}.log").open("ab") as out:
             self._processes[name] = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment(), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=self.code,
+                env=self._environment(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def _environment(self) -> dict[str, str]:
@@ -194,7 +153,7 @@ class FlinkCluster:
         return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.code),
         }
 
     def _pool_command(self) -> list[str]:
@@ -207,18 +166,14 @@ class FlinkCluster:
         path.chmod(0o755)
         return path
 
-    def _until(self, what: str, ready: Any) -> None:
-        end = time.monotonic() + _START_S
-        while time.monotonic() < end:
-            with suppress(EmulatorError, urllib3.exceptions.HTTPError, KeyError):
-                if ready():
-                    return
+    def _until(self, what: str, ready: Any, seconds: float = _START_S) -> None:
+        def ready_or_dead() -> Any:
             for name in self.ended():
-                raise EmulatorError(
-                    f"Flink's {name} ended with {self._processes[name].returncode}: {self.log(name)[-1500:]}"
-                )
-            time.sleep(0.2)
-        raise EmulatorError(f"Flink's {what} did not come in {_START_S:.0f} s; the logs are in {self._folder}")
+                code = self._processes[name].returncode
+                raise FlinkError(f"Flink's {name} ended with {code}: {self.log(name)[-1500:]}")
+            return ready()
+
+        super()._until(what, ready_or_dead, seconds)
 
 
 def _listens(port: int) -> bool:

@@ -11,10 +11,32 @@ from typing import Any
 
 from runners.emulators import EmulatorError
 from runners.flink.cluster import DEFAULT, flink_cluster, taken
+from runners.flink.jobs import stop_job
 from runners.sandbox.command import Argument
 from schemas.problems import InputError, Problem
 
 FLINK = (
+    Argument(
+        ("action",),
+        {
+            "nargs": "?",
+            "default": "run",
+            "choices": ("run", "stop"),
+            "help": "run a cluster (the default), or stop a job",
+        },
+    ),
+    Argument(("job",), {"nargs": "?", "help": "stop: the job's id; not needed when only one runs"}),
+    Argument(
+        ("--address",),
+        {"default": f"localhost:{DEFAULT[0]}", "metavar": "HOST:PORT", "help": "stop: the JobManager (localhost:8081)"},
+    ),
+    Argument(
+        ("--savepoints",),
+        {
+            "metavar": "DIR",
+            "help": "stop: where the savepoint goes (where the cluster keeps them), such as file:///mnt/s",
+        },
+    ),
     Argument(
         ("--folder",), {"default": "out/flink", "metavar": "DIR", "help": "checkpoints, savepoints, logs (out/flink)"}
     ),
@@ -27,7 +49,12 @@ FLINK = (
 
 
 def flink(args: argparse.Namespace) -> int:
-    """Run a Flink cluster on this machine, for --on flink, until SIGTERM or Ctrl-C. What dies is started again."""
+    """Run a Flink cluster on this machine, for --on flink, until SIGTERM or Ctrl-C; what dies is started again.
+
+    Or `stop` a job of any cluster with a savepoint, from which the next one goes on.
+    """
+    if args.action == "stop":
+        return _stop(args)
     if args.slots < 1:
         raise InputError([Problem("command line", "--slots", str(args.slots), "must be 1 or more")])
     if busy := taken(DEFAULT):
@@ -48,6 +75,16 @@ def flink(args: argparse.Namespace) -> int:
     except EmulatorError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _stop(args: argparse.Namespace) -> int:
+    try:
+        job, savepoint = stop_job(args.address, args.job, args.savepoints)
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{job} has stopped. Go on with: campaigns rebatch --on flink … --savepoint_path={savepoint}")
+    return 0
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fastavro
 import pytest
 from delivering import KEY, Delivery, any_events, eventually
 from factories import SECRET
@@ -16,32 +21,57 @@ from matrix import TRANSPORTS, Answer, answer
 from servers import needed
 
 from bench.deliveries import ROOT, Wire, kill, publish_to
-from runners.flink.cluster import OVER, FlinkCluster, flink_cluster
+from runners.flink.cluster import FlinkCluster, flink_cluster
+from runners.flink.jobs import OVER
+from runners.main import main
 from runners.sandbox.process import Sandbox
+from schemas.contracts import EVENT, decode, fingerprint, parsed, schema
 from stores.transports.uri import KafkaUri
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
 PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
-NEWER = """
-import sys
-import apache_beam as beam
-from pipelines import rebatch
-from transforms.rebatch.elements import Envelopes
+ELEMENTS = "from transforms.rebatch.elements import Envelopes"
+PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
+READ = 'good, unread = _read(p, config, engine) | "Decode"'
+NEWER = """same = beam.Map(lambda one: one).with_output_types(Envelopes)
+    good, unread = _read(p, config, engine) | "Newer" >> same | "Decode\""""
 
-read = rebatch._read
-rebatch._read = lambda *given: read(*given) | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes)
-sys.exit(rebatch.run())
-"""
+
+def newer_version(folder: Path) -> Path:
+    """A copy of the code whose pipeline has a step more and whose event has an optional field more."""
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pipeline = folder / "pipelines/rebatch.py"
+    text = pipeline.read_text().replace(READ, NEWER)
+    pipeline.write_text(text.replace("import BatchByRetailer\n", f"import BatchByRetailer\n{ELEMENTS}\n"))
+    assert "Newer" in pipeline.read_text()
+    (folder / "schemas/avro/campaign_event.avsc").write_text(json.dumps(newer_schema()))
+    return folder
+
+
+def newer_schema() -> dict[str, Any]:
+    """The event with one more field, which older events do not have."""
+    field = {"name": "headline", "type": ["null", "string"], "default": None}
+    return {**schema(EVENT), "fields": [*schema(EVENT)["fields"], field]}
+
+
+def newer(wire: Wire) -> Wire:
+    """An event as the newer version writes it."""
+    body, attributes = wire
+    out = io.BytesIO()
+    event = {**decode(attributes["schema"], body), "headline": "spring is here"}
+    fastavro.schemaless_writer(out, parsed(newer_schema()), event)
+    return out.getvalue(), {**attributes, "schema": fingerprint(newer_schema())}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, pubsub_host: str) -> Iterator[FlinkCluster]:
-    """A cluster whose workers have our keys; skipped without Flink's jars, and a failure in CI."""
+    """A cluster whose workers have our keys, with its state on disk; skipped without Flink's jars, and a failure in CI."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "PUBSUB_EMULATOR_HOST": pubsub_host}.items():
             patch.setenv(name, value)
-        with needed(flink_cluster(tmp_path_factory.mktemp("flink"))) as made:
+        with needed(flink_cluster(tmp_path_factory.mktemp("flink"), backend="rocksdb")) as made:
             yield made
 
 
@@ -71,15 +101,15 @@ def checkpointed(cluster: FlinkCluster) -> None:
 
 
 def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
-    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, uri: KafkaUri
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, uri: KafkaUri, capsys: pytest.CaptureFixture[str]
 ) -> None:
     everyone: dict[str, Wire] = {}
     delivery, paused = Delivery(tmp_path, sandbox.url, str(uri)), {"aldi": {"paused": True}}
     delivery.configure(paused, on_unknown="hold", lease="PT2S", timeout="PT1S")
 
-    def sent(name: str, *retailers: str) -> None:
+    def sent(name: str, *retailers: str, change: Callable[[Wire], Wire] = lambda wire: wire) -> None:
         """Sends more events; those of `retailers` must all have an end."""
-        more = any_events(40, name)
+        more = {key: change(wire) for key, wire in any_events(40, name).items()}
         publish_to(str(uri), list(more.values()))
         everyone.update(more)
         due = [key for key, wire in everyone.items() if wire[1]["retailer_id"] in retailers]
@@ -95,20 +125,29 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         cluster.kill("taskmanager")
         cluster.start()
         sent("after the task manager", "kroger")
-        savepoint = cluster.stop_with_savepoint(first)
+        assert main(["flink", "stop", "--address", cluster.address]) == 0
+        told = capsys.readouterr().out
+        savepoint = told.partition("--savepoint_path=")[2].strip()
+        assert first in told
         job.wait(timeout=60)
+    assert main(["flink", "stop", first, "--address", cluster.address]) == 1
+    assert f"{first} does not run there (running: none)" in capsys.readouterr().err
     delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
-    argv = [sys.executable, "-c", NEWER, *delivery.argv(*on(cluster, f"--savepoint_path={savepoint}"))]
-    upgraded = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **KEY}, start_new_session=True)
+    cluster.kill("pool")
+    cluster.code = newer_version(tmp_path / "newer")
+    cluster.start()
+    argv = [sys.executable, "-m", "pipelines.rebatch", *delivery.argv(*on(cluster, f"--savepoint_path={savepoint}"))]
+    upgraded = subprocess.Popen(argv, cwd=cluster.code, env={**os.environ, **KEY}, start_new_session=True)
     try:
         sent("after the upgrade", "kroger", "aldi")
+        sent("after the upgrade, with the new field", "kroger", "aldi", change=newer)
         checkpointed(cluster)
     finally:
         kill(upgraded)
     cluster.stop()
     cluster.start()
-    with delivery.started(*on(cluster, f"--savepoint_path={cluster.latest_checkpoint()}")) as job:
-        sent("after everything", "kroger", "aldi")
+    with delivery.started(*on(cluster, f"--savepoint_path={cluster.latest_checkpoint()}"), code=cluster.code) as job:
+        sent("after everything", "kroger", "aldi", change=newer)
         job.send_signal(signal.SIGTERM)
         _, told = job.communicate(timeout=120)
         assert job.returncode == 0, told

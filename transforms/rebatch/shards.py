@@ -14,6 +14,7 @@ from transforms.rebatch.elements import KEYED, Keyed, Messages
 
 MOST_SHARDS = 16
 GROUPS = 16
+_GROUP_LIST = 300  # messages of small retailers in a poll that are enough for a group
 _SMALL, _UNNEEDED_S = "\N{ZERO WIDTH SPACE}", 600.0
 LIST = 1_000  # messages in one element at most, so that no element holds up a worker for long
 
@@ -23,9 +24,10 @@ class Load:
     has 2, 4, 8 or 16 of its own. The groups follow the load of the small ones together: 1 to 16, each for `per_group`
     messages a second.
 
-    What a poll costs is a round trip to the state for each key, so a thousand retailers must not be a thousand keys,
-    and a trickle not sixteen; and a retailer with most of the traffic must not be one. A rate is a moving average over
-    about `span_s` seconds. Shards only grow: an event's shard is its id's hash modulo their number, so a number that
+    A poll that brings a whole list a part shows a backlog, and makes more parts at once. What a poll costs is a
+    round trip to the state for each key, so a thousand retailers must not be a thousand keys, and a trickle not
+    sixteen; and a retailer with most of the traffic must not be one. A rate is a moving average over about
+    `span_s` seconds. Shards only grow: an event's shard is its id's hash modulo their number, so a number that
     went up and down would scatter an event's repeats. Groups halve again after ten minutes in which a quarter of
     them would do. What repeats across such a change, or was read by another worker with another count, is for the
     delivery ledger to stop.
@@ -46,11 +48,11 @@ class Load:
 
     def shards(self, retailer: str, messages: int) -> int:
         """The shards of a retailer of which `messages` more have come: a power of two, at most 16."""
-        return self._parts(retailer, messages, self._per_shard, MOST_SHARDS)
+        return self._parts(retailer, messages, self._per_shard, LIST, MOST_SHARDS)
 
     def groups(self, messages: int) -> int:
         """The groups of all small retailers, of which `messages` more have come: a power of two, at most 16."""
-        groups = self._parts(_SMALL, messages, self._per_group, GROUPS)
+        groups = self._parts(_SMALL, messages, self._per_group, _GROUP_LIST, GROUPS)
         now, weight, _ = self._seen[_SMALL]
         if weight / self._span_s > groups * self._per_group / 4 or groups == 1:
             self._needed = now
@@ -59,11 +61,11 @@ class Load:
             self._seen[_SMALL] = now, weight, groups
         return groups
 
-    def _parts(self, name: str, messages: int, each: float, most: int) -> int:
+    def _parts(self, name: str, messages: int, each: float, long: int, most: int) -> int:
         now = self._clock()
         before, weight, parts = self._seen.get(name, (now, 0.0, 1))
         weight = weight * max(0.0, 1.0 - (now - before) / self._span_s) + messages
-        while parts < most and weight / self._span_s > parts * each:
+        while parts < most and (weight / self._span_s > parts * each or messages > parts * long):
             parts *= 2
         self._seen[name] = (now, weight, parts)
         return parts

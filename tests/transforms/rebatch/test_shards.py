@@ -88,6 +88,14 @@ def test_groups_that_were_not_needed_for_ten_minutes_are_halved() -> None:
     assert [found[at] for at in (59, 600, 700, 1_400, 3_999)] == [16, 16, 8, 4, 4]
 
 
+def test_the_first_poll_of_a_backlog_is_spread_at_once() -> None:
+    load = Load(clock=Clock())
+    many = [any_message(n, retailer_id="big" if n % 3 else f"r{n}") for n in range(10_000)]
+    keys = {key for key, _ in group(many, load)}
+    assert len({key for key in keys if key[0] == "big"}) == 8
+    assert len({key for key in keys if key[0] != "big"}) == 16
+
+
 def test_a_group_of_fewer_holds_whole_groups_of_more() -> None:
     for n in range(1_000):
         assert int(group_of(f"r{n}", 16)[1:]) % 4 == int(group_of(f"r{n}", 4)[1:])
@@ -101,8 +109,9 @@ def test_a_large_retailer_shares_no_key_with_the_small_ones() -> None:
 
 
 def test_lists_stay_short_so_that_none_holds_up_a_worker() -> None:
-    lists = list(group([any_message(number) for number in range(2_500)], Load()))
-    assert [len(items.items) for _, items in lists] == [LIST, LIST, 500]
+    lists = list(group([any_message(number) for number in range(40_000)], Load()))
+    assert {len(items.items) for _, items in lists} == {LIST, 500}
+    assert len({key for key, _ in lists}) == 16
 
 
 def test_shards_are_even_and_stable() -> None:

@@ -13,20 +13,30 @@ _OPENED = (
     "java.lang.invoke", "sun.nio.ch",
 )  # fmt: skip
 _EXPORTED = ("java.base/sun.net.util", "java.security.jgss/sun.security.krb5")
+_NOT_TO_SUBMIT = (
+    "frocksdbjni", "flink-rpc-akka-loader", "flink-runtime-web", "flink-shaded-zookeeper", "grpc-", "google-cloud",
+    "proto-google-cloud", "conscrypt", "commons-math3",
+)  # fmt: skip
 JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 
 
 def command(java: str, jars: Path, main: str, heap: str, *arguments: str) -> list[str]:
-    """The command line of a class of Flink or of Beam's job server. Java 17 hides what both reach into. Only the
-    TaskManager does work that pays for the second compiler."""
+    """The command line of a class of Flink or of Beam's job server. Java 17 hides what both reach into. The job
+    server does no work that pays for the second compiler."""
     opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
     exported = [f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTED]
-    level = 4 if main == TASK_MANAGER else 1
+    level = 1 if main == JOB_SERVER else 4
     sizes = [f"-Xmx{heap}", "-XX:MaxDirectMemorySize=384m", "-XX:+UseSerialGC", f"-XX:TieredStopAtLevel={level}"]
     quiet = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-    return [java, *sizes, *opened, *exported, *quiet, "-cp", f"{jars}/*", main, *arguments]
+    paths = f"{jars}/*" if main != JOB_SERVER else ":".join(map(str, _submitting(jars)))
+    return [java, *sizes, *opened, *exported, *quiet, "-cp", paths, main, *arguments]
+
+
+def _submitting(jars: Path) -> list[Path]:
+    """What the job server needs. It uploads all of it with each job, though the cluster has it already: half a minute."""
+    return [jar for jar in sorted(jars.glob("*.jar")) if not jar.name.startswith(_NOT_TO_SUBMIT)]
 
 
 def configuration(folder: Path, rpc: int, rest: int, slots: int, backend: str) -> dict[str, Any]:
@@ -59,6 +69,7 @@ def configuration(folder: Path, rpc: int, rest: int, slots: int, backend: str) -
         "restart-strategy.type": "fixed-delay",
         "restart-strategy.fixed-delay.attempts": 1000,
         "restart-strategy.fixed-delay.delay": "1 s",
+        "classloader.resolve-order": "parent-first",
         "heartbeat.interval": 2000,
         "heartbeat.timeout": 10000,
         "io.tmp.dirs": f"{folder}/tmp",

@@ -35,7 +35,7 @@ def command(java: str, jars: Path, main: str, heap: str, *arguments: str) -> lis
 
 
 def _submitting(jars: Path) -> list[Path]:
-    """What the job server needs. It uploads all of it with each job, though the cluster has it already: half a minute."""
+    """What the job server needs: it uploads all of it with each job, though the cluster has it already."""
     return [jar for jar in sorted(jars.glob("*.jar")) if not jar.name.startswith(_NOT_TO_SUBMIT)]
 
 

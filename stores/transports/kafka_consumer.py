@@ -133,6 +133,18 @@ class PartitionConsumer:
 
     def _good(self, messages: list[Any]) -> list[Any]:
         """The messages without the news among them: the end of a partition, an error."""
+        good, ends = [message for message in messages if message.error() is None], self.ends
+        if ends or len(good) < len(messages):
+            good = self._sorted_out(messages)
+        last_error = self._errors.last
+        if good:
+            self._errors.last = None
+        elif last_error is not None and last_error.code() in FATAL:
+            self._failure = failure(self._uri, "cannot be read", last_error)
+        return good
+
+    def _sorted_out(self, messages: list[Any]) -> list[Any]:
+        """The same, the news heeded in their order."""
         good, ends = [], self.ends
         for message in messages:
             error = message.error()
@@ -144,11 +156,6 @@ class PartitionConsumer:
                 ends[message.partition()] = message.offset()
             elif error.code() in FATAL or error.fatal():
                 self._failure = failure(self._uri, "cannot be read", error)
-        last_error = self._errors.last
-        if good:
-            self._errors.last = None
-        elif last_error is not None and last_error.code() in FATAL:
-            self._failure = failure(self._uri, "cannot be read", last_error)
         return good
 
     def _at(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:

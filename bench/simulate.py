@@ -60,7 +60,7 @@ def scenarios(entry: Mapping[str, Any]) -> dict[str, Plan]:
         "launch": plain.changed(workers_workers=160, **wide),
         "ceiling": plain.changed(traffic_backlog=100_000_000, traffic_skew=0.0, workers_workers=640, **wide),
         "hot": plain.changed(traffic_backlog=2_000_000, traffic_skew=2.0, workers_workers=160, **wide),
-        "outage": plain.changed(workers_workers=160, vendor_outage=(5.0, 65.0), **wide),
+        "outage": plain.changed(workers_workers=160, vendor_outage=(1.0, 61.0), **wide),
         "step": plain.changed(
             traffic_backlog=0, traffic_per_second=20_000.0, traffic_seconds=1_200.0, workers_workers=2,
             workers_most=100, **wide,

@@ -31,6 +31,7 @@ from bench.deliveries import (
     on_the_wire,
     plain_topic,
     publish,
+    publish_live,
     publish_to,
     start_rebatch,
     write_campaigns,
@@ -39,10 +40,7 @@ from bench.rebatch import DELIVERY, events
 from runners.emulators import pubsub_emulator
 from runners.kafka_broker import kafka_broker
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
-from stores.transports.again import publisher
-from stores.transports.kafka import KafkaClient
 from stores.transports.receipts import open_receipts
-from stores.transports.uri import sink_uri
 
 MEASURED = Path(__file__).with_name("measured.json")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,7 +100,7 @@ class Costs:
             stack.callback(kill, job)
             if live is None:
                 return self._watched(sandbox, len(wire), job)
-            return self._live(stack, sandbox, topic, place / "out", live, seconds)
+            return self._live(sandbox, topic, place / "out", live, seconds)
 
     def _watched(self, sandbox: Sandbox, count: int, job: Any) -> dict[str, Any]:
         marks: list[tuple[float, int, int, dict[str, float]]] = []
@@ -128,33 +126,17 @@ class Costs:
         }
 
     def _live(
-        self,
-        stack: ExitStack,
-        sandbox: Sandbox,
-        topic: str,
-        output: Path,
-        per_second: dict[str, float],
-        seconds: float,
+        self, sandbox: Sandbox, topic: str, output: Path, per_second: dict[str, float], seconds: float
     ) -> dict[str, Any]:
-        rnd, number, sent, due = random.Random(7), 0, dict[str, int](), dict.fromkeys(per_second, 0.0)
-        publish(topic, on_the_wire([make_event(rnd, 0, "warm-up", int(time.time() * 1000))]))
+        publish(topic, on_the_wire([make_event(random.Random(1), 0, "warm-up", int(time.time() * 1000))]))
         while not sandbox.summary()["accepted"]:
             time.sleep(0.2)
-        put = stack.enter_context(publisher(sink_uri(f"pubsub:{topic}"), KafkaClient()))
-        started, before = time.monotonic(), None
-        while (at := time.monotonic() - started) < seconds:
-            if before is None and at > seconds / 5:
+        sent, before = dict[str, int](), None
+        for at, some in publish_live(topic, per_second, seconds):
+            if before is not None:
+                sent.update((event["event_id"], event["emitted_at"]) for event in some)
+            elif at > seconds / 5:
                 before = sandbox.summary(), cpu_by_part()
-            now, some = int(time.time() * 1000), []
-            for retailer, rate in per_second.items():
-                while due[retailer] <= at:
-                    due[retailer] += rnd.expovariate(rate)
-                    number += 1
-                    some.append(make_event(rnd, number, retailer, now))
-            if before:
-                sent.update((event["event_id"], now) for event in some)
-            put(on_the_wire(some))
-            time.sleep(max(0.0, 0.1 - (time.monotonic() - started - at)))
         after, cpu = sandbox.summary(), cpu_by_part()
         time.sleep(10)
         con = open_receipts([str(output / "receipts")])

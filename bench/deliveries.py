@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,23 @@ def publish_to(uri: str, messages: Sequence[Wire]) -> None:
         accepted = put(messages)
     if accepted < len(messages):
         raise RuntimeError(f"{len(messages) - accepted} messages were not published to {uri}")
+
+
+def publish_live(topic: str, per_second: dict[str, float], seconds: float) -> Iterator[tuple[float, list[Event]]]:
+    """Publishes so many events a second of each retailer, ten times a second; (seconds since the start, those events)."""
+    rnd, number, due = random.Random(7), 0, dict.fromkeys(per_second, 0.0)
+    with publisher(sink_uri(f"pubsub:{topic}"), KafkaClient()) as put:
+        started = time.monotonic()
+        while (at := time.monotonic() - started) < seconds:
+            now, some = int(time.time() * 1000), list[Event]()
+            for retailer, rate in per_second.items():
+                while due[retailer] <= at:
+                    due[retailer] += rnd.expovariate(rate)
+                    number += 1
+                    some.append(make_event(rnd, number, retailer, now))
+            put(on_the_wire(some))
+            yield at, some
+            time.sleep(max(0.0, 0.1 - (time.monotonic() - started - at)))
 
 
 def kafka_topic(host: str, name: str, partitions: int = 4) -> str:

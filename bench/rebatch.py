@@ -39,15 +39,13 @@ from bench.deliveries import (
     on_the_wire,
     plain_topic,
     publish,
+    publish_live,
     start_rebatch,
     write_campaigns,
 )
 from runners.emulators import pubsub_emulator
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
-from stores.transports.again import publisher
-from stores.transports.kafka import KafkaClient
 from stores.transports.receipts import open_receipts
-from stores.transports.uri import sink_uri
 from transforms.rebatch.remembered import Remembered
 from transforms.rebatch.shards import GROUPS
 
@@ -122,30 +120,18 @@ class Bench:
         """Milliseconds from publish to accepted at so many events a second of each retailer, of the retailers whose
         name begins with `quiet`; the first fifth, in which everything starts, is left out."""
         path, subscription = plain_topic("latency")
-        rnd, number, sent = random.Random(7), 0, dict[str, int]()
-        due = dict.fromkeys(per_second, 0.0)
-        with (
-            running_sandbox(rules, keep=1) as sandbox,
-            self.job(subscription, sandbox.url) as (_, output),
-            publisher(sink_uri(f"pubsub:{path}"), KafkaClient()) as put,
-        ):
-            publish(path, on_the_wire([make_event(rnd, 0, "warm-up", int(time.time() * 1000))]))
+        sent = dict[str, int]()
+        with running_sandbox(rules, keep=1) as sandbox, self.job(subscription, sandbox.url) as (_, output):
+            publish(path, on_the_wire([make_event(random.Random(1), 0, "warm-up", int(time.time() * 1000))]))
             while not sandbox.summary()["accepted"]:
                 time.sleep(0.2)
-            started = time.monotonic()
-            while (at := time.monotonic() - started) < seconds:
-                now, some = int(time.time() * 1000), []
-                for retailer, rate_s in per_second.items():
-                    while due[retailer] <= at:
-                        due[retailer] += rnd.expovariate(rate_s)
-                        number += 1
-                        some.append(make_event(rnd, number, retailer, now))
-                for event in some:
-                    if event["retailer_id"].startswith(quiet) and at > seconds / 5:
-                        sent[event["event_id"]] = now
-                if some:
-                    put(on_the_wire(some))
-                time.sleep(max(0.0, 0.1 - (time.monotonic() - started - at)))
+            for at, some in publish_live(path, per_second, seconds):
+                if at > seconds / 5:
+                    sent.update(
+                        (event["event_id"], event["emitted_at"])
+                        for event in some
+                        if event["retailer_id"].startswith(quiet)
+                    )
             time.sleep(BUFFERING_S + 6)
             con = open_receipts([str(output / "receipts")])
             rows = con.execute("SELECT event_id, settled_at FROM outcomes WHERE outcome = 'accepted'").fetchall()

@@ -25,18 +25,16 @@ class Decoder:
 
     def envelopes(self, messages: list[Any]) -> list[Envelope]:
         """An envelope a message, in order."""
-        made = [_envelope(message) for message in messages]
+        made = []
+        for message in messages:
+            headers = message.headers() or ()
+            try:
+                attributes = {name: value.decode() for name, value in headers}
+            except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
+                attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
+            name = f"{message.partition()}:{message.offset()}"
+            made.append(Envelope(name, attributes, message.value() or b"", max(0, message.timestamp()[1])))
         return made if self._registry is None else [self._registry.unframe(one) for one in made]
-
-
-def _envelope(message: Any) -> Envelope:
-    headers = message.headers() or ()
-    try:
-        attributes = {name: value.decode() for name, value in headers}
-    except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
-        attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
-    name = f"{message.partition()}:{message.offset()}"
-    return Envelope(name, attributes, message.value() or b"", max(0, message.timestamp()[1]))
 
 
 class KafkaReader:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import statistics
 import sys
 import tempfile
 import time
@@ -23,34 +21,27 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench.deliveries import (
-    Wire,
-    kafka_topic,
-    kill,
-    make_event,
-    on_the_wire,
-    plain_topic,
-    publish,
-    publish_live,
-    publish_to,
-    start_rebatch,
-    write_campaigns,
-)
-from bench.rebatch import DELIVERY, events
+from bench.deliveries import Wire, fresh_topic, kill, publish_to, start_rebatch, write_campaigns
+from bench.rebatch import DELIVERY, events, live, percentiles
+from bench.simulation.check import MEASURED
 from runners.emulators import pubsub_emulator
 from runners.kafka_broker import kafka_broker
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
-from stores.transports.receipts import open_receipts
 
-MEASURED = Path(__file__).with_name("measured.json")
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PARTS = (("pipelines.rebatch", "job"), ("stores.ledger", "ledger"), ("prism", "engine"), ("runners.sandbox", "vendor"), ("kafka", "broker"),
-          ("pubsub", "broker"))  # fmt: skip
+_PARTS = (
+    ("pipelines.rebatch", "job"),
+    ("stores.ledger", "ledger"),
+    ("prism", "engine"),
+    ("runners.sandbox", "vendor"),
+    ("kafka", "broker"),
+    ("pubsub", "broker"),
+)
 _MOST_S = 180.0
 
 
 def cpu_by_part() -> dict[str, float]:
-    """CPU seconds until now of the job, the engine, the broker and the vendor, of all their processes."""
+    """CPU seconds until now of the job, the ledger, the engine, the broker and the vendor, of all their processes."""
     used: dict[str, float] = defaultdict(float)
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -80,27 +71,22 @@ class Costs:
         source: str = "pubsub",
         workspaces: dict[str, Any] | None = None,
         rules: Rules = (),
-        live: dict[str, float] | None = None,
+        per_second: dict[str, float] | None = None,
         seconds: float = 0.0,
     ) -> dict[str, Any]:
-        """What was seen of messages that wait when the job starts, or of `live` ones: events a second of each
-        retailer for so many seconds."""
+        """What was seen of messages that wait when the job starts, or of those that are published while it runs,
+        `per_second` of each retailer for so many seconds."""
         with ExitStack() as stack:
             place = Path(tempfile.mkdtemp(dir=self._folder))
             sandbox = stack.enter_context(running_sandbox(rules, keep=1))
             campaigns = write_campaigns(place / "campaigns", sandbox.url, DELIVERY, workspaces)
-            if source == "kafka":
-                uri = kafka_topic(self._kafka, "costs")
-                publish_to(uri, wire)
-            else:
-                topic, subscription = plain_topic("costs")
-                publish(topic, wire)
-                uri = f"pubsub:{subscription}"
+            to, uri = fresh_topic(source, "costs", self._kafka)
+            publish_to(to, wire)
             job = start_rebatch(campaigns, uri, place / "out", "--on=prism", log=place / "log")
             stack.callback(kill, job)
-            if live is None:
+            if per_second is None:
                 return self._watched(sandbox, len(wire), job)
-            return self._live(sandbox, topic, place / "out", live, seconds)
+            return self._live(sandbox, to, place / "out", per_second, seconds)
 
     def _watched(self, sandbox: Sandbox, count: int, job: Any) -> dict[str, Any]:
         marks: list[tuple[float, int, int, dict[str, float]]] = []
@@ -126,33 +112,20 @@ class Costs:
         }
 
     def _live(
-        self, sandbox: Sandbox, topic: str, output: Path, per_second: dict[str, float], seconds: float
+        self, sandbox: Sandbox, uri: str, output: Path, per_second: dict[str, float], seconds: float
     ) -> dict[str, Any]:
-        publish(topic, on_the_wire([make_event(random.Random(1), 0, "warm-up", int(time.time() * 1000))]))
-        while not sandbox.summary()["accepted"]:
-            time.sleep(0.2)
-        sent, before = dict[str, int](), None
-        for at, some in publish_live(topic, per_second, seconds):
-            if before is not None:
-                sent.update((event["event_id"], event["emitted_at"]) for event in some)
-            elif at > seconds / 5:
-                before = sandbox.summary(), cpu_by_part()
-        after, cpu = sandbox.summary(), cpu_by_part()
-        time.sleep(10)
-        con = open_receipts([str(output / "receipts")])
-        rows = con.execute("SELECT event_id, settled_at FROM outcomes WHERE outcome = 'accepted'").fetchall()
-        took = [settled - sent[name] for name, settled in rows if name in sent]
-        if len(took) < len(sent):
-            raise RuntimeError(f"{len(sent) - len(took)} of {len(sent)} were not accepted in time")
-        cuts = statistics.quantiles(took, n=100)
-        assert before is not None
-        events, calls = (int(after[name]) - int(before[0][name]) for name in ("accepted", "calls"))
+        marks: list[tuple[dict[str, Any], dict[str, float]]] = []
+        mark = lambda: marks.append((sandbox.summary(), cpu_by_part()))  # noqa: E731
+        took, late = live(sandbox, uri, output, per_second, seconds, mark=mark)
+        if late:
+            raise RuntimeError(f"{late} of {late + len(took)} were not accepted in time")
+        (said0, cpu0), (said1, cpu1) = marks
+        count, calls = (int(said1[name]) - int(said0[name]) for name in ("accepted", "calls"))
         return {
             "published_per_s": round(sum(per_second.values())),
-            "p50_ms": round(cuts[49]),
-            "p99_ms": round(cuts[98]),
-            "events_per_call": round(events / calls, 2),
-            **_per_event(before[1], cpu, events, calls),
+            **{f"{cut}_ms": value for cut, value in percentiles(took).items()},
+            "events_per_call": round(count / calls, 2),
+            **_per_event(cpu0, cpu1, count, calls),
         }
 
 
@@ -172,10 +145,10 @@ def measure(label: str, say: Any) -> dict[str, Any]:
         say("a backlog of 60,000 from Pub/Sub")
         seen["backlog"] = pubsub.situation(events(60_000, 350, 1))
         say("300 events/s")
-        live = {f"store-{n}": 300 / 350 for n in range(350)}
-        seen["trickle"] = pubsub.situation([], live=live, seconds=30)
+        trickle = {f"store-{n}": 300 / 350 for n in range(350)}
+        seen["trickle"] = pubsub.situation([], per_second=trickle, seconds=30)
         say("600 events/s")
-        seen["stream"] = pubsub.situation([], live={name: 2 * rate for name, rate in live.items()}, seconds=30)
+        seen["stream"] = pubsub.situation([], per_second={name: 2 * rate for name, rate in trickle.items()}, seconds=30)
         say("1,000 retailers")
         seen["thousand"] = pubsub.situation(events(30_000, 1_000, 2))
         say("one retailer")

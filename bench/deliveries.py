@@ -107,10 +107,10 @@ def publish_to(uri: str, messages: Sequence[Wire]) -> None:
         raise RuntimeError(f"{len(messages) - accepted} messages were not published to {uri}")
 
 
-def publish_live(topic: str, per_second: dict[str, float], seconds: float) -> Iterator[tuple[float, list[Event]]]:
-    """Publishes so many events a second of each retailer, ten times a second; (seconds since the start, those events)."""
+def publish_live(uri: str, per_second: dict[str, float], seconds: float) -> Iterator[tuple[float, list[Event]]]:
+    """Publishes so many events a second of each retailer, ten times a second; (seconds since the start, those)."""
     rnd, number, due = random.Random(7), 0, dict.fromkeys(per_second, 0.0)
-    with publisher(sink_uri(f"pubsub:{topic}"), KafkaClient()) as put:
+    with publisher(sink_uri(uri), KafkaClient()) as put:
         started = time.monotonic()
         while (at := time.monotonic() - started) < seconds:
             now, some = int(time.time() * 1000), list[Event]()
@@ -129,6 +129,15 @@ def kafka_topic(host: str, name: str, partitions: int = 4) -> str:
     uri = KafkaUri((host,), f"{name}-{secrets.token_hex(4)}")
     create_topic(uri, KafkaClient(), partitions=partitions, replicas=1)
     return str(uri)
+
+
+def fresh_topic(transport: str, name: str, kafka_host: str) -> tuple[str, str]:
+    """(where to publish to, where to read from), as URIs, of a topic of its own in `pubsub` or `kafka`."""
+    if transport == "kafka":
+        uri = kafka_topic(kafka_host, name)
+        return uri, uri
+    topic, subscription = plain_topic(name)
+    return f"pubsub:{topic}", f"pubsub:{subscription}"
 
 
 def write_file(folder: Path, part: str, bodies: Sequence[bytes]) -> None:

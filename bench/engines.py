@@ -28,12 +28,11 @@ from typing import Any
 from confluent_kafka import Consumer
 
 from bench.deliveries import (
+    fresh_topic,
     kafka_topic,
     kill,
     make_event,
     on_the_wire,
-    plain_topic,
-    publish,
     publish_to,
     start_rebatch,
     write_campaigns,
@@ -71,13 +70,8 @@ class Bench:
         """Events a second of a service: on Flink a drain would run without checkpoints."""
         self._say(f"{source} {' '.join(options)[:40]}")
         some = events(count, 350, 3)
-        if source == "kafka":
-            uri = kafka_topic(self._broker, "rate")
-            publish_to(uri, some)
-        else:
-            path, subscription = plain_topic("rate")
-            publish(path, some)
-            uri = f"pubsub:{subscription}"
+        to, uri = fresh_topic(source, "rate", self._broker)
+        publish_to(to, some)
         with self._place() as (place, sandbox, campaigns):
             job = start_rebatch(campaigns, uri, place / "out", *options, log=place / "log")
             try:

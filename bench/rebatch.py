@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from bench.deliveries import (
     plain_topic,
     publish,
     publish_live,
+    publish_to,
     start_rebatch,
     write_campaigns,
 )
@@ -120,25 +121,42 @@ class Bench:
         """Milliseconds from publish to accepted at so many events a second of each retailer, of the retailers whose
         name begins with `quiet`; the first fifth, in which everything starts, is left out."""
         path, subscription = plain_topic("latency")
-        sent = dict[str, int]()
         with running_sandbox(rules, keep=1) as sandbox, self.job(subscription, sandbox.url) as (_, output):
-            publish(path, on_the_wire([make_event(random.Random(1), 0, "warm-up", int(time.time() * 1000))]))
-            while not sandbox.summary()["accepted"]:
-                time.sleep(0.2)
-            for at, some in publish_live(path, per_second, seconds):
-                if at > seconds / 5:
-                    sent.update(
-                        (event["event_id"], event["emitted_at"])
-                        for event in some
-                        if event["retailer_id"].startswith(quiet)
-                    )
-            time.sleep(BUFFERING_S + 6)
-            con = open_receipts([str(output / "receipts")])
-            rows = con.execute("SELECT event_id, settled_at FROM outcomes WHERE outcome = 'accepted'").fetchall()
-            found = [settled - sent[name] for name, settled in rows if name in sent]
-            if len(found) < len(sent):
-                print(f"{len(sent) - len(found)} of {len(sent)} were not accepted in time", file=sys.stderr)
+            found, late = live(sandbox, f"pubsub:{path}", output, per_second, seconds, quiet)
+            if late:
+                print(f"{late} of {late + len(found)} were not accepted in time", file=sys.stderr)
             return found
+
+
+def live(
+    sandbox: Sandbox,
+    uri: str,
+    output: Path,
+    per_second: dict[str, float],
+    seconds: float,
+    quiet: str = "",
+    mark: Callable[[], object] = lambda: None,
+) -> tuple[list[int], int]:
+    """(milliseconds from publish to accepted of events that are published while the job runs, how many were not
+    accepted in time), of the retailers whose name begins with `quiet`. `mark` is called when the first fifth is over,
+    from which on events count, and when the last is published."""
+    publish_to(uri, on_the_wire([make_event(random.Random(1), 0, "warm-up", int(time.time() * 1000))]))
+    while not sandbox.summary()["accepted"]:
+        time.sleep(0.2)
+    sent, counts = dict[str, int](), False
+    for at, some in publish_live(uri, per_second, seconds):
+        if counts:
+            own = [event for event in some if event["retailer_id"].startswith(quiet)]
+            sent.update((event["event_id"], event["emitted_at"]) for event in own)
+        elif at > seconds / 5:
+            counts = True
+            mark()
+    mark()
+    time.sleep(BUFFERING_S + 6)
+    con = open_receipts([str(output / "receipts")])
+    rows = con.execute("SELECT event_id, settled_at FROM outcomes WHERE outcome = 'accepted'").fetchall()
+    found = [settled - sent[name] for name, settled in rows if name in sent]
+    return found, len(sent) - len(found)
 
 
 def remembered(ids: int, keys: int, fresh: int = 300, lists: int = 60) -> float:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.simulation.ceilings import ceilings
-from bench.simulation.check import compare, solve, table
+from bench.simulation.check import MEASURED, compare, solve, table
 from bench.simulation.plan import Broker, Ledger, Plan, Traffic, Vendor, Workers
 from bench.simulation.run import Run
 from stores.ledger.firestore import SHARDS
 
-MEASURED = Path(__file__).with_name("measured.json")
 INDEX_WRITES = 500.0  # a second, which Firestore takes where an index grows at its end
 PUBSUB_BYTES = 4e9  # a large region's bytes a second
 PRICES = {
@@ -94,12 +93,6 @@ def checked(entries: list[dict[str, Any]], say: Say) -> bool:
 def breaks(entry: Mapping[str, Any], say: Say) -> list[dict[str, Any]]:
     """What gives way on the way up: each row is simulated with what gave way before it raised."""
     plan, rows = cloud(entry).changed(traffic_skew=0.0, workers_workers=4, traffic_backlog=500_000), []
-    raise_it: dict[str, Callable[[Plan], dict[str, Any]]] = {
-        "workers' CPU": lambda one: {"workers_workers": one.workers.workers * 4},
-        "threads that wait for answers": lambda one: {"workers_workers": one.workers.workers * 4},
-        "the ledger's index": lambda one: {"ledger_events_per_s": (one.ledger.events_per_s or 0) * 16},
-        "commits of the retailers' pacing cells": lambda one: {"ledger_cell_ms": 1.0},
-    }
     for _ in range(12):
         first = ceilings(plan)[0]
         size = int(min(20_000_000, max(500_000, first.events_per_s * 30)))
@@ -114,9 +107,9 @@ def breaks(entry: Mapping[str, Any], say: Say) -> list[dict[str, Any]]:
         })  # fmt: skip
         say(f"{plan.workers.workers:5} workers: {first.resource} at {first.events_per_s:,.0f}/s,"
             f" simulated {found['events_per_s']:,}/s; then {first.raised_by}")  # fmt: skip
-        if first.resource not in raise_it:
+        if not first.changes:
             break
-        plan = plan.changed(**raise_it[first.resource](plan))
+        plan = plan.changed(**first.changes)
     return rows
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import fastavro
 import yaml
 
-from bench.deliveries import kafka_topic, plain_topic
+from bench.deliveries import fresh_topic
 from examples.journey import customers
 from runners.main import main
 from stores.transports.receipts import open_receipts
@@ -59,11 +58,9 @@ def answer(sample: Path, place: Path, transport: str, engine: list[str], kafka_h
 
 def _transport(place: Path, name: str, kafka_host: str) -> tuple[str, str]:
     """Where the launch writes to, and where the delivery reads from."""
-    if name == "pubsub":
-        topic, subscription = plain_topic("matrix")
-        return f"pubsub:{topic}", f"pubsub:{subscription}"
-    uri = kafka_topic(kafka_host, f"matrix-{uuid.uuid4().hex}") if name == "kafka" else f"file:{place / 'events'}"
-    return uri, uri
+    if name == "file":
+        return f"file:{place / 'events'}", f"file:{place / 'events'}"
+    return fresh_topic(name, "matrix", kafka_host)
 
 
 def _delivered(outbox: Path) -> dict[str, dict[str, Any]]:

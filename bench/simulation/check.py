@@ -9,6 +9,7 @@ fills, is of the backlog too. All else is foretold: other rates, other numbers o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.rebatch import BUFFERING_S
@@ -16,6 +17,7 @@ from bench.simulation.plan import Broker, Ledger, Plan, Traffic, Vendor, Workers
 from bench.simulation.run import Run
 from schemas.workspaces import Pace
 
+MEASURED = Path(__file__).parents[1] / "measured.json"
 _EVENTS, _CALLS, _MEDIAN, _TAIL, _SECONDS = 0.25, 0.1, 0.35, 0.5, 0.25
 _LOCAL_ANSWER_MS = 3.0
 _POISSON_S = 30.0

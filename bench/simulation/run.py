@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from random import Random
 from typing import Any
 
+from bench.rebatch import rate
 from bench.simulation.path import Path, Worker
 from bench.simulation.plan import Plan, Traffic
 from schemas.delivery import BATCH
+from transforms.rebatch.dispatch import THREADS
 
 _TICK_MS = 100.0
 _LOOK_MS, _LOOKS = 60_000.0, 2  # the autoscaler looks once a minute and acts on what it sees twice
@@ -141,11 +144,13 @@ class Run:
     def _outcome(self, published: int, places: dict[str, int]) -> dict[str, Any]:
         path, plan = self.path, self.plan
         seconds, now = path.clock.seconds, path.clock.now
+        totals = accumulate((size for _, size in path.accepted_at), initial=0)
+        seen = list(zip([0.0, *(at / 1000 for at, _ in path.accepted_at)], totals, strict=True))
         alive = sum(min(now, one.until) - one.since for one in path.everyone)
         fewest = sum(-(-count // BATCH) for count in path.published.values())
         used = {
             "workers_cpu": sum(one.cores.used for one in path.everyone) / max(1.0, alive * plan.workers.cores),
-            "workers_threads": sum(one.threads.used for one in path.everyone) / max(1.0, alive * 64),
+            "workers_threads": sum(one.threads.used for one in path.everyone) / max(1.0, alive * THREADS),
             "ledger": path.ledger.used / max(1.0, now - path.clock.start),
             "broker": path.broker.used / max(1.0, now - path.clock.start),
             "busiest_pacing_cell": max((one.used for one in path.cells.values()), default=0.0)
@@ -156,7 +161,7 @@ class Run:
             "published": published,
             "places": {name: count for name, count in sorted(places.items()) if count},
             "seconds": round(seconds, 1),
-            "events_per_s": round(_inner_rate(path.accepted_at)),
+            "events_per_s": round(rate(seen)),
             "latency_ms": {f"p{cut}": round(_percentile(path.latencies, cut / 100)) for cut in (50, 99)},
             "calls": {name: path.calls[name] for name in sorted(path.calls)},
             "calls_over_minimum": round(path.calls["made"] / max(1, fewest), 3),
@@ -175,18 +180,6 @@ def _poisson(rnd: Random, mean: float) -> int:
         number += 1
         product *= rnd.random()
     return number
-
-
-def _inner_rate(accepted: list[tuple[float, int]]) -> float:
-    """Events a second between the first and the last tenth of what was accepted, as the benchmarks count."""
-    total, seen, inner = sum(size for _, size in accepted), 0, list[tuple[float, int]]()
-    for at, size in accepted:
-        seen += size
-        if 0.1 * total <= seen <= 0.9 * total:
-            inner.append((at, seen))
-    if len(inner) < 2 or inner[-1][0] == inner[0][0]:
-        return 0.0
-    return (inner[-1][1] - inner[0][1]) * 1000 / (inner[-1][0] - inner[0][0])
 
 
 def _percentile(values: list[tuple[float, int]], cut: float) -> float:

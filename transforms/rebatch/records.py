@@ -66,14 +66,11 @@ class _RecordReceipts(_Recorder):
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._kept:
-            self._record(Receipts(self._kept, self._letters))
+            _record(self._ledger, self._write, self._write_letters, Receipts(self._kept, self._letters))
             yield at_finish(len(self._kept))
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
             record_left(self._ledger, self._write, self._write_letters, time.time() - _SWEEP_S)
-
-    def _record(self, receipts: Receipts) -> None:
-        _record(self._ledger, self._write, self._write_letters, receipts)
 
 
 def _record(ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts) -> None:

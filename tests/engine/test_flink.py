@@ -103,6 +103,50 @@ def checkpointed(cluster: FlinkCluster) -> None:
     eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint", PATIENCE_S)
 
 
+def test_pubsub_messages_are_acknowledged_with_the_checkpoint_that_holds_them(
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic, subscription = plain_topic("acks", ack_s=LEASE_S)
+    delivery, events = Delivery(tmp_path, sandbox.url, f"pubsub:{subscription}"), any_events(40, "held")
+    delivery.configure({"aldi": {"paused": True}}, on_unknown="hold", lease="PT2S", timeout="PT1S")
+
+    def ends(*retailers: str) -> None:
+        due = [key for key, wire in events.items() if wire[1]["retailer_id"] in retailers]
+        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of {len(due)} events", PATIENCE_S)
+
+    with delivery.started(*on(cluster)):
+        running(cluster)
+        publish_to(f"pubsub:{topic}", list(events.values()))
+        ends("kroger")
+        checkpointed(cluster)
+        checkpointed(cluster)  # the first may have begun before the last were read
+        assert waiting(subscription) == []  # aldi's are in the checkpoint now, and nowhere else
+        more = any_events(40, "just read")
+        events |= more
+        publish_to(f"pubsub:{topic}", list(more.values()))
+        assert cluster.kill_workers() > 0
+        ends("kroger")
+        delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
+        ends("kroger", "aldi")
+        checkpointed(cluster)
+        checkpointed(cluster)
+        assert main(["flink", "stop", "--address", cluster.address]) == 0
+        capsys.readouterr()
+    assert set(sandbox.accepted().values()) == {1}
+    assert set(delivery.settled(*events).values()) <= {"accepted", "unknown"}
+    assert waiting(subscription) == []
+
+
+def waiting(subscription: str) -> list[str]:
+    """The messages that come again once the leases of all that was read and not acknowledged have ended."""
+    reader, found, end = PubsubReader(subscription), list[str](), time.monotonic() + LEASE_S + 5
+    reader.open()
+    while time.monotonic() < end:
+        found += [one.attributes["event_id"] for one in reader.poll(1_000).envelopes]
+    reader.close()
+    return found
+
+
 def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
     cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, uri: KafkaUri, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,47 +202,3 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
     settled = delivery.settled(*everyone)
     assert {name for name, end in settled.items() if end == "accepted"} <= sandbox.accepted().keys()
     assert set(settled.values()) <= {"accepted", "unknown"}
-
-
-def test_pubsub_messages_are_acknowledged_with_the_checkpoint_that_holds_them(
-    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    topic, subscription = plain_topic("acks", ack_s=LEASE_S)
-    delivery, events = Delivery(tmp_path, sandbox.url, f"pubsub:{subscription}"), any_events(40, "held")
-    delivery.configure({"aldi": {"paused": True}}, on_unknown="hold", lease="PT2S", timeout="PT1S")
-
-    def ends(*retailers: str) -> None:
-        due = [key for key, wire in events.items() if wire[1]["retailer_id"] in retailers]
-        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of {len(due)} events", PATIENCE_S)
-
-    with delivery.started(*on(cluster)):
-        running(cluster)
-        publish_to(f"pubsub:{topic}", list(events.values()))
-        ends("kroger")
-        checkpointed(cluster)
-        checkpointed(cluster)  # the first may have begun before the last were read
-        assert waiting(subscription) == []  # aldi's are in the checkpoint now, and nowhere else
-        more = any_events(40, "just read")
-        events |= more
-        publish_to(f"pubsub:{topic}", list(more.values()))
-        assert cluster.kill_workers() > 0
-        ends("kroger")
-        delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
-        ends("kroger", "aldi")
-        checkpointed(cluster)
-        checkpointed(cluster)
-        assert main(["flink", "stop", "--address", cluster.address]) == 0
-        capsys.readouterr()
-    assert set(sandbox.accepted().values()) == {1}
-    assert set(delivery.settled(*events).values()) <= {"accepted", "unknown"}
-    assert waiting(subscription) == []
-
-
-def waiting(subscription: str) -> list[str]:
-    """The messages that come again once the leases of all that was read and not acknowledged have ended."""
-    reader, found, end = PubsubReader(subscription), list[str](), time.monotonic() + LEASE_S + 5
-    reader.open()
-    while time.monotonic() < end:
-        found += [one.attributes["event_id"] for one in reader.poll(1_000).envelopes]
-    reader.close()
-    return found

@@ -199,7 +199,8 @@ def test_nothing_is_sent_to_a_server_whose_certificate_is_not_good(
     def serve(listening: socket.socket) -> None:
         with suppress(OSError):
             connection = context.wrap_socket(listening.accept()[0], server_side=True)
-            received.append(connection.recv(65536))
+            with connection.makefile("rb") as request:  # to its end: what is closed with unread bytes is reset
+                received.append(b"".join(iter(request.readline, b"\r\n")) + request.read(2))
             connection.sendall(OK)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.rebatch [--events 100000]
 
-events_per_s             from the Pub/Sub emulator to accepted at the sandbox, on Prism, between the first and the last
-                         tenth; everything on this machine: emulator, engine, worker, ledger, vendor
+events_per_s             from the Pub/Sub emulator to accepted at the sandbox, on Prism, 350 retailers, between the first
+                         and the last tenth; everything on this machine: emulator, engine, worker, ledger, vendor
 stock_events_per_s       bench/stock_rebatch.py over a part of as many events, the same way
 ratio_to_stock           the first by the second
 calls_over_minimum       calls made by the fewest that could carry the events, 50 a call
@@ -51,6 +51,7 @@ from stores.transports.receipts import open_receipts
 from transforms.rebatch.remembered import Remembered
 from transforms.rebatch.shards import GROUPS
 
+RETAILERS = (1, 35, 350, 1000)
 BUFFERING_S = 2  # the default of `wait`
 DELIVERY = {"wait": f"PT{BUFFERING_S}S", "timeout": "PT5S", "lease": "PT15S"}
 
@@ -105,14 +106,6 @@ class Bench:
             sizes = [(n + 1) * count // retailers - n * count // retailers for n in range(retailers)]
             fewest = sum(-(-size // 50) for size in sizes)
             return rate(seen), int(sandbox.summary()["calls"]) / fewest
-
-    def scaling(self, count: int) -> dict[str, int]:
-        """Events a second by the number of retailers. Two rounds in turn: the machine changes its speed meanwhile."""
-        numbers = (1, 35, 350, 1000)
-        rounds = [[self.throughput(count, n, seed + n)[0] for n in numbers] for seed in (10, 20)]
-        return {
-            str(n): round(statistics.fmean(rates)) for n, rates in zip(numbers, zip(*rounds, strict=True), strict=True)
-        }
 
     def stock(self, count: int, retailers: int, seed: int) -> float:
         """Events a second of the stock formulation."""
@@ -195,13 +188,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, pubsub_emulator() as host:
         os.environ["PUBSUB_EMULATOR_HOST"] = host
         bench = Bench(Path(folder))
-        say("ours and stock")
-        first, over = bench.throughput(args.events, 350, 1)
+        say("by the number of retailers, stock, and again by the number of retailers")
+        first = {n: bench.throughput(args.events, n, 10 + n) for n in RETAILERS}
         stock = bench.stock(4_000, 350, 2)
-        second, _ = bench.throughput(args.events, 350, 3)
-        ours = (first + second) / 2
-        say("retailers")
-        scaling = bench.scaling(args.events)
+        second = {n: bench.throughput(args.events, n, 20 + n) for n in RETAILERS}
+        rates = {n: (first[n][0] + second[n][0]) / 2 for n in RETAILERS}
+        ours, over = rates[350], first[350][1]
         few, many = remembered(16_000, GROUPS), remembered(5_000_000, GROUPS)
         say("latency")
         thousand = bench.latency({f"store-{n}": 1000 / 350 for n in range(350)}, 30)
@@ -217,8 +209,8 @@ def main() -> None:
         "calls_over_minimum": round(over, 3),
         "latency_ms": {**percentiles(thousand), "events_per_s": 1000, "buffering_s": BUFFERING_S},
         "retailers_scaling": {
-            "events_per_s": scaling,
-            "slowest_by_fastest": round(min(scaling.values()) / max(scaling.values()), 2),
+            "events_per_s": {str(n): round(rates[n]) for n in RETAILERS},
+            "slowest_by_fastest": round(min(rates.values()) / max(rates.values()), 2),
             "remembered": {"us_an_id_of_16_thousand": round(few, 2), "us_an_id_of_5_million": round(many, 2)},
         },
         "noisy_neighbour_ratio": round(beside["p99"] / without["p99"], 2),

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
 PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
 ELEMENTS = "from transforms.rebatch.elements import Envelopes"
+TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
 PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
 READ = 'good, unread = _read(p, config, engine) | "Decode"'
@@ -103,21 +104,23 @@ def checkpointed(cluster: FlinkCluster) -> None:
     eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint", PATIENCE_S)
 
 
+def ended(delivery: Delivery, events: dict[str, Wire], *retailers: str) -> None:
+    """Waits until all events of these retailers have an end."""
+    due = [key for key, wire in events.items() if wire[1]["retailer_id"] in retailers]
+    eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of {len(due)} events", PATIENCE_S)
+
+
 def test_pubsub_messages_are_acknowledged_with_the_checkpoint_that_holds_them(
     cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic, subscription = plain_topic("acks", ack_s=LEASE_S)
     delivery, events = Delivery(tmp_path, sandbox.url, f"pubsub:{subscription}"), any_events(40, "held")
-    delivery.configure({"aldi": {"paused": True}}, on_unknown="hold", lease="PT2S", timeout="PT1S")
-
-    def ends(*retailers: str) -> None:
-        due = [key for key, wire in events.items() if wire[1]["retailer_id"] in retailers]
-        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of {len(due)} events", PATIENCE_S)
+    delivery.configure({"aldi": {"paused": True}}, **TERMS)
 
     with delivery.started(*on(cluster)):
         running(cluster)
         publish_to(f"pubsub:{topic}", list(events.values()))
-        ends("kroger")
+        ended(delivery, events, "kroger")
         checkpointed(cluster)
         checkpointed(cluster)  # the first may have begun before the last were read
         assert waiting(subscription) == []  # aldi's are in the checkpoint now, and nowhere else
@@ -125,9 +128,9 @@ def test_pubsub_messages_are_acknowledged_with_the_checkpoint_that_holds_them(
         events |= more
         publish_to(f"pubsub:{topic}", list(more.values()))
         assert cluster.kill_workers() > 0
-        ends("kroger")
-        delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
-        ends("kroger", "aldi")
+        ended(delivery, events, "kroger")
+        delivery.configure(**TERMS)
+        ended(delivery, events, "kroger", "aldi")
         checkpointed(cluster)
         checkpointed(cluster)
         assert main(["flink", "stop", "--address", cluster.address]) == 0
@@ -152,15 +155,14 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
 ) -> None:
     everyone: dict[str, Wire] = {}
     delivery, paused = Delivery(tmp_path, sandbox.url, str(uri)), {"aldi": {"paused": True}}
-    delivery.configure(paused, on_unknown="hold", lease="PT2S", timeout="PT1S")
+    delivery.configure(paused, **TERMS)
 
     def sent(name: str, *retailers: str, change: Callable[[Wire], Wire] = lambda wire: wire) -> None:
         """Sends more events; those of `retailers` must all have an end."""
         more = {key: change(wire) for key, wire in any_events(40, name).items()}
         publish_to(str(uri), list(more.values()))
         everyone.update(more)
-        due = [key for key, wire in everyone.items() if wire[1]["retailer_id"] in retailers]
-        eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of all up to {name}", PATIENCE_S)
+        ended(delivery, everyone, *retailers)
 
     with delivery.started(*on(cluster)) as job:
         first = running(cluster)
@@ -179,7 +181,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         job.wait(timeout=60)
     assert main(["flink", "stop", first, "--address", cluster.address]) == 1
     assert f"{first} does not run there (running: none)" in capsys.readouterr().err
-    delivery.configure(on_unknown="hold", lease="PT2S", timeout="PT1S")
+    delivery.configure(**TERMS)
     cluster.kill("pool")
     cluster.code = newer_version(tmp_path / "newer")
     cluster.start()

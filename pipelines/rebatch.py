@@ -69,7 +69,7 @@ AHEAD = 20_000  # messages on their way to the delivery before the sources wait
 def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: Engine) -> None:
     """The pipeline, for an engine with these promises."""
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
-    ledger, (real_time, alone, _) = partial(make_ledger, config.ledger), engine
+    ledger, real_time, alone = partial(make_ledger, config.ledger), engine.real_time, engine.alone
     good, unread = _read(p, config, engine) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
     receipts = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
@@ -96,10 +96,12 @@ def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
     if isinstance(config.events, KafkaUri) and not engine.alone:
         return p | "ReadEvents" >> ReadPartitions(partial(make_log, config), time.time)
     if not engine.alone:
-        return p | "ReadEvents" >> ReadMessages(partial(make_reader, config), config.readers)
+        return p | "ReadEvents" >> ReadMessages(
+            partial(make_reader, config), config.readers, early=engine.commits_early
+        )
     left = Spool(DeliveryFolder(config.output).spool).files()
     reader = partial(make_spooling_reader, config, left)  # one source: a Flatten of two would be one more hop
-    return p | "ReadEvents" >> ReadMessages(reader, config.readers + bool(left), AHEAD)
+    return p | "ReadEvents" >> ReadMessages(reader, config.readers + bool(left), most_ahead=AHEAD)
 
 
 def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRISM, FlinkOpt
 
 class Engine(NamedTuple):
     """What an engine promises: timers that follow the clock (`real_time`); to run in this one process, never taking
-    back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`)."""
+    back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`). And
+    what it does not: to say that a bundle is committed only once a checkpoint holds it (`commits_early`)."""
 
     real_time: bool
     alone: bool
     reads_pubsub: bool
+    commits_early: bool
 
 
 def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False) -> Engine:
@@ -42,4 +44,5 @@ def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False)
         real_time=bool(standard.streaming),
         alone=standard.runner in (PRISM, BUILT_IN),
         reads_pubsub=standard.runner == DATAFLOW,
+        commits_early=standard.runner in FLINK,
     )

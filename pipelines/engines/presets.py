@@ -64,6 +64,10 @@ PRESETS = {
         (
             Flag("--checkpointing_interval=5000", "what is read again after a crash: five seconds of it"),
             Flag(
+                "--min_pause_between_checkpoints=500",
+                "the end of one reaches every worker before the next begins: acknowledging counts on it",
+            ),
+            Flag(
                 "--max_bundle_time_mills=300",
                 "state is read and committed once a key and bundle: fewer, larger bundles",
             ),
@@ -81,12 +85,20 @@ PRESETS = {
 }
 
 
+_MILLISECONDS = (
+    "checkpointing_interval",
+    "min_pause_between_checkpoints",
+    "max_bundle_time_mills",
+    "shutdown_sources_after_idle_ms",
+)
+
+
 class FlinkOptions(PipelineOptions):
     """What Beam's Java runner for Flink takes and Beam's Python does not know, so that it is checked here."""
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        for name in ("checkpointing_interval", "max_bundle_time_mills", "shutdown_sources_after_idle_ms"):
+        for name in _MILLISECONDS:
             parser.add_argument(f"--{name}", type=int, help="of Flink: milliseconds")
         parser.add_argument("--savepoint_path", help="of Flink: the savepoint or checkpoint to go on from")
 

@@ -128,8 +128,11 @@ class FlinkCluster(FlinkJobs):
 
     def latest_checkpoint(self) -> str | None:
         """The newest checkpoint that is whole, of whatever job."""
-        whole = sorted(self._folder.glob("checkpoints/*/chk-*/_metadata"), key=lambda path: path.stat().st_mtime)
-        return f"file://{whole[-1].parent}" if whole else None
+        whole = list[tuple[float, Path]]()
+        for path in self._folder.glob("checkpoints/*/chk-*/_metadata"):
+            with suppress(FileNotFoundError):  # Flink removes the older ones meanwhile
+                whole.append((path.stat().st_mtime, path.parent))
+        return f"file://{max(whole)[1]}" if whole else None
 
     def log(self, name: str) -> str:
         """What a process printed."""

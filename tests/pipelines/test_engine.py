@@ -31,8 +31,8 @@ PATCHED = [
     (StateSampler, "start"),
     (StateSampler, "stop"),
 ]
-ON_PRISM = Engine(real_time=True, alone=True, reads_pubsub=False)
-BUILT_IN_ONE = Engine(real_time=False, alone=True, reads_pubsub=False)
+ON_PRISM = Engine(real_time=True, alone=True, reads_pubsub=False, commits_early=False)
+BUILT_IN_ONE = Engine(real_time=False, alone=True, reads_pubsub=False, commits_early=False)
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +76,8 @@ def test_prism_runs_a_job_unless_it_is_missing_and_the_input_ends(prism_here: bo
 
 
 NAMED = {
-    "FlinkRunner": Engine(real_time=True, alone=False, reads_pubsub=False),
-    "DataflowRunner": Engine(real_time=True, alone=False, reads_pubsub=True),
+    "FlinkRunner": Engine(real_time=True, alone=False, reads_pubsub=False, commits_early=True),
+    "DataflowRunner": Engine(real_time=True, alone=False, reads_pubsub=True, commits_early=False),
     PRISM: ON_PRISM,
 }
 

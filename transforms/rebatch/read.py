@@ -6,7 +6,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -67,13 +68,28 @@ _PROVIDER, _WATERMARK = Endless(), Watermark()
 @dataclass
 class _Open:
     """An open reader, the position it is at, how often in a row nothing came, and since when as many messages are on
-    the way."""
+    the way; how many bundles have begun, and the handles that wait for one that begins after so many."""
 
     reader: Reader
     position: int
     idle: int = 0
     left: int = -1
     since: float = 0.0
+    bundles: int = 0
+    waiting: list[tuple[int, list[Any]]] = field(default_factory=list)
+
+    def committed(self, bundle: int, handles: list[Any], early: bool) -> None:
+        """The engine has committed a bundle. One that says so `early` says it with the first checkpoint that completes
+        after the bundle's end, which may have begun before it, and be without it. So the handles wait for the
+        next checkpoint: the first that commits a bundle which has begun after this was said."""
+        due = handles
+        if early:
+            with _LOCK:
+                due = [one for since, some in self.waiting if since < bundle for one in some]
+                self.waiting = [(since, some) for since, some in self.waiting if since >= bundle]
+                self.waiting.append((self.bundles, handles))
+        for handle in due:
+            self.reader.commit(handle)
 
 
 _OPENED: dict[tuple[str, int], _Open] = {}
@@ -81,8 +97,8 @@ _LOCK = Lock()
 
 
 class _Read(beam.DoFn):
-    def __init__(self, make: Callable[[int], Reader], most_ahead: int | None) -> None:
-        self._make, self._most_ahead = make, most_ahead
+    def __init__(self, make: Callable[[int], Reader], most_ahead: int | None, early: bool) -> None:
+        self._make, self._most_ahead, self._early = make, most_ahead, early
         self._source = uuid.uuid4().hex
 
     def _reader(self, index: int, position: int) -> _Open:
@@ -117,8 +133,9 @@ class _Read(beam.DoFn):
     ) -> Iterator[Envelopes]:
         position = tracker.current_restriction().start
         source, read = self._reader(element, position), 0
-        reader = source.reader
-        finalizer.register(lambda: None)
+        reader, handles = source.reader, list[Any]()
+        source.bundles += 1
+        finalizer.register(partial(source.committed, source.bundles, handles, self._early))
         if self._most_ahead is not None and on_the_way() > self._most_ahead:
             tracker.try_claim(position)
             source.position = position + 1
@@ -131,7 +148,7 @@ class _Read(beam.DoFn):
             poll = reader.poll(POLL)
             if poll.envelopes:
                 read += len(poll.envelopes)
-                finalizer.register(lambda handle=poll.handle: reader.commit(handle))
+                handles.append(poll.handle)
                 yield Envelopes(poll.envelopes, poll.fresh)
             if poll.done:
                 tracker.try_claim(sys.maxsize - 1)
@@ -146,18 +163,21 @@ class _Read(beam.DoFn):
 
 class ReadMessages(beam.PTransform):
     """Envelopes, a list a poll. `make` makes the reader of an index below `readers`. `most_ahead` is for an engine
-    that runs in this one process and holds nothing back: no more is read while so many messages are on the way."""
+    that runs in this one process and holds nothing back: no more is read while so many messages are on the way.
+    `early` is for one that says a bundle is committed before its checkpoint holds it (docs/decisions/012)."""
 
-    def __init__(self, make: Callable[[int], Reader], readers: int = 1, most_ahead: int | None = None) -> None:
+    def __init__(
+        self, make: Callable[[int], Reader], readers: int = 1, *, most_ahead: int | None = None, early: bool = False
+    ) -> None:
         super().__init__()
         if readers < 1:
             raise ValueError(f"readers {readers} must be positive")
-        self._make, self._readers, self._most_ahead = make, readers, most_ahead
+        self._readers, self._read = readers, _Read(make, most_ahead, early)
 
     def expand(self, begin: Any) -> beam.PCollection[Envelopes]:
         return (
             begin
             | "Readers" >> beam.Create(range(self._readers), reshuffle=False)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read(self._make, self._most_ahead)).with_output_types(Envelopes)
+            | "Read" >> beam.ParDo(self._read).with_output_types(Envelopes)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -84,7 +85,7 @@ def run(*sources: Source, most_ahead: int | None = None) -> list[str]:
     """The names of the messages that came out, in order."""
     SOURCES.extend(sources)
     with beam.Pipeline(runner=FnApiRunner()) as p:
-        polled = p | ReadMessages(make, len(sources), most_ahead)
+        polled = p | ReadMessages(make, len(sources), most_ahead=most_ahead)
         _ = polled | "Note" >> beam.Map(note)
     return [one.message_id for one in SEEN]
 
@@ -123,12 +124,37 @@ def test_a_bundle_that_fails_commits_nothing() -> None:
 def test_an_engine_that_goes_back_to_a_checkpoint_gets_a_new_reader() -> None:
     source = Source([1, 1, 1])
     SOURCES.append(source)
-    read = _Read(make, None)
+    read = _Read(make, None, early=False)
     first = read._reader(0, 0)
     first.position = 3
     assert read._reader(0, 3) is first
     assert read._reader(0, 1) is not first
     assert (source.opened, source.places("close")) == (2, [0])
+
+
+def test_where_commits_come_early_the_next_checkpoint_is_waited_for() -> None:
+    SOURCES.append(Source([1]))
+    opened = _Read(make, None, early=True)._reader(0, 0)
+    committed = partial(opened.committed, early=True)
+
+    opened.bundles = 2
+    committed(1, [0])
+    opened.bundles = 3  # begins while the first checkpoint's end is told
+    committed(2, [1])
+    assert SOURCES[0].places("commit") == []  # that checkpoint may hold neither
+
+    opened.bundles = 5
+    committed(3, [2, 3])
+    assert SOURCES[0].places("commit") == [0]
+    committed(4, [])
+    assert SOURCES[0].places("commit") == [0, 1]
+    committed(5, [])
+    assert SOURCES[0].places("commit") == [0, 1]
+
+    opened.bundles = 7
+    committed(7, [5])  # in whatever order
+    committed(6, [4])
+    assert SOURCES[0].places("commit") == [0, 1, 2, 3]
 
 
 def test_a_source_that_says_it_is_done_is_not_asked_again() -> None:

@@ -68,6 +68,10 @@ PRESETS = {
                 "the end of one reaches every worker before the next begins: acknowledging counts on it",
             ),
             Flag(
+                "--finish_bundle_before_checkpointing",
+                "else what a bundle still gives stays in the checkpoint until another bundle comes, maybe for ever",
+            ),
+            Flag(
                 "--max_bundle_time_mills=300",
                 "state is read and committed once a key and bundle: fewer, larger bundles",
             ),
@@ -100,6 +104,7 @@ class FlinkOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         for name in _MILLISECONDS:
             parser.add_argument(f"--{name}", type=int, help="of Flink: milliseconds")
+        parser.add_argument("--finish_bundle_before_checkpointing", action="store_true", help="of Flink")
         parser.add_argument("--savepoint_path", help="of Flink: the savepoint or checkpoint to go on from")
 
 

@@ -114,6 +114,23 @@ def ended(delivery: Delivery, events: dict[str, Wire], *retailers: str) -> None:
     eventually(lambda: len(delivery.settled(*due)) == len(due), f"the end of {len(due)} events", PATIENCE_S)
 
 
+def test_nothing_stays_behind_in_a_checkpoint(
+    cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic, subscription = plain_topic("start")
+    delivery, events = Delivery(tmp_path, sandbox.url, f"pubsub:{subscription}"), any_events(40)
+    delivery.configure(**TERMS)
+
+    # One checkpoint after the other, so that bundles are open when it comes: also the only one that a source begins with.
+    with delivery.started(*on(cluster, "--checkpointing_interval=50", "--min_pause_between_checkpoints=0")):
+        running(cluster)
+        publish_to(f"pubsub:{topic}", list(events.values()))
+        ended(delivery, events, "kroger", "aldi")
+        assert main(["flink", "stop", "--address", cluster.address]) == 0
+        capsys.readouterr()
+    assert set(sandbox.accepted().values()) == {1}
+
+
 def test_pubsub_messages_are_acknowledged_when_a_checkpoint_holds_them(
     cluster: FlinkCluster, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ class FakeTenants:
 
     sandbox: Sandbox
     on_unknown: OnUnknown = "resend"
-    timeout_s: float = 2.0
+    timeout_s: float = 20.0
     pace: dict[str, Pace] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     on_account: Callable[[], None] = lambda: None

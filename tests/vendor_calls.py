@@ -45,8 +45,8 @@ def any_call(*events: Mapping[str, Any]) -> Call:
 
 
 def any_account(url: str, **changes: Any) -> Account:
-    """An account at a URL; it waits two seconds."""
-    return Account(**{"retailer_id": "store-1", "url": url, "key": KEY, "timeout_s": 2.0, **changes})
+    """An account at a URL; it waits a minute."""
+    return Account(**{"retailer_id": "store-1", "url": url, "key": KEY, "timeout_s": 60.0, **changes})
 
 
 def opened(vendor: Vendor) -> Vendor:

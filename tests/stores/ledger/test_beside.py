@@ -53,7 +53,7 @@ def process_of(ledger: LedgerBeside) -> subprocess.Popen[bytes]:
 
 def killed(ledger: LedgerBeside) -> None:
     os.kill(process_of(ledger).pid, signal.SIGKILL)
-    process_of(ledger).wait(10)
+    process_of(ledger).wait(60)
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said(
@@ -79,7 +79,7 @@ def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger:
         os.kill(process_of(ledger).pid, signal.SIGKILL)
         for one in asked:
             with pytest.raises(LedgerError, match="has ended"):
-                one.result(timeout=30)
+                one.result(timeout=120)
 
 
 def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
@@ -114,7 +114,7 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
         beside._write(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
         assert beside._decode(beside._read(process.stdout) or b"") == [[None, None], [{}, None]]
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     ledger = SqliteLedger(path)
     ledger.open()
     assert ledger.find(ids(1)) == {}
@@ -129,7 +129,7 @@ def test_it_ends_with_a_worker_that_is_killed(path: str, tmp_path: Path) -> None
     )
     # Its standard output is the worker's too, as a job's is: it comes to an end only when both have ended.
     done = subprocess.run(
-        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == -signal.SIGKILL
     assert int(done.stdout) > 0

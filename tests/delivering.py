@@ -24,7 +24,7 @@ from stores.transports.receipts import open_receipts
 
 KEY = {"SANDBOX_KEY": "key"}
 NOW = int(time.time() * 1000)
-QUICK = {"wait": "PT0.3S", "timeout": "PT2S", "lease": "PT5S"}
+QUICK = {"wait": "PT0.3S", "timeout": "PT15S", "lease": "PT20S"}
 PATIENCE_S = 60.0  # until what must come has come; nothing waits so long when all is well
 
 

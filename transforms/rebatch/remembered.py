@@ -11,7 +11,10 @@ import numpy.typing as npt
 GENERATIONS = 8  # an id is remembered for between 7/7 and 8/7 of the time that was asked for
 _HEAD = 8  # bytes of a chunk that say its generation
 
-Ids = npt.NDArray[np.bytes_]
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+Numbers = npt.NDArray[np.uint64]
+Halves = tuple[Numbers, Numbers]
 
 
 def id_bytes(event_id: str) -> bytes:
@@ -48,32 +51,44 @@ class _Ids:
     """A set of 16-byte ids in 16 bytes each: most of them sorted, and a small set of those that came last."""
 
     def __init__(self) -> None:
-        self._sorted = _array(b"")
+        self._sorted = _halves(b"")
         self._recent: set[bytes] = set()
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._recent)
+        return len(self._sorted[0]) + len(self._recent)
 
     def add(self, ids: Iterable[bytes]) -> None:
         self._recent.update(ids)
-        if len(self._recent) > max(256, len(self._sorted) // 4):
-            self._sorted = np.sort(np.concatenate([self._sorted, _array(b"".join(self._recent))]))
+        if len(self._recent) > max(256, len(self._sorted[0]) // 4):
+            news = _halves(b"".join(self._recent))
+            mixed, second = (np.concatenate(parts) for parts in zip(self._sorted, news, strict=True))
+            order = np.argsort(mixed)
+            self._sorted = mixed[order], second[order]
             self._recent = set()
 
-    def seen(self, ids: list[bytes], same: Ids) -> list[bool]:
-        """Which of the ids are in it; `same` are the ids as an array."""
+    def seen(self, ids: list[bytes], same: Halves) -> list[bool]:
+        """Which of the ids are in it; `same` are the ids as numbers."""
         recent = self._recent
         found = [one in recent for one in ids]
-        if len(self._sorted):
-            place = np.minimum(np.searchsorted(self._sorted, same), len(self._sorted) - 1)
-            there = self._sorted[place] == same
+        (mixed, second), (wanted, rest) = self._sorted, same
+        if len(mixed):
+            place = np.minimum(np.searchsorted(mixed, wanted), len(mixed) - 1)
+            alike = mixed[place] == wanted
+            there = alike & (second[place] == rest)
+            for one in np.flatnonzero(alike & ~there):  # two ids of one number: nobody meets them but on purpose
+                there[one] = rest[one] in second[place[one] : np.searchsorted(mixed, wanted[one], "right")]
             if there.any():
                 found = [a or b for a, b in zip(found, there.tolist(), strict=True)]
         return found
 
 
-def _array(ids: bytes) -> Ids:
-    return np.frombuffer(ids, "S16")
+def _halves(ids: bytes) -> Halves:
+    """Ids as two numbers each, by the first of which they are sorted: it is of all 16 bytes, so that ids with a common
+    beginning differ in it, and of both together an id could be made again. Numbers are found in a third of the time
+    that texts take."""
+    pairs = np.frombuffer(ids, np.uint64).reshape(-1, 2)
+    second = pairs[:, 1].copy()
+    return pairs[:, 0] ^ (second * _MIX), second
 
 
 class Remembered:
@@ -92,7 +107,7 @@ class Remembered:
         """The places of the ids that were never seen, each id once; they are remembered from now on."""
         for old in [one for one in self._generations if not is_live(one, generation)]:
             del self._generations[old]
-        same = _array(b"".join(ids))
+        same = _halves(b"".join(ids))
         known = [False] * len(ids)
         for earlier in self._generations.values():
             known = [a or b for a, b in zip(known, earlier.seen(ids, same), strict=True)]

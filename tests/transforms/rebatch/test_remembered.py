@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.rebatch.remembered import GENERATIONS, Remembered, id_bytes, make_chunk
+from transforms.rebatch.remembered import GENERATIONS, Remembered, _halves, id_bytes, make_chunk
 
 LISTS = st.lists(st.lists(st.integers(0, 400), min_size=1, max_size=80), max_size=40)
 
@@ -41,6 +43,17 @@ def test_ids_that_share_a_half_are_different() -> None:
     same_high = [id_bytes("a" * 16 + f"{number:016x}") for number in range(300)]
     assert len(remembered.first_seen(same_high, 1)) == 300
     assert remembered.first_seen([id_bytes("a" * 16 + "f" * 16)], 1) == [0]
+
+
+def test_ids_that_are_sorted_by_the_same_number_are_different() -> None:
+    mix = 0x9E3779B97F4A7C15
+    alike = [
+        (number * mix % 2**64).to_bytes(8, sys.byteorder) + number.to_bytes(8, sys.byteorder) for number in range(400)
+    ]
+    assert len(set(_halves(b"".join(alike))[0].tolist())) == 1
+    remembered = Remembered()
+    assert remembered.first_seen(alike[:300], 1) == list(range(300))
+    assert remembered.first_seen(alike, 1) == list(range(300, 400))
 
 
 @pytest.mark.parametrize(("later", "known"), [(0, True), (GENERATIONS - 1, True), (GENERATIONS, False)])

@@ -1,6 +1,6 @@
 """What the engines cost here, side by side in one run; prints JSON.
 
-    .venv/bin/python -m bench.engines [--events 40000]
+    .venv/bin/python -m bench.engines [--events 100000]
 
 events_per_s          rebatch from Kafka and from the Pub/Sub emulator to accepted at the sandbox, between the first and the
                       last tenth, on Prism and on Flink (a local cluster, exactly-once checkpoints every 5 s)
@@ -192,7 +192,7 @@ def _log(uri: KafkaUri, count: int) -> float:
 def main() -> None:
     """Prints the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--only-kafka", action="store_true", help="measure Kafka's readers alone, nothing else")
     args = parser.parse_args()
     say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from pipelines.dataflow.checks import secrets_problems
 from pipelines.engines import prism
 from pipelines.engines.presets import BUILT_IN, PRISM
+from schemas.configuration import load_configuration
 from schemas.problems import InputError, Problem
 from stores.remote_folder import is_remote, local_copy
 from stores.transports.kafka import KafkaClient
@@ -83,7 +84,7 @@ class LaunchConfig:
         problems += small_options(options, {"batch_rows": 1, "broker_wait": 0.1})
         kafka = read_client(options.view_as(KafkaOptions), problems)
         if problems or events is None:
-            raise InputError(problems)
+            raise InputError(problems + folder_problems(options.campaigns))
         mirrors: list[str] = []
         return cls(
             campaigns=Path(_here(options.campaigns, mirrors)),
@@ -135,6 +136,11 @@ def missing_options(options: Any, command: str, names: tuple[str, ...]) -> list[
     """A problem for each option that a command needs and was not given."""
     fix = f"give it; `campaigns {command} --help` explains it"
     return [Problem("command line", f"--{name}", "missing", fix) for name in names if not getattr(options, name)]
+
+
+def folder_problems(campaigns: str | None) -> list[Problem]:
+    """What is wrong in a folder of campaigns on this machine, to be told beside the mistakes of the command line."""
+    return [] if not campaigns or is_remote(campaigns) else load_configuration(Path(campaigns))[1]
 
 
 def small_options(options: Any, least: dict[str, float]) -> list[Problem]:

@@ -9,7 +9,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.dataflow.checks import secrets_problems
-from pipelines.launch_options import add_once, missing_options, read_uri, small_options
+from pipelines.launch_options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.remote_folder import is_remote, placed
@@ -91,7 +91,7 @@ class RebatchConfig:
         given = options.view_as(KafkaOptions)
         kafka, start = read_client(given, problems), read_start(given, problems)
         if problems or events is None:
-            raise InputError(problems)
+            raise InputError(problems + folder_problems(options.campaigns))
         return cls(
             campaigns=placed(options.campaigns),
             events=events,

@@ -92,6 +92,15 @@ def test_missing_options_are_told_together(capsys: pytest.CaptureFixture[str]) -
     assert all(f"--{name}" in text for name in ("campaigns", "customers", "events", "output"))
 
 
+def test_mistakes_of_the_command_line_and_of_the_files_are_told_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = any_place(tmp_path, any_campaign(surprise=1))
+    assert main(["launch", *place.argv("--batch_rows=0", "--events=kafka:x")]) == 2
+    text = capsys.readouterr().err
+    assert all(told in text for told in ("--batch_rows", "--events", "welcome.yaml:"))
+
+
 def csv_of(table: pa.Table, spoil: dict[int, bytes]) -> bytes:
     """The customers as CSV, with some rows replaced."""
     rows = [

@@ -197,7 +197,9 @@ def test_mistakes_on_the_command_line_are_told_together(tmp_path: Path, capsys: 
     assert error.startswith("7 mistakes")
     topic = "pubsub:projects/project-1/topics/events"
     assert run([f"--campaigns={tmp_path}", f"--output={tmp_path}/out", f"--events={topic}"]) == 2
-    assert "subscriptions" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "subscriptions" in error
+    assert "engine.yaml" in error  # the folder's mistakes too
 
 
 def test_a_folder_without_campaigns_is_told(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:

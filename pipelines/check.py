@@ -163,8 +163,8 @@ def _totals(found: Findings, given: Deliveries) -> None:
     counts = ends(given.rows)
     parts = []
     for end, number in counts.items():
-        named = reasons(given.rows, end) if end == "rejected" else {}
-        why = ", ".join(f"{reason} {events:,}" for reason, events in named.items())
+        named = reasons(given.rows, end) if end in ("rejected", "expired") else {}
+        why = ", ".join(f"{reason} {events:,}" for reason, events in named.items() if reason != end)
         parts.append(f"{number:,} {end}" + (f" ({why})" if why else ""))
     found.note(f"deliveries: {', '.join(parts)}")
     share = success(counts)

@@ -28,6 +28,7 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns check    DIR                               does the ledger close?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html anew
+  campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    a wrong campaign went out
   campaigns sandbox                                    a vendor to try things on
 """
 
@@ -120,6 +121,18 @@ COMMANDS = {
             *KAFKA,
         ),
         commands.replay,
+    ),
+    "ledger": Command(
+        "look at a delivery's ledger; cancel what was not sent of a campaign; let unknown events be sent again",
+        (
+            argument("action", choices=("show", "cancel", "reopen")),
+            argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
+            argument("--ledger", help="its ledger, if its command named one (sqlite:OUTPUT/ledger.db)"),
+            argument("--launch", help="cancel: the --output folder of the launch"),
+            argument("--campaign", help="cancel, reopen: only this campaign"),
+            argument("--retailer", action="append", default=[], help="only this retailer; may be repeated"),
+        ),
+        commands.ledger,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),

@@ -1,0 +1,218 @@
+"""What a person does to a delivery's ledger: look at it, cancel a campaign, let unknown events be sent again."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from schemas.configuration import load_configuration
+from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
+from schemas.problems import InputError, Problem
+from stores.delivery_folder import DeliveryFolder
+from stores.launch_folder import LaunchFolder
+from stores.ledger.open import LedgerUriError, open_ledger
+from stores.transports.receipts import open_receipts, write_receipts
+from transforms.pacing.breaker import Breaker
+from transforms.pacing.limiter import cell_name, read_cell
+from transforms.pacing.pace import HOUR_MS, PaceState
+from transforms.rebatch.outcomes import encode_receipt
+
+_STEP = 1_000  # events that the ledger takes at once
+_LEASE_MS = 60_000
+_EMITTED = """
+SELECT event_id, retailer_id, customer_id, channel, variant FROM exposures
+WHERE campaign_id = $1 AND outcome = 'emitted' AND (len($2) = 0 OR list_contains($2, retailer_id)) ORDER BY retailer_id
+"""
+_ENDS = """
+SELECT retailer_id, outcome, coalesce(reason, ''), count(*), max(settled_at) FROM outcomes
+WHERE len($1) = 0 OR list_contains($1, retailer_id) GROUP BY ALL ORDER BY ALL
+"""
+_UNKNOWN = """
+SELECT event_id FROM outcomes WHERE outcome = 'unknown'
+AND ($1 IS NULL OR campaign_id = $1) AND (len($2) = 0 OR list_contains($2, retailer_id))
+"""
+
+
+class Cancelled(NamedTuple):
+    """What became of a campaign's events: how many will not be sent, how many a call may have sent without an answer,
+    how many are in a call that is out, and the ends that others had already."""
+
+    campaign: str
+    cancelled: int
+    unknown: int
+    out: int
+    ended: Counter[str]
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(self.ended.items()))
+        told = (
+            f"{self.campaign}: {self.cancelled:,} events cancelled, {self.ended.total():,} had an end ({ends or '-'})"
+        )
+        if self.unknown:
+            told += f"; {self.unknown:,} were claimed by a run that died: they are unknown, for they may have been sent"
+        if self.out:
+            told += f"; {self.out:,} are in a call that is out: the same command again cancels those that come back"
+        return told
+
+
+def default_ledger(output: str) -> str:
+    """The ledger of a delivery whose command named none."""
+    return f"sqlite:{output.rstrip('/')}/ledger.db"
+
+
+def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str]:
+    """Entries by state; ends by retailer and reason; of the retailers that are named also their pace. UTC."""
+    now = int(time.time() * 1000)
+    with _ledger(output, uri) as ledger:
+        yield f"ledger {uri or default_ledger(output)}"
+        yield from (f"{state:>16}  {count:>12,}" for state, count in ledger.counts(now).items())
+        cells = {one: ledger.change(cell_name(one), _read) for one in retailers}
+    folder = DeliveryFolder(output).receipts
+    yield f"receipts {folder}"
+    for retailer, outcome, reason, count, last in open_receipts([folder]).execute(_ENDS, [list(retailers)]).fetchall():
+        yield f"{retailer:>16}  {count:>12,}  {outcome:8}  {reason or '-':16}  last {_clock(last)}"
+    for retailer, (pace, breaker) in cells.items():
+        calls = pace.calls if pace.hour == now // HOUR_MS else 0
+        told = [f"{pace.sent:,} sent on its last day, {calls:,} calls this hour"]
+        told += [f"the vendor wants no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
+        told += [f"breaker open, tried again from {_clock(breaker.until)}"] if breaker.opened else []
+        yield f"pace of {retailer}: {'; '.join(told)}"
+
+
+def _read(raw: bytes | None) -> tuple[bytes, tuple[PaceState, Breaker]]:
+    cell = read_cell(raw)
+    return msgspec.msgpack.encode(cell) if raw is None else raw, (cell.pace, cell.breaker)
+
+
+def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: Sequence[str]) -> Cancelled:
+    """Ends the events of a launch's campaign that were not sent: expired, with the reason `cancelled`, and a receipt
+    each, so that `check` still closes. It may be done while the job runs; what it has waiting is then over too.
+
+    Raises InputError when there is no such launch, campaign or ledger.
+    """
+    folder = LaunchFolder(launch)
+    if folder.remote is not None:
+        folder.remote.pull()
+    manifest = folder.read_manifest()
+    if manifest is None:
+        fix = "holds no launch (no manifest.json); give the --output of a launch"
+        raise InputError([Problem("command line", "--launch", launch, fix)])
+    configuration, problems = load_configuration(folder.campaigns)
+    if configuration is None:
+        raise InputError(problems)
+    names = [one.id for one in configuration.campaigns]
+    if campaign not in names:
+        fix = f"is none of the launch's campaigns: {', '.join(names)}"
+        raise InputError([Problem("command line", "--campaign", campaign, fix)])
+    done = folder.done()
+    rows = folder.open_exposures(done).execute(_EMITTED, [campaign, list(retailers)]).fetchall() if done else []
+    vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
+    with _ledger(output, uri) as ledger:
+        for start in range(0, len(rows), _STEP):
+            events = {row[0]: row for row in rows[start : start + _STEP]}
+            found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)
+            if len(rows) > _STEP:
+                print(f"{start + len(events):,} of {len(rows):,} events", end="\r", file=sys.stderr, flush=True)
+    return found
+
+
+def _cancel_some(
+    ledger: DeliveryLedger,
+    folder: DeliveryFolder,
+    events: dict[str, tuple[Any, ...]],
+    found: Cancelled,
+    launch_id: str,
+    vendor: str,
+) -> Cancelled:
+    """Claims the events as a sender would, so that nothing is ended that is being sent, and settles what it gets."""
+    owner, now = f"cancel/{uuid.uuid4().hex}", int(time.time() * 1000)
+    claims = [Claim(event_id, "cancel") for event_id in events]
+    standings = ledger.claim(claims, owner, now, now + _LEASE_MS, "hold")
+    ends = {
+        one.event_id: _receipt(events[one.event_id], one, found.campaign, launch_id, vendor, now)
+        for one in standings
+        if one.state in ("granted", "regranted", "lapsed")
+    }
+    settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
+    settled = [ends[name] for name in ledger.settle(owner, settlements, now)] if ends else []
+    if settled:
+        write_receipts(folder.receipts, f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", settled)
+        ledger.report([one.event_id for one in settled])
+    count = Counter(one.outcome for one in settled)
+    return found._replace(
+        cancelled=found.cancelled + count["expired"],
+        unknown=found.unknown + count["unknown"],
+        out=found.out + sum(one.state == "taken" for one in standings),
+        ended=found.ended + Counter(one.outcome for one in standings if one.state == "settled" and one.outcome),
+    )
+
+
+def _receipt(row: tuple[Any, ...], standing: Standing, campaign: str, launch: str, vendor: str, now: int) -> Receipt:
+    event_id, retailer, customer, channel, variant = row
+    lapsed = standing.state == "lapsed"
+    return Receipt(
+        event_id=event_id,
+        launch_id=launch,
+        campaign_id=campaign,
+        retailer_id=retailer,
+        customer_id=customer,
+        channel=channel,
+        variant=variant,
+        workspace=f"{vendor}:{retailer}",
+        batch_id=None,
+        outcome="unknown" if lapsed else "expired",
+        reason="no_answer" if lapsed else "cancelled",
+        vendor_id=None,
+        attempt=0,
+        resent=False,
+        arrived_at=now,
+        settled_at=now,
+    )
+
+
+def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequence[str]) -> int:
+    """Lets the events whose receipts say unknown be sent again; how many the ledger had so.
+
+    Raises InputError when there is no ledger or there are no receipts.
+    """
+    con = open_receipts([DeliveryFolder(output).receipts])
+    names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
+    with _ledger(output, uri) as ledger:
+        found = {name for at in range(0, len(names), _STEP) for name in _unknown(ledger, names[at : at + _STEP])}
+        some = [name for name in names if name in found]
+        return sum(ledger.reopen(some[at : at + _STEP]) for at in range(0, len(some), _STEP))
+
+
+def _unknown(ledger: DeliveryLedger, names: list[str]) -> list[str]:
+    return [name for name, outcome in ledger.find(names).items() if outcome == "unknown"]
+
+
+@contextmanager
+def _ledger(output: str, uri: str | None) -> Iterator[DeliveryLedger]:
+    """The ledger, open; one that is not there is not made. Raises InputError."""
+    uri = uri or default_ledger(output)
+    try:
+        ledger = open_ledger(uri)
+    except LedgerUriError as error:
+        raise InputError([Problem("command line", "--ledger", uri, str(error))]) from None
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:")).is_file():
+        fix = "is not there; give the --output of the delivery, or its --ledger if its command named one"
+        raise InputError([Problem("command line", "--ledger", uri, fix)])
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def _clock(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,184 @@
+"""The command `campaigns ledger`: what a person does to a delivery's ledger, at night and in a hurry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from delivering import KEY, QUICK, Delivery, any_events
+from factories import any_campaign, any_engine
+from launching import Place, any_place
+
+from runners.main import main
+from runners.sandbox.process import Sandbox, running_sandbox
+from schemas.delivery import Claim
+from stores.ledger.open import open_ledger
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with running_sandbox() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
+    monkeypatch.setenv("SANDBOX_KEY", KEY["SANDBOX_KEY"])
+
+
+@pytest.fixture
+def place(tmp_path: Path, sandbox: Sandbox) -> Place:
+    """A launch of two campaigns whose deliveries are paused."""
+    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "paused": True}}
+    engine = any_engine(delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
+    made = any_place(tmp_path, any_campaign(), any_campaign(id="wrong"), customers=120, engine=engine)
+    assert made.launch("--batch_rows=50") == 0
+    return made
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    return Delivery(tmp_path)
+
+
+def resume(delivery: Delivery, sandbox: Sandbox) -> None:
+    workspace = {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}
+    delivery.spoil(workspaces={"*": workspace})
+
+
+def of(place: Place, campaign: str) -> dict[str, dict[str, Any]]:
+    return {name: event for name, event in place.events().items() if event["campaign_id"] == campaign}
+
+
+class ToPlace(Delivery):
+    """A delivery into the launch's folder, where the questions look for it."""
+
+    @property
+    def output(self) -> Path:
+        return self.root / "out" / "delivery"
+
+
+def test_a_campaign_is_cancelled_and_the_others_are_sent_and_the_launch_closes(
+    place: Place, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery, wrong = ToPlace(tmp_path), of(place, "wrong")
+    assert delivery.run("--drain", "--ignore_times", "--patience=0") == 0
+    assert sandbox.accepted() == {}
+    capsys.readouterr()
+    cancel = ["ledger", "cancel", str(delivery.output), "--launch", str(place.output), "--campaign", "wrong"]
+    a_retailer = next(iter(wrong.values()))["retailer_id"]
+    of_it = sum(event["retailer_id"] == a_retailer for event in wrong.values())
+    assert main([*cancel, "--retailer", a_retailer]) == 0
+    assert f"wrong: {of_it} events cancelled, 0 had an end (-)" in capsys.readouterr().out
+    assert main(cancel) == 0
+    assert (
+        f"wrong: {len(wrong) - of_it} events cancelled, {of_it} had an end ({of_it} expired)" in capsys.readouterr().out
+    )
+    resume(delivery, sandbox)
+    assert delivery.run("--drain", "--ignore_times") == 0
+    assert sandbox.accepted() == dict.fromkeys(of(place, "welcome"), 1)
+    assert delivery.outcomes() == {name: "expired" if name in wrong else "accepted" for name in place.events()}
+    assert delivery.settled(*place.events()) == delivery.outcomes()
+    capsys.readouterr()
+    assert main(["check", str(place.output)]) == 0
+    assert f"{len(wrong)} expired (cancelled {len(wrong)})" in capsys.readouterr().out
+    customer = next(iter(wrong.values()))["customer_id"]
+    assert main(["why", customer, "wrong", "--launch", str(place.output)]) == 0
+    assert "cancelled" in capsys.readouterr().out
+
+
+def test_what_is_being_sent_is_left_and_what_may_have_been_sent_is_unknown(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery, (out, lost, *rest) = ToPlace(tmp_path), list(of(place, "wrong"))
+    assert delivery.run("--drain", "--ignore_times", "--patience=0") == 0
+    now = int(time.time() * 1000)
+    ledger = open_ledger(delivery.ledger)
+    ledger.open()
+    ledger.claim([Claim(out, "call")], "a worker", now, now + 3_600_000, "hold")
+    ledger.claim([Claim(lost, "call")], "a dead one", now - 2_000, now - 1_000, "hold")
+    capsys.readouterr()
+    argv = ["ledger", "cancel", str(delivery.output), "--launch", str(place.output), "--campaign", "wrong"]
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert f"wrong: {len(rest)} events cancelled, 0 had an end (-); 1 were claimed by a run that died" in told
+    assert "; 1 are in a call that is out: the same command again" in told
+    assert delivery.settled(out, lost, *rest) == {lost: "unknown", **dict.fromkeys(rest, "expired")}
+    assert delivery.outcomes() == delivery.settled(out, lost, *rest)
+    assert ledger.unreported(1_000) == []
+    ledger.release("a worker", [out])
+    ledger.close()
+    assert main(argv) == 0
+    assert delivery.settled(out) == {out: "expired"}
+
+
+def test_unknown_events_are_sent_again_once_a_person_says_so(
+    delivery: Delivery, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = any_events(20)
+    aldi = [name for name, wire in events.items() if wire[1]["retailer_id"] == "aldi"]
+    delivery.url = sandbox.url
+    delivery.configure(on_unknown="hold")
+    delivery.put("part-0", events)
+    sandbox.script([{"answer": "reset"}])
+    assert delivery.run("--drain") == 0
+    assert delivery.outcomes() == dict.fromkeys(events, "unknown")
+    sandbox.script([])
+    assert delivery.run("--drain") == 0
+    assert sandbox.accepted() == {}
+    capsys.readouterr()
+    assert main(["ledger", "reopen", str(delivery.output), "--retailer", "aldi"]) == 0
+    assert capsys.readouterr().out.startswith("10 unknown events may be sent again")
+    assert delivery.run("--drain") == 0
+    assert sandbox.accepted() == dict.fromkeys(aldi, 1)
+    assert main(["ledger", "reopen", str(delivery.output), "--campaign", "another"]) == 0
+    assert main(["ledger", "reopen", str(delivery.output)]) == 0
+    assert delivery.run("--drain") == 0
+    assert sandbox.accepted() == dict.fromkeys(events, 1)
+    assert delivery.outcomes() == dict.fromkeys(events, "accepted")
+
+
+def test_the_ledger_is_shown_with_ends_and_pace(
+    delivery: Delivery, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery.url = sandbox.url
+    delivery.configure({"kroger": {"pace": {"per_second": 1_000}}})
+    delivery.put("part-0", any_events(20))
+    assert delivery.run("--drain") == 0
+    capsys.readouterr()
+    assert main(["ledger", "show", str(delivery.output), "--retailer", "kroger", "--retailer", "nobody"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accepted", "20"] in lines
+    assert ["kroger", "10", "accepted", "-", "last"] in [line[:5] for line in lines]
+    assert not [line for line in lines if line[:1] == ["aldi"]]
+    assert ["pace", "of", "kroger:", "10", "sent"] in [line[:5] for line in lines]
+    assert ["pace", "of", "nobody:", "0", "sent"] in [line[:5] for line in lines]
+    assert delivery.run("--drain") == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["cancel"], ["--launch", "--campaign"]),
+        (["cancel", "--launch", "/none", "--campaign", "wrong"], ["--launch", "holds no launch"]),
+        (["cancel", "--launch", "LAUNCH", "--campaign", "wrnog"], ["--campaign", "welcome, wrong"]),
+        (["cancel", "--launch", "LAUNCH", "--campaign", "wrong"], ["ledger.db", "is not there"]),
+        (["show"], ["ledger.db", "is not there"]),
+        (["show", "--ledger", "redis:x"], ["redis:x", "names no ledger"]),
+        (["reopen"], ["receipts", "is no folder"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) and value[0] in ("cancel", "show", "reopen") else "",
+)
+def test_mistakes_are_told_and_no_ledger_is_made(
+    place: Place, tmp_path: Path, argv: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "nothing"
+    given = [str(place.output) if one == "LAUNCH" else one for one in argv]
+    assert main(["ledger", given[0], str(output), *given[1:]]) == 2
+    error = capsys.readouterr().err
+    assert [text for text in told if text not in error] == []
+    assert not output.exists()

@@ -40,7 +40,7 @@ class BatchDispatcher:
         clock: Callable[[], float],
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._settled = Counter("already_settled")
+        self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}
@@ -186,7 +186,9 @@ class BatchDispatcher:
         if taken:
             until = max(end for _, end in taken) + 1
             result.waiting.append(Batch([message for message, _ in taken], batch.attempt, until))
-        self._settled.inc(sum(standing.state == "settled" for _, standing in pairs))
+        settled = sum(standing.state == "settled" for _, standing in pairs)
+        self._settled.inc(settled)
+        self._batched.inc(-settled)  # each in one place, or what is missing at the end would not be seen
         return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
 
     def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:

@@ -12,6 +12,7 @@ from wire_events import ARRIVED, wire_batch, wire_message
 from schemas.delivery import Batch, Claim, Message, Settlement
 from schemas.workspaces import Pace
 from transforms.rebatch import dispatch
+from transforms.rebatch.counters import TALLY, on_the_way
 from transforms.rebatch.dispatch import LATE_MS
 
 DAY_MS = 86_400_000
@@ -67,6 +68,15 @@ def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
     assert sum(sizes) == 2_100
     assert max(sizes) <= 1_000
     job.check()
+
+
+def test_an_event_that_the_claim_finds_settled_is_counted_in_one_place(job: Job) -> None:
+    job.ledger.settle("somebody else", [Settlement(wire_message(one).event_id, "expired") for one in range(3)], ARRIVED)
+    before, missing = TALLY["already_settled"], on_the_way()
+    job.run("store-1", wire_batch(range(10)))
+    assert TALLY["already_settled"] - before == 3
+    assert on_the_way() == missing  # as before the claim: of nothing it is thought that it got lost, or came twice
+    assert job.outcomes == dict.fromkeys(range(3, 10), "accepted")
 
 
 def test_an_event_that_is_settled_is_not_sent_again(job: Job) -> None:

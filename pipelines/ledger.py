@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from schemas.problems import InputError, Problem
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
 from stores.ledger.open import LedgerUriError, open_ledger
+from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import open_receipts, write_receipts
-from transforms.pacing.breaker import Breaker
-from transforms.pacing.limiter import cell_name, read_cell
-from transforms.pacing.pace import HOUR_MS, PaceState
+from transforms.pacing.limiter import Cell, cell_name, read_cell
+from transforms.pacing.pace import HOUR_MS
+from transforms.rebatch.elements import Receipts
 from transforms.rebatch.outcomes import encode_receipt
+from transforms.rebatch.records import record
 
 _STEP = 1_000  # events that the ledger takes at once
 _LEASE_MS = 60_000
@@ -64,23 +67,19 @@ class Cancelled(NamedTuple):
         return told
 
 
-def default_ledger(output: str) -> str:
-    """The ledger of a delivery whose command named none."""
-    return f"sqlite:{output.rstrip('/')}/ledger.db"
-
-
 def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str]:
     """Entries by state; ends by retailer and reason; of the retailers that are named also their pace. UTC."""
     now = int(time.time() * 1000)
     with _ledger(output, uri) as ledger:
-        yield f"ledger {uri or default_ledger(output)}"
+        yield f"ledger {uri or DeliveryFolder(output).ledger}"
         yield from (f"{state:>16}  {count:>12,}" for state, count in ledger.counts(now).items())
         cells = {one: ledger.change(cell_name(one), _read) for one in retailers}
     folder = DeliveryFolder(output).receipts
     yield f"receipts {folder}"
     for retailer, outcome, reason, count, last in open_receipts([folder]).execute(_ENDS, [list(retailers)]).fetchall():
         yield f"{retailer:>16}  {count:>12,}  {outcome:8}  {reason or '-':16}  last {_clock(last)}"
-    for retailer, (pace, breaker) in cells.items():
+    for retailer, cell in cells.items():
+        pace, breaker = cell.pace, cell.breaker
         calls = pace.calls if pace.hour == now // HOUR_MS else 0
         told = [f"{pace.sent:,} sent on its last day, {calls:,} calls this hour"]
         told += [f"the vendor wants no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
@@ -88,9 +87,9 @@ def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str
         yield f"pace of {retailer}: {'; '.join(told)}"
 
 
-def _read(raw: bytes | None) -> tuple[bytes, tuple[PaceState, Breaker]]:
+def _read(raw: bytes | None) -> tuple[bytes, Cell]:
     cell = read_cell(raw)
-    return msgspec.msgpack.encode(cell) if raw is None else raw, (cell.pace, cell.breaker)
+    return msgspec.msgpack.encode(cell) if raw is None else raw, cell
 
 
 def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: Sequence[str]) -> Cancelled:
@@ -145,8 +144,8 @@ def _cancel_some(
     settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
     settled = [ends[name] for name in ledger.settle(owner, settlements, now)] if ends else []
     if settled:
-        write_receipts(folder.receipts, f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", settled)
-        ledger.report([one.event_id for one in settled])
+        write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
+        record(ledger, write, letters, Receipts(settled))
     count = Counter(one.outcome for one in settled)
     return found._replace(
         cancelled=found.cancelled + count["expired"],
@@ -186,20 +185,18 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
     """
     con = open_receipts([DeliveryFolder(output).receipts])
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
+    count = 0
     with _ledger(output, uri) as ledger:
-        found = {name for at in range(0, len(names), _STEP) for name in _unknown(ledger, names[at : at + _STEP])}
-        some = [name for name in names if name in found]
-        return sum(ledger.reopen(some[at : at + _STEP]) for at in range(0, len(some), _STEP))
-
-
-def _unknown(ledger: DeliveryLedger, names: list[str]) -> list[str]:
-    return [name for name, outcome in ledger.find(names).items() if outcome == "unknown"]
+        for start in range(0, len(names), _STEP):
+            found = ledger.find(names[start : start + _STEP])
+            count += ledger.reopen([name for name, outcome in found.items() if outcome == "unknown"])
+    return count
 
 
 @contextmanager
 def _ledger(output: str, uri: str | None) -> Iterator[DeliveryLedger]:
     """The ledger, open; one that is not there is not made. Raises InputError."""
-    uri = uri or default_ledger(output)
+    uri = uri or DeliveryFolder(output).ledger
     try:
         ledger = open_ledger(uri)
     except LedgerUriError as error:

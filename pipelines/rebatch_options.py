@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.dataflow.checks import secrets_problems
 from pipelines.launch_options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
+from stores.delivery_folder import DeliveryFolder
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.remote_folder import is_remote, placed
 from stores.transports.kafka import KafkaClient
@@ -79,7 +80,7 @@ class RebatchConfig:
         problems = missing_options(options, "rebatch", ("campaigns", "events", "output"))
         events = _events(options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)
-        ledger = options.ledger or f"sqlite:{options.output}/ledger.db"
+        ledger = options.ledger or DeliveryFolder(options.output or "").ledger
         if not options.ledger and is_remote(options.output or ""):
             fix = (
                 "an --output in Cloud Storage has no place for SQLite; give firestore:projects/P/databases/D/COLLECTION"

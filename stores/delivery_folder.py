@@ -22,6 +22,7 @@ class DeliveryFolder:
         self.root = Path(root)
         above = str(root).rstrip("/")
         self.receipts, self.dead_letters, self.outbox = (f"{above}/{one}" for one in _WRITTEN)
+        self.ledger = f"sqlite:{above}/ledger.db"  # unless the command names another
         self.spool = self.root / "spool"
         self._stop = self.root / "stop"
 

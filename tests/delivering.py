@@ -128,3 +128,11 @@ class Delivery:
         """All dead letters."""
         found = sorted((self.output / "dead_letters").glob("*.avro"))
         return [letter for path in found for letter in read_dead_letters(str(path))]
+
+
+class ToPlace(Delivery):
+    """A delivery into a launch's folder, where the questions look for it."""
+
+    @property
+    def output(self) -> Path:
+        return self.root / "out" / "delivery"

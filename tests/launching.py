@@ -128,3 +128,10 @@ def any_place(root: Path, *campaigns: dict[str, Any], customers: int = 300, **ch
     changes.setdefault("email", lambda n: f"c{n - 3 if n % 10 == 9 else n}@example.com")
     any_customer_file(root / "customers.parquet", customers, **changes)
     return Place(root)
+
+
+def launched(root: Path, *campaigns: dict[str, Any], **engine: Any) -> Place:
+    """A finished launch, whose engine.yaml says how its events are delivered."""
+    place = any_place(root, *campaigns, customers=120, engine=any_engine(**engine))
+    assert place.launch("--batch_rows=50") == 0
+    return place

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from delivering import KEY, QUICK, Delivery, any_events
-from factories import any_campaign, any_engine
-from launching import Place, any_place
+from delivering import QUICK, Delivery, ToPlace, any_events
+from factories import any_campaign
+from launching import Place, launched
 
 from runners.main import main
-from runners.sandbox.process import Sandbox, running_sandbox
+from runners.sandbox.process import Sandbox
 from schemas.delivery import Claim
 from stores.ledger.open import open_ledger
 
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox() as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _built_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
-    monkeypatch.setenv("SANDBOX_KEY", KEY["SANDBOX_KEY"])
+pytestmark = pytest.mark.usefixtures("built_in")
 
 
 @pytest.fixture
 def place(tmp_path: Path, sandbox: Sandbox) -> Place:
     """A launch of two campaigns whose deliveries are paused."""
     workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "paused": True}}
-    engine = any_engine(delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
-    made = any_place(tmp_path, any_campaign(), any_campaign(id="wrong"), customers=120, engine=engine)
-    assert made.launch("--batch_rows=50") == 0
-    return made
+    campaigns = any_campaign(), any_campaign(id="wrong")
+    return launched(tmp_path, *campaigns, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
 
 
 @pytest.fixture
@@ -52,14 +39,6 @@ def resume(delivery: Delivery, sandbox: Sandbox) -> None:
 
 def of(place: Place, campaign: str) -> dict[str, dict[str, Any]]:
     return {name: event for name, event in place.events().items() if event["campaign_id"] == campaign}
-
-
-class ToPlace(Delivery):
-    """A delivery into the launch's folder, where the questions look for it."""
-
-    @property
-    def output(self) -> Path:
-        return self.root / "out" / "delivery"
 
 
 def test_a_campaign_is_cancelled_and_the_others_are_sent_and_the_launch_closes(

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fastavro
 import pytest
-from delivering import KEY, QUICK, Delivery, any_events, eventually
-from factories import any_campaign, any_engine
-from launching import RICH, Place, any_place
+from delivering import QUICK, Delivery, ToPlace, any_events, eventually
+from factories import any_campaign
+from launching import RICH, Place, launched
 
 from pipelines.rebatch import run
 from runners.main import main
-from runners.sandbox.process import Sandbox, running_sandbox
+from runners.sandbox.process import Sandbox
 from stores.delivery_folder import DeliveryFolder
 
-
-@pytest.fixture(scope="module")
-def _running() -> Iterator[Sandbox]:
-    with running_sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(_running: Sandbox) -> Sandbox:
-    _running.script([])
-    _running.reset()
-    return _running
-
-
-@pytest.fixture(autouse=True)
-def _built_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ends by itself runs on Beam's own engine; the sandbox has a key."""
-    monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
-    monkeypatch.setenv("SANDBOX_KEY", KEY["SANDBOX_KEY"])
+pytestmark = pytest.mark.usefixtures("built_in")
 
 
 @pytest.fixture
@@ -45,21 +26,6 @@ def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
     made = Delivery(tmp_path, sandbox.url).configure()
     made.put("part-0", any_events(10))
     return made
-
-
-def launched(root: Path, *campaigns: dict[str, Any], **engine: Any) -> Place:
-    """A finished launch, whose engine.yaml says how its events are delivered."""
-    place = any_place(root, *campaigns, customers=120, engine=any_engine(**engine))
-    assert place.launch("--batch_rows=50") == 0
-    return place
-
-
-class ToPlace(Delivery):
-    """A delivery into a launch's folder, where the questions look for it."""
-
-    @property
-    def output(self) -> Path:
-        return self.root / "out" / "delivery"
 
 
 def test_every_event_of_a_launch_is_accepted_once_and_the_next_run_sends_nothing(

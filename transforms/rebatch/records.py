@@ -66,14 +66,15 @@ class _RecordReceipts(_Recorder):
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._kept:
-            _record(self._ledger, self._write, self._write_letters, Receipts(self._kept, self._letters))
+            record(self._ledger, self._write, self._write_letters, Receipts(self._kept, self._letters))
             yield at_finish(len(self._kept))
         if time.monotonic() - self._swept > _SWEEP_S:
             self._swept = time.monotonic()
             record_left(self._ledger, self._write, self._write_letters, time.time() - _SWEEP_S)
 
 
-def _record(ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts) -> None:
+def record(ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts) -> None:
+    """Writes receipts and their letters; then the ledger need not keep them any more."""
     name, ids = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", [one.event_id for one in receipts.items]
     if receipts.letters:
         write_letters(name, receipts.letters)
@@ -93,7 +94,7 @@ def record_left(ledger: DeliveryLedger, write: WriteReceipts, write_letters: Wri
         receipts = decode_receipts(data for _, data in left)
         if receipts.items[0].settled_at >= before_s * 1000:
             break
-        _record(ledger, write, write_letters, receipts)
+        record(ledger, write, write_letters, receipts)
         count += len(left)
     return count
 

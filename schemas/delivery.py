@@ -133,18 +133,27 @@ class Claim(NamedTuple):
     batch_id: str
 
 
+class ResendLimit(NamedTuple):
+    """How often, and until how long after its first claim (milliseconds), `resend` sends an event again."""
+
+    times: int = 2
+    within_ms: int = 3_600_000
+
+
 class Standing(NamedTuple):
     """What the ledger says to a claim.
 
     `granted`: this owner may send. `regranted`: so too, but an earlier claim lapsed without an outcome, so it may
-    have been sent before (only under `resend`). `lapsed`: an earlier claim lapsed and `hold` forbids another; settle
-    it as unknown. `taken`: another owner's lease runs until `until` (epoch ms). `settled`: over, with `outcome`.
+    have been sent before (only under `resend`). `lapsed`: an earlier claim lapsed, and `hold` or the limit of resends
+    forbids another; settle it as unknown. `taken`: another owner's lease runs until `until` (epoch ms). `settled`:
+    over, with `outcome`. `resends`: how many earlier claims of the event were granted again after one lapsed.
     """
 
     event_id: str
     state: Literal["granted", "regranted", "lapsed", "taken", "settled"]
     outcome: str | None = None
     until: int = 0
+    resends: int = 0
 
 
 class Settlement(NamedTuple):
@@ -168,9 +177,16 @@ class DeliveryLedger(Protocol):
         """Disconnect; may be called twice."""
 
     def claim(
-        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+        self,
+        claims: Sequence[Claim],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = ResendLimit(),
     ) -> list[Standing]:
-        """The standing of each claim, in order. A new event, and one that was released, is granted."""
+        """The standing of each claim, in order. A new event, and one that was released, is granted. Under `resend` a
+        claim that lapsed is granted again as often, and as long after the event's first claim, as the limit says."""
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this; those that it changed nothing about are left out.

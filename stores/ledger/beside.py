@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
 from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
 
@@ -71,10 +71,16 @@ class LedgerBeside:
                 process.wait()
 
     def claim(
-        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+        self,
+        claims: Sequence[Claim],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = ResendLimit(),
     ) -> list[Standing]:
         """The standing of each claim, in order."""
-        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown)
+        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown, limit)
         if standings is None:  # the common case, said in a word
             return [Standing(one.event_id, "granted") for one in claims]
         return [Standing(*one) for one in standings]
@@ -210,7 +216,7 @@ class _Keeper:
             if name == "ready":
                 return self._ledger.open()
             if name == "claim":
-                return self._ledger.claim([Claim(*one) for one in args[0]], *args[1:])
+                return self._ledger.claim([Claim(*one) for one in args[0]], *args[1:5], ResendLimit(*args[5]))
             if name == "settle":
                 return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
             if name == "swap":

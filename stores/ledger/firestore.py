@@ -18,7 +18,7 @@ from zlib import crc32
 import grpc
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, Outcome, Settlement, Standing
+from schemas.delivery import Claim, OnUnknown, Outcome, ResendLimit, Settlement, Standing
 from stores.ledger import rules
 from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
@@ -70,7 +70,13 @@ class FirestoreLedger:
             self._channel = self._opened = None
 
     def claim(
-        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+        self,
+        claims: Sequence[Claim],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = ResendLimit(),
     ) -> list[Standing]:
         """The standing of each claim, in order."""
         found: dict[int, Standing] = {}
@@ -81,7 +87,7 @@ class FirestoreLedger:
             def decide(
                 entries: Mapping[str, Entry], asked: list[Claim] = asked
             ) -> tuple[list[Standing], dict[str, Entry]]:
-                return rules.grant(entries, asked, owner, now, lease_until, on_unknown)
+                return rules.grant(entries, asked, owner, now, lease_until, on_unknown, limit)
 
             found.update(zip(places, self._step(ids, decide, known={}), strict=True))
         return [found[place] for place in range(len(claims))]

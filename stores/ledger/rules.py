@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
 
 REOPENED = frozenset({"rejected", "unknown", "dead"})
 
@@ -16,24 +16,32 @@ REOPENED = frozenset({"rejected", "unknown", "dead"})
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a ledger knows about an event; `outcome` is None while it is claimed.
 
-    `again`: a claim before this one lapsed, so the event may have been sent. `owner` outlives the claim only in an
-    unknown outcome; `receipt` is empty once it is reported.
+    `resends`: how often it was granted again after a claim had lapsed (an earlier version kept only whether it was).
+    `owner` outlives the claim only in an unknown outcome; `receipt` is empty once it is reported. `first_claimed`:
+    when the first claim was made that was not released. New fields go to the end and need a default.
     """
 
     owner: str = ""
     batch_id: str = ""
     lease_until: int = 0
-    again: bool = False
+    resends: int | bool = 0
     outcome: str | None = None
     settled_at: int = 0
     receipt: bytes = b""
+    first_claimed: int = 0
 
 
 Entries = Mapping[str, Entry]
 
 
 def grant(
-    entries: Entries, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+    entries: Entries,
+    claims: Sequence[Claim],
+    owner: str,
+    now: int,
+    lease_until: int,
+    on_unknown: OnUnknown,
+    limit: ResendLimit = ResendLimit(),
 ) -> tuple[list[Standing], dict[str, Entry]]:
     """The standing of each claim, and the entries to write.
 
@@ -46,30 +54,38 @@ def grant(
     standings, changes = [], {}
     for event_id, batch_id in claims:
         entry = entries.get(event_id)
-        state = "taken" if event_id in changes else _state(entry, owner, now, on_unknown)
+        state = "taken" if event_id in changes else _state(entry, owner, now, on_unknown, limit)
+        resends = int(entry.resends) if entry else 0
         if state in ("granted", "regranted"):
-            changes[event_id] = Entry(owner, batch_id, lease_until, state == "regranted")
-            standings.append(Standing(event_id, state))
+            resends += _lapsed(entry, now)
+            first_claimed = (entry and entry.first_claimed) or now
+            changes[event_id] = Entry(owner, batch_id, lease_until, resends, first_claimed=first_claimed)
+            standings.append(Standing(event_id, state, resends=resends))
         elif state == "taken":
             until = lease_until if event_id in changes or entry is None else entry.lease_until
             standings.append(Standing(event_id, state, until=until))
         else:
-            standings.append(Standing(event_id, state, entry.outcome if entry else None))
+            standings.append(Standing(event_id, state, entry.outcome if entry else None, resends=resends))
     return standings, changes
 
 
 def _state(
-    entry: Entry | None, owner: str, now: int, on_unknown: OnUnknown
+    entry: Entry | None, owner: str, now: int, on_unknown: OnUnknown, limit: ResendLimit
 ) -> Literal["granted", "regranted", "lapsed", "taken", "settled"]:
     if entry is None:
         return "granted"
     if entry.outcome is not None:
         return "settled"
-    if entry.lease_until <= now:
-        return "regranted" if on_unknown == "resend" else "lapsed"
+    if _lapsed(entry, now):
+        in_limit = entry.resends < limit.times and now - (entry.first_claimed or now) <= limit.within_ms
+        return "regranted" if on_unknown == "resend" and in_limit else "lapsed"
     if entry.owner != owner:
         return "taken"
-    return "regranted" if entry.again else "granted"
+    return "regranted" if entry.resends else "granted"
+
+
+def _lapsed(entry: Entry | None, now: int) -> bool:
+    return entry is not None and entry.outcome is None and entry.lease_until <= now
 
 
 def settle(entries: Entries, owner: str, settlements: Sequence[Settlement], now: int) -> dict[str, Entry]:
@@ -96,8 +112,12 @@ def release(entries: Entries, owner: str, event_ids: Iterable[str]) -> dict[str,
 
     What was granted to this owner after another's claim had lapsed stays lapsed: it may still have been sent then.
     """
-    held = [one for one in event_ids if one in entries and entries[one].owner == owner and not entries[one].outcome]
-    return {event_id: Entry(again=True) if entries[event_id].again else None for event_id in held}
+    own = {one: entries[one] for one in event_ids if one in entries and entries[one].owner == owner}
+    return {event_id: _released(entry) for event_id, entry in own.items() if not entry.outcome}
+
+
+def _released(entry: Entry) -> Entry | None:
+    return Entry(resends=entry.resends - 1, first_claimed=entry.first_claimed) if entry.resends else None
 
 
 def digest(text: str) -> bytes | None:

@@ -13,7 +13,7 @@ from functools import cache
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
 from stores.ledger import rules
 from stores.ledger.rules import Entry, digest
 from stores.ledger.sqlite_file import connect, told
@@ -21,8 +21,8 @@ from stores.ledger.sqlite_sets import claim_new, find_all, report_all, settle_ow
 
 T = TypeVar("T")
 _OUTCOMES = (None, "accepted", "rejected", "expired", "unknown", "dead")  # stored by place: append only
-_READ = """SELECT id, owner, batch, lease_until, again, 0, 0 FROM asked CROSS JOIN claims USING (id)
-    UNION ALL SELECT id, owner, '', 0, 0, outcome, settled_at FROM asked CROSS JOIN settled USING (id)"""
+_READ = """SELECT id, owner, batch, lease_until, again, 0, 0, first_claimed FROM asked CROSS JOIN claims USING (id)
+    UNION ALL SELECT id, owner, '', 0, 0, outcome, settled_at, 0 FROM asked CROSS JOIN settled USING (id)"""
 _DROP = (
     "DELETE FROM receipts WHERE (settled_at, id) IN (SELECT settled_at, id FROM asked CROSS JOIN settled USING (id))"
 )
@@ -60,15 +60,21 @@ class SqliteLedger:
                 self._opened = None
 
     def claim(
-        self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
+        self,
+        claims: Sequence[Claim],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = ResendLimit(),
     ) -> list[Standing]:
         """The standing of each claim, in order."""
 
         def step(con: sqlite3.Connection) -> list[Standing]:
-            if now < lease_until and claim_new(con, claims, _packed(owner), lease_until):
+            if now < lease_until and claim_new(con, claims, _packed(owner), now, lease_until):
                 return [Standing(one.event_id, "granted") for one in claims]
             entries = _read(con, [one.event_id for one in claims])
-            standings, changes = rules.grant(entries, claims, owner, now, lease_until, on_unknown)
+            standings, changes = rules.grant(entries, claims, owner, now, lease_until, on_unknown, limit)
             _write_claims(con, changes)
             return standings
 
@@ -239,8 +245,10 @@ def _read(con: sqlite3.Connection, event_ids: Iterable[str]) -> dict[str, Entry]
     """The entries that these events have, without receipts."""
     _ask(con, event_ids)
     return {
-        _unpacked(key): Entry(_unpacked(owner), _unpacked(batch), lease, bool(again), _OUTCOMES[outcome], settled_at)
-        for key, owner, batch, lease, again, outcome, settled_at in con.execute(_READ)
+        _unpacked(key): Entry(
+            _unpacked(owner), _unpacked(batch), lease, resends, _OUTCOMES[outcome], settled_at, first_claimed=first
+        )
+        for key, owner, batch, lease, resends, outcome, settled_at, first in con.execute(_READ)
     }
 
 
@@ -248,10 +256,10 @@ def _write_claims(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None
     """Writes claims in the order of their ids: neighbours share a page."""
     pack = cache(_packed)  # owners and batches repeat
     rows = [
-        (_packed(event_id), pack(one.owner), pack(one.batch_id), one.lease_until, one.again)
+        (_packed(event_id), pack(one.owner), pack(one.batch_id), one.lease_until, one.resends, one.first_claimed)
         for event_id, one in sorted(changes.items())
     ]
-    con.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", rows)
+    con.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _write_settled(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:

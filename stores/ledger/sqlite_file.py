@@ -10,20 +10,24 @@ from pathlib import Path
 
 from stores.ledger import LedgerError
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x4C444752  # "LDGR", what `PRAGMA application_id` says about our files
 CACHE_KB = 16_000
 LOG_PAGES = 4_000  # of the write-ahead log, before they are moved to their places
 _AGAIN = "then run the same command again: nothing that was claimed or settled is lost"
 _TABLES = (
     # Ids are random: what is written touches a page each in a large table, so only settled entries go to one.
-    "CREATE TABLE claims (id NOT NULL PRIMARY KEY, owner, batch, lease_until INTEGER, again INTEGER) WITHOUT ROWID",
+    """CREATE TABLE claims (id NOT NULL PRIMARY KEY, owner, batch, lease_until INTEGER, again INTEGER,
+        first_claimed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
     "CREATE TABLE settled (id NOT NULL PRIMARY KEY, outcome INTEGER, settled_at INTEGER, owner) WITHOUT ROWID",
     "CREATE TABLE receipts (settled_at INTEGER, id, body BLOB, PRIMARY KEY (settled_at, id)) WITHOUT ROWID",
     "CREATE TABLE cells (name TEXT NOT NULL PRIMARY KEY, value BLOB) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
+_UPGRADES = {  # by the version that a file has; `again` counts since version 2, in which it was 0 or 1 before
+    1: ("ALTER TABLE claims ADD COLUMN first_claimed INTEGER NOT NULL DEFAULT 0", "PRAGMA user_version = 2"),
+}
 _TODO = {
     sqlite3.SQLITE_BUSY: f"See which process holds it (a backup, a shell that left a transaction open), {_AGAIN}",
     sqlite3.SQLITE_FULL: f"Free some space, {_AGAIN}",
@@ -65,6 +69,8 @@ def _make_ready(con: sqlite3.Connection, path: str, wait_s: float) -> None:
     if _is_new(con):
         for statement in _TABLES:
             con.execute(statement)
+    for statement in _UPGRADES.get(_version(con), ()):
+        con.execute(statement)
     _check(con, path)
     con.execute("COMMIT")
     con.execute("CREATE TEMP TABLE asked (id NOT NULL PRIMARY KEY) WITHOUT ROWID")
@@ -75,12 +81,16 @@ def _is_new(con: sqlite3.Connection) -> bool:
 
 
 def _check(con: sqlite3.Connection, path: str) -> None:
-    application, version = (con.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if application != APPLICATION:
+    if con.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
         raise LedgerError(f"{path} is an SQLite file, but no delivery ledger", "Name another file, or a new one")
-    if version != VERSION:
+    version = _version(con)
+    if version != VERSION and version not in _UPGRADES:
         happened = f"{path} is a ledger of version {version}, this is version {VERSION} of the format"
         raise LedgerError(happened, "Use the version of this program that wrote it, or a later one")
+
+
+def _version(con: sqlite3.Connection) -> int:
+    return int(con.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _write_ahead(con: sqlite3.Connection, end: float) -> None:

@@ -17,7 +17,7 @@ _N = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1
 _ID = "substr(:ids, 1 + 16 * i, 16)"
 _KNOWN = f"{_N} SELECT EXISTS (SELECT 1 FROM n CROSS JOIN settled ON id = {_ID})"
 _CLAIM = f"""INSERT OR IGNORE INTO claims {_N}
-    SELECT {_ID}, :owner, substr(:batches, 1 + 16 * i, 16), :until, 0 FROM n"""
+    SELECT {_ID}, :owner, substr(:batches, 1 + 16 * i, 16), :until, 0, :now FROM n"""
 _UNCLAIM = f"DELETE FROM claims WHERE owner = :owner AND id IN ({_N} SELECT {_ID} FROM n)"
 _PLACE = "substr(:ids, 1 + 16 * key, 16)"
 _SETTLE = f"""INSERT INTO settled SELECT {_PLACE}, value ->> 2, :now, '' FROM json_each(:parts)"""
@@ -35,12 +35,12 @@ def _joined(texts: Sequence[str]) -> bytes | None:
     return None if None in packed else b"".join(packed)  # type: ignore[arg-type]
 
 
-def claim_new(con: sqlite3.Connection, claims: Sequence[Claim], owner: bytes | str, lease_until: int) -> bool:
+def claim_new(con: sqlite3.Connection, claims: Sequence[Claim], owner: bytes | str, now: int, lease_until: int) -> bool:
     """Claims the events if every one of them is new; otherwise nothing has happened."""
     ids, batches = _joined([one.event_id for one in claims]), _joined([one.batch_id for one in claims])
     if not ids or batches is None:
         return False
-    given = {"n": len(claims), "ids": ids, "batches": batches, "owner": owner, "until": lease_until}
+    given = {"n": len(claims), "ids": ids, "batches": batches, "owner": owner, "now": now, "until": lease_until}
     if con.execute(_KNOWN, given).fetchone()[0]:
         return False
     return _all_or_none(con, _CLAIM, given)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, Settlement, Standing
+from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
 from stores.ledger.beside import LedgerBeside
 
 NOW, LEASE = 1_700_000_000_000, 60_000
@@ -61,8 +61,34 @@ def test_what_another_owner_holds_is_taken_until_its_lease_ends(ledger: Delivery
 
 def test_a_lapsed_claim_is_granted_again_under_resend(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
-    assert claim(ledger, [A], "two", LATER) == [Standing(A, "regranted")]
+    assert claim(ledger, [A], "two", LATER) == [Standing(A, "regranted", resends=1)]
     assert claim(ledger, [A], "three", LATER) == [Standing(A, "taken", until=LATER + LEASE)]
+
+
+def test_a_lapsed_claim_is_granted_again_as_often_as_the_limit_says(ledger: DeliveryLedger) -> None:
+    resends = []
+    for turn in range(6):
+        now = NOW + turn * LEASE
+        (standing,) = ledger.claim([Claim(A, "b")], f"owner {turn}", now, now + LEASE, "resend", ResendLimit(3))
+        resends.append((standing.state, standing.resends))
+    assert resends == [("granted", 0), *(("regranted", n) for n in (1, 2, 3)), ("lapsed", 3), ("lapsed", 3)]
+
+
+def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_limit_says(
+    ledger: DeliveryLedger,
+) -> None:
+    limit = ResendLimit(9, within_ms=2 * LEASE)
+    found = [ledger.claim([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit)[0] for now in
+             (NOW, NOW + LEASE, NOW + 2 * LEASE, NOW + 2 * LEASE + 1)]  # fmt: skip
+    assert states(found) == ["granted", "regranted", "regranted", "lapsed"]
+
+
+def test_a_resend_that_is_released_is_not_counted(ledger: DeliveryLedger) -> None:
+    claim(ledger, [A], "one")
+    for turn in range(5):
+        (standing,) = ledger.claim([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+        assert (standing.state, standing.resends) == ("regranted", 1)
+        ledger.release(f"try {turn}", [A])
 
 
 def test_a_lapsed_claim_is_nobodys_under_hold(ledger: DeliveryLedger) -> None:

@@ -8,16 +8,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TextIO, cast
 
 import pytest
 
-from schemas.delivery import Claim, Settlement
+from schemas.delivery import Claim, ResendLimit, Settlement
 from stores.ledger import LedgerError
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.ledger.sqlite import SqliteLedger
-from stores.ledger.sqlite_file import VERSION
+from stores.ledger.sqlite_file import _TABLES, VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
@@ -153,6 +154,26 @@ def test_a_thousand_events_are_claimed_and_settled_in_little_time(tmp_path: Path
         spent.append(time.process_time() - begun)
     ledger.close()
     assert min(spent) < 0.04
+
+
+def test_a_file_of_version_1_is_upgraded_and_keeps_its_claims(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as con:
+        for statement in (
+            "CREATE TABLE claims (id NOT NULL PRIMARY KEY, owner, batch, lease_until INTEGER, again INTEGER) WITHOUT ROWID",
+            *_TABLES[1:5],
+            "PRAGMA user_version = 1",
+            "INSERT INTO claims VALUES (x'00112233445566778899aabbccddeeff', '~one', '~b', 5, 1)",
+        ):
+            con.execute(statement)
+        con.commit()
+    ledger = SqliteLedger(str(path))
+    ledger.open()
+    (standing,) = ledger.claim(
+        [Claim("00112233445566778899aabbccddeeff", "b")], "two", 10, 20, "resend", ResendLimit(2)
+    )
+    ledger.close()
+    assert (standing.state, standing.resends) == ("regranted", 2)
 
 
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:

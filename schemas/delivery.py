@@ -96,18 +96,29 @@ class Answer(NamedTuple):
 
     `sent`: accepted but for the events at the places in `rejected` (place to reason). `refused`: nothing was
     sent and never will be so; `divisible` when one bad recipient may be to blame. `slow_down`: nothing was sent,
-    come again after `retry_after_s` (None: it did not say). `failed`: nothing was sent (5xx, no connection),
-    retry with back-off. `unknown`: the call went out and no answer came; it may have been sent.
+    come again after `retry_after_s` (None: it did not say). `failed`: nothing was sent (no connection), retry with
+    back-off. `blocked`: nothing was sent, and the account, the address or a template is wrong, not a recipient; the
+    workspace waits until it is put right. `withdrawn`: nothing was sent, `begin` said no. `unknown`: the call went
+    out, and no answer came that proves that nothing was sent.
     `reason` is a short stable name such as http_401, `detail` the vendor's own words (never a secret).
     """
 
-    kind: Literal["sent", "refused", "slow_down", "failed", "unknown"]
+    kind: Literal["sent", "refused", "slow_down", "failed", "blocked", "withdrawn", "unknown"]
     reason: str | None = None
     detail: str = ""
     vendor_id: str | None = None
     rejected: Mapping[int, str] = {}
     retry_after_s: float | None = None
     divisible: bool = False
+
+
+Begin = Callable[[], bool]
+"""Asked right before the first byte of a call goes out; False withdraws the call."""
+
+
+def always() -> bool:
+    """A `Begin` that withdraws nothing."""
+    return True
 
 
 class Vendor(Protocol):
@@ -122,8 +133,9 @@ class Vendor(Protocol):
     def close(self) -> None:
         """Close the connections."""
 
-    def send(self, account: Account, call: Call) -> Answer:
-        """The vendor's answer to one call of at most 50 events."""
+    def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
+        """The vendor's answer to one call of at most 50 events. `begin` is asked once, right before the first byte
+        goes out, and not at all when nothing is going to be sent."""
 
 
 class Claim(NamedTuple):

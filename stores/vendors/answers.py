@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from schemas.delivery import Account, Answer
-from stores.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply
+from schemas.delivery import Account, Answer, Begin
+from stores.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply, Withdrawn
+from stores.vendors.statuses import meaning
 
 MAX_PAYLOAD = 4_000_000
 LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
@@ -39,31 +40,38 @@ class HttpVendor:
 
 
 def post(
-    http: HttpClient, account: Account, url: str, body: bytes, headers: Mapping[str, str], now: Callable[[], float]
+    http: HttpClient,
+    vendor: str,
+    account: Account,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    now: Callable[[], float],
+    begin: Begin,
 ) -> Reply | Answer:
     """The reply to a POST of JSON if it is a whole 2xx; else the answer that it, or the lack of it, amounts to."""
     if len(body) > MAX_PAYLOAD:
         return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
     try:
-        reply = http.post(url, body, {"Content-Type": "application/json", **headers}, account.timeout_s)
+        reply = http.post(url, body, {"Content-Type": "application/json", **headers}, account.timeout_s, begin)
     except CannotSend as error:
-        return Answer("refused", "bad_configuration", str(error))
+        return Answer("blocked", "bad_configuration", str(error))
     except NotSent as error:
         return Answer("failed", "no_connection", str(error))
+    except Withdrawn as error:
+        return Answer("withdrawn", "withdrawn", str(error))
     except NoAnswer as error:
         return Answer("unknown", "no_answer", str(error))
     if not 200 <= reply.status < 300:
-        return _no_success(reply, account, now())
+        return _no_success(vendor, reply, account, now())
     return reply if reply.whole else Answer("unknown", "no_answer", "the reply broke off")
 
 
-def _no_success(reply: Reply, account: Account, now: float) -> Answer:
-    reason, detail = f"http_{reply.status}", told(message_of(read_json(reply.body)) or "", account)
-    if reply.status == 429:
-        return Answer("slow_down", reason, detail, retry_after_s=retry_after(reply.headers, now))
-    if reply.status >= 500:
-        return Answer("failed", reason, detail)
-    return Answer("refused", reason, detail, divisible=reply.status in (400, 413))
+def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
+    found = meaning(vendor, reply.status)
+    detail = told(message_of(read_json(reply.body)) or found.why, account)
+    wait_s = retry_after(reply.headers, now) if found.kind == "slow_down" else None
+    return Answer(found.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=found.divisible)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

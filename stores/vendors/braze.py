@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.delivery import BATCH, Account, Answer, Call
+from schemas.delivery import BATCH, Account, Answer, Begin, Call, always
 from stores.vendors.answers import HttpVendor, attributed, error_words, errors_of, message_of, post, read_json, told
 from stores.vendors.liquid_text import Contents, contents
 from stores.vendors.message_fields import message_fields
@@ -23,7 +23,7 @@ class Braze(HttpVendor):
 
     name = "braze"
 
-    def send(self, account: Account, call: Call) -> Answer:
+    def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """The answer to one call. Raises ValueError for more than 50 events, or a customer who is there twice: the
         vendor would make one message of the two."""
         assert self._http is not None, "open() comes first"
@@ -34,7 +34,8 @@ class Braze(HttpVendor):
         recipients = [recipient(call.events[place], text) for place, text in made.texts.items()]
         body = msgspec.json.encode({"campaign_id": call.vendor_campaign, "recipients": recipients})
         headers = {"Authorization": f"Bearer {account.key}"}
-        reply = post(self._http, account, account.url.rstrip("/") + PATH, body, headers, self._clock)
+        url = account.url.rstrip("/") + PATH
+        reply = post(self._http, self.name, account, url, body, headers, self._clock, begin)
         if isinstance(reply, Answer):
             return reply
         return _success(read_json(reply.body), account, call, made)

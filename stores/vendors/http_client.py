@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import client
 from threading import Lock, Thread
@@ -47,6 +47,10 @@ class NotSent(CallError):
     """Nothing has gone out."""
 
 
+class Withdrawn(CallError):
+    """Nothing has gone out, for the caller no longer wanted to send when the connection was ready."""
+
+
 class NoAnswer(CallError):
     """The request may have gone out, wholly or in part."""
 
@@ -62,10 +66,18 @@ class HttpClient:
         self._idle: dict[tuple[str, str], list[tuple[HTTPConnection, float]]] = defaultdict(list)
         self._tls = ssl.create_default_context()
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """The reply, within `timeout_s` in all: name look-up, connection, request and reply.
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        begin: Callable[[], bool] = lambda: True,
+    ) -> Reply:
+        """The reply, within `timeout_s` in all: name look-up, connection, request and reply. `begin` is asked once the
+        connection is ready, right before the first byte of the request goes out; when it says no, none does.
 
-        Raises CannotSend, NotSent and NoAnswer.
+        Raises CannotSend, NotSent, Withdrawn and NoAnswer; what `begin` raises.
         """
         end = time.monotonic() + timeout_s
         parts = _checked(url, headers)
@@ -73,6 +85,9 @@ class HttpClient:
         connection = self._take(place) or self._connected(parts, end)
         keep = False
         try:
+            if not begin():
+                keep = True
+                raise Withdrawn("the call was withdrawn before it began")
             connection.timeout = _left(end)
             connection.sock.settimeout(connection.timeout)
             connection.response_class = cast(Any, partial(_Bounded, end))

@@ -10,7 +10,7 @@ import fastavro
 import pyarrow as pa
 
 from schemas.contracts import EVENT, parsed, schema
-from schemas.delivery import Account, Answer, Call
+from schemas.delivery import Account, Answer, Begin, Call, always
 from stores.transports import TransportError
 from stores.transports.files import FileSink
 
@@ -32,7 +32,7 @@ class Outbox:
     def close(self) -> None:
         """Nothing to close."""
 
-    def send(self, account: Account, call: Call) -> Answer:
+    def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """Sent when the file is there completely; failed when it could not be written. Needs no key, knows no
         templates, and does not keep to the account's timeout: a disk has none."""
         bodies = []
@@ -40,6 +40,8 @@ class Outbox:
             buffer = io.BytesIO()
             fastavro.schemaless_writer(buffer, _schema(), event)
             bodies.append(buffer.getvalue())
+        if not begin():
+            return Answer("withdrawn", "withdrawn")
         folder = account.url.removeprefix("file:")
         try:
             path = FileSink(folder).write(call.batch_id, schema(EVENT), pa.array(bodies, pa.binary()))

@@ -7,7 +7,7 @@ import hmac
 
 import msgspec
 
-from schemas.delivery import Account, Answer, Call
+from schemas.delivery import Account, Answer, Begin, Call, always
 from stores.vendors.answers import HttpVendor, errors_of, post, read_json
 from stores.vendors.braze import check_call, sent
 from stores.vendors.liquid_text import contents
@@ -19,7 +19,7 @@ class Webhook(HttpVendor):
 
     name = "webhook"
 
-    def send(self, account: Account, call: Call) -> Answer:
+    def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""
         assert self._http is not None, "open() comes first"
         check_call(call)
@@ -32,7 +32,7 @@ class Webhook(HttpVendor):
         body = msgspec.json.encode({**about, "events": events})
         signed = sign(account.key, body, int(self._clock()))
         headers = {"Idempotency-Key": call.batch_id, "X-Campaigns-Signature": signed}
-        reply = post(self._http, account, account.url, body, headers, self._clock)
+        reply = post(self._http, self.name, account, account.url, body, headers, self._clock, begin)
         if isinstance(reply, Answer):
             return reply
         data = read_json(reply.body)

@@ -79,16 +79,16 @@ def test_the_payload_is_what_the_api_takes(braze: Vendor, sandbox: Sandbox) -> N
         ({"answer": 200}, ("sent", None, False)),
         ({"answer": 202}, ("sent", None, False)),
         ({"answer": "fatal"}, ("refused", "vendor_message", True)),
-        ({"answer": 302}, ("refused", "http_302", False)),
+        ({"answer": 302}, ("blocked", "http_302", False)),
         ({"answer": 400}, ("refused", "http_400", True)),
-        ({"answer": 401}, ("refused", "http_401", False)),
-        ({"answer": 403}, ("refused", "http_403", False)),
-        ({"answer": 404}, ("refused", "http_404", False)),
+        ({"answer": 401}, ("blocked", "http_401", False)),
+        ({"answer": 403}, ("blocked", "http_403", False)),
+        ({"answer": 404}, ("blocked", "http_404", False)),
         ({"answer": 413}, ("refused", "http_413", True)),
         ({"answer": 429}, ("slow_down", "http_429", False)),
-        ({"answer": 500}, ("failed", "http_500", False)),
-        ({"answer": 502}, ("failed", "http_502", False)),
-        ({"answer": 503}, ("failed", "http_503", False)),
+        ({"answer": 500}, ("unknown", "http_500", False)),
+        ({"answer": 502}, ("unknown", "http_502", False)),
+        ({"answer": 503}, ("unknown", "http_503", False)),
         ({"answer": "hang"}, ("unknown", "no_answer", False)),
         ({"answer": "reset"}, ("unknown", "no_answer", False)),
         ({"answer": "slow", "seconds": 0.1}, ("sent", None, False)),
@@ -205,7 +205,7 @@ def test_the_key_is_the_bearer_and_shows_nowhere(
     sandbox.script([{"first": 1, "answer": 401, "message": f"Invalid API Key {KEY}"}, {"answer": "reset"}])
     answers = [braze.send(account, any_call()) for _ in range(2)]
     broken = braze.send(any_account(sandbox.url, key=f"{KEY}\n"), any_call())
-    assert kind(broken) == ("refused", "bad_configuration", False)
+    assert kind(broken) == ("blocked", "bad_configuration", False)
     assert broken.detail == "the header Authorization has characters that no header can have"
     assert answers[0].detail == "Invalid API Key …"
     assert KEY not in repr((account, answers, broken, sandbox.calls(), caplog.text))

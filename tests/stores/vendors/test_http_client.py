@@ -21,7 +21,7 @@ from vendor_calls import KEY
 
 from runners.sandbox.process import Sandbox
 from stores.vendors import http_client
-from stores.vendors.http_client import MAX_ANSWER, CallError, CannotSend, HttpClient, NoAnswer, NotSent
+from stores.vendors.http_client import MAX_ANSWER, CallError, CannotSend, HttpClient, NoAnswer, NotSent, Withdrawn
 
 LONG_S = 60.0  # for what comes at once
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -80,6 +80,24 @@ def trickles(head: bytes, again: bytes) -> Callable[[socket.socket], None]:
             time.sleep(0.05)
 
     return behave
+
+
+def test_a_call_that_is_withdrawn_sends_no_byte_and_the_next_one_does(http: HttpClient, sandbox: Sandbox) -> None:
+    url, body = f"{sandbox.url}/webhook", b"{}"
+    with pytest.raises(Withdrawn):
+        http.post(url, body, {}, 20.0, begin=lambda: False)
+    assert sandbox.summary()["calls"] == 0
+    http.post(url, body, {}, 20.0, begin=lambda: True)
+    assert sandbox.summary()["calls"] == 1
+
+
+def test_what_begin_raises_comes_out_and_no_byte_goes_out(http: HttpClient, sandbox: Sandbox) -> None:
+    def begin() -> bool:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        http.post(f"{sandbox.url}/webhook", b"{}", {}, 20.0, begin=begin)
+    assert sandbox.summary()["calls"] == 0
 
 
 def test_a_reply_has_status_headers_and_body(http: HttpClient) -> None:

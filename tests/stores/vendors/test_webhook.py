@@ -49,7 +49,7 @@ def test_a_batch_is_posted_with_its_id_and_a_text_where_there_is_a_template(webh
     ("rule", "expected"),
     [
         ({"answer": 400}, ("refused", "http_400", True)),
-        ({"answer": 401}, ("refused", "http_401", False)),
+        ({"answer": 401}, ("blocked", "http_401", False)),
         ({"answer": 413}, ("refused", "http_413", True)),
         ({"answer": 429, "seconds": 3}, ("slow_down", "http_429", False)),
         ({"answer": 503}, ("failed", "http_503", False)),
@@ -63,6 +63,13 @@ def test_answers_are_read_as_those_of_any_vendor(
 ) -> None:
     sandbox.script([rule])
     assert kind(send(webhook, sandbox, timeout_s=2 if rule["answer"] == "hang" else 60)) == expected
+
+
+def test_a_receiver_that_answers_503_has_taken_nothing_and_any_other_5xx_proves_nothing(
+    webhook: Vendor, sandbox: Sandbox
+) -> None:
+    sandbox.script([{"answer": 503, "first": 1}, {"answer": 500}])
+    assert [send(webhook, sandbox).kind for _ in range(2)] == ["failed", "unknown"]
 
 
 def test_a_recipient_with_an_error_is_rejected(webhook: Vendor, sandbox: Sandbox) -> None:
@@ -82,7 +89,7 @@ def test_a_call_whose_reply_was_lost_is_sent_once_however_often_it_is_repeated(
 def test_a_receiver_with_the_key_takes_only_what_is_signed_with_it(webhook: Vendor) -> None:
     with running_sandbox(keys={"store-1": KEY, "store-2": "another"}) as sandbox:
         assert send(webhook, sandbox).kind == "sent"
-        assert kind(send(webhook, sandbox, key="another")) == ("refused", "http_401", False)
+        assert kind(send(webhook, sandbox, key="another")) == ("blocked", "http_401", False)
 
 
 def test_the_check_in_the_documentation_tells_genuine_calls_from_others(tmp_path: Path) -> None:

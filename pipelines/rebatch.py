@@ -37,11 +37,13 @@ from pipelines.rebatch_workers import (
     make_log,
     make_reader,
     make_spooling_reader,
+    recover_calls,
     sweep,
 )
 from pipelines.settings import Settings, check_delivery
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, LaunchError
+from stores.call_journal import Recovered
 from stores.delivery_folder import DeliveryFolder
 from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
@@ -121,6 +123,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         _check(config, Secrets(config.secrets))
         if engine.alone:
             begin_source(config)
+        _show_recovered(recover_calls(config))
         read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
         if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
@@ -155,6 +158,16 @@ def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
     p = new_pipeline(options)
     build(p, config, settings, choose_engine(options, ends=False))
     return submit(p, options)[0]
+
+
+def _show_recovered(found: Recovered) -> None:
+    if any(found):
+        print(
+            f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
+            f"{found.released:,} were in no call and are free, {found.in_doubt:,} were in calls without an answer",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _settings(config: RebatchConfig) -> Settings:

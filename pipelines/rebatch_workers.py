@@ -13,10 +13,12 @@ from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, PartitionedReader, Reader
+from stores.call_journal import FileJournal, Recovered, recover
 from stores.delivery_folder import DeliveryFolder
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
+from stores.remote_folder import is_remote
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.file_reader import FileReader
 from stores.transports.kafka_consumer import begin
@@ -93,17 +95,32 @@ def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
     vendor = make_vendor(settings.delivery().vendor)
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time)
+    journal = None if is_remote(config.output) else FileJournal(DeliveryFolder(config.output).journals)
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal)
+
+
+def recover_calls(config: RebatchConfig) -> Recovered:
+    """Tells the ledger what the journals of dead processes know of their calls."""
+    folder, ledger = DeliveryFolder(config.output).journals, open_ledger(config.ledger)
+    if not folder.is_dir():
+        return Recovered()
+    ledger.open()
+    try:
+        return recover(folder, ledger, int(time.time() * 1000))
+    finally:
+        ledger.close()
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:
-    """Writes the receipts that were settled before a time (epoch seconds; now) and that no worker lived to write, and
-    deletes the spool's files of which every message is settled; how many files."""
+    """Tells the ledger what the journals of dead workers know, writes the receipts that were settled before a time
+    (epoch seconds; now) and that no worker lived to write, and deletes the spool's files of which every message is
+    settled; how many files."""
     folder, until = DeliveryFolder(config.output), time.time() if until is None else until
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
+        recover(folder.journals, ledger, int(time.time() * 1000))
         record_left(ledger, write, letters, until)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:

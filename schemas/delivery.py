@@ -152,6 +152,9 @@ class ResendLimit(NamedTuple):
     within_ms: int = 3_600_000
 
 
+RESENDS = ResendLimit()
+
+
 class Standing(NamedTuple):
     """What the ledger says to a claim.
 
@@ -195,7 +198,7 @@ class DeliveryLedger(Protocol):
         now: int,
         lease_until: int,
         on_unknown: OnUnknown,
-        limit: ResendLimit = ResendLimit(),
+        limit: ResendLimit = RESENDS,
     ) -> list[Standing]:
         """The standing of each claim, in order. A new event, and one that was released, is granted. Under `resend` a
         claim that lapsed is granted again as often, and as long after the event's first claim, as the limit says."""

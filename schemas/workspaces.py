@@ -58,13 +58,16 @@ class Workspace(Strict):
 class Delivery(Strict):
     """How events are delivered.
 
-    `on_unknown`: what to do with an event whose answer never came, send it again or hold it for a person.
+    `on_unknown`: what to do with an event whose answer never came: `hold` it for a person, or `resend` it at most
+    `resends` times, until `resend_within` after its first claim; then it is held.
     `wait`: how long a batch that is not full waits for more. `remember`: how long a repeat is known as one.
     `lease`: how long a claim lasts whose worker died; more than `timeout`.
     """
 
     vendor: Literal["outbox", "braze", "webhook"] = "outbox"
-    on_unknown: Literal["resend", "hold"] = "resend"
+    on_unknown: Literal["resend", "hold"] = "hold"
+    resends: int = Field(default=2, ge=1, le=10)
+    resend_within: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(days=7))
     timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0), le=timedelta(minutes=5))
     lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
     wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))

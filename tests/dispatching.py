@@ -81,7 +81,7 @@ class Job:
 
     def handle(self, retailer: str, *batches: Batch) -> Handled:
         """What comes of batches now."""
-        return self.noted(self.dispatcher.finish(self.dispatcher.start(retailer, list(batches))))
+        return self.noted(self.dispatcher.deliver(retailer, list(batches)))
 
     def noted(self, handled: Handled) -> Handled:
         """The same, kept for the end."""

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from bench.simulation.path import READ_SHARE
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
-from transforms.rebatch.dispatch import OUT, THREADS
 from transforms.rebatch.shards import LIST, MOST_SHARDS
+from transforms.rebatch.slots import IN_FLIGHT, PER_WORKSPACE
 
 
 class Ceiling(NamedTuple):
@@ -34,9 +34,9 @@ def ceilings(plan: Plan) -> list[Ceiling]:
     more = "more workers", {"workers_workers": workers.workers * 4}
     found = [
         Ceiling("workers' CPU", cpu, *more),
-        Ceiling("threads that wait for answers", workers.workers * THREADS * BATCH * 1000 / answer_ms, *more),
+        Ceiling("threads that wait for answers", workers.workers * IN_FLIGHT * BATCH * 1000 / answer_ms, *more),
         Ceiling("calls out for one workspace, times retailers",
-                traffic.retailers * workers.workers * OUT * BATCH * 1000 / round_ms, *more),
+                traffic.retailers * workers.workers * PER_WORKSPACE * BATCH * 1000 / round_ms, *more),
         Ceiling("the vendor's calls of an hour", traffic.retailers * vendor.calls_per_hour * BATCH / 3600,
                 "the vendor's sales department"),
         Ceiling("keys of the busiest retailers",

@@ -22,9 +22,10 @@ from schemas.workspaces import Workspace
 from transforms.pacing.limiter import Limiter, Terms, Told
 from transforms.rebatch.batch import LANES
 from transforms.rebatch.calls import back_off_ms
-from transforms.rebatch.dispatch import OUT, POLL_MS, THREADS
+from transforms.rebatch.dispatch import POLL_MS
 from transforms.rebatch.read import FULL_S, POLL
 from transforms.rebatch.shards import LIST, Load, group_of
+from transforms.rebatch.slots import IN_FLIGHT, PER_WORKSPACE
 
 T = TypeVar("T")
 Key = tuple[str, int]
@@ -45,7 +46,7 @@ class Worker:
     """A process: its cores, the threads that wait for answers, its own limiter, the calls that are out."""
 
     def __init__(self, clock: Clock, cores: int, limiter: Limiter, reads: Callable[[Worker], None]) -> None:
-        self.cores, self.threads, self.limiter = Servers(clock, cores), Servers(clock, THREADS), limiter
+        self.cores, self.threads, self.limiter = Servers(clock, cores), Servers(clock, IN_FLIGHT), limiter
         self.out: dict[str, int] = defaultdict(int)
         self.since, self.until, self.idle = clock.now, math.inf, 0
         self.load = Load(clock=lambda: clock.now / 1000)
@@ -254,7 +255,7 @@ class Path:
 
     def _allowed(self, worker: Worker, retailer: str, batches: list[Batch]) -> tuple[list[Batch], list[Batch], float]:
         """As BatchDispatcher does: at most so many calls are out, and the limiter has the say about each."""
-        room, wake = OUT - worker.out[retailer], self.clock.now + POLL_MS
+        room, wake = PER_WORKSPACE - worker.out[retailer], self.clock.now + POLL_MS
         if len(batches) <= room and self.plan.pace.per_second is None:
             grant = worker.limiter.ask(retailer, self._terms, sum(one.size for one in batches), len(batches))
             return batches[: grant.calls], batches[grant.calls :], grant.wake_at or wake

@@ -12,7 +12,7 @@ from bench.rebatch import rate
 from bench.simulation.path import Path, Worker
 from bench.simulation.plan import Plan, Traffic
 from schemas.delivery import BATCH
-from transforms.rebatch.dispatch import THREADS
+from transforms.rebatch.slots import IN_FLIGHT
 
 _TICK_MS = 100.0
 _LOOK_MS, _LOOKS = 60_000.0, 2  # the autoscaler looks once a minute and acts on what it sees twice
@@ -150,7 +150,7 @@ class Run:
         fewest = sum(-(-count // BATCH) for count in path.published.values())
         used = {
             "workers_cpu": sum(one.cores.used for one in path.everyone) / max(1.0, alive * plan.workers.cores),
-            "workers_threads": sum(one.threads.used for one in path.everyone) / max(1.0, alive * THREADS),
+            "workers_threads": sum(one.threads.used for one in path.everyone) / max(1.0, alive * IN_FLIGHT),
             "ledger": path.ledger.used / max(1.0, now - path.clock.start),
             "broker": path.broker.used / max(1.0, now - path.clock.start),
             "busiest_pacing_cell": max((one.used for one in path.cells.values()), default=0.0)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
 from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
 
@@ -77,7 +77,7 @@ class LedgerBeside:
         now: int,
         lease_until: int,
         on_unknown: OnUnknown,
-        limit: ResendLimit = ResendLimit(),
+        limit: ResendLimit = RESENDS,
     ) -> list[Standing]:
         """The standing of each claim, in order."""
         standings = self._ask("claim", claims, owner, now, lease_until, on_unknown, limit)
@@ -216,7 +216,9 @@ class _Keeper:
             if name == "ready":
                 return self._ledger.open()
             if name == "claim":
-                return self._ledger.claim([Claim(*one) for one in args[0]], *args[1:5], ResendLimit(*args[5]))
+                claims, owner, now, lease_until, on_unknown, limit = args
+                claims = [Claim(*one) for one in claims]
+                return self._ledger.claim(claims, owner, now, lease_until, on_unknown, ResendLimit(*limit))
             if name == "settle":
                 return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
             if name == "swap":

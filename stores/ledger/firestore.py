@@ -18,7 +18,7 @@ from zlib import crc32
 import grpc
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, Outcome, ResendLimit, Settlement, Standing
+from schemas.delivery import RESENDS, Claim, OnUnknown, Outcome, ResendLimit, Settlement, Standing
 from stores.ledger import rules
 from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
@@ -76,7 +76,7 @@ class FirestoreLedger:
         now: int,
         lease_until: int,
         on_unknown: OnUnknown,
-        limit: ResendLimit = ResendLimit(),
+        limit: ResendLimit = RESENDS,
     ) -> list[Standing]:
         """The standing of each claim, in order."""
         found: dict[int, Standing] = {}

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
 
 REOPENED = frozenset({"rejected", "unknown", "dead"})
 
@@ -41,7 +41,7 @@ def grant(
     now: int,
     lease_until: int,
     on_unknown: OnUnknown,
-    limit: ResendLimit = ResendLimit(),
+    limit: ResendLimit = RESENDS,
 ) -> tuple[list[Standing], dict[str, Entry]]:
     """The standing of each claim, and the entries to write.
 

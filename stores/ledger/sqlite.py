@@ -13,7 +13,7 @@ from functools import cache
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from schemas.delivery import Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
 from stores.ledger import rules
 from stores.ledger.rules import Entry, digest
 from stores.ledger.sqlite_file import connect, told
@@ -66,7 +66,7 @@ class SqliteLedger:
         now: int,
         lease_until: int,
         on_unknown: OnUnknown,
-        limit: ResendLimit = ResendLimit(),
+        limit: ResendLimit = RESENDS,
     ) -> list[Standing]:
         """The standing of each claim, in order."""
 

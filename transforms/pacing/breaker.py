@@ -8,6 +8,8 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from schemas.delivery import BATCH
+
 FAILURES = 5
 FIRST_MS, LONGEST_MS = 1_000, 60_000
 PROBE_LOST_MS = 60_000
@@ -15,12 +17,16 @@ PROBE_LOST_MS = 60_000
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`failures` in a row; how often it `opened` since it was last closed (0: closed) and until when; until when a
-    batch that tries the way is waited for (half-open)."""
+    batch that tries the way is waited for (half-open). `reason` is why it opened, such as http_401.
+
+    New fields go to the end and need a default.
+    """
 
     failures: int = 0
     opened: int = 0
     until: int = 0
     trying_until: int = 0
+    reason: str = ""
 
 
 def calls_allowed(breaker: Breaker, now: int) -> int | None:
@@ -50,12 +56,18 @@ def succeed(breaker: Breaker) -> Breaker:
     return breaker if breaker.opened and not breaker.trying_until else Breaker()
 
 
+def messages_allowed(breaker: Breaker) -> int:
+    """How many messages the batch may have that tries a half-open breaker: one where calls have failed, for it may be
+    sent without an answer; a whole batch after a 429, which proves that nothing was sent."""
+    return 1 if breaker.failures else BATCH
+
+
 def slow_down(breaker: Breaker, until: int) -> Breaker:
     """After a 429 one batch tries the way first: a hundred that ask at the same moment would all be refused again."""
-    return Breaker(opened=1, until=max(until, breaker.until))
+    return Breaker(opened=1, until=max(until, breaker.until), reason="http_429")
 
 
-def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES) -> Breaker:
+def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES, reason: str = "") -> Breaker:
     """One failure more: opens after `most` in a row, or `at_once` (the key was refused), for 1, 2, 4 … 60 s.
 
     While it is open, the failures of calls that were on their way when it opened change nothing.
@@ -66,4 +78,4 @@ def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES
     if not breaker.opened and not at_once and failures < most:
         return replace(breaker, failures=failures)
     wait = min(LONGEST_MS, FIRST_MS * 2 ** min(breaker.opened, 10))
-    return Breaker(failures, breaker.opened + 1, now + wait)
+    return Breaker(failures, breaker.opened + 1, now + wait, reason=reason)

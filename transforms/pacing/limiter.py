@@ -25,6 +25,7 @@ from transforms.pacing.quiet import quiet_until
 T = TypeVar("T")
 Told = Literal["success", "slow_down", "failure", "unauthorized", "nothing"]
 PAUSE_MS = 15_000
+PROMPT_MS = 100  # a grant of a paced workspace that is older than this is confirmed before it is used
 LONGEST_WAIT_MS = 30_000
 MOST_AHEAD = 64
 _NO_PACE = Pace()
@@ -43,6 +44,14 @@ class Terms(NamedTuple):
     workspace: Workspace
     zone: str = "UTC"
     day_limit: Callable[[date], int | None] = lambda day: None
+
+
+class Reserved(NamedTuple):
+    """Messages and calls that were granted, and until when they may leave without being confirmed (epoch ms)."""
+
+    messages: int
+    calls: int
+    until: int
 
 
 class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -128,21 +137,45 @@ class Limiter:
         lane = self._lane(retailer)
         with lane.lock:
             now = self._now()
-            if terms.workspace.paused:
-                return Grant(0, 0, now + PAUSE_MS, "paused")
-            quiet = quiet_until(now, terms.workspace.quiet_hours, terms.zone)
-            if quiet is not None:
-                return Grant(0, 0, min(quiet, now + LONGEST_WAIT_MS), "quiet_hours")
+            if closed := _closed(terms, now):
+                return closed
             current = terms.workspace.pace or _NO_PACE
             if current is not lane.pace and current != lane.pace:
                 lane.pace, lane.over, lane.refused = current, True, None
             if lane.spend(now, messages, calls):
-                return Grant(messages, calls)
-            return lane.still_refused(now, messages, calls) or self._take(retailer, lane, terms, messages, calls)
+                assert lane.chunk is not None
+                return Grant(messages, calls, until=lane.taken_at + lane.chunk.lasts)
+            refused = lane.still_refused(now, messages, calls)
+            return refused or self._take(retailer, lane, terms, messages, calls)
 
-    def report(self, retailer: str, outcome: Told, retry_after_s: float | None = None) -> None:
-        """What became of a call; `nothing`: none was made of what may leave, since it was settled or claimed already.
-        Where all was well before, that and a success cost no call to the store."""
+    def confirm(self, retailer: str, terms: Terms, reserved: Reserved) -> bool:
+        """Whether what `ask` granted may still leave now: the workspace is not paused, its hours are not quiet, and
+        where the grant has waited too long, the pace still has room for it."""
+        lane = self._lane(retailer)
+        with lane.lock:
+            now = self._now()
+            if _closed(terms, now):
+                return False
+            return now < reserved.until or self._renew(retailer, lane, terms, reserved)
+
+    def _renew(self, retailer: str, lane: _Lane, terms: Terms, reserved: Reserved) -> bool:
+        """Takes what was granted anew, from the bucket as it is now."""
+        current = terms.workspace.pace or _NO_PACE
+
+        def update(raw: bytes | None) -> tuple[bytes, bool]:
+            cell, now = read_cell(raw), self._now()
+            state = pace.settle(cell.pace, current, now, terms.zone)
+            state = pace.give_back(state, reserved.messages, reserved.calls)
+            limit = terms.day_limit(date.fromordinal(state.day))
+            taken, grant = pace.take(state, current, now, terms.zone, reserved.messages, reserved.calls, limit)
+            whole = grant.messages == reserved.messages
+            return _encoder.encode(replace(cell, pace=taken if whole else state)), whole
+
+        return self._change(cell_name(retailer), update)
+
+    def report(self, retailer: str, outcome: Told, retry_after_s: float | None = None, reason: str = "") -> None:
+        """What became of a call, and why it failed; `nothing`: none was made of what may leave, since it was settled or
+        claimed already. Where all was well before, that and a success cost no call to the store."""
         lane = self._lane(retailer)
         with lane.lock:
             if outcome in ("success", "nothing") and lane.healthy:
@@ -150,7 +183,7 @@ class Limiter:
             jitter = self._jitter()
 
             def update(raw: bytes | None) -> tuple[bytes, Cell]:
-                cell = _told(read_cell(raw), self._now(), outcome, retry_after_s, jitter)
+                cell = _told(read_cell(raw), self._now(), outcome, retry_after_s, jitter, reason)
                 return _encoder.encode(cell), cell
 
             lane.healthy = _healthy(self._change(cell_name(retailer), update))
@@ -193,7 +226,10 @@ class Limiter:
         if grant.wake_at is not None:
             grant = grant._replace(wake_at=min(grant.wake_at, taken.now + LONGEST_WAIT_MS))
         lane.refused = None if grant.messages else (min(messages, BATCH), calls, grant)
-        return grant
+        if not grant.messages:
+            return grant
+        hour_end = (taken.now // pace.HOUR_MS + 1) * pace.HOUR_MS
+        return grant._replace(until=hour_end if lane.pace.per_second is None else taken.now + PROMPT_MS)
 
 
 class _Taken(NamedTuple):
@@ -216,7 +252,7 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
         why = "slow_down" if state.at < state.blocked_until else "breaker"
         return _Taken(replace(cell, pace=state), now, Grant(0, 0, wake_at, why), None)
     limit = terms.day_limit(date.fromordinal(state.day))
-    most = (messages, calls) if allowed is None else (min(messages, BATCH), allowed)
+    most = (messages, calls) if allowed is None else (min(messages, breaker.messages_allowed(cell.breaker)), allowed)
     state, grant = pace.take(state, lane.pace, now, terms.zone, *most, limit)
     if grant.messages and allowed is not None:
         tried = breaker.trying(cell.breaker, state.at)
@@ -232,7 +268,15 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
     return _Taken(replace(cell, pace=state), now, grant, chunk)
 
 
-def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float) -> Cell:
+def _closed(terms: Terms, now: int) -> Grant | None:
+    """The refusal of a workspace that is paused, or whose hours are quiet."""
+    if terms.workspace.paused:
+        return Grant(0, 0, now + PAUSE_MS, "paused")
+    quiet = quiet_until(now, terms.workspace.quiet_hours, terms.zone)
+    return None if quiet is None else Grant(0, 0, min(quiet, now + LONGEST_WAIT_MS), "quiet_hours")
+
+
+def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float, reason: str) -> Cell:
     if outcome == "success":
         return Cell(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))
     if outcome == "nothing":
@@ -240,7 +284,7 @@ def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitt
     if outcome == "slow_down":
         slowed = pace.slow_down(cell.pace, now, retry_after_s, jitter)
         return Cell(slowed, breaker.slow_down(cell.breaker, slowed.blocked_until))
-    return replace(cell, breaker=breaker.fail(cell.breaker, now, at_once=outcome == "unauthorized"))
+    return replace(cell, breaker=breaker.fail(cell.breaker, now, outcome == "unauthorized", reason=reason))
 
 
 def _healthy(cell: Cell) -> bool:

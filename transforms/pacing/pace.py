@@ -53,13 +53,15 @@ class Grant(NamedTuple):
     """How many messages, in how many calls, may leave now.
 
     When that is less than was wanted, `wake_at` says when it is worth to ask again and `why` what it waits for:
-    paused, quiet_hours, breaker, slow_down, calls_per_hour, warm_up or per_second.
+    paused, quiet_hours, breaker, slow_down, calls_per_hour, warm_up or per_second. What is granted is to be sent before
+    `until`; later it is to be confirmed (Limiter.confirm).
     """
 
     messages: int
     calls: int
     wake_at: int | None = None
     why: str = ""
+    until: int = 0
 
 
 def capacity(pace: Pace) -> int:
@@ -94,6 +96,12 @@ def take(
         return state, Grant(granted, granted_calls)
     wake_at, why = _next(state, pace, zone, messages - granted, day_limit)
     return state, Grant(granted, granted_calls, wake_at, why)
+
+
+def give_back(state: PaceState, messages: int, calls: int) -> PaceState:
+    """The state when what was granted is not sent: the hour and the day get it back. The bucket does not: had its
+    tokens stayed there, it might have been full since, and a later burst would be too large by them."""
+    return replace(state, calls=max(0, state.calls - calls), sent=max(0, state.sent - messages))
 
 
 def settle(state: PaceState, pace: Pace, now: int, zone: str) -> PaceState:

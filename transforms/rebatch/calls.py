@@ -6,27 +6,41 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from threading import Lock
+from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
 from schemas.contracts import DeadLetter
-from schemas.delivery import Account, Answer, Batch, Call, DeliveryLedger, OnUnknown, Receipt, Settlement, Vendor
-from schemas.problems import InputError
+from schemas.delivery import (
+    Account,
+    Answer,
+    Batch,
+    Call,
+    DeliveryLedger,
+    Receipt,
+    Settlement,
+    Vendor,
+)
+from schemas.journal import CallJournal
+from schemas.problems import InputError, LaunchError
 from schemas.workspaces import Delivery
 from transforms.pacing.limiter import Limiter, Terms, Told
-from transforms.rebatch.outcomes import decoded, encode_receipt, make_receipt, refused_letter
+from transforms.rebatch.alarms import Alarms
+from transforms.rebatch.call_ends import Lease, Reply, Result, end_call, is_end, over, settlements
+from transforms.rebatch.outcomes import decoded
 
 LONGEST_MS = 30_000
 _FIRST_MS = 500
 _STEP = 1_000  # events that the ledger takes at once
-_TOLD: dict[str, Told] = {
+_MOST_UNUSABLE = 20  # calls in a row whose events no adapter can send: then the adapter is at fault, not the events
+_REPORTS: dict[str, Told] = {
     "sent": "success",
     "refused": "success",
     "slow_down": "slow_down",
     "failed": "failure",
+    "blocked": "unauthorized",
+    "withdrawn": "nothing",
     "unknown": "failure",
 }
 _log = logging.getLogger(__name__)
@@ -40,34 +54,6 @@ class Tenants(Protocol):
     def account(self, retailer: str) -> Account: ...
 
 
-class Lease(NamedTuple):
-    """Under what a batch was claimed: the owner, until when (epoch ms), which events were claimed before without an
-    outcome, and what to do when no answer comes."""
-
-    owner: str
-    until: int
-    again: frozenset[str]
-    on_unknown: OnUnknown
-
-
-class Reply(NamedTuple):
-    """A call that is over; without an answer none was made, and none is before `not_before` (epoch ms)."""
-
-    batch: Batch
-    lease: Lease
-    answer: Answer | None
-    not_before: int = 0
-
-
-@dataclass
-class Result:
-    """What came of calls; `waiting` are batches, each with the time before which it is not tried again."""
-
-    receipts: list[Receipt] = field(default_factory=list)
-    dead: list[DeadLetter] = field(default_factory=list)
-    waiting: list[Batch] = field(default_factory=list)
-
-
 def back_off_ms(attempt: int, luck: float) -> int:
     """How long to wait after `attempt` calls that failed: doubling from 0.5 to 30 s, between half and all of it by
     `luck` in [0, 1)."""
@@ -79,44 +65,108 @@ class Caller:
     """Makes calls, from several threads."""
 
     def __init__(
-        self, vendor: Vendor, ledger: DeliveryLedger, tenants: Tenants, limiter: Limiter, clock: Callable[[], float]
+        self,
+        vendor: Vendor,
+        ledger: DeliveryLedger,
+        tenants: Tenants,
+        limiter: Limiter,
+        journal: CallJournal,
+        clock: Callable[[], float],
     ) -> None:
-        self._vendor, self._ledger, self._tenants, self._limiter, self._clock = vendor, ledger, tenants, limiter, clock
+        self._vendor, self._ledger, self._tenants, self._limiter = vendor, ledger, tenants, limiter
+        self._journal, self._clock = journal, clock
+        self._alarms = Alarms(clock)
+        self._lock = Lock()
+        self._unusable = 0
 
     def now(self) -> int:
         """Epoch milliseconds."""
         return int(self._clock() * 1000)
 
     def send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
-        """One call, made in a thread of its own."""
+        """One call, made in a thread of its own. Its events' ends are in the journal before it is concluded."""
         try:
             account = self._tenants.account(retailer)
         except InputError as error:
-            _log.warning("nothing is sent to %s: %s", retailer, error)
+            self._alarms.stopped(retailer, "no account", str(error))
             return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
-        records = [decoded(one) for one in batch.messages]
-        if self.now() + int(account.timeout_s * 1000) >= lease.until:
-            # The lease might end before the call does: somebody else may claim then, so nothing is sent.
-            return Reply(batch, lease, None)
-        call = Call(batch.batch_id, batch.messages[0].vendor_campaign, records)
-        return Reply(batch, lease, self._vendor.send(account, call))
+        answer = self._call(retailer, account, batch, lease)
+        if not is_end(answer, len(batch.messages), lease):
+            if answer.kind not in ("unknown", "withdrawn"):
+                self._journal.answered(lease.owner, batch.batch_id, None)
+            return Reply(batch, lease, answer)
+        receipts, letters = end_call(batch, lease, answer, self.workspace(retailer), self.now())
+        ends = settlements(receipts, letters)
+        self._journal.answered(lease.owner, batch.batch_id, ends)
+        return Reply(batch, lease, answer, receipts=receipts, letters=letters, ends=ends)
+
+    def _call(self, retailer: str, account: Account, batch: Batch, lease: Lease) -> Answer:
+        begun = False
+
+        def begin() -> bool:
+            nonlocal begun
+            begun = self._may_begin(retailer, account, batch, lease)
+            if begun:
+                self._journal.started(lease.owner, batch.batch_id, [one.event_id for one in batch.messages])
+            return begun
+
+        try:
+            records = [decoded(one) for one in batch.messages]
+            answer = self._vendor.send(account, Call(batch.batch_id, batch.messages[0].vendor_campaign, records), begin)
+        except LaunchError:
+            raise
+        except Exception as error:
+            return self._unusable_call(error, batch, begun)
+        self._unusable = 0
+        return answer
+
+    def _unusable_call(self, error: Exception, batch: Batch, begun: bool) -> Answer:
+        """The answer to a call that the adapter could not make: one of its events is at fault, which halving finds.
+        Raises the error when call after call fails so."""
+        with self._lock:
+            self._unusable += 1
+        if self._unusable > _MOST_UNUSABLE * len(batch.messages):
+            raise error
+        detail = f"{type(error).__name__}: {error}"[:500]
+        _log.warning("batch %s could not be sent (%s)", batch.batch_id, detail)
+        return (
+            Answer("unknown", "no_answer", detail)
+            if begun
+            else Answer("refused", "unusable_event", detail, divisible=True)
+        )
+
+    def _may_begin(self, retailer: str, account: Account, batch: Batch, lease: Lease) -> bool:
+        """Whether a call whose connection is ready may still go out: its lease outlasts it, no event is over or early,
+        and the retailer's account, pause, quiet hours and pace are as they were when it was claimed."""
+        now = self.now()
+        if now + int(account.timeout_s * 1000) >= lease.until:
+            return False  # the lease might end before the call does, and somebody else claim
+        if any(over(one, now) or one.deliver_after > now for one in batch.messages):
+            return False
+        try:
+            if self._tenants.account(retailer) != account:
+                return False
+        except InputError:
+            return False
+        return lease.reserved is None or self._limiter.confirm(retailer, self._tenants.terms(retailer), lease.reserved)
 
     def conclude(self, retailer: str, replies: list[Reply], result: Result) -> None:
         """Settles the events of calls that are over, in one step for all that were claimed together; gives back
         those that were not sent, and leaves claimed those that only time can tell about."""
-        ends: dict[str, list[Receipt]] = defaultdict(list)
+        ended: dict[str, list[Reply]] = defaultdict(list)
         back: dict[str, list[str]] = defaultdict(list)
-        letters: dict[str, DeadLetter] = {}
         for reply in replies:
             kind = self._after(retailer, reply, result)
             if kind == "back":
                 back[reply.lease.owner] += [one.event_id for one in reply.batch.messages]
             elif kind == "end":
-                ends[reply.lease.owner] += self._receipts(retailer, reply, letters)
+                ended[reply.lease.owner].append(reply)
         for owner, event_ids in back.items():
             self._ledger.release(owner, event_ids)
-        for owner, receipts in ends.items():
-            self.settle(owner, receipts, self.now(), result, letters)
+        for owner, some in ended.items():
+            self._settle(owner, some, result)
+        for reply in replies:
+            self._journal.closed(reply.lease.owner, reply.batch.batch_id)
 
     def _after(self, retailer: str, reply: Reply, result: Result) -> Literal["back", "end", "open"]:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
@@ -125,82 +175,56 @@ class Caller:
             self._limiter.report(retailer, "nothing")
             result.waiting.append(replace(batch, not_before=reply.not_before))
             return "back"
+        self._limiter.report(retailer, _REPORTS[answer.kind], answer.retry_after_s, answer.reason or "")
+        if answer.kind == "withdrawn":
+            result.waiting.append(replace(batch, not_before=self.now() + 1))
+            return "back"
         attempt = batch.attempt + 1
-        self._report(retailer, answer)
+        if answer.kind == "blocked":
+            self._alarms.stopped(retailer, answer.reason or "", answer.detail)
+            result.waiting.append(Batch(batch.messages, attempt, self.now() + back_off_ms(attempt, random.random())))
+            return "back"
+        if answer.kind == "sent":
+            self._alarms.works(retailer)
         if answer.kind in ("slow_down", "failed"):
             pause = back_off_ms(attempt, random.random()) if answer.kind == "failed" else 0
             result.waiting.append(Batch(batch.messages, attempt, self.now() + pause))
             return "back"
-        if answer.kind == "refused" and answer.divisible and len(batch.messages) > 1:
+        if not is_end(answer, len(batch.messages), reply.lease):
+            if answer.kind == "unknown":
+                # The claim stays: when its lease has ended the ledger grants it again and says so.
+                result.waiting.append(Batch(batch.messages, attempt, reply.lease.until + 1))
+                return "open"
             half = len(batch.messages) // 2
             result.waiting += [Batch(part, attempt) for part in (batch.messages[:half], batch.messages[half:])]
             return "back"
-        if answer.kind == "unknown" and reply.lease.on_unknown == "resend":
-            # The claim stays: when its lease has ended the ledger grants it again and says so.
-            result.waiting.append(Batch(batch.messages, attempt, reply.lease.until + 1))
-            return "open"
         return "end"
 
-    def _receipts(self, retailer: str, reply: Reply, letters: dict[str, DeadLetter]) -> list[Receipt]:
-        """The receipts of a call that is over; refused deliveries are put into `letters` too, by their events."""
-        batch, answer, now, receipts = reply.batch, reply.answer, self.now(), []
-        assert answer is not None
-        batch_id, workspace = batch.batch_id, self.workspace(retailer)
-        for place, message in enumerate(batch.messages):
-            outcome, reason = _end_of(answer, place)
-            receipts.append(
-                make_receipt(
-                    message,
-                    workspace,
-                    outcome,
-                    now,
-                    reason=reason,
-                    batch_id=batch_id,
-                    vendor_id=answer.vendor_id,
-                    attempt=batch.attempt + 1,
-                    resent=message.event_id in reply.lease.again,
-                )
-            )
-            if outcome == "rejected":
-                letters[message.event_id] = refused_letter(message, reason or "refused", answer.detail, batch_id)
-        return receipts
+    def settle(self, owner: str, receipts: list[Receipt], result: Result) -> None:
+        """Writes ends down that no call brought; only what the ledger takes becomes a receipt."""
+        self._settle_all(owner, receipts, {}, settlements(receipts, {}), result)
 
-    def settle(
+    def _settle(self, owner: str, replies: list[Reply], result: Result) -> None:
+        """Writes the ends of calls of one owner down, with the letters of those that were refused."""
+        receipts = [one for reply in replies for one in reply.receipts]
+        letters = {name: letter for reply in replies for name, letter in reply.letters.items()}
+        self._settle_all(owner, receipts, letters, [end for reply in replies for end in reply.ends], result)
+
+    def _settle_all(
         self,
         owner: str,
         receipts: list[Receipt],
-        now: int,
+        letters: Mapping[str, DeadLetter],
+        ends: list[Settlement],
         result: Result,
-        letters: Mapping[str, DeadLetter] = MappingProxyType({}),
     ) -> None:
-        """Writes the ends down, with the letters of those that were refused; only what the ledger takes becomes a
-        receipt."""
-        ends = [
-            Settlement(one.event_id, one.outcome, encode_receipt(one, letters.get(one.event_id)))  # type: ignore[arg-type]
-            for one in receipts
-        ]
-        applied: set[str] = set()
+        applied, now = set[str](), self.now()
         for start in range(0, len(ends), _STEP):
             applied.update(self._ledger.settle(owner, ends[start : start + _STEP], now))
         taken = [one for one in receipts if one.event_id in applied]
         result.receipts += taken
         result.dead += [letters[one.event_id] for one in taken if one.event_id in letters]
 
-    def _report(self, retailer: str, answer: Answer) -> None:
-        told: Told = _TOLD[answer.kind]
-        if answer.reason in ("http_401", "http_403"):
-            told = "unauthorized"
-        self._limiter.report(retailer, told, answer.retry_after_s)
-
     def workspace(self, retailer: str) -> str:
         """Where a retailer's events go, as receipts name it."""
         return f"{self._vendor.name}:{retailer}"
-
-
-def _end_of(answer: Answer, place: int) -> tuple[str, str | None]:
-    """(outcome, reason) of the event at a place of a call that is over."""
-    if answer.kind == "unknown":
-        return "unknown", answer.reason
-    if answer.kind != "sent":
-        return "rejected", answer.reason
-    return ("rejected", answer.rejected[place]) if place in answer.rejected else ("accepted", None)

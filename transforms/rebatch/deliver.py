@@ -19,7 +19,6 @@ from apache_beam.utils.timestamp import Timestamp
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
 from transforms.rebatch.batch import lane_of
-from transforms.rebatch.calls import Result
 from transforms.rebatch.counters import NAMESPACE, TALLY, Counter
 from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, StructCoder, Waiting, at_finish
 
@@ -36,20 +35,11 @@ class Handled(NamedTuple):
     wake_at: int
 
 
-class Started(NamedTuple):
-    """Batches of a retailer that are under way: the calls that are out, and what is known already."""
-
-    retailer: str
-    out: list[Batch]
-    result: Result
-
-
 class Dispatcher(Protocol):
     """Delivers batches of one retailer; one a process, used by several threads."""
 
     def open(self) -> None: ...
-    def start(self, retailer: str, batches: list[Batch]) -> Started: ...
-    def finish(self, started: Started) -> Handled: ...
+    def deliver(self, retailer: str, batches: list[Batch]) -> Handled: ...
     def close(self) -> None: ...
 
 
@@ -71,7 +61,7 @@ class _Delivering(beam.DoFn):
         return dispatcher
 
     def _handle(self, retailer: str, batches: list[Batch]) -> Handled:
-        return self._dispatcher.finish(self._dispatcher.start(retailer, batches))
+        return self._dispatcher.deliver(retailer, batches)
 
     def _put_out(self, handled: Handled) -> Iterator[Any]:
         for receipt in handled.receipts:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 
 from msgspec.structs import replace
 
-from schemas.delivery import Batch, Claim, DeliveryLedger, Message, OnUnknown, Standing, Vendor
-from transforms.pacing.limiter import Limiter, Terms
-from transforms.rebatch.calls import Caller, Lease, Reply, Result, Tenants
+from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
+from schemas.journal import CallJournal, NoJournal
+from transforms.pacing.limiter import Limiter, Reserved, Terms
+from transforms.pacing.pace import Grant
+from transforms.rebatch.call_ends import Lease, Reply, Result, over
+from transforms.rebatch.calls import Caller, Tenants
 from transforms.rebatch.counters import Counter
-from transforms.rebatch.deliver import Handled, Started
+from transforms.rebatch.deliver import Handled
 from transforms.rebatch.outcomes import make_receipt
+from transforms.rebatch.slots import IN_FLIGHT, CallSlots
 
-LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
-THREADS = 64  # waiting for answers, most of them
-OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
+_EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
 POLL_MS = 50
+Pairs = list[tuple[Message, Standing]]
 
 
 class BatchDispatcher:
@@ -29,7 +32,8 @@ class BatchDispatcher:
 
     A call is waited for a short while; one that takes longer goes on in its thread, its batch is handed back as
     waiting, and the answer is picked up when the batch comes again. So a workspace that hangs costs the others two
-    seconds once, then next to nothing until it answers in time again.
+    seconds once, then next to nothing until it answers in time again. Only batches whose calls can start at once are
+    claimed: a claim that waits for a thread would be in doubt after a kill.
     """
 
     def __init__(
@@ -38,150 +42,190 @@ class BatchDispatcher:
         ledger: DeliveryLedger,
         tenants: Tenants,
         clock: Callable[[], float],
+        journal: CallJournal | None = None,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
+        self._journal = journal or NoJournal()
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}
-        self._busy: dict[str, int] = defaultdict(int)
-        self._slow: set[str] = set()
+        self._slots = CallSlots()
 
     def open(self) -> None:
         """Open the ledger and the vendor."""
         self._ledger.open()
         self._vendor.open()
         self._limiter = Limiter(self._ledger.change, self._clock)
-        self._caller = Caller(self._vendor, self._ledger, self._tenants, self._limiter, self._clock)
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="deliver")
+        self._caller = Caller(self._vendor, self._ledger, self._tenants, self._limiter, self._journal, self._clock)
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="deliver")
 
     def close(self) -> None:
-        """Wait for the calls that are out and settle what nobody came back for, then close."""
+        """Wait for the calls that are in flight and settle what nobody came back for, then close."""
         self._pool.shutdown(wait=True)
         with self._lock:
             calls, self._calls = list(self._calls.values()), {}
         for reply in [future.result() for future in calls if future.exception() is None]:
             self._caller.conclude(reply.batch.messages[0].retailer_id, [reply], Result())
         self._limiter.close()
+        self._journal.close()
         self._vendor.close()
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def start(self, retailer: str, batches: list[Batch]) -> Started:
-        """Sends what may leave now, without waiting for the answers."""
+    def deliver(self, retailer: str, batches: list[Batch]) -> Handled:
+        """Sends what may leave now, waits a short while for the answers, and says what came of it."""
+        return self.finish(retailer, *self.start(retailer, batches))
+
+    def start(self, retailer: str, batches: list[Batch]) -> tuple[list[Batch], Result]:
+        """Sends what may leave now, without waiting for the answers: the batches whose calls are in flight, and what
+        is known already."""
         now = self._now()
         result = Result()
-        fresh, out = self._known_calls(batches)
+        fresh, in_flight = self._known_calls(batches)
         live = self._expire(retailer, fresh, now, result)
         ready = [batch for batch in live if batch.not_before <= now]
         result.waiting += [batch for batch in live if batch.not_before > now]
-        taken = self._allowed(retailer, ready, result) if ready else []
-        out += self._claim(retailer, taken, result) if taken else []
-        return Started(retailer, out, result)
+        end = time.monotonic() + _PATIENCE_S
+        while ready:
+            slots = self._slots.take(retailer, len(ready), end - time.monotonic())
+            if not slots:
+                result.waiting += [replace(batch, not_before=self._now() + POLL_MS) for batch in ready]
+                break
+            ready = self._send_some(retailer, ready, slots, in_flight, result)
+        return in_flight, result
 
-    def finish(self, started: Started) -> Handled:
-        """What came of it, after a short wait for the answers that are still out."""
-        result = started.result
-        slow = self._collect(started.retailer, started.out, result)
+    def finish(self, retailer: str, in_flight: list[Batch], result: Result) -> Handled:
+        """What came of it, after a short wait for the answers that are still to come."""
+        slow = self._collect(retailer, in_flight, result)
         again = self._now() + POLL_MS
         result.waiting += [replace(batch, not_before=again) for batch in slow]
         wake = min((batch.not_before for batch in result.waiting), default=0)
         return Handled(result.receipts, result.dead, result.waiting, wake)
 
     def _known_calls(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
-        """The batches that no thread is busy with, and those whose call is still out or just came back."""
+        """The batches that no thread is busy with, and those whose call is in flight or just came back."""
         with self._lock:
-            out = [batch for batch in batches if batch.batch_id in self._calls]
-        return [batch for batch in batches if batch not in out] if out else batches, out
+            known = [batch for batch in batches if batch.batch_id in self._calls]
+        return [batch for batch in batches if batch not in known] if known else batches, known
 
     def _expire(self, retailer: str, batches: list[Batch], now: int, result: Result) -> list[Batch]:
         """The batches without the messages whose time is over; those are settled as expired."""
-        live, over = list[Batch](), list[Batch]()
+        live, late = list[Batch](), list[Batch]()
         for batch in batches:
-            good = [one for one in batch.messages if not _over(one, now)]
+            good = [one for one in batch.messages if not over(one, now)]
             if good:
                 live.append(batch if len(good) == len(batch.messages) else replace(batch, messages=good))
             if len(good) < len(batch.messages):
-                over.append(replace(batch, messages=[one for one in batch.messages if _over(one, now)]))
-        for start in range(0, len(over), OUT):
-            self._settle_over(retailer, over[start : start + OUT], now, result)
+                late.append(replace(batch, messages=[one for one in batch.messages if over(one, now)]))
+        for start in range(0, len(late), _EXPIRE_STEP):
+            self._settle_late(retailer, late[start : start + _EXPIRE_STEP], now, result)
         return live
 
-    def _settle_over(self, retailer: str, batches: list[Batch], now: int, result: Result) -> None:
+    def _settle_late(self, retailer: str, batches: list[Batch], now: int, result: Result) -> None:
         """Settles messages whose time is over. They are claimed first, for one that was sent without an answer has not
         expired: it is unknown."""
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
         for batch, pairs in self._standings(batches, owner, now, now + POLL_MS, "hold"):
             unsent = self._sort_out(retailer, batch, pairs, now, result)
-            receipts += [make_receipt(one, workspace, "expired", now, reason=_over(one, now)) for one in unsent]
+            receipts += [make_receipt(one, workspace, "expired", now, reason=over(one, now)) for one in unsent]
         if receipts:
-            self._caller.settle(owner, receipts, now, result)
+            self._caller.settle(owner, receipts, result)
+        self._journal.granted(owner, 0)
 
-    def _allowed(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
-        """The batches that may be sent now, in order; the others wait until they may ask again."""
-        with self._lock:
-            room = (_OUT_SLOW if retailer in self._slow else OUT) - self._busy[retailer]
-        terms, taken, left = self._tenants.terms(retailer), list[Batch](), batches
-        wake = self._now() + POLL_MS
-        if len(batches) <= room and _without_rate(terms):
-            grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in batches), len(batches))
-            # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try. They are taken.
-            taken, left, room = batches[: grant.calls], batches[grant.calls :], 0
-            wake = grant.wake_at or wake
-        while left and len(taken) < room:
-            batch, left = left[0], left[1:]
-            size = len(batch.messages)
+    def _send_some(
+        self, retailer: str, batches: list[Batch], slots: int, in_flight: list[Batch], result: Result
+    ) -> list[Batch]:
+        """Starts calls in the slots that were taken, for as many batches as may leave; the batches that are left. Those
+        that must wait are added to `result.waiting`."""
+        started = 0
+        try:
+            terms = self._tenants.terms(retailer)
+            granted, left, wake = self._ask(retailer, terms, batches, slots)
+            calls = self._claim(retailer, granted, result) if granted else []
+            started = len(calls)
+            in_flight += calls
+        finally:
+            self._slots.give_back(retailer, slots - started)
+        if wake is None:
+            return left
+        result.waiting += [replace(batch, not_before=wake) for batch in left]
+        return []
+
+    def _ask(
+        self, retailer: str, terms: Terms, batches: list[Batch], most: int
+    ) -> tuple[list[tuple[Batch, Reserved]], list[Batch], int | None]:
+        """At most so many batches that may be sent now, in order, with what was granted to them; the others; and until
+        when those wait (epoch ms; None: only for a slot)."""
+        granted, left = list[tuple[Batch, Reserved]](), batches
+        if _without_rate(terms):
+            some = batches[:most]
+            grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in some), len(some))
+            # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try.
+            for batch in some[: grant.calls]:
+                taken, rest = _split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
+                granted.append((taken, _reserved(taken, grant)))
+                left = [*rest, *left[1:]]
+            refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
+            return granted, left, (grant.wake_at or self._now() + POLL_MS) if refused else None
+        while left and len(granted) < most:
+            size = len(left[0].messages)
             grant = self._limiter.ask(retailer, terms, size, 1)
             may = grant.messages if grant.calls else 0
+            taken, rest = _split(left[0], may)
             if may:
-                taken.append(replace(batch, messages=batch.messages[:may]))
+                granted.append((taken, _reserved(taken, grant)))
+            left = [*rest, *left[1:]]
             if may < size:
-                left = [replace(batch, messages=batch.messages[may:]), *left]
-                wake = grant.wake_at or wake
-                break
-        result.waiting += [replace(batch, not_before=wake) for batch in left]
-        return taken
+                return granted, left, grant.wake_at or self._now() + POLL_MS
+        return granted, left, None
 
-    def _claim(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
-        """Claims the batches' events in one step and starts their calls; the batches whose call is out."""
+    def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
+        """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
-        out = []
-        for batch, pairs in self._standings(batches, owner, now, lease_until, delivery.on_unknown):
+        limit = ResendLimit(delivery.resends, int(delivery.resend_within.total_seconds() * 1000))
+        reserved = [one for _, one in granted]
+        calls = list[tuple[Batch, Lease]]()
+        found = self._standings([batch for batch, _ in granted], owner, now, lease_until, delivery.on_unknown, limit)
+        for place, (batch, pairs) in enumerate(found):
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
-                again = frozenset(standing.event_id for _, standing in pairs if standing.state == "regranted")
-                lease = Lease(owner, lease_until, again, delivery.on_unknown)
-                call = Batch(sendable, batch.attempt)
-                out.append(call)
-                with self._lock:
-                    self._busy[retailer] += 1
-                    self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+                resends = {standing.event_id: standing.resends for _, standing in pairs if standing.resends}
+                lease = Lease(owner, lease_until, resends, delivery.on_unknown, reserved[place])
+                calls.append((Batch(sendable, batch.attempt), lease))
             else:
                 self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
-        return out
+        self._journal.granted(owner, len(calls))
+        with self._lock:
+            for call, lease in calls:
+                self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+        return [call for call, _ in calls]
 
     def _standings(
-        self, batches: list[Batch], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
-    ) -> list[tuple[Batch, list[tuple[Message, Standing]]]]:
+        self,
+        batches: list[Batch],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = RESENDS,
+    ) -> list[tuple[Batch, Pairs]]:
         """What the ledger says to each message of the batches, which are claimed in one step."""
         ids = [(batch, batch.batch_id) for batch in batches]
         claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
-        standings = iter(self._ledger.claim(claims, owner, now, lease_until, on_unknown))
+        self._journal.claiming(owner, [one.event_id for one in claims])
+        standings = iter(self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit))
         return [(batch, [(message, next(standings)) for message in batch.messages]) for batch in batches]
 
-    def _sort_out(
-        self, retailer: str, batch: Batch, pairs: list[tuple[Message, Standing]], now: int, result: Result
-    ) -> list[Message]:
+    def _sort_out(self, retailer: str, batch: Batch, pairs: Pairs, now: int, result: Result) -> list[Message]:
         """The messages that this owner may send. Settled ones are over; taken ones wait for the lease to end."""
-        lapsed = [message for message, standing in pairs if standing.state == "lapsed"]
+        lapsed = [(message, standing.resends) for message, standing in pairs if standing.state == "lapsed"]
         if lapsed:
-            workspace = self._caller.workspace(retailer)
-            receipts = [make_receipt(one, workspace, "unknown", now, reason="no_answer") for one in lapsed]
-            self._caller.settle(self._owner(), receipts, now, result)
+            self._settle_lapsed(retailer, lapsed, now, result)
         taken = [(message, standing.until) for message, standing in pairs if standing.state == "taken"]
         if taken:
             until = max(end for _, end in taken) + 1
@@ -191,43 +235,57 @@ class BatchDispatcher:
         self._batched.inc(-settled)  # each in one place, or what is missing at the end would not be seen
         return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
 
-    def _collect(self, retailer: str, out: list[Batch], result: Result) -> list[Batch]:
-        """Concludes the calls that are over after a short wait; the batches whose call is still out."""
-        with self._lock:
-            # Another thread may have met the same batch and concluded its call: then it comes again, and is settled.
-            calls = {one.batch_id: self._calls[one.batch_id] for one in out if one.batch_id in self._calls}
-        patience = _IMPATIENT_S if retailer in self._slow else _PATIENCE_S
-        _, pending = wait(calls.values(), timeout=patience)
-        if pending:
-            self._slow.add(retailer)
-        elif calls:
-            self._slow.discard(retailer)
+    def _settle_lapsed(self, retailer: str, lapsed: list[tuple[Message, int]], now: int, result: Result) -> None:
+        workspace = self._caller.workspace(retailer)
+        receipts = [
+            make_receipt(
+                message, workspace, "unknown", now, reason="no_answer", attempt=resends + 1, resent=resends > 0
+            )
+            for message, resends in lapsed
+        ]
+        self._caller.settle(self._owner(), receipts, result)
+
+    def _collect(self, retailer: str, in_flight: list[Batch], result: Result) -> list[Batch]:
+        """Concludes the calls that are over after a short wait; the batches whose call is still in flight."""
+        calls = self._futures(in_flight)
+        _, pending = wait(calls.values(), timeout=_IMPATIENT_S if self._slots.is_slow(retailer) else _PATIENCE_S)
+        if calls:
+            self._slots.mark(retailer, slow=bool(pending))
         with self._lock:
             ended = {name for name, one in calls.items() if one not in pending and self._calls.get(name) is one}
             for name in ended:
                 del self._calls[name]
         self._caller.conclude(retailer, [calls[name].result() for name in calls if name in ended], result)
-        return [batch for batch in out if batch.batch_id not in ended]
+        return [batch for batch in in_flight if batch.batch_id not in ended]
+
+    def _futures(self, in_flight: list[Batch]) -> Mapping[str, Future[Reply]]:
+        """The calls of batches by their ids."""
+        with self._lock:
+            # Another thread may have met the same batch and concluded its call: then it comes again, and is settled.
+            return {one.batch_id: self._calls[one.batch_id] for one in in_flight if one.batch_id in self._calls}
 
     def _send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
         try:
             return self._caller.send(retailer, batch, lease)
         finally:
-            with self._lock:
-                self._busy[retailer] -= 1
+            self._slots.give_back(retailer)
 
     def _owner(self) -> str:
         return f"{self._process}/{uuid.uuid4().hex[:12]}"
+
+
+def _split(batch: Batch, messages: int) -> tuple[Batch, list[Batch]]:
+    """So many messages of a batch, and the rest of it, if there is one."""
+    if messages >= len(batch.messages):
+        return batch, []
+    return replace(batch, messages=batch.messages[:messages]), [replace(batch, messages=batch.messages[messages:])]
+
+
+def _reserved(batch: Batch, grant: Grant) -> Reserved:
+    return Reserved(len(batch.messages), 1, grant.until)
 
 
 def _without_rate(terms: Terms) -> bool:
     """Whether only the vendor's calls an hour bind: then one question does for many batches."""
     pace = terms.workspace.pace
     return pace is None or (pace.per_second is None and pace.warm_up is None)
-
-
-def _over(message: Message, now: int) -> str | None:
-    """Why a message is no longer sent."""
-    if 0 < message.expires_at <= now:
-        return "expired"
-    return "late_72h" if now - max(message.arrived_at, message.deliver_after) > LATE_MS else None

@@ -17,9 +17,8 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import Batch
 from transforms.rebatch import deliver
 from transforms.rebatch.batch import lane_of
-from transforms.rebatch.calls import Result
 from transforms.rebatch.counters import TALLY
-from transforms.rebatch.deliver import DeliverBatches, Handled, Started
+from transforms.rebatch.deliver import DeliverBatches, Handled
 from transforms.rebatch.elements import ADDRESSED, Batches, Receipts
 
 LANE = [1 << 4 * place for place in range(9)]  # numbers of events that share a lane
@@ -48,14 +47,17 @@ class Gate:
     def close(self) -> None:
         pass
 
-    def start(self, retailer: str, batches: list[Batch]) -> Started:
-        self.asked.append(("start", clock(), numbers(*batches)))
-        return Started(retailer, batches, Result())
+    def deliver(self, retailer: str, batches: list[Batch]) -> Handled:
+        self.start(retailer, batches)
+        return self.finish(retailer, batches)
 
-    def finish(self, started: Started) -> Handled:
-        self.asked.append(("finish", clock(), numbers(*started.out)))
+    def start(self, retailer: str, batches: list[Batch]) -> None:
+        self.asked.append(("start", clock(), numbers(*batches)))
+
+    def finish(self, retailer: str, batches: list[Batch]) -> Handled:
+        self.asked.append(("finish", clock(), numbers(*batches)))
         handled = Handled([], [], [], 0)
-        for batch in started.out:
+        for batch in batches:
             due = max(self.due.get(number, 0) for number in numbers(batch))
             if due > clock():
                 handled.waiting.append(Batch(batch.messages, batch.attempt, int(due * 1000)))
@@ -205,17 +207,17 @@ class Meeting(Gate):
         self.two = threading.Barrier(2, timeout=30)
         self.lock, self.under_way, self.together = threading.Lock(), list[str](), list[list[str]]()
 
-    def start(self, retailer: str, batches: list[Batch]) -> Started:
+    def start(self, retailer: str, batches: list[Batch]) -> None:
         with self.lock:
             self.under_way.append(retailer)
             self.together.append(sorted(self.under_way))
-        return super().start(retailer, batches)
+        super().start(retailer, batches)
 
-    def finish(self, started: Started) -> Handled:
+    def finish(self, retailer: str, batches: list[Batch]) -> Handled:
         self.two.wait()
         with self.lock:
-            self.under_way.remove(started.retailer)
-        return super().finish(started)
+            self.under_way.remove(retailer)
+        return super().finish(retailer, batches)
 
 
 def test_lists_of_different_retailers_are_under_way_together_and_those_of_one_follow_each_other() -> None:

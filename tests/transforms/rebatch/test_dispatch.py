@@ -12,8 +12,8 @@ from wire_events import ARRIVED, wire_batch, wire_message
 from schemas.delivery import Batch, Claim, Message, Settlement
 from schemas.workspaces import Pace
 from transforms.rebatch import dispatch
+from transforms.rebatch.call_ends import LATE_MS
 from transforms.rebatch.counters import TALLY, on_the_way
-from transforms.rebatch.dispatch import LATE_MS
 
 DAY_MS = 86_400_000
 
@@ -123,8 +123,8 @@ def test_two_processes_with_overlapping_batches_send_each_event_once(another: Ca
 def test_a_batch_that_comes_twice_at_once_is_sent_once(job: Job) -> None:
     """Two threads share the dispatcher: the second meets the first one's call."""
     first, second = (job.dispatcher.start("store-1", [wire_batch(range(3))]) for _ in range(2))
-    job.noted(job.dispatcher.finish(first))
-    left = job.noted(job.dispatcher.finish(second)).waiting
+    job.noted(job.dispatcher.finish("store-1", *first))
+    left = job.noted(job.dispatcher.finish("store-1", *second)).waiting
     job.run("store-1", *left)
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
     assert job.sandbox.summary()["calls"] == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from wire_events import ARRIVED, wire_batch, wire_message
 
 from transforms.rebatch import dispatch
 from transforms.rebatch.calls import back_off_ms
-from transforms.rebatch.decode import dead_id
 
 
 @pytest.fixture(autouse=True)
@@ -47,38 +45,58 @@ def test_recipients_that_the_answer_names_are_rejected_at_once(job: Job, form: s
     job.check()
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_rejects_and_stops_this_workspace_only(job: Job, status: int) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404, 302, 410])
+def test_what_is_wrong_with_the_account_rejects_nobody_and_stops_this_workspace_only(
+    job: Job, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": status}])
-    job.run("store-1", wire_batch(range(5)))
-    assert job.outcomes == dict.fromkeys(range(5), "rejected")
-    assert {(one.reason, len({dead_id(letter) for letter in job.dead})) for one in job.receipts} == {
-        (f"http_{status}", 5)
-    }
-    handled = job.handle("store-1", wire_batch(range(5, 10)), wire_batch(range(10, 15)))
-    assert handled.wake_at == ARRIVED + 1_000
+    handled = job.handle("store-1", wire_batch(range(5)))
+    assert not job.receipts
+    handled = job.handle("store-1", *handled.waiting, wire_batch(range(5, 10)), wire_batch(range(10, 15)))
+    assert handled.wake_at <= ARRIVED + 1_000
     job.run("store-2", wire_batch(range(15, 20), "store-2"))
     assert job.sandbox.summary()["calls"] == 2
+    alarms = [record.message for record in caplog.records if "ALARM" in record.message]
+    assert [f"store-1 (http_{status}" in alarm for alarm in alarms] == [True]
     job.sandbox.script([])
     job.run("store-1", *handled.waiting)
-    assert set(job.outcomes.values()) == {"accepted", "rejected"}
-    assert len(job.receipts) == 20
+    assert job.outcomes == dict.fromkeys(range(20), "accepted")
+    assert "the workspace of store-1 works again" in caplog.text
+    job.check()
+
+
+def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
+    job.sandbox.script([{"answer": 404}])
+    waiting, sizes = [wire_batch(range(at, at + 50)) for at in range(0, 200, 50)], list[int]()
+    for _ in range(12):
+        handled = job.handle("store-1", *waiting)
+        waiting = handled.waiting
+        job.clock.wait_until(handled.wake_at)
+    sizes = [len(json.loads(call["body"])["recipients"]) for call in reversed(job.sandbox.calls())]
+    assert sizes[0] == 50
+    assert set(sizes[4:]) <= {1}
+    assert not job.receipts
+    job.sandbox.script([])
+    job.run("store-1", *waiting)
+    assert job.outcomes == dict.fromkeys(range(200), "accepted")
     job.check()
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-def test_an_open_breaker_lets_one_batch_try_and_then_the_rest(job: Job, batches: int) -> None:
+def test_an_open_breaker_lets_one_event_try_and_then_the_rest(job: Job, batches: int) -> None:
     job.sandbox.script([{"answer": 401, "first": 1}])
-    job.run("store-1", wire_batch([0]))
+    blocked = job.handle("store-1", wire_batch([0])).waiting
     waiting = [wire_batch(range(at, at + 10)) for at in range(10, 10 + 10 * batches, 10)]
     job.clock.wait_until(ARRIVED + 1_000)
     job.sandbox.reset()
     job.sandbox.script([{"answer": "slow", "seconds": 0.3, "first": 1}])
     handled = job.handle("store-1", *waiting)
     assert job.sandbox.summary()["calls"] == 1
-    times = job.run("store-1", *handled.waiting)
+    times = job.run("store-1", *handled.waiting, *blocked)
     assert times[-1] - ARRIVED < 40_000  # while one tries, the others ask every 30 seconds
-    assert list(job.outcomes.values()) == ["rejected"] + ["accepted"] * 10 * batches
+    assert sorted(job.outcomes) == [0, *range(10, 10 + 10 * batches)]
     job.check()
 
 
@@ -125,16 +143,44 @@ def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
     job.check()
 
 
-@pytest.mark.parametrize("answer", [500, 502, 503])
-def test_a_vendor_that_fails_is_tried_again_with_back_off(job: Job, answer: int) -> None:
-    job.sandbox.script([{"answer": answer, "first": 3}])
-    times = job.run("store-1", wire_batch(range(5)))
-    pauses = [after - before for before, after in pairwise(times)]
-    assert [250 * 2**n <= pause <= 500 * 2**n for n, pause in enumerate(pauses)] == [True] * 3
-    assert job.outcomes == dict.fromkeys(range(5), "accepted")
-    assert {one.attempt for one in job.receipts} == {4}
-    assert not any(one.resent for one in job.receipts)
-    job.check()
+@pytest.mark.parametrize("answer", [500, 502, 503, 504])
+def test_a_5xx_is_unknown_for_the_call_may_have_been_taken(job: Job, answer: int) -> None:
+    job.tenants.on_unknown = "hold"
+    job.sandbox.script([{"answer": answer, "first": 1}])
+    job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 9)))
+    found = {(one.outcome, one.reason, one.attempt, one.resent) for one in job.receipts}
+    assert found == {("unknown", f"http_{answer}", 1, False), ("accepted", None, 1, False)}
+
+
+def test_a_5xx_is_sent_again_under_resend_and_the_receipt_says_so(job: Job) -> None:
+    job.sandbox.script([{"answer": 503, "first": 1}])
+    job.run("store-1", wire_batch(range(5)))
+    assert {(one.outcome, one.attempt, one.resent) for one in job.receipts} == {("accepted", 2, True)}
+
+
+def test_a_reply_that_is_always_lost_is_resent_twice_and_then_unknown(job: Job) -> None:
+    job.sandbox.script([{"answer": "lose"}])
+    job.run("store-1", wire_batch(range(5)))
+    assert set(job.sandbox.accepted().values()) == {3}
+    found = {(one.outcome, one.reason, one.attempt, one.resent) for one in job.receipts}
+    assert found == {("unknown", "no_answer", 3, True)}
+
+
+def test_a_refusal_after_a_lost_reply_is_unknown_for_the_lost_call_may_have_been_accepted(job: Job) -> None:
+    job.sandbox.script([{"answer": "lose", "first": 1}, {"answer": 400}])
+    job.run("store-1", wire_batch(range(3)))
+    found = {(one.outcome, one.reason, one.resent) for one in job.receipts}
+    assert found == {("unknown", "http_400", True)}
+    assert not job.dead
+
+
+def test_the_attempts_of_a_run_that_died_are_counted(another: Callable[[], Job]) -> None:
+    one, two = another(), another()
+    one.sandbox.script([{"answer": "lose", "first": 1}])
+    one.handle("store-1", wire_batch(range(3)))
+    two.clock.wait_until(ARRIVED + 60_000)
+    two.run("store-1", wire_batch(range(3)))
+    assert {(one.outcome, one.attempt, one.resent) for one in two.receipts} == {("accepted", 2, True)}
 
 
 def test_the_back_off_doubles_to_thirty_seconds() -> None:
@@ -217,7 +263,7 @@ def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
     hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])
     assert not job.handle("store-2", wire_batch(range(5, 10), "store-2")).waiting
     assert job.outcomes == dict.fromkeys(range(5, 10), "accepted")
-    handled = job.noted(job.dispatcher.finish(hanging))
+    handled = job.noted(job.dispatcher.finish("store-1", *hanging))
     assert [batch.batch_id for batch in handled.waiting] == [wire_batch(range(5)).batch_id]
     assert handled.wake_at <= ARRIVED + 50
     assert job.ledger.counts(ARRIVED)["claimed"] == 5  # the call is still out
@@ -239,13 +285,18 @@ def test_a_workspace_that_hangs_gets_few_calls_until_it_answers_again(job: Job) 
     job.check()
 
 
-def test_a_body_that_makes_the_adapter_fail_is_a_bug_that_is_seen_again(job: Job) -> None:
-    """Customers twice in a batch: a bug of the batching, which has to stop the job and not to hang it."""
-    wrong = wire_batch([1])
+def test_a_batch_that_the_adapter_cannot_send_is_halved_until_the_event_at_fault_is_found(job: Job) -> None:
+    wrong = wire_batch([1, 3])
     wrong.messages.append(wire_message(2, customer_id="customer-1", body=wire_message(1).body))
-    with pytest.raises(ValueError, match="2 events of 1 customers"):
-        job.handle("store-1", wrong)
-    job.clock.wait_until(ARRIVED + 60_000)
-    job.run("store-1", wire_batch([1, 2]))
-    assert job.outcomes == {1: "accepted", 2: "accepted"}
-    job.check()
+    job.run("store-1", wrong)  # a customer twice in one call: each half can be sent
+    assert job.outcomes == {1: "accepted", 2: "accepted", 3: "accepted"}
+
+
+def test_an_adapter_that_fails_at_every_call_stops_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(job.dispatcher._vendor, "send", fail)
+    with pytest.raises(KeyError):
+        job.run("store-1", *(wire_batch([number]) for number in range(100)))
+    assert len(job.receipts) < 50

@@ -1,0 +1,220 @@
+"""A journal of calls on the local disk: what was claimed, which calls started, how they were answered.
+
+After a kill -9 the ledger has claims without an outcome. Without a journal each of them may have been sent. With it
+only the calls that had started and were not answered are in doubt: a record is in the operating system's hands before
+the step that it announces, so it survives the process (not a power failure: then the whole claim is in doubt again, as
+without a journal). A file belongs to one process, which holds a lock on it; the lock ends with the process, and tells
+others that the file may be recovered.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from schemas.delivery import DeliveryLedger, Settlement
+from stores.transports import TransportError
+
+T = TypeVar("T")
+COMPACT_BYTES = 16 << 20  # a file of this size is written anew, with what is still open
+_STEP = 1_000  # events that the ledger takes at once
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One note: events of `claiming` and `started`, ends of `answered` (None: nothing was sent); `closed` without a
+    batch is the whole owner."""
+
+    kind: Literal["claiming", "started", "answered", "closed"]
+    owner: str
+    batch_id: str = ""
+    event_ids: list[str] = []
+    ends: list[Settlement] | None = None
+
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Record).decode
+
+
+class FileJournal:
+    """A CallJournal in FOLDER/PROCESS.journal. The first note makes the file; it goes when everything is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{uuid.uuid4().hex}.journal"
+        self._lock = Lock()
+        self._file = -1
+        self._size = 0
+        self._open: dict[str, list[bytes]] = {}  # owner to the records of what is open
+        self._calls: dict[str, int] = {}  # owner to its open calls
+
+    def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
+        """The owner is about to claim these events."""
+        self._note(Record("claiming", owner, event_ids=list(event_ids)))
+
+    def granted(self, owner: str, calls: int) -> None:
+        """So many calls are made of what the owner claimed; none closes the owner."""
+        self._calls[owner] = calls
+        if not calls:
+            self.closed(owner, "")
+
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> None:
+        """The first byte of a call is about to go out."""
+        self._note(Record("started", owner, batch_id, list(event_ids)))
+
+    def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
+        """A call is over, and so the events end (None: nothing was sent). On a disk that is full it is not kept: the
+        ledger is told next."""
+        with suppress(TransportError):
+            self._note(Record("answered", owner, batch_id, ends=None if ends is None else list(ends)))
+
+    def closed(self, owner: str, batch_id: str) -> None:
+        """The ledger knows what became of the call."""
+        with self._lock:
+            left = self._calls[owner] = self._calls.get(owner, 0) - 1
+            if left <= 0:
+                del self._calls[owner]
+        with suppress(TransportError):
+            self._note(Record("closed", owner, batch_id if left > 0 else ""))
+
+    def close(self) -> None:
+        """Deletes the file, unless something is still open."""
+        with self._lock:
+            if self._file >= 0:
+                if not self._open:
+                    self._path.unlink(missing_ok=True)
+                os.close(self._file)
+                self._file = -1
+
+    def _note(self, record: Record) -> None:
+        data = _framed(record)
+        with self._lock:
+            self._keep(record, data)
+            try:
+                if self._file < 0:
+                    self._file = _create(self._path)
+                _write(self._file, data)
+                self._size += len(data)
+                if self._size > COMPACT_BYTES:
+                    self._compact()
+            except OSError as error:
+                happened = f"{self._path} could not be written ({error.strerror or error})"
+                todo = "Free some space, then run the same command again: nothing that was sent is forgotten"
+                raise TransportError(happened, todo) from error
+
+    def _keep(self, record: Record, data: bytes) -> None:
+        """Keeps the records of what is open at hand."""
+        if record.kind == "closed" and not record.batch_id:
+            self._open.pop(record.owner, None)
+        else:
+            self._open.setdefault(record.owner, []).append(data)
+
+    def _compact(self) -> None:
+        """Writes the file anew. A kill in between leaves the old file or the new one."""
+        new = self._path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        file, data = _create(new), b"".join(record for records in self._open.values() for record in records)
+        _write(file, data)
+        new.replace(self._path)
+        os.close(self._file)
+        self._file, self._size = file, len(data)
+
+
+def _create(path: Path) -> int:
+    """A new file, locked for as long as this process holds it open."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _framed(record: Record) -> bytes:
+    data = _encode(record)
+    return len(data).to_bytes(4, "big") + zlib.crc32(data).to_bytes(4, "big") + data
+
+
+def read_records(data: bytes) -> Iterator[Record]:
+    """The whole records at the beginning of a file; a record that a kill cut off ends it."""
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        body = data[at + 8 : at + 8 + size]
+        if not size or len(body) < size or zlib.crc32(body).to_bytes(4, "big") != data[at + 4 : at + 8]:
+            return
+        yield _decode(body)
+        at += 8 + size
+
+
+class Recovered(NamedTuple):
+    """What the journals of dead processes told: events that were settled, events that were given back since no call
+    had begun with them, and events of calls that had begun and were not answered."""
+
+    settled: int = 0
+    released: int = 0
+    in_doubt: int = 0
+
+
+def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
+    """Tells the ledger what the journals of processes that are gone know, and deletes them."""
+    found = Recovered()
+    for path in sorted(folder.glob("*.journal")):
+        data = _of_the_dead(path)
+        if data is None:
+            continue
+        for owner, records in _by_owner(read_records(data)).items():
+            some = _recover_owner(ledger, owner, records, now)
+            found = Recovered(*(a + b for a, b in zip(found, some, strict=True)))
+        path.unlink(missing_ok=True)
+    return found
+
+
+def _of_the_dead(path: Path) -> bytes | None:
+    """The bytes of a journal whose process is gone; None for one that is alive, or that another recovers."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.fstat(file.fileno()).st_ino == path.stat().st_ino  # its owner may have written it anew
+            return file.read() if same else None
+    except (BlockingIOError, FileNotFoundError):
+        return None
+
+
+def _by_owner(records: Iterable[Record]) -> dict[str, list[Record]]:
+    owners: dict[str, list[Record]] = {}
+    for record in records:
+        owners.setdefault(record.owner, []).append(record)
+    return owners
+
+
+def _recover_owner(ledger: DeliveryLedger, owner: str, records: list[Record], now: int) -> Recovered:
+    closed = {record.batch_id for record in records if record.kind == "closed"}
+    if "" in closed:
+        return Recovered()
+    calls = {record.batch_id: record.event_ids for record in records if record.kind == "started"}
+    claimed = {event_id for record in records if record.kind == "claiming" for event_id in record.event_ids}
+    claimed -= {event_id for batch_id in closed for event_id in calls.pop(batch_id, ())}
+    answers = {one.batch_id: one.ends for one in records if one.kind == "answered" and one.batch_id not in closed}
+    in_call = {event_id for batch_id, ids in calls.items() if batch_id not in answers for event_id in ids}
+    ends = [end for some in answers.values() for end in some or ()]
+    settled = [name for part in _parts(ends) for name in ledger.settle(owner, part, now)]
+    # Whatever is left of the claim sent nothing; what the owner no longer holds stays as it is.
+    released = sorted(claimed - in_call - {end.event_id for end in ends})
+    for part in _parts(released):
+        ledger.release(owner, part)
+    return Recovered(len(settled), len(released), len(in_call))
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _STEP):
+        yield items[start : start + _STEP]

@@ -1,0 +1,196 @@
+"""The journal of calls: after a kill only the calls that were in flight are in doubt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.delivery import Claim, DeliveryLedger, Settlement
+from stores import call_journal
+from stores.call_journal import FileJournal, Recovered, read_records, recover
+from stores.ledger.sqlite import SqliteLedger
+from stores.transports import TransportError
+
+ROOT = Path(__file__).resolve().parents[2]
+NOW, LEASE = 1_700_000_000_000, 30_000
+IDS = [f"{number:032x}" for number in range(8)]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> DeliveryLedger:
+    made = SqliteLedger(str(tmp_path / "ledger.db"))
+    made.open()
+    return made
+
+
+def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[str]) -> None:
+    journal.claiming(owner, ids)
+    ledger.claim([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold")
+
+
+def die(journal: FileJournal) -> None:
+    """As a kill does: the file stays, its lock goes."""
+    os.close(journal._file)
+
+
+def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
+    return [one.state for one in ledger.claim([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold")]
+
+
+def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    journal.granted("one", 2)
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=8)
+    assert states(ledger, IDS) == ["granted"] * 8
+
+
+def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    ledger.claim([Claim(IDS[0], "b")], "somebody else", NOW, NOW + LEASE, "hold")
+    journal = FileJournal(tmp_path / "calls")
+    journal.claiming("one", IDS)
+    die(journal)
+    recover(tmp_path / "calls", ledger, NOW)
+    assert states(ledger, IDS) == ["taken", *["granted"] * 7]
+
+
+def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    journal.granted("one", 4)
+    journal.started("one", "in doubt", IDS[0:2])
+    journal.started("one", "answered", IDS[2:4])
+    journal.answered("one", "answered", [Settlement(IDS[2], "accepted", b"r"), Settlement(IDS[3], "rejected", b"s")])
+    journal.started("one", "nothing sent", IDS[4:6])
+    journal.answered("one", "nothing sent", None)
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=4, in_doubt=2)
+    assert ledger.find(IDS) == {IDS[2]: "accepted", IDS[3]: "rejected"}
+    assert [body for _, body in ledger.unreported(9)] == [b"r", b"s"]
+    assert states(ledger, IDS) == ["taken"] * 2 + ["settled"] * 2 + ["granted"] * 4
+    assert not list((tmp_path / "calls").iterdir())
+
+
+def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 1)
+    journal.started("one", "answered", IDS[:2])
+    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[:2]])
+    die(journal)
+    (path,) = (tmp_path / "calls").iterdir()
+    data = path.read_bytes()
+    recover(tmp_path / "calls", ledger, NOW)
+    assert states(ledger, IDS[2:4]) == ["granted"] * 2
+    path.write_bytes(data)
+    recover(tmp_path / "calls", ledger, NOW)
+    (left,) = {one.state for one in ledger.claim([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold")}
+    assert left == "taken"
+    assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
+
+
+def test_what_is_closed_is_not_recovered_and_a_journal_without_open_calls_goes_with_its_process(
+    tmp_path: Path, ledger: DeliveryLedger
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    for batch_id, ids in (("a", IDS[:2]), ("b", IDS[2:4])):  # whatever they were
+        journal.started("one", batch_id, ids)
+        journal.closed("one", batch_id)
+    journal.close()
+    assert not list((tmp_path / "calls").iterdir())
+
+
+def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    """Under resend the claim of a lost call stays until it lapses: to free it would be to forget that it was sent."""
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    journal.started("one", "lost", IDS[:2])
+    journal.closed("one", "lost")
+    journal.started("one", "in doubt", IDS[2:3])
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
+    assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
+
+
+def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered()
+    assert states(ledger, IDS) == ["taken"] * 8
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 8
+
+
+@pytest.mark.parametrize("cut", [1, 7, 9, 40])
+def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    journal.claiming("one", IDS)
+    journal.started("one", "a", IDS)
+    die(journal)
+    (path,) = (tmp_path / "calls").iterdir()
+    assert [one.kind for one in read_records(path.read_bytes()[:-cut])] == ["claiming"]
+    assert [one.kind for one in read_records(path.read_bytes() + b"\0" * cut)] == ["claiming", "started"]
+
+
+def test_a_long_journal_is_written_anew_with_what_is_open(
+    tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_journal, "COMPACT_BYTES", 4_000)
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "open", IDS[:2])
+    journal.granted("open", 1)
+    journal.started("open", "a", IDS[:1])
+    for number in range(500):
+        journal.claiming(f"owner {number}", IDS[2:])
+        journal.granted(f"owner {number}", 1)
+        journal.closed(f"owner {number}", "b")
+        assert sum(path.stat().st_size for path in (tmp_path / "calls").iterdir()) < 5_000
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered()  # the new file is locked too
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
+
+
+def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    journal = FileJournal(tmp_path / "file" / "calls")
+    for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):
+        with pytest.raises(TransportError, match="could not be written"):
+            note()
+    journal.answered("one", "a", None)
+    journal.closed("one", "a")
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from stores.call_journal import FileJournal
+journal = FileJournal(Path(sys.argv[1]))
+for number in range(1_000_000):
+    journal.claiming(f"owner {number}", ["a" * 32] * 50)
+    if number == 100:
+        print("ready", flush=True)
+"""
+
+
+def test_a_process_that_is_killed_leaves_whole_records_and_no_lock(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    folder = tmp_path / "calls"
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (path,) = folder.glob("*.journal")
+    records = list(read_records(path.read_bytes()))
+    assert [one.owner for one in records] == [f"owner {number}" for number in range(len(records))]
+    assert len(records) > 100
+    recover(folder, ledger, NOW)
+    assert not list(folder.glob("*.journal"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -112,13 +112,22 @@ class Answer(NamedTuple):
     divisible: bool = False
 
 
-Begin = Callable[[], bool]
-"""Asked right before the first byte of a call goes out; False withdraws the call."""
+class Mark(NamedTuple):
+    """A byte of memory that outlives a kill of the process: `cells[at] = value` says that a call has left. It is set
+    right before the byte that completes the request, so that nothing is in doubt that never left."""
+
+    cells: MutableSequence[int]
+    at: int
+    value: int
 
 
-def always() -> bool:
+Begin = Callable[[], Mark | None]
+"""Asked right before the first byte of a call goes out: the mark to set when it leaves; None withdraws the call."""
+
+
+def always() -> Mark:
     """A `Begin` that withdraws nothing."""
-    return True
+    return Mark([0], 0, 1)
 
 
 class Vendor(Protocol):
@@ -135,7 +144,7 @@ class Vendor(Protocol):
 
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """The vendor's answer to one call of at most 50 events. `begin` is asked once, right before the first byte
-        goes out, and not at all when nothing is going to be sent."""
+        goes out, and not at all when nothing is going to be sent; the mark is set before the last byte."""
 
 
 class Claim(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from schemas.delivery import Settlement
+from schemas.delivery import Mark, Settlement, always
 
 
 class CallJournal(Protocol):
@@ -22,8 +22,8 @@ class CallJournal(Protocol):
     def granted(self, owner: str, calls: int) -> None:
         """So many calls are made of what the owner claimed; none closes the owner."""
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> None:
-        """The first byte of a call is about to go out."""
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+        """The first byte of a call is about to go out; the mark is to be set when its last one does."""
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
         """A call is over, and so the events end (None: nothing was sent)."""
@@ -44,8 +44,9 @@ class NoJournal:
     def granted(self, owner: str, calls: int) -> None:
         """Nothing is kept."""
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> None:
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
         """Nothing is kept."""
+        return always()
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
         """Nothing is kept."""

@@ -1,43 +1,48 @@
 """A journal of calls on the local disk: what was claimed, which calls started, how they were answered.
 
 After a kill -9 the ledger has claims without an outcome. Without a journal each of them may have been sent. With it
-only the calls that had started and were not answered are in doubt: a record is in the operating system's hands before
+only the calls that had left and were not answered are in doubt: a record is in the operating system's hands before
 the step that it announces, so it survives the process (not a power failure: then the whole claim is in doubt again, as
-without a journal). A file belongs to one process, which holds a lock on it; the lock ends with the process, and tells
-others that the file may be recovered.
+without a journal). Beside the journal lies a file of marks, a byte a call in shared memory: setting it costs no system
+call, so that it can be set right before the last byte of a request. A journal belongs to one process, which holds a
+lock on it; the lock ends with the process, and tells others that the file may be recovered.
 """
 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from schemas.delivery import DeliveryLedger, Settlement
+from schemas.delivery import DeliveryLedger, Mark, Settlement
 from stores.transports import TransportError
 
 T = TypeVar("T")
+MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
 COMPACT_BYTES = 16 << 20  # a file of this size is written anew, with what is still open
 _STEP = 1_000  # events that the ledger takes at once
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
     """One note: events of `claiming` and `started`, ends of `answered` (None: nothing was sent); `closed` without a
-    batch is the whole owner."""
+    batch is the whole owner. `number` is the call's, which says where its mark is."""
 
     kind: Literal["claiming", "started", "answered", "closed"]
     owner: str
     batch_id: str = ""
     event_ids: list[str] = []
     ends: list[Settlement] | None = None
+    number: int = 0
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Record).decode
@@ -51,6 +56,8 @@ class FileJournal:
         self._lock = Lock()
         self._file = -1
         self._size = 0
+        self._marks: mmap.mmap | None = None
+        self._numbers = count()
         self._open: dict[str, list[bytes]] = {}  # owner to the records of what is open
         self._calls: dict[str, int] = {}  # owner to its open calls
 
@@ -64,9 +71,12 @@ class FileJournal:
         if not calls:
             self.closed(owner, "")
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> None:
-        """The first byte of a call is about to go out."""
-        self._note(Record("started", owner, batch_id, list(event_ids)))
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+        """The first byte of a call is about to go out; the mark is to be set when its last one does."""
+        number = next(self._numbers)
+        self._note(Record("started", owner, batch_id, list(event_ids), number=number))
+        assert self._marks is not None
+        return Mark(self._marks, *_mark(number))
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
         """A call is over, and so the events end (None: nothing was sent). On a disk that is full it is not kept: the
@@ -89,6 +99,7 @@ class FileJournal:
             if self._file >= 0:
                 if not self._open:
                     self._path.unlink(missing_ok=True)
+                    _marks_of(self._path).unlink(missing_ok=True)
                 os.close(self._file)
                 self._file = -1
 
@@ -98,6 +109,8 @@ class FileJournal:
             self._keep(record, data)
             try:
                 if self._file < 0:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._marks = _create_marks(_marks_of(self._path))
                     self._file = _create(self._path)
                 _write(self._file, data)
                 self._size += len(data)
@@ -128,10 +141,28 @@ class FileJournal:
 
 def _create(path: Path) -> int:
     """A new file, locked for as long as this process holds it open."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
+
+
+def _marks_of(path: Path) -> Path:
+    return path.with_suffix(".marks")
+
+
+def _create_marks(path: Path) -> mmap.mmap:
+    """A file of zeros in shared memory. Its blocks are reserved: to write a hole on a full disk would kill us."""
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        _write(file, bytes(MARKS))
+        return mmap.mmap(file, MARKS)
+    finally:
+        os.close(file)
+
+
+def _mark(number: int) -> tuple[int, int]:
+    """Where the mark of a call is, and the value that says that it has left; an earlier call there had another."""
+    return number % MARKS, 1 + number // MARKS % 255
 
 
 def _write(file: int, data: bytes) -> None:
@@ -172,11 +203,27 @@ def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
         data = _of_the_dead(path)
         if data is None:
             continue
+        marks = _read_marks(_marks_of(path))
         for owner, records in _by_owner(read_records(data)).items():
-            some = _recover_owner(ledger, owner, records, now)
+            some = _recover_owner(ledger, owner, records, marks, now)
             found = Recovered(*(a + b for a, b in zip(found, some, strict=True)))
         path.unlink(missing_ok=True)
+        _marks_of(path).unlink(missing_ok=True)
     return found
+
+
+def _read_marks(path: Path) -> bytes | None:
+    """The marks; None when they are not there, and every call that was about to leave is in doubt."""
+    try:
+        marks = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return marks if len(marks) == MARKS else None
+
+
+def _has_left(record: Record, marks: bytes | None) -> bool:
+    at, value = _mark(record.number)
+    return marks is None or marks[at] == value
 
 
 def _of_the_dead(path: Path) -> bytes | None:
@@ -197,7 +244,9 @@ def _by_owner(records: Iterable[Record]) -> dict[str, list[Record]]:
     return owners
 
 
-def _recover_owner(ledger: DeliveryLedger, owner: str, records: list[Record], now: int) -> Recovered:
+def _recover_owner(
+    ledger: DeliveryLedger, owner: str, records: list[Record], marks: bytes | None, now: int
+) -> Recovered:
     closed = {record.batch_id for record in records if record.kind == "closed"}
     if "" in closed:
         return Recovered()
@@ -205,7 +254,8 @@ def _recover_owner(ledger: DeliveryLedger, owner: str, records: list[Record], no
     claimed = {event_id for record in records if record.kind == "claiming" for event_id in record.event_ids}
     claimed -= {event_id for batch_id in closed for event_id in calls.pop(batch_id, ())}
     answers = {one.batch_id: one.ends for one in records if one.kind == "answered" and one.batch_id not in closed}
-    in_call = {event_id for batch_id, ids in calls.items() if batch_id not in answers for event_id in ids}
+    left = {one.batch_id for one in records if one.kind == "started" and _has_left(one, marks)} - set(answers)
+    in_call = {event_id for batch_id, ids in calls.items() if batch_id in left for event_id in ids}
     ends = [end for some in answers.values() for end in some or ()]
     settled = [name for part in _parts(ends) for name in ledger.settle(owner, part, now)]
     # Whatever is left of the claim sent nothing; what the owner no longer holds stays as it is.

@@ -17,7 +17,8 @@ _SECRET = {"authorization", "cookie", "x-api-key"}
 
 class Entry(NamedTuple):
     """One call. `at` is epoch milliseconds; `status` a number, or hang, reset, lost: a reply that did not go out.
-    `accepted` are the event ids sent (None: a message without one); `collapsed` counts repeated recipients."""
+    `accepted` are the event ids sent (None: a message without one); `collapsed` counts repeated recipients;
+    `not_sent` are the event ids of a call of which nothing was sent."""
 
     at: int
     workspace: str
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     rejected: int = 0
     collapsed: int = 0
     repeated: bool = False
+    not_sent: Sequence[str] = ()
 
 
 class Book:

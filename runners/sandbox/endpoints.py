@@ -43,6 +43,15 @@ def recipients_of(body: Json) -> list[str]:
     return [one for one in ids if isinstance(one, str)]
 
 
+def event_ids_of(body: Json) -> list[str]:
+    """The event ids that a body of a send or of a webhook names."""
+    if not isinstance(body, dict):
+        return []
+    objects = [one for name in ("recipients", "events") if isinstance(body.get(name), list) for one in body[name]]
+    ids = [_event_id(one.get("trigger_properties", one), None) for one in objects if isinstance(one, dict)]
+    return [one for one in ids if one is not None]
+
+
 def trigger_send(body: Json, bad: Collection[str] = (), form: str = "named") -> Verdict:
     """The reply to POST /campaigns/trigger/send; recipients in `bad` get an error of that form and no message."""
     if not isinstance(body, dict) or not campaign_of(body):

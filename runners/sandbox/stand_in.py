@@ -21,6 +21,7 @@ from runners.sandbox.endpoints import (
     Json,
     Verdict,
     campaign_of,
+    event_ids_of,
     recipients_of,
     refusal,
 )
@@ -130,6 +131,7 @@ class StandIn:
                 verdict.rejected,
                 verdict.collapsed,
                 repeated,
+                [] if len(verdict.accepted) else event_ids_of(_parsed(request.body)),
             )
         )
 
@@ -169,6 +171,10 @@ def _verdict(rule: Rule | None, path: str, body: Json, bad: list[str]) -> Verdic
         return refusal(201, rule.message or "The campaign is not active")
     if answer in ("hang", "reset"):
         return refusal(500, "")
+    if rule and isinstance(answer, int) and rule.form == "accepted":
+        verdict = ENDPOINTS[path](body, (), "named")
+        reply = {"message": rule.message or f"Answered {answer} after it was accepted"}
+        return verdict._replace(status=answer, reply=reply) if verdict.status < 300 else verdict
     if isinstance(answer, int) and answer >= 300:
         message = (rule.message if rule else None) or _MESSAGES.get(answer, f"Answered {answer} by script")
         return refusal(answer, message)

@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from http import client
 from threading import Lock, Thread
@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
+
+from schemas.delivery import Begin, Mark, always
 
 MAX_ANSWER = 1 << 20
 # Servers close idle connections after 5 s and more. A request that meets the closing is one whose answer never came,
@@ -72,10 +74,11 @@ class HttpClient:
         body: bytes,
         headers: Mapping[str, str],
         timeout_s: float,
-        begin: Callable[[], bool] = lambda: True,
+        begin: Begin = always,
     ) -> Reply:
         """The reply, within `timeout_s` in all: name look-up, connection, request and reply. `begin` is asked once the
-        connection is ready, right before the first byte of the request goes out; when it says no, none does.
+        connection is ready, right before the first byte of the request goes out; when it says no, none does. A request
+        is complete with its last byte: no server acts on less, so what breaks before has sent nothing.
 
         Raises CannotSend, NotSent, Withdrawn and NoAnswer; what `begin` raises.
         """
@@ -83,20 +86,22 @@ class HttpClient:
         parts = _checked(url, headers)
         place = (parts.scheme, parts.netloc)
         connection = self._take(place) or self._connected(parts, end)
-        keep = False
+        keep, mark = False, None
         try:
-            if not begin():
-                keep = True
-                raise Withdrawn("the call was withdrawn before it began")
             connection.timeout = _left(end)
             connection.sock.settimeout(connection.timeout)
             connection.response_class = cast(Any, partial(_Bounded, end))
             target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
-            connection.request("POST", target, body=body, headers=dict(headers), preload_content=False)
+            request = _request(connection, target, body, headers)
+            mark = begin()
+            if mark is None:
+                raise Withdrawn("the call was withdrawn before it began")
+            _send(connection, request, mark)
             reply, keep = _read(connection)
+            keep = keep and _has_left(mark)
             return reply
         except (OSError, HTTPError, client.HTTPException, ValueError) as error:
-            raise NoAnswer(_words(error)) from None
+            raise (NoAnswer if _has_left(mark) else NotSent)(_words(error)) from None
         finally:
             if keep:
                 self._keep(place, connection)
@@ -173,6 +178,35 @@ def _checked(url: str, headers: Mapping[str, str]) -> SplitResult:
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 0.001)
+
+
+def _request(connection: HTTPConnection, target: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The bytes of a request, none of which is sent."""
+    parts = list[bytes]()
+    connection.send = parts.append  # type: ignore[method-assign]
+    try:
+        connection.request("POST", target, body=body, headers=dict(headers), preload_content=False)
+    finally:
+        del connection.send
+    return b"".join(parts)
+
+
+def _has_left(mark: Mark | None) -> bool:
+    return mark is not None and mark.cells[mark.at] == mark.value
+
+
+def _send(connection: HTTPConnection, request: bytes, mark: Mark) -> None:
+    """Sends all of a request but its last byte, then sets the mark and sends that. When the connection breaks before,
+    the mark stays unset, and the server may have said why. Between the mark and the last byte the interpreter runs no
+    other thread, so a kill hardly ever comes there."""
+    try:
+        connection.sock.sendall(memoryview(request)[:-1])
+    except ConnectionError:
+        return
+    cells, at, value = mark
+    send, last = connection.sock.send, request[-1:]
+    cells[at] = value
+    send(last)
 
 
 def _read(connection: HTTPConnection) -> tuple[Reply, bool]:

@@ -40,8 +40,10 @@ class Outbox:
             buffer = io.BytesIO()
             fastavro.schemaless_writer(buffer, _schema(), event)
             bodies.append(buffer.getvalue())
-        if not begin():
+        mark = begin()
+        if mark is None:
             return Answer("withdrawn", "withdrawn")
+        mark.cells[mark.at] = mark.value
         folder = account.url.removeprefix("file:")
         try:
             path = FileSink(folder).write(call.batch_id, schema(EVENT), pa.array(bodies, pa.binary()))

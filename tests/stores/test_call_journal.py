@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, Settlement
+from schemas.delivery import Claim, DeliveryLedger, Mark, Settlement
 from stores import call_journal
 from stores.call_journal import FileJournal, Recovered, read_records, recover
 from stores.ledger.sqlite import SqliteLedger
@@ -36,6 +36,10 @@ def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[st
 def die(journal: FileJournal) -> None:
     """As a kill does: the file stays, its lock goes."""
     os.close(journal._file)
+
+
+def leaves(mark: Mark) -> None:
+    mark.cells[mark.at] = mark.value
 
 
 def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
@@ -64,11 +68,12 @@ def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Pat
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 4)
-    journal.started("one", "in doubt", IDS[0:2])
-    journal.started("one", "answered", IDS[2:4])
+    leaves(journal.started("one", "in doubt", IDS[0:2]))
+    leaves(journal.started("one", "answered", IDS[2:4]))
     journal.answered("one", "answered", [Settlement(IDS[2], "accepted", b"r"), Settlement(IDS[3], "rejected", b"s")])
-    journal.started("one", "nothing sent", IDS[4:6])
+    leaves(journal.started("one", "nothing sent", IDS[4:6]))
     journal.answered("one", "nothing sent", None)
+    journal.started("one", "connected, and no byte left", IDS[6:7])
     die(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=4, in_doubt=2)
     assert ledger.find(IDS) == {IDS[2]: "accepted", IDS[3]: "rejected"}
@@ -84,7 +89,7 @@ def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: Deliver
     journal.started("one", "answered", IDS[:2])
     journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[:2]])
     die(journal)
-    (path,) = (tmp_path / "calls").iterdir()
+    (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
     recover(tmp_path / "calls", ledger, NOW)
     assert states(ledger, IDS[2:4]) == ["granted"] * 2
@@ -115,10 +120,29 @@ def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path
     journal.granted("one", 2)
     journal.started("one", "lost", IDS[:2])
     journal.closed("one", "lost")
-    journal.started("one", "in doubt", IDS[2:3])
+    leaves(journal.started("one", "in doubt", IDS[2:3]))
     die(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
     assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
+
+
+def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
+    tmp_path: Path, ledger: DeliveryLedger
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 1)
+    journal.started("one", "a", IDS[:2])
+    die(journal)
+    next((tmp_path / "calls").glob("*.marks")).unlink()
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=2, in_doubt=2)
+
+
+def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    marks = [journal.started("one", str(number), []) for number in range(call_journal.MARKS + 1)]
+    assert marks[0].at == marks[-1].at
+    assert marks[0].value != marks[-1].value
 
 
 def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:
@@ -136,7 +160,7 @@ def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -
     journal.claiming("one", IDS)
     journal.started("one", "a", IDS)
     die(journal)
-    (path,) = (tmp_path / "calls").iterdir()
+    (path,) = (tmp_path / "calls").glob("*.journal")
     assert [one.kind for one in read_records(path.read_bytes()[:-cut])] == ["claiming"]
     assert [one.kind for one in read_records(path.read_bytes() + b"\0" * cut)] == ["claiming", "started"]
 
@@ -148,12 +172,12 @@ def test_a_long_journal_is_written_anew_with_what_is_open(
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "open", IDS[:2])
     journal.granted("open", 1)
-    journal.started("open", "a", IDS[:1])
+    leaves(journal.started("open", "a", IDS[:1]))
     for number in range(500):
         journal.claiming(f"owner {number}", IDS[2:])
         journal.granted(f"owner {number}", 1)
         journal.closed(f"owner {number}", "b")
-        assert sum(path.stat().st_size for path in (tmp_path / "calls").iterdir()) < 5_000
+        assert sum(path.stat().st_size for path in (tmp_path / "calls").glob("*.journal")) < 5_000
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered()  # the new file is locked too
     die(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)

@@ -18,6 +18,7 @@ from schemas.delivery import (
     Batch,
     Call,
     DeliveryLedger,
+    Mark,
     Receipt,
     Settlement,
     Vendor,
@@ -101,14 +102,13 @@ class Caller:
         return Reply(batch, lease, answer, receipts=receipts, letters=letters, ends=ends)
 
     def _call(self, retailer: str, account: Account, batch: Batch, lease: Lease) -> Answer:
-        begun = False
+        mark: Mark | None = None
 
-        def begin() -> bool:
-            nonlocal begun
-            begun = self._may_begin(retailer, account, batch, lease)
-            if begun:
-                self._journal.started(lease.owner, batch.batch_id, [one.event_id for one in batch.messages])
-            return begun
+        def begin() -> Mark | None:
+            nonlocal mark
+            if self._may_begin(retailer, account, batch, lease):
+                mark = self._journal.started(lease.owner, batch.batch_id, [one.event_id for one in batch.messages])
+            return mark
 
         try:
             records = [decoded(one) for one in batch.messages]
@@ -116,11 +116,12 @@ class Caller:
         except LaunchError:
             raise
         except Exception as error:
-            return self._unusable_call(error, batch, begun)
+            has_left = mark is not None and mark.cells[mark.at] == mark.value
+            return self._unusable_call(error, batch, has_left)
         self._unusable = 0
         return answer
 
-    def _unusable_call(self, error: Exception, batch: Batch, begun: bool) -> Answer:
+    def _unusable_call(self, error: Exception, batch: Batch, has_left: bool) -> Answer:
         """The answer to a call that the adapter could not make: one of its events is at fault, which halving finds.
         Raises the error when call after call fails so."""
         with self._lock:
@@ -129,11 +130,9 @@ class Caller:
             raise error
         detail = f"{type(error).__name__}: {error}"[:500]
         _log.warning("batch %s could not be sent (%s)", batch.batch_id, detail)
-        return (
-            Answer("unknown", "no_answer", detail)
-            if begun
-            else Answer("refused", "unusable_event", detail, divisible=True)
-        )
+        if has_left:
+            return Answer("unknown", "no_answer", detail)
+        return Answer("refused", "unusable_event", detail, divisible=True)
 
     def _may_begin(self, retailer: str, account: Account, batch: Batch, lease: Lease) -> bool:
         """Whether a call whose connection is ready may still go out: its lease outlasts it, no event is over or early,

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from vendor_calls import KEY
 
 from runners.sandbox.process import Sandbox
+from schemas.delivery import Mark, always
 from stores.vendors import http_client
 from stores.vendors.http_client import MAX_ANSWER, CallError, CannotSend, HttpClient, NoAnswer, NotSent, Withdrawn
 
@@ -85,14 +86,16 @@ def trickles(head: bytes, again: bytes) -> Callable[[socket.socket], None]:
 def test_a_call_that_is_withdrawn_sends_no_byte_and_the_next_one_does(http: HttpClient, sandbox: Sandbox) -> None:
     url, body = f"{sandbox.url}/webhook", b"{}"
     with pytest.raises(Withdrawn):
-        http.post(url, body, {}, 20.0, begin=lambda: False)
+        http.post(url, body, {}, 20.0, begin=lambda: None)
     assert sandbox.summary()["calls"] == 0
-    http.post(url, body, {}, 20.0, begin=lambda: True)
+    mark = always()
+    http.post(url, body, {}, 20.0, begin=lambda: mark)
     assert sandbox.summary()["calls"] == 1
+    assert mark.cells[mark.at] == mark.value
 
 
 def test_what_begin_raises_comes_out_and_no_byte_goes_out(http: HttpClient, sandbox: Sandbox) -> None:
-    def begin() -> bool:
+    def begin() -> Mark:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):
@@ -171,7 +174,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used(
 
 
 def test_a_server_that_does_not_read_is_left_when_the_time_is_over(http: HttpClient) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as deaf, pytest.raises(NoAnswer):
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as deaf, pytest.raises(NotSent):
         http.post(f"http://127.0.0.1:{deaf.getsockname()[1]}/", b"x" * (64 << 20), {}, 2)
 
 

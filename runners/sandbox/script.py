@@ -56,7 +56,8 @@ class Rule(Strict):
     `answer` is a status (2xx sends, any other does not) or: `errors`, 201 with errors, and what they name is not sent;
     `fatal`, 201 with a message that is not success, nothing sent; `hang`, no answer; `reset`, the connection breaks;
     `slow`, sent and answered after `seconds`; `lose`, sent and recorded, but the reply never comes.
-    `form` is one of FORMS; of a 5xx, `accepted`: sent and recorded, then answered so. `seconds`: how long it takes, or with 429 when to come again (1 with slow and 429, else 0).
+    `form` is one of FORMS; of a 5xx, `accepted`: sent and recorded, then answered so. `seconds`: how long it takes, or
+    with 429 when to come again (1 with slow and 429, else 0).
     """
 
     match: Match = Match()

@@ -255,7 +255,10 @@ class BatchDispatcher:
             ended = {name for name, one in calls.items() if one not in pending and self._calls.get(name) is one}
             for name in ended:
                 del self._calls[name]
-        self._caller.conclude(retailer, [calls[name].result() for name in calls if name in ended], result)
+        futures = [calls[name] for name in calls if name in ended]
+        self._caller.conclude(retailer, [one.result() for one in futures if one.exception() is None], result)
+        for failed in (one for one in futures if one.exception() is not None):
+            failed.result()  # raises: the job ends, after what was answered is settled
         return [batch for batch in in_flight if batch.batch_id not in ended]
 
     def _futures(self, in_flight: list[Batch]) -> Mapping[str, Future[Reply]]:

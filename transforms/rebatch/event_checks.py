@@ -53,7 +53,7 @@ def find_flaw(event: Mapping[str, Any]) -> Flaw | None:
 def expiry(event: Mapping[str, Any]) -> int:
     """When an event expires, as a Message has it: 0 for never; a time that is over for one that is zero or negative."""
     expires = event["expires_at"]
-    return 0 if expires is None else max(OVER, expires)
+    return 0 if expires in (None, END_OF_TIME) else max(OVER, expires)
 
 
 def _times(event: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -91,7 +91,8 @@ def refused_letter(message: Message, reason: str, detail: str, batch_id: str) ->
     return DeadLetter(
         STEP,
         reason,
-        detail.encode("utf-8", "backslashreplace").decode() or "the vendor refused it; put the cause right, then replay",
+        detail.encode("utf-8", "backslashreplace").decode()
+        or "the vendor refused it; put the cause right, then replay",
         source=f"event {message.event_id} in batch {batch_id}",
         data=message.body,
         trace=orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode(),

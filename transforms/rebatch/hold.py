@@ -71,8 +71,11 @@ class _Hold(beam.DoFn):
         over: Any = beam.DoFn.TimerParam(OVER),
     ) -> Iterator[Keyed]:
         (_, second), messages = element
+        if not self._real_time:  # nothing would release them: they stay where they came from, for the next run
+            self._left.inc(len(messages.items))
+            return
         waiting.add(messages)
-        if self._real_time and second - self._clock() < _FARTHEST_S:
+        if second - self._clock() < _FARTHEST_S:
             due.set(Timestamp(second))
         over.set(END)
         yield from ()

@@ -37,6 +37,8 @@ from stores.transports.spool import Spool
 
 PART = 7_000  # odd events of one run, with as many neighbours: the built-in engine takes no more than 20,000 events
 _ENDS = ("dead_lettered", "already_settled", "repeats", "accepted", "rejected", "expired", "unknown", "left_waiting")
+TEMPLATE = """Dear {{ name }}{% for offer in offers %}, {{ offer.code | append: offer.expires_at }}{% endfor %}
+{% if size %}{{ 10 | divided_by: size }}{% endif %}{{ size | times: size | round: 2 }}"""
 _BLOCK = 100  # records
 _SYNC = b"fuzz" * 4
 Say = Callable[[str], None]
@@ -152,19 +154,31 @@ def _write_container(path: Path, blocks: Sequence[bytes]) -> None:
     path.write_bytes(b"Obj\x01" + head + _SYNC + b"".join(blocks))
 
 
+def _campaigns(folder: Path, url: str, vendor: str) -> Path:
+    """A campaigns' folder for a vendor, whose template odd events can break."""
+    own: dict[str, Any] = {"templates": {"plain": "plain.liquid"}}
+    if vendor == "webhook":
+        own["url"] = f"{url}/w/{{retailer}}/webhook"
+    delivery = {"vendor": vendor, "timeout": "PT15S", "lease": "PT20S", "wait": "PT0.3S"}
+    made = write_campaigns(folder / vendor, url, delivery, {"*": own})
+    (made / "plain.liquid").write_text(TEMPLATE)
+    return made
+
+
 class Fuzz:
     """Runs of the job over parts of odd events, and what comes of them."""
 
     def __init__(self, folder: Path, url: str, seed: int, accepted: Callable[[], dict[str, int]], say: Say) -> None:
         self._folder, self._accepted, self._say = folder, accepted, say
         self._source = Mutations(seed, int(time.time() * 1000))
-        delivery = {"timeout": "PT15S", "lease": "PT20S", "wait": "PT0.3S"}
-        self._campaigns = write_campaigns(folder / "campaigns", url, delivery)
+        self._campaigns = [_campaigns(folder, url, vendor) for vendor in ("braze", "webhook")]
         self._known: dict[str, int] = {}
         self.found = Found()
 
     def part(self, number: int, count: int, transport: str) -> None:
-        """One part, twice: a start that failed would fail again, and the second run must send nothing."""
+        """One part, twice: a start that failed would fail again, and the second run must send nothing. Two parts go to
+        the one vendor, two to the other."""
+        campaigns = self._campaigns[number // 2 % 2]
         here = self._folder / f"{number:03d}-{transport}"
         events, output = here / "events", here / "out"
         part = (
@@ -172,19 +186,19 @@ class Fuzz:
             if transport == "file"
             else write_spool(output / "spool", self._source, count)
         )
-        self._run(events, output, here / "log")
+        self._run(campaigns, events, output, here / "log")
         before = self._accepted()
         self._judge(part, output, before)
-        self._run(events, output, here / "log")
+        self._run(campaigns, events, output, here / "log")
         if self._accepted() != before:
             self.found.wrong.append(f"{here.name}: the second run sent something")
         self._known = before
         if not self.found.as_json()["wrong"] and not os.environ.get("KEEP"):
             shutil.rmtree(here)
 
-    def _run(self, events: Path, output: Path, log: Path) -> None:
+    def _run(self, campaigns: Path, events: Path, output: Path, log: Path) -> None:
         job = start_rebatch(
-            self._campaigns, f"file:{events}", output, "--drain", "--patience=5", f"--runner={BUILT_IN}", log=log
+            campaigns, f"file:{events}", output, "--drain", "--patience=5", f"--runner={BUILT_IN}", log=log
         )
         code = wait(job, 1_200)
         self.found.exit_codes[str(code)] += 1
@@ -199,7 +213,8 @@ class Fuzz:
 
     def _judge(self, part: Part, output: Path, accepted: dict[str, int]) -> None:
         """Looks for every event of a part in what the job left."""
-        found, letters, outcomes = self.found, _letters(output), _outcomes(output)
+        found, outcomes = self.found, _outcomes(output)
+        letters, refused = _letters(output)
         found.mutated += len(part.odd)
         found.neighbours += len(part.good)
         new = {name: times for name, times in accepted.items() if name not in self._known}
@@ -223,6 +238,8 @@ class Fuzz:
                     found.wrong.append(f"{name} ({mutant.what}): the letter has other bytes")
             elif outcome == "rejected":
                 found.rejected[str(reason)] += 1
+                if mutant.body not in refused and mutant.whole:
+                    found.wrong.append(f"{name} ({mutant.what}): no letter of the refusal has its bytes")
             elif places:
                 found.ends[places[0]] += 1
             else:
@@ -232,14 +249,17 @@ class Fuzz:
                 found.in_two_places.append(f"{output.parent.name} {name} ({mutant.what})")
 
 
-def _letters(output: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """Reasons and bytes of what could not be decoded, by the names of the messages."""
+def _letters(output: Path) -> tuple[dict[str, list[tuple[str, bytes]]], set[bytes]]:
+    """Reasons and bytes of what could not be decoded, by the names of the messages; the bytes of what was refused."""
     found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    refused = set[bytes]()
     for path in (output / "dead_letters").glob("*.avro"):
         for letter in read_dead_letters(str(path)):
             if letter.step == "Decode":
                 found[letter.source].append((letter.reason, letter.data))
-    return found
+            else:
+                refused.add(letter.data)
+    return found, refused
 
 
 def _outcomes(output: Path) -> dict[str, tuple[str, str | None]]:

@@ -17,7 +17,7 @@ _ODD = (
     "", " ", "\0", "\n", "null", "../../x", ".", "%00", "{{ 1 | divided_by: 0 }}", "Zoë 🧀", "\u202e", "\ufeff", "\uffff",
     '"', "'; DROP TABLE", "\\", "a" * 256, "b" * 257, "c" * 5_000, "🧀" * 300, "<script>", "-1", "e" * 40_000,
 )  # fmt: skip
-_KEYS = ("event_id", "content", "", "\0", "customer_id", "offers", "a.b", "é", "k" * 3_000)
+_KEYS = ("size", "name", "event_id", "content", "", "\0", "customer_id", "offers", "a.b", "é", "k" * 3_000)
 
 
 class Mutant(NamedTuple):
@@ -93,7 +93,7 @@ class Mutations:
     def _time(self, event: Event) -> str:
         name, value = self._rnd.choice(TIMES), self._a_time()
         if name == "offers":
-            event["offers"] = [{**event["offers"][0], "expires_at": value}]
+            event["offers"] = [{**offer, "expires_at": value} for offer in event["offers"]]
         else:
             event[name] = value
             if name == "deliver_after":

@@ -272,7 +272,7 @@ def _outcomes(output: Path) -> dict[str, tuple[str, str | None]]:
 def _event_of(body: bytes) -> dict[str, Any]:
     """The event that a body begins with, if it does."""
     try:
-        return dict(fastavro.schemaless_reader(io.BytesIO(body), _SCHEMA, None))  # type: ignore[call-overload]
+        return dict(fastavro.schemaless_reader(io.BytesIO(body), _SCHEMA, None))
     except Exception:
         return {}
 

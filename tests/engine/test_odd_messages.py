@@ -98,6 +98,16 @@ def test_a_time_that_no_watermark_can_hold_does_not_stop_the_job(
     assert sandbox.accepted() == dict.fromkeys(good, 1)
 
 
+def test_on_prism_too_what_is_due_at_the_end_of_time_waits(tmp_path: Path, sandbox: Sandbox) -> None:
+    delivery, good = Delivery(tmp_path, sandbox.url).configure(), any_events(10)
+    delivery.put("part-0", good)
+    for number, at in enumerate((253_402_300_799_999, (1 << 63) - 1, NOW + 99 * 365 * 86_400_000)):
+        delivery.put(f"part-{number + 1}", any_events(2, f"later-{number}", deliver_after=at, expires_at=None))
+    assert delivery.run("--drain") == 0
+    assert sandbox.accepted() == dict.fromkeys(good, 1)
+    assert delivery.summary()["left_waiting"] == 6
+
+
 def _raw(events: dict[str, Wire]) -> Any:
     """What only Kafka carries: no body, no headers, headers that are no text or null or twice, any time."""
     wires = [(body, list(attributes.items())) for body, attributes in events.values()]

@@ -113,7 +113,7 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
             container = ContainerReader(file)
-            mark = fingerprint(container.schema)
+            mark = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
             name, note = _text(path.rpartition("/")[2]), "" if _known(mark) else _schema_note(container.schema)
             for record in container.records():
                 yield _envelope(name, mark, record, note)

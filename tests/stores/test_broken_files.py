@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import pytest
@@ -105,6 +106,15 @@ def test_a_record_of_somebody_else_keeps_its_bytes_and_tells_its_schema(tmp_path
         assert letter.reason == "unknown_schema"
         told = letter.detail[letter.detail.index("written with the schema ") :].removeprefix("written with the schema ")
         assert json.loads(told)["name"] == "Foreign"
+
+
+@pytest.mark.parametrize(("written", "values"), [("string", ["a", "b"]), (["null", "long"], [None, 7])], ids=str)
+def test_values_that_are_no_records_are_dead_letters_too(tmp_path: Path, written: Any, values: list[Any]) -> None:
+    with (tmp_path / "a.avro").open("wb") as file:
+        fastavro.writer(file, written, values)
+    _, letters = numbers_and_letters(tmp_path / "a.avro")
+    assert [fastavro.schemaless_reader(io.BytesIO(one.data), written, None) for one in letters] == values
+    assert all(json.dumps(written) in one.detail for one in letters)
 
 
 def test_a_block_that_is_not_followed_by_the_files_marker_stops_at_the_file(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: demo test engines check bench certificate certificate-flink lock clean
+.PHONY: demo test engines check bench certificate certificate-flink fuzz lock clean
 
 demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
@@ -44,6 +44,10 @@ certificate: .venv/installed engines
 
 certificate-flink: .venv/installed engines
 	$(BIN)/python -m bench.certificate_flink
+
+# 100,000 odd events, each beside a good one, through the whole job: the job ends, the good ones are sent once.
+fuzz: .venv/installed
+	$(BIN)/python -m bench.fuzz
 
 out/customers.parquet: .venv/installed $(wildcard examples/journey/*.py)
 	$(BIN)/python -m examples.journey.customers --output $@ --history out/history.parquet

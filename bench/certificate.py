@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from bench.footprint import Footprint, observe
 
 from bench.deliveries import (
     Event,
@@ -41,7 +42,6 @@ from bench.deliveries import (
     write_campaigns,
     write_file,
 )
-from bench.footprint import Footprint, observe
 from runners.emulators import pubsub_emulator
 from runners.kafka_broker import kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
@@ -309,7 +309,6 @@ class Run:
             "wrong": wrong[:5],
             "vendor": {key: value for key, value in sandbox.summary().items() if key in ("calls", "by_status")},
         }
-
 
     def _sends(self) -> Sends:
         """What the vendor's record says of when and where events were accepted."""

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Envelope(NamedTuple):
-    """A message as it came: its name in the transport, attributes, bytes, and when it was published (epoch ms)."""
+    """A message as it came: its name in the transport, attributes, bytes, and when it was published (epoch ms).
+    `note` is for the dead letter of what is no whole record of a schema of ours: what the reader knows of it."""
 
     message_id: str
     attributes: dict[str, str]
     body: bytes
     published_at: int
+    note: str = ""
 
 
 class Poll(NamedTuple):

@@ -23,7 +23,9 @@ def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter])
     """
     ordered = sorted(letters)
     columns = {
-        name: pa.array([_storable(letter[place]) for letter in ordered], pa.binary() if name == "data" else pa.string())
+        name: pa.array(
+            [_storable(letter[place]) for letter in ordered], pa.large_binary() if name == "data" else pa.large_string()
+        )
         for place, name in enumerate(DeadLetter._fields)
     }
     bodies = encode_records(schema(_SCHEMA), columns, len(ordered))

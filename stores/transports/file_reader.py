@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fastavro
 from apache_beam.io.filesystems import FileSystems
 
-from schemas.contracts import ContractError, fingerprint, parsed, resolve
+from schemas.avro_container import ContainerReader, Stored
+from schemas.contracts import ContractError, fingerprint, resolve
 from schemas.transport import Envelope, Poll
 from stores.transports import TransportError
 
 _LOOK_EVERY_S = 1.0
+_LONGEST_NOTE = 10_000  # characters of a schema in a dead letter
 
 
 class FileReader:
@@ -102,23 +104,19 @@ def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
 
 
 def read_envelopes(path: str) -> Iterator[Envelope]:
-    """The records of a container file as messages, bytes as they stand. A schema that is no version of ours gives
-    messages whose fingerprint nobody knows, which the decoding then refuses."""
+    """The records of a container file as messages, bytes as they stand.
+
+    Two kinds become dead letters when they are decoded, and have a note that says what they are: records of a schema
+    that is no version of ours, and bytes of a block that cannot be separated into records.
+    Raises TransportError for a file that is no container, or breaks off.
+    """
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
-            blocks = fastavro.block_reader(file)
-            written = blocks.writer_schema
-            mark, schema = fingerprint(written), parsed(written)
-            launch = _known(mark)
-            place = 0
-            for block in blocks:
-                data = block.bytes_
-                for _ in range(block.num_records):
-                    start = data.tell()
-                    record = fastavro.schemaless_reader(data, schema, None)
-                    body = data.getvalue()[start : data.tell()] if launch else b""
-                    yield _envelope(path, place, mark, record, body if launch else repr(record).encode())
-                    place += 1
+            container = ContainerReader(file)
+            mark = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
+            name, note = _text(path.rpartition("/")[2]), "" if _known(mark) else _schema_note(container.schema)
+            for record in container.records():
+                yield _envelope(name, mark, record, note)
     except TransportError:
         raise
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
@@ -134,12 +132,30 @@ def _known(mark: str) -> bool:
     return True
 
 
-def _envelope(path: str, place: int, mark: str, record: Any, body: bytes) -> Envelope:
+def _schema_note(written: Any) -> str:
+    text = json.dumps(written)
+    return f"it was written with the schema {text[:_LONGEST_NOTE]}{'…' * (len(text) > _LONGEST_NOTE)}"
+
+
+def _envelope(name: str, mark: str, record: Stored, note: str) -> Envelope:
+    values = record.values if isinstance(record.values, dict) else {}
     attributes = {"schema": mark}
-    for name in ("event_id", "retailer_id", "campaign_id", "launch_id"):
-        if isinstance(record, dict) and record.get(name):
-            attributes[name] = str(record[name])
-    published = record.get("emitted_at", 0) if isinstance(record, dict) else 0
+    for field in ("event_id", "retailer_id", "campaign_id", "launch_id"):
+        if values.get(field):
+            attributes[field] = _text(values[field])
+    published = values.get("emitted_at", 0)
     return Envelope(
-        f"{path.rpartition('/')[2]}:{place}", attributes, body, published if isinstance(published, int) else 0
+        f"{name}:{record.number}",
+        attributes,
+        record.body,
+        published if isinstance(published, int) else 0,
+        f"{record.problem}; {note}" if record.problem and note else record.problem or note,
     )
+
+
+def _text(value: Any) -> str:
+    """Text that UTF-8 can carry, whatever it was."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

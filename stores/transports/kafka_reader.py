@@ -24,8 +24,8 @@ class Decoder:
         self._registry = SchemaRegistry(client.registry) if client.registry else None
 
     def envelopes(self, messages: list[Any]) -> list[Envelope]:
-        """An envelope a message, in order."""
-        made = []
+        """An envelope a message, in order. A producer may give any time: one that is still to come counts as now."""
+        made, now = [], int(time.time() * 1000)
         for message in messages:
             headers = message.headers() or ()
             try:
@@ -33,7 +33,7 @@ class Decoder:
             except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
                 attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
             name = f"{message.partition()}:{message.offset()}"
-            made.append(Envelope(name, attributes, message.value() or b"", max(0, message.timestamp()[1])))
+            made.append(Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now)))
         return made if self._registry is None else [self._registry.unframe(one) for one in made]
 
 

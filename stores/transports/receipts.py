@@ -25,7 +25,7 @@ _SCHEMA = "receipt"
 _ROWS = 1 << 16
 _TIMES = ("arrived_at", "settled_at")
 _TYPES: dict[str, pa.DataType] = {
-    **dict.fromkeys(Receipt._fields, pa.string()),
+    **dict.fromkeys(Receipt._fields, pa.large_string()),  # a launch's id may be as long as an event
     **dict.fromkeys(_TIMES, pa.int64()),
     "attempt": pa.int32(),
     "resent": pa.bool_(),

@@ -83,7 +83,7 @@ class SchemaRegistry:
                 continue
             if answer.status == 200:
                 return dict(answer.json())
-            if answer.status == 404 and method == "GET":
+            if answer.status in (400, 404, 422) and method == "GET":  # registries differ in what an id may be
                 return {}
             happened = f"{answer.status}: {answer.data[:200].decode('utf-8', 'replace')}"
             if answer.status < 500 and answer.status != 429:

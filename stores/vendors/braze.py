@@ -9,8 +9,8 @@ import msgspec
 
 from schemas.delivery import BATCH, Account, Answer, Begin, Call, always
 from stores.vendors.answers import HttpVendor, attributed, error_words, errors_of, message_of, post, read_json, told
-from stores.vendors.liquid_text import Contents, contents
 from stores.vendors.message_fields import message_fields
+from stores.vendors.recipients import Recipients, make_recipients
 
 PATH = "/campaigns/trigger/send"
 
@@ -28,11 +28,10 @@ class Braze(HttpVendor):
         vendor would make one message of the two."""
         assert self._http is not None, "open() comes first"
         check_call(call)
-        made = contents(account.templates, call.events)
-        if not made.texts:
-            return Answer("sent", None, made.words, rejected=made.broken)
-        recipients = [recipient(call.events[place], text) for place, text in made.texts.items()]
-        body = msgspec.json.encode({"campaign_id": call.vendor_campaign, "recipients": recipients})
+        made = make_recipients(account.templates, call.events, recipient)
+        if not made.places:
+            return Answer("sent", None, told(made.words, account), rejected=made.broken)
+        body = msgspec.json.encode({"campaign_id": call.vendor_campaign, "recipients": made.encoded})
         headers = {"Authorization": f"Bearer {account.key}"}
         url = account.url.rstrip("/") + PATH
         reply = post(self._http, self.name, account, url, body, headers, self._clock, begin)
@@ -57,7 +56,7 @@ def recipient(event: Mapping[str, Any], content: str | None) -> dict[str, Any]:
     return {"external_user_id": event["customer_id"], "trigger_properties": properties}
 
 
-def _success(data: Any, account: Account, call: Call, made: Contents) -> Answer:
+def _success(data: Any, account: Account, call: Call, made: Recipients) -> Answer:
     """The answer to a 2xx: the message must be success, or nothing was sent; errors concern some recipients."""
     message = data.get("message") if isinstance(data, dict) else None
     if not isinstance(message, str):
@@ -67,10 +66,9 @@ def _success(data: Any, account: Account, call: Call, made: Contents) -> Answer:
     return sent(errors_of(data), data.get("dispatch_id"), account, call, made)
 
 
-def sent(errors: Sequence[Any], vendor_id: object, account: Account, call: Call, made: Contents) -> Answer:
-    """A success, but for the recipients that have no text or that an error is about."""
-    places = list(made.texts)
-    found = attributed(errors, [call.events[place]["customer_id"] for place in places])
+def sent(errors: Sequence[Any], vendor_id: object, account: Account, call: Call, made: Recipients) -> Answer:
+    """A success, but for the recipients that could not be made or that an error is about."""
+    found = attributed(errors, [call.events[place]["customer_id"] for place in made.places])
     words = told("; ".join([made.words] * bool(made.words) + [error_words(error) for error in errors]), account)
-    rejected = {**made.broken, **{places[at]: reason for at, reason in found.items()}}
+    rejected = {**made.broken, **{made.places[at]: reason for at, reason in found.items()}}
     return Answer("sent", None, words, vendor_id if isinstance(vendor_id, str) else None, rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,11 +14,18 @@ from schemas.contracts import EVENT, parsed, schema
 from schemas.delivery import Account, Answer, Begin, Call, always
 from stores.transports import TransportError
 from stores.transports.files import FileSink
+from stores.vendors.recipients import make_each
 
 
 @cache
 def _schema() -> Any:
     return parsed(schema(EVENT))
+
+
+def _body(event: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, _schema(), event)
+    return buffer.getvalue()
 
 
 class Outbox:
@@ -35,18 +43,17 @@ class Outbox:
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """Sent when the file is there completely; failed when it could not be written. Needs no key, knows no
         templates, and does not keep to the account's timeout: a disk has none."""
-        bodies = []
-        for event in call.events:
-            buffer = io.BytesIO()
-            fastavro.schemaless_writer(buffer, _schema(), event)
-            bodies.append(buffer.getvalue())
+        made, broken, words = make_each(range(len(call.events)), lambda at: _body(call.events[at]), call.events)
+        if not made:
+            return Answer("sent", None, words, rejected=broken)
         mark = begin()
         if mark is None:
             return Answer("withdrawn", "withdrawn")
         mark.cells[mark.at] = mark.value
         folder = account.url.removeprefix("file:")
         try:
-            path = FileSink(folder).write(call.batch_id, schema(EVENT), pa.array(bodies, pa.binary()))
+            bodies = pa.array(list(made.values()), pa.binary())
+            path = FileSink(folder).write(call.batch_id, schema(EVENT), bodies)
         except TransportError as error:
             return Answer("failed", "not_written", str(error))
-        return Answer("sent", vendor_id=path.rpartition("/")[2])
+        return Answer("sent", None, words, path.rpartition("/")[2], broken)

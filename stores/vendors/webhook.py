@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from schemas.delivery import Account, Answer, Begin, Call, always
-from stores.vendors.answers import HttpVendor, errors_of, post, read_json
+from stores.vendors.answers import HttpVendor, errors_of, post, read_json, told
 from stores.vendors.braze import check_call, sent
-from stores.vendors.liquid_text import contents
+from stores.vendors.recipients import make_recipients
 
 
 class Webhook(HttpVendor):
@@ -23,13 +25,11 @@ class Webhook(HttpVendor):
         """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""
         assert self._http is not None, "open() comes first"
         check_call(call)
-        made = contents(account.templates, call.events)
-        if not made.texts:
-            return Answer("sent", None, made.words, rejected=made.broken)
-        own = ((call.events[place], {} if text is None else {"content": text}) for place, text in made.texts.items())
-        events = [{**event, **content} for event, content in own]
+        made = make_recipients(account.templates, call.events, _with_content)
+        if not made.places:
+            return Answer("sent", None, told(made.words, account), rejected=made.broken)
         about = {"batch_id": call.batch_id, "retailer": account.retailer_id, "campaign": call.vendor_campaign}
-        body = msgspec.json.encode({**about, "events": events})
+        body = msgspec.json.encode({**about, "events": made.encoded})
         signed = sign(account.key, body, int(self._clock()))
         headers = {"Idempotency-Key": call.batch_id, "X-Campaigns-Signature": signed}
         reply = post(self._http, self.name, account, account.url, body, headers, self._clock, begin)
@@ -37,6 +37,10 @@ class Webhook(HttpVendor):
             return reply
         data = read_json(reply.body)
         return sent(errors_of(data), data.get("id") if isinstance(data, dict) else None, account, call, made)
+
+
+def _with_content(event: Mapping[str, Any], content: str | None) -> Mapping[str, Any]:
+    return event if content is None else {**event, "content": content}
 
 
 def sign(key: str, body: bytes, now: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import fastavro
@@ -17,7 +18,7 @@ from schemas.contracts import ContractError, parsed, read_record, schema
 EVENT = parsed(schema("campaign_event"))
 WANTED = frozenset({"event_id", "customer_id", "vendor_campaign", "deliver_after", "expires_at"})
 TEXT = st.text(max_size=30)
-TIME = st.integers(-(2**40), 2**45)
+TIME = st.integers(-(2**40), 2**45) | st.integers(-2, 110)
 OFFER = st.fixed_dictionaries(
     {
         "id": TEXT,
@@ -134,3 +135,33 @@ def _plain() -> dict[str, Any]:
         "deliver_after": 1,
         "emitted_at": 2,
     }
+
+
+LIMITS = {"emitted_at": (0, 100), "offers[].expires_at": (5, 50)}
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=8))
+@settings(deadline=None, max_examples=200)
+def test_an_event_is_sound_only_when_its_numbers_are_within_their_limits_and_finite(
+    events: list[dict[str, Any]],
+) -> None:
+    scan = Scan(EVENT, [body(event) for event in events], WANTED, LIMITS, finite=True)
+    assert scan.sound.tolist() == [_fits(event) for event in events]
+    assert scan.filled(["event_id", "customer_id"]).tolist() == [
+        bool(event["event_id"] and event["customer_id"]) for event in events
+    ]
+
+
+def _fits(event: dict[str, Any]) -> bool:
+    offers = [offer["expires_at"] for offer in event["offers"] if offer["expires_at"] is not None]
+    numbers = [one for one in event["properties"].values() if isinstance(one, float)]
+    return (
+        0 <= event["emitted_at"] <= 100 and all(5 <= one <= 50 for one in offers) and all(map(math.isfinite, numbers))
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_none_is_not_vouched_for_where_it_matters(number: float) -> None:
+    some = [body({**_plain(), "properties": {"a": 1.5, "b": one}}) for one in (1e308, number, -5e-324)]
+    assert Scan(EVENT, some, WANTED).sound.tolist() == [True] * 3
+    assert Scan(EVENT, some, WANTED, finite=True).sound.tolist() == [True, False, True]

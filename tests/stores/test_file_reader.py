@@ -13,6 +13,7 @@ from wire_events import ARRIVED, MARK, body_of
 from schemas.contracts import DeadLetter, released, schema
 from schemas.delivery import Message
 from schemas.transport import Envelope, Poll
+from schemas.varints import zigzag
 from stores.transports import TransportError, file_reader
 from stores.transports.file_reader import FileReader, list_files
 from stores.transports.files import FileSink
@@ -180,5 +181,9 @@ def test_records_of_somebody_else_become_dead_letters_that_show_them(
     one, own = read(opened(tmp_path))
     made = read_envelope(one, ARRIVED)
     assert isinstance(made, DeadLetter)
-    assert (made.reason, made.data) == (reason, repr(record).encode())
+    own_bytes = b"".join(
+        zigzag(len(one)) + one.encode() if isinstance(one, str) else zigzag(one) for one in record.values()
+    )
+    assert (made.reason, made.data) == (reason, own_bytes)
+    assert '"name": "R"' in made.detail
     assert isinstance(read_envelope(own, ARRIVED), Message)

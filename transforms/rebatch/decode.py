@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -17,6 +17,7 @@ from schemas.delivery import Message
 from schemas.transport import Envelope
 from transforms.rebatch.counters import Counter
 from transforms.rebatch.elements import Envelopes, Messages
+from transforms.rebatch.event_checks import LIMITS, NEEDED, expiry, find_flaw
 from transforms.rebatch.outcomes import decoded_body
 
 STEP = "Decode"
@@ -24,8 +25,9 @@ DEAD = "dead"
 _MOST = 1_000_000  # bytes of a body
 _NEEDED = ("event_id", "retailer_id", "schema")
 _LONGEST = 256  # characters of an id
+_LONGEST_DETAIL = 2_000
 _TEXTS = ("event_id", "retailer_id", "customer_id", "campaign_id", "vendor_campaign")
-_ROUTING = frozenset({*_TEXTS, "deliver_after", "expires_at"})
+_ROUTING = frozenset({*_TEXTS, *NEEDED, "deliver_after", "expires_at"})
 
 
 class _Refused(ValueError):
@@ -33,23 +35,39 @@ class _Refused(ValueError):
 
 
 def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
-    """The message of an envelope that arrived at `now` (epoch ms), or the dead letter that it becomes."""
+    """The message of an envelope that arrived at `now` (epoch ms), or the dead letter that it becomes; whether it is
+    the one or the other does not depend on the time. Never raises."""
     try:
         return _read(envelope, now)
     except _Refused as refused:
         reason, detail = refused.args
-        return DeadLetter(
-            STEP,
-            reason,
-            detail,
-            source=f"message {envelope.message_id}",
-            data=envelope.body,
-            trace=orjson.dumps(envelope.attributes, option=orjson.OPT_SORT_KEYS).decode(),
-        )
+    return DeadLetter(
+        STEP,
+        reason,
+        detail[:_LONGEST_DETAIL] + (f"; {envelope.note}" if envelope.note else ""),
+        source=f"message {envelope.message_id}",
+        data=envelope.body,
+        trace=_trace(envelope.attributes),
+    )
+
+
+def _trace(attributes: Mapping[str, str]) -> str:
+    """The attributes as JSON; text that UTF-8 cannot carry as escapes."""
+    try:
+        return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError:
+        texts = {_escaped(name): _escaped(value) for name, value in attributes.items()}
+        return orjson.dumps(texts, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(envelope: Envelope, now: int) -> Message:
-    attributes = envelope.attributes
+    attributes, replay = envelope.attributes, envelope.attributes.get("replay", "")
+    if envelope.note and _is_known(attributes.get("schema", "")):
+        raise _Refused("broken_bytes", "not whole records of its schema")
     missing = [name for name in _NEEDED if not attributes.get(name)]
     if missing:
         raise _Refused("missing_attributes", f"the message has no {', '.join(missing)}; publish it as the launch does")
@@ -67,9 +85,12 @@ def _read(envelope: Envelope, now: int) -> Message:
         if event[name] != attributes[name]:
             detail = f"the attribute {name} says {attributes[name][:80]!r}, the event {event[name][:80]!r}"
             raise _Refused("attributes_differ", detail)
-    for name in ("event_id", "retailer_id", "customer_id", "vendor_campaign"):
-        if len(event[name] or "") > _LONGEST:
-            raise _Refused("over_size", f"{name} has {len(event[name]):,} characters; at most {_LONGEST} are taken")
+    ids = {name: event[name] or "" for name in ("event_id", "retailer_id", "customer_id", "vendor_campaign")}
+    for name, text in [*ids.items(), ("the attribute replay", replay)]:
+        if len(text) > _LONGEST:
+            raise _Refused("over_size", f"{name} has {len(text):,} characters; at most {_LONGEST} are taken")
+    if flaw := find_flaw(event):
+        raise _Refused(*flaw)
     return Message(
         event_id=event["event_id"],
         retailer_id=event["retailer_id"],
@@ -79,9 +100,17 @@ def _read(envelope: Envelope, now: int) -> Message:
         body=envelope.body,
         arrived_at=now,
         deliver_after=event["deliver_after"],
-        expires_at=event["expires_at"] or 0,
-        replay=attributes.get("replay", ""),
+        expires_at=expiry(event),
+        replay=replay,
     )
+
+
+def _is_known(mark: str) -> bool:
+    try:
+        resolve(mark)
+    except ContractError:
+        return False
+    return True
 
 
 def dead_id(letter: DeadLetter) -> str:
@@ -103,9 +132,8 @@ def read_envelopes(envelopes: list[Envelope], now: int) -> list[Message | DeadLe
             continue
         if {field["name"] for field in writer["fields"]} >= _ROUTING:
             some = [envelopes[place] for place in places]
-            for place, found in zip(
-                places, _found(Scan(writer, [one.body for one in some], _ROUTING), some, now), strict=True
-            ):
+            scan = Scan(writer, [one.body for one in some], _ROUTING, LIMITS, finite=True)
+            for place, found in zip(places, _found(scan, some, now), strict=True):
                 made[place] = found
     return [one or read_envelope(envelopes[place], now) for place, one in enumerate(made)]
 
@@ -115,7 +143,7 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
     none = [0] * len(envelopes)
     columns = zip(
         envelopes,
-        scan.sound.tolist(),
+        (scan.sound & scan.filled(NEEDED)).tolist(),
         *(scan.texts(name) for name in _TEXTS),
         scan.numbers["deliver_after"].tolist(),
         scan.numbers["expires_at"].tolist() if "expires_at" in scan.numbers else none,
@@ -124,7 +152,8 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
     for envelope, sound, event_id, retailer_id, customer_id, campaign_id, vendor_campaign, after, expires in columns:
         attributes, campaign = envelope.attributes, vendor_campaign or campaign_id
         same = event_id == attributes.get("event_id") and retailer_id == attributes.get("retailer_id")
-        short = max(len(event_id), len(retailer_id), len(customer_id), len(campaign)) <= _LONGEST
+        replay = attributes.get("replay", "")
+        short = max(len(event_id), len(retailer_id), len(customer_id), len(campaign), len(replay)) <= _LONGEST
         if sound and same and short and event_id and retailer_id:
             yield Message(
                 event_id,
@@ -136,7 +165,7 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
                 now,
                 after,
                 expires,
-                attributes.get("replay", ""),
+                replay,
             )
         else:
             yield None

@@ -16,6 +16,7 @@ from transforms.rebatch.counters import Counter
 from transforms.rebatch.elements import END, KEYED, Keyed, Messages, StructCoder
 
 _DUE, _EARLY = "due", "early"
+_FARTHEST_S = 100 * 366 * 86_400  # no run lasts so long; engines' clocks and Beam's own end somewhere behind it
 
 
 def split_due(messages: list[Message], now: int) -> tuple[list[Message], dict[int, list[Message]]]:
@@ -50,14 +51,15 @@ class _Split(beam.DoFn):
 
 
 class _Hold(beam.DoFn):
-    """Keyed by (retailer or group, second): the state dies when its timer fires, or when the input ends."""
+    """Keyed by (retailer or group, second): the state dies when its timer fires, or when the input ends. What is due
+    in a hundred years or later has no timer: no engine could be sure to hold it."""
 
     WAITING = BagStateSpec("waiting", StructCoder(Messages))
     DUE = TimerSpec("due", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(self, real_time: bool) -> None:
-        self._real_time = real_time
+    def __init__(self, clock: Callable[[], float], real_time: bool) -> None:
+        self._clock, self._real_time = clock, real_time
         self._released = Counter("released")
         self._left = Counter("left_waiting")
 
@@ -69,8 +71,11 @@ class _Hold(beam.DoFn):
         over: Any = beam.DoFn.TimerParam(OVER),
     ) -> Iterator[Keyed]:
         (_, second), messages = element
+        if not self._real_time:  # nothing would release them: they stay where they came from, for the next run
+            self._left.inc(len(messages.items))
+            return
         waiting.add(messages)
-        if self._real_time:
+        if second - self._clock() < _FARTHEST_S:
             due.set(Timestamp(second))
         over.set(END)
         yield from ()
@@ -116,5 +121,5 @@ class HoldUntilDue(beam.PTransform):
     def expand(self, lists: beam.PCollection[Keyed]) -> tuple[beam.PCollection[Keyed], beam.PCollection[Keyed]]:
         split = lists | "Split" >> beam.ParDo(_Split(self._clock)).with_outputs(_EARLY, main=_DUE)
         split[_DUE].element_type = split[_EARLY].element_type = KEYED
-        released = split[_EARLY] | "Hold" >> beam.ParDo(_Hold(self._real_time)).with_output_types(KEYED)
+        released = split[_EARLY] | "Hold" >> beam.ParDo(_Hold(self._clock, self._real_time)).with_output_types(KEYED)
         return split[_DUE], released

@@ -85,12 +85,14 @@ def decode_receipts(kept: Iterable[bytes]) -> Receipts:
 
 
 def refused_letter(message: Message, reason: str, detail: str, batch_id: str) -> DeadLetter:
-    """The dead letter of a delivery that the vendor refused: the event's bytes, and what a replay needs."""
+    """The dead letter of a delivery that the vendor refused: the event's bytes, and what a replay needs. Words that
+    UTF-8 cannot carry are kept as escapes."""
     attributes = {"event_id": message.event_id, "retailer_id": message.retailer_id, "schema": message.schema}
     return DeadLetter(
         STEP,
         reason,
-        detail or "the vendor refused it; put the cause right, then replay",
+        detail.encode("utf-8", "backslashreplace").decode()
+        or "the vendor refused it; put the cause right, then replay",
         source=f"event {message.event_id} in batch {batch_id}",
         data=message.body,
         trace=orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode(),

@@ -146,7 +146,9 @@ class _RecordDead(_Recorder):
             return
         yield at_finish(len(self._kept))
         named = {dead_id(letter): letter for letter in self._kept}
-        known = self._ledger.find(list(named))
+        names, known = list(named), set[str]()
+        for start in range(0, len(names), _CALL):
+            known |= set(self._ledger.find(names[start : start + _CALL]))
         fresh = {name: letter for name, letter in named.items() if name not in known}
         if fresh:
             self._write(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", list(fresh.values()))

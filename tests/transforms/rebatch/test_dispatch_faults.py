@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from dispatching import Job
-from wire_events import ARRIVED, wire_batch, wire_message
+from vendor_calls import any_event
+from wire_events import ARRIVED, body_of, wire_batch, wire_message
 
+from schemas.delivery import Batch
 from transforms.rebatch import dispatch
 from transforms.rebatch.calls import back_off_ms
 
@@ -300,3 +302,15 @@ def test_an_adapter_that_fails_at_every_call_stops_the_job(job: Job, monkeypatch
     with pytest.raises(KeyError):
         job.run("store-1", *(wire_batch([number]) for number in range(100)))
     assert len(job.receipts) < 50
+
+
+def test_an_event_of_which_no_message_can_be_made_is_a_dead_letter_and_its_neighbours_are_sent_once(job: Job) -> None:
+    """Decode lets no such event through today; one that waited in an engine's state may have come through earlier."""
+    offers = [{**any_event()["offers"][0], "expires_at": ARRIVED * 1_000}]
+    bad = wire_message(7, body=body_of(7, offers=offers))
+    job.run("store-1", Batch([bad if n == 7 else wire_message(n) for n in range(50)]))
+    assert job.outcomes == {**dict.fromkeys(range(50), "accepted"), 7: "rejected"}
+    (letter,) = job.dead
+    assert (letter.step, letter.reason, letter.data) == ("DeliverBatches", "unusable_event", bad.body)
+    assert job.sandbox.summary()["calls"] == 1
+    job.check()

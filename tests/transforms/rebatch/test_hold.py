@@ -64,6 +64,24 @@ def test_when_the_input_ends_what_is_not_due_is_left_out_and_counted() -> None:
     assert TALLY["left_waiting"] - before == 2
 
 
+def test_where_timers_do_not_follow_the_clock_what_is_not_due_is_left_out_at_once_and_counted() -> None:
+    before = TALLY["left_waiting"]
+    stream = TestStream().add_elements([keyed(due(1, 0), due(2, 60))]).advance_processing_time(60)
+    hold = HoldUntilDue(stream_clock, real_time=False)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    assert [[one.event_id for one in messages.items] for _, (_, messages) in made] == [[f"{1:032x}"]]
+    assert TALLY["left_waiting"] - before == 1
+
+
+@pytest.mark.parametrize("at", [253_402_300_799_999, (1 << 63) - 1], ids=["the year 9999", "the end of time"])
+def test_what_is_due_at_the_end_of_time_waits_and_the_others_leave_when_they_are_due(at: int) -> None:
+    before = TALLY["left_waiting"]
+    stream = TestStream().add_elements([keyed(due(1, 0), any_message(2, deliver_after=at), due(3, 60))])
+    stream = stream.advance_processing_time(60).advance_processing_time(86_400 * 365)
+    assert passed(stream.advance_watermark_to_infinity()) == [(0, [1]), (60, [3])]
+    assert TALLY["left_waiting"] - before == 1
+
+
 @pytest.mark.parametrize(
     ("message", "passes"),
     [

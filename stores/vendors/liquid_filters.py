@@ -172,8 +172,8 @@ COSTS: dict[str, Callable[[list[int], object], int]] = {
 LINEAR = frozenset(
     "abs append at_least at_most base64_decode base64_encode base64_url_safe_decode base64_url_safe_encode capitalize "
     "ceil concat date default divided_by downcase escape escape_once escapejs first floor join last lstrip minus "
-    "modulo newline_to_br plus prepend reverse round rstrip safe size slice squish strip strip_html strip_newlines times "
-    "truncate truncatewords upcase url_decode url_encode".split()
+    "modulo newline_to_br plus prepend reverse round rstrip safe size slice squish strip strip_html strip_newlines "
+    "times truncate truncatewords upcase url_decode url_encode".split()
 )
 """The filters whose time and memory are in proportion to what they are given, at most sixfold; looked at one by one."""
 FILTERS = LINEAR | COSTS.keys()

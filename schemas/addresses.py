@@ -29,7 +29,10 @@ def split_url(url: str) -> SplitResult:
         raise ValueError("has blanks or control characters; write them as %20, or leave them out")
     if not url.isascii():
         raise ValueError("has characters that are not ASCII; write the host in punycode and the path with %")
-    parts = urlsplit(url)
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:  # its text quotes parts of the URL
+        raise ValueError("is no URL, or its port is not from 1 to 65535; write https://HOST/PATH") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError("does not begin with https:// or http://; write https://HOST/PATH")
     if "@" in parts.netloc:
@@ -39,7 +42,7 @@ def split_url(url: str) -> SplitResult:
         raise ValueError("has no host; write https://HOST/PATH")
     if "[" not in parts.netloc and not _HOST.fullmatch(host):
         raise ValueError("has a host with characters that no host has; write https://HOST/PATH")
-    if parts.netloc.endswith(":") or parts.port == 0:  # `port` raises for more than 65535
+    if parts.netloc.endswith(":") or port == 0:
         raise ValueError("has no port behind the colon, or 0; write a number from 1 to 65535, or no colon")
     if why := forbidden_host(host):
         raise ValueError(why)
@@ -51,9 +54,13 @@ def url_problem(url: str) -> str | None:
     try:
         split_url(url)
     except ValueError as error:
-        words = str(error)
-        return words if words.startswith(("has ", "does ", "is ")) else f"is no URL ({words}); write https://HOST/PATH"
+        return str(error)
     return None
+
+
+def without_user(url: str) -> str:
+    """A URL as it may be shown: what stands before an @ of its host is a secret."""
+    return re.sub(r"^([^/]*//)?.*@", r"\1…@", url)
 
 
 def forbidden_host(host: str) -> str | None:

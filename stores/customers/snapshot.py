@@ -251,6 +251,21 @@ def source_schema(source: str) -> pa.Schema:
     return _described(source)[0]
 
 
+def distinct_values(source: str, column: str) -> set[str]:
+    """The values of a column of a source as text, without nulls; reads all of its rows, and rejects none."""
+    if source.startswith(BIGQUERY) or find_files(source)[0] != "parquet":
+        batches = _described(source)[1]
+    else:
+        footers = read_footers(source, find_files(source)[1])
+        snapshot = _given(source, footers, footers.fingerprint)
+        batches = (batch for part in parts(snapshot) for batch in read_part(part, [column]))
+    found: set[str] = set()
+    for batch in batches:
+        values = pc.unique(batch.column(column)).cast(pa.string())
+        found.update(value for value in values.to_pylist() if value is not None)
+    return found
+
+
 def _described(source: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     if source.startswith(BIGQUERY):
         rows = BigQueryRows(source)

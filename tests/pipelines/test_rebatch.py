@@ -31,7 +31,7 @@ def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
 def test_every_event_of_a_launch_is_accepted_once_and_the_next_run_sends_nothing(
     tmp_path: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}}
+    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "shared_account": "sandbox"}}
     place = launched(tmp_path, *RICH, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
     delivery, events = ToPlace(tmp_path), place.events()
     assert delivery.run("--drain", "--ignore_times") == 0

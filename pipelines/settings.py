@@ -22,7 +22,7 @@ from schemas.accounts import (
     sharing_problems,
     unusable_urls,
 )
-from schemas.configuration import Configuration, load_engine, workspace_files
+from schemas.configuration import load_engine, workspace_files
 from schemas.delivery import Account
 from schemas.engine import Engine
 from schemas.problems import InputError, Problem, shown
@@ -248,7 +248,7 @@ def _template_problems(file: str, text: str) -> list[Problem]:
     """A problem for each mistake of a template, with its line."""
     lines = text.split("\n")
     return [
-        Problem(file, "", shown(lines[line - 1].strip()), f"{words}; correct this line", line)
+        Problem(file, "template", shown(lines[line - 1].strip()), f"{words}; correct this line", line)
         for line, words in check_template(text)
     ]
 

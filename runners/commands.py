@@ -30,7 +30,8 @@ from schemas.campaign import Campaign
 from schemas.configuration import load_configuration, load_engine
 from schemas.engine import Engine
 from schemas.problems import InputError, Problem, shown
-from stores.customers.snapshot import describe, distinct_values, source_schema
+from stores.customers.distinct import distinct_values
+from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
 from stores.transports.kafka import create_topic as create_kafka_topic
 from stores.transports.kafka_options import add_kafka_options, read_client, read_time

@@ -69,13 +69,15 @@ def account_problems(engine: Engine, retailers: Iterable[str], keys: Keys | None
 
 
 def unusable_urls(engine: Engine, retailers: Iterable[str]) -> list[Problem]:
-    """A problem for each of these retailers whose name makes a url that cannot be called."""
+    """A problem for each of these retailers whose name makes a url that cannot be called of one that can."""
     found = []
     for retailer in sorted(set(retailers)):
-        url = engine.workspace(retailer).url
-        if url and engine.delivery.vendor != "outbox" and (words := url_problem(filled_url(url, retailer))):
-            place = f"{workspace_place(engine, retailer)}.url"
-            found.append(Problem(FILE, place, without_user(filled_url(url, retailer)), f"of {retailer} {words}"))
+        url = engine.workspace(retailer).url or ""
+        filled = filled_url(url, retailer)
+        if engine.delivery.vendor != "outbox" and filled != url and (words := url_problem(filled)):
+            if url_problem(filled_url(url, "retailer")) is None:
+                place = f"{workspace_place(engine, retailer)}.url"
+                found.append(Problem(FILE, place, without_user(filled), f"with the retailer {retailer} {words}"))
     return found
 
 

@@ -166,8 +166,8 @@ CHECKS: dict[str, Callable[..., None]] = {
 COSTS: dict[str, Callable[[list[int], object], int]] = {
     **dict.fromkeys(("replace", "replace_first", "replace_last", "remove", "remove_first", "remove_last"), _search),
     "split": _search,
-    **dict.fromkeys(("where", "reject", "find", "find_index", "has", "map", "compact", "sum", "uniq"), _each),
-    **dict.fromkeys(("sort", "sort_natural"), _ordered),
+    **dict.fromkeys(("where", "reject", "find", "find_index", "has", "map", "compact", "sum"), _each),
+    **dict.fromkeys(("sort", "sort_natural", "uniq"), _ordered),
 }
 LINEAR = frozenset(
     "abs append at_least at_most base64_decode base64_encode base64_url_safe_decode base64_url_safe_encode capitalize "

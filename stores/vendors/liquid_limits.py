@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from liquid import BoundTemplate, RenderContext
 from liquid.builtin.expressions.primitive import RangeLiteral
 from liquid.builtin.tags.cycle_tag import CycleNode, CycleTag
-from liquid.exceptions import LiquidTypeError
+from liquid.exceptions import LiquidError, LiquidInterrupt, LiquidTypeError
 from liquid.output import LimitedStringIO
 from liquid.undefined import UNDEFINED
 from markupsafe import Markup
@@ -169,6 +169,22 @@ class LimitedTemplate(BoundTemplate):
 
     context_class = LimitedContext
 
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        """The text. Raises LiquidError with a place, whatever went wrong."""
+        context = LimitedContext(self, globals=self.make_globals(dict(*args, **kwargs)))
+        buffer = context.get_buffer()
+        with context.extend({}):
+            for node in self.nodes:
+                try:
+                    node.render(context, buffer)
+                except LiquidInterrupt as error:
+                    raise LiquidTypeError(f"unexpected {error}", token=node.token) from error
+                except LiquidError as error:
+                    self.env.error(error, token=node.token)
+                except Exception as error:  # a template can provoke anything: overflow, recursion, no such date
+                    raise LiquidTypeError(f"{type(error).__name__}: {error}", token=node.token) from error
+        return buffer.getvalue()
+
 
 class _LimitedCycle(CycleNode):
     """The library makes one text of all arguments."""
@@ -195,11 +211,12 @@ def budget_of(context: RenderContext) -> Budget:
 
 def _limited_range(literal: RangeLiteral, context: RenderContext) -> range:
     made = literal._make_range(literal.start.evaluate(context), literal.stop.evaluate(context))
-    if made.stop - made.start > MAX_ITEMS:
-        error = OverLimit(f"a range of more than {MAX_ITEMS:,}")
-        error.token = literal.token
-        raise error
-    budget_of(context).spend(len(made))
+    if isinstance(context, LimitedContext):
+        if made.stop - made.start > MAX_ITEMS:
+            error = OverLimit(f"a range of more than {MAX_ITEMS:,}")
+            error.token = literal.token
+            raise error
+        context.budget.spend(16 * len(made))  # a condition may compare with each of them
     return made
 
 

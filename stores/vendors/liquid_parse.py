@@ -124,9 +124,9 @@ def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
     try:
         return (_HTML if html else _PLAIN).from_string(text)
     except LiquidError as error:
+        if isinstance(error.__cause__, RecursionError):
+            return Mistake(1, "conditions or brackets are nested too deeply")
         return describe_error(error, text)
-    except RecursionError:
-        return Mistake(1, "nested too deeply")
 
 
 def _scan(text: str) -> Mistake | None:

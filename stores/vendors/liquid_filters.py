@@ -12,23 +12,28 @@ from liquid.exceptions import LiquidError, LiquidTypeError
 from liquid.filter import sequence_filter, string_filter, with_environment
 from markupsafe import Markup, escape
 
-from stores.vendors.liquid_limits import MAX_ITEMS, OverLimit, budget_of, check_weight, weight
+from stores.vendors.liquid_limits import MAX_ITEMS, MAX_TEXT, OverLimit, budget_of, check_weight, weight
 
 _MAX_DATE = 100  # characters of a date and of its format
+_WIDE = re.compile(r"%[^A-Za-z%]*\d{3}")
 _MAX_URL = 20_000  # characters that are percent-encoded: each may become twelve
 
 
 def limited(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that refuses what is too much before it makes it."""
     real = OWN.get(name, real)
-    check, cost = CHECKS.get(name), COSTS.get(name, _linear)
+    check, cost = CHECKS.get(name), COSTS.get(name)
     needs_environment = getattr(real, "with_environment", False)
 
     @wraps(real)
     def apply(value: object, *arguments: object, context: RenderContext, **named: object) -> Any:
-        weights = [weight(value), *map(weight, arguments), *map(weight, named.values())]
-        check_weight(sum(weights))
-        budget_of(context).spend(cost(weights, value))
+        weights = [weight(value), *map(weight, arguments)]
+        if named:
+            weights += map(weight, named.values())
+        total = sum(weights)
+        if total > MAX_TEXT:
+            check_weight(total)
+        budget_of(context).spend(total if cost is None else cost(weights, value))
         if check is not None:
             check(value, *arguments)
         if needs_environment:
@@ -45,10 +50,6 @@ def limited(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     apply.with_context = True  # type: ignore[attr-defined]
     apply.with_environment = False  # type: ignore[attr-defined]
     return apply
-
-
-def _linear(weights: list[int], value: object) -> int:
-    return sum(weights)
 
 
 def _search(weights: list[int], value: object) -> int:
@@ -93,7 +94,7 @@ def _check_split(value: object, separator: object = None) -> None:
 def _check_date(value: object, form: object = "") -> None:
     if (isinstance(value, str) and len(value) > _MAX_DATE) or len(_text(form)) > _MAX_DATE:
         raise OverLimit(f"a date, or a form of it, of more than {_MAX_DATE} characters")
-    if re.search(r"%[^A-Za-z%]*\d{3}", _text(form)):
+    if _WIDE.search(_text(form)):
         raise OverLimit("a date with a width of more than 99")
 
 

@@ -51,7 +51,7 @@ class Budget:
 
     def __init__(self) -> None:
         self.work, self.next_look = 0, _LOOK_EVERY
-        self._end = time.thread_time() + MAX_SECONDS
+        self._end = float("inf")
 
     def spend(self, handled: int = 0) -> None:
         """Counts a step that handles so many characters or items. Raises OverLimit."""
@@ -63,7 +63,9 @@ class Budget:
         """Raises OverLimit when it is too much."""
         if self.work > MAX_WORK:
             raise OverLimit("the template does too much: fewer loops, or smaller values in them")
-        if time.thread_time() > self._end:
+        now = time.thread_time()
+        self._end = min(self._end, now + MAX_SECONDS)  # from the first look on: most templates end before it
+        if now > self._end:
             raise OverLimit(f"the template took more than {MAX_SECONDS:g} s of processor time")
         self.next_look = self.work + _LOOK_EVERY
 
@@ -71,6 +73,11 @@ class Budget:
 def weight(value: object) -> int:
     """The characters of a value, with 8 for each that is no text; those of an array or a mapping with its items.
     Raises OverLimit for too many items."""
+    kind = type(value)
+    if kind is str or kind is Markup:
+        return len(value)  # type: ignore[arg-type]
+    if kind is float or kind is bool or value is None:
+        return _ITEM
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list | tuple):
@@ -102,7 +109,7 @@ class LimitedContext(RenderContext):
         super().__init__(template, **settings)
 
     @property
-    def disabled_tags(self) -> list[str]:  # type: ignore[override]
+    def disabled_tags(self) -> list[str]:
         """None. Every node asks for these before it is rendered, which is where the node is counted."""
         budget = self.budget
         budget.work += STEP
@@ -116,7 +123,7 @@ class LimitedContext(RenderContext):
 
     def get(self, path: list[object], *, token: Any, default: object = UNDEFINED) -> object:
         """A value by its path."""
-        value = super().get(path, token=token, default=default)
+        value = RenderContext.get(self, path, token=token, default=default)
         budget, kind = self.budget, type(value)
         budget.work += STEP
         if kind is str or kind is list or kind is Markup:
@@ -154,14 +161,22 @@ class LimitedContext(RenderContext):
             raise OverLimit(f"variables of more than {MAX_TEXT >> 10} kB")
 
 
-class _CountedBuffer(LimitedStringIO):
+class _Buffer(LimitedStringIO):
+    def write(self, text: str) -> int:
+        self.size += len(text) if text.isascii() else len(text.encode())
+        if self.size > self.limit:
+            raise OverLimit(f"a text of more than {MAX_TEXT >> 10} kB")
+        return StringIO.write(self, text)
+
+
+class _CountedBuffer(_Buffer):
     def __init__(self, limit: int, budget: Budget) -> None:
         super().__init__(limit)
         self._budget = budget
 
     def write(self, text: str) -> int:
         self._budget.spend(len(text))
-        return super().write(text)
+        return _Buffer.write(self, text)
 
 
 class LimitedTemplate(BoundTemplate):
@@ -172,7 +187,7 @@ class LimitedTemplate(BoundTemplate):
     def render(self, *args: Any, **kwargs: Any) -> str:
         """The text. Raises LiquidError with a place, whatever went wrong."""
         context = LimitedContext(self, globals=self.make_globals(dict(*args, **kwargs)))
-        buffer = context.get_buffer()
+        buffer = _Buffer(MAX_TEXT)  # not counted: all that is ever written to it is bounded
         with context.extend({}):
             for node in self.nodes:
                 try:
@@ -221,4 +236,4 @@ def _limited_range(literal: RangeLiteral, context: RenderContext) -> range:
 
 
 # The library makes ranges in a function that knows no environment, so that there is nothing to register.
-RangeLiteral.evaluate = _limited_range  # type: ignore[method-assign]
+RangeLiteral.evaluate = _limited_range  # type: ignore[method-assign, assignment]

@@ -96,7 +96,7 @@ def _runs(data: bytes, size: int) -> set[bytes]:
 
 
 def _without(text: str, found: list[_Span]) -> str:
-    pieces, at = [], 0
+    pieces, at = list[str](), 0
     for start, end in sorted(found):
         if start > at or not pieces:
             pieces.append(text[at:start])

@@ -143,7 +143,7 @@ def replies() -> Iterator[bytes]:
     yield f"{KEY}\r\n\r\n".encode()
 
 
-@pytest.mark.parametrize("reply", replies())
+@pytest.mark.parametrize("reply", [*replies()])
 @pytest.mark.parametrize("name", ["braze", "webhook"])
 def test_the_answer_of_a_vendor_that_quotes_the_key_is_clean(
     name: str, reply: bytes, caplog: pytest.LogCaptureFixture

@@ -152,7 +152,12 @@ def test_an_owner_is_taken_from_memory_but_not_for_ever(make: Any) -> None:
     worker = bench.worker()
     asked: list[str] = []
     real = worker.ledger.change
-    worker.owners = AccountOwners(lambda cell, update: (asked.append(cell), real(cell, update))[1], worker.settings, bench.clock)  # fmt: skip
+
+    def noted(cell: str, update: Any) -> Any:
+        asked.append(cell)
+        return real(cell, update)
+
+    worker.owners = AccountOwners(noted, worker.settings, bench.clock)
     for _ in range(100):
         assert worker.check("aldi") is None
     assert len(asked) == 2

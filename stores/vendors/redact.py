@@ -79,15 +79,19 @@ def _grams(key: str) -> tuple[tuple[int, frozenset[bytes]], ...]:
     """What to look for, by its length: each run of 8 bytes of the key, and what these are in base64 and hex."""
     raw = key.encode("utf-8", "surrogatepass")
     size = min(PART, len(raw))
-    forms: dict[int, set[bytes]] = {size: _runs(raw, size), 2 * size: _runs(raw.hex().encode(), 2 * size)}
+    plain = {
+        run for one in {key, key.upper(), key.lower()} for run in _runs(one.encode("utf-8", "surrogatepass"), size)
+    }
+    if size < PART:  # what a short key is in base64 may be anywhere
+        return ((size, frozenset(plain)),)
+    forms: dict[int, set[bytes]] = {size: plain, 2 * size: _runs(raw.hex().encode(), 2 * size)}
     for before in range(3):  # the three ways in which the key may stand in what was encoded
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # The characters at both ends depend on the neighbours.
             encoded = encode(b"\0" * before + raw).rstrip(b"=")
             inner = encoded[-(-before * 4 // 3) if before else 0 : len(encoded) - (1 if (before + len(raw)) % 3 else 0)]
-            if inner:
-                length = min(len(inner), PART * 4 // 3)
-                forms.setdefault(length, set()).update(_runs(inner, length))
+            length = min(len(inner), PART * 4 // 3)
+            forms.setdefault(length, set()).update(_runs(inner, length))
     return tuple((size, frozenset(grams)) for size, grams in forms.items())
 
 

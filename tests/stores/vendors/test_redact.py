@@ -95,6 +95,7 @@ def test_words_that_do_not_quote_the_key_stay_as_they_are(text: str) -> None:
 
 def test_a_short_key_is_cut_out_as_a_whole() -> None:
     assert redact("the key abc is not good", "abc") == "the key … is not good"
+    assert redact("0123456789abcdef-35-61", "z") == "0123456789abcdef-35-61"
 
 
 def test_no_part_of_an_answer_quotes_the_key() -> None:

@@ -12,16 +12,13 @@ from typing import Any
 import msgspec
 
 from schemas.delivery import Account, Answer
+from schemas.redact import clean_words
 from stores.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply
-from stores.vendors.redact import redact
 
 MAX_PAYLOAD = 4_000_000
 LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
 _EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
 _SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
-_LONGEST_DETAIL, _LONGEST_ID = 500, 128
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ODD = re.compile(r"[^A-Za-z0-9._:/+=@~…-]")
 
 
 class HttpVendor:
@@ -125,25 +122,7 @@ def error_words(error: Any) -> str:
 
 def told(words: str, account: Account) -> str:
     """The vendor's words, cut, and without the key should they quote it."""
-    safe = redact(words[: 4 * _LONGEST_DETAIL], account.key)
-    return _CONTROLS.sub(" ", safe)[:_LONGEST_DETAIL]
-
-
-def clean_answer(answer: Answer, account: Account) -> Answer:
-    """The answer as it may be kept, logged and shown: nothing in it quotes the account's key, or parts of it.
-
-    An id of the vendor's has at most 128 letters, digits and `-_.:/+=@~`; other characters become `_`.
-    """
-    vendor_id = answer.vendor_id
-    if vendor_id is not None:
-        safe = redact(vendor_id[: 4 * _LONGEST_ID], account.key)
-        vendor_id = _ODD.sub("_", safe)[:_LONGEST_ID] or None
-    return answer._replace(
-        reason=None if answer.reason is None else told(answer.reason, account),
-        detail=told(answer.detail, account),
-        vendor_id=vendor_id,
-        rejected={place: told(reason, account) for place, reason in answer.rejected.items()},
-    )
+    return clean_words(words, account.key)
 
 
 def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:

@@ -7,6 +7,8 @@ import html
 import re
 from functools import lru_cache
 
+from schemas.delivery import Account, Answer
+
 PART = 8  # characters of a key that count as a part of it
 CUT = "…"
 _LAYERS = 3  # encodings within each other that are undone
@@ -14,7 +16,33 @@ _ESCAPED = re.compile(
     rb"%(?P<percent>[0-9A-Fa-f]{2})|\\u(?P<unicode>[0-9A-Fa-f]{4})|\\x(?P<hex>[0-9A-Fa-f]{2})"
     rb"|\\(?P<plain>[^ux\r\n])|(?P<html>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
 )
+_LONGEST_WORDS, _LONGEST_ID = 500, 128
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ODD = re.compile(r"[^A-Za-z0-9._:/+=@~…-]")
 _Span = tuple[int, int]
+
+
+def clean_answer(answer: Answer, account: Account) -> Answer:
+    """The answer as it may be kept, logged and shown: nothing in it quotes the account's key, or parts of it.
+
+    An id of the vendor's has at most 128 letters, digits and `-_.:/+=@~`; other characters become `_`.
+    """
+    vendor_id = answer.vendor_id
+    if vendor_id is not None:
+        safe = redact(vendor_id[: 4 * _LONGEST_ID], account.key)
+        vendor_id = _ODD.sub("_", safe)[:_LONGEST_ID] or None
+    return answer._replace(
+        reason=None if answer.reason is None else clean_words(answer.reason, account.key),
+        detail=clean_words(answer.detail, account.key),
+        vendor_id=vendor_id,
+        rejected={place: clean_words(reason, account.key) for place, reason in answer.rejected.items()},
+    )
+
+
+def clean_words(words: str, key: str) -> str:
+    """A vendor's words as one line of at most 500 characters, without the key."""
+    safe = redact(words[: 4 * _LONGEST_WORDS], key)
+    return _CONTROLS.sub(" ", safe)[:_LONGEST_WORDS]
 
 
 def redact(text: str, key: str) -> str:

@@ -16,10 +16,10 @@ from plain_server import says, server
 from vendor_calls import KEY, any_account, any_call, opened
 
 from schemas.delivery import Answer
-from stores.vendors.answers import clean_answer, told
+from schemas.redact import clean_answer, redact
+from stores.vendors.answers import told
 from stores.vendors.braze import Braze
 from stores.vendors.open import make_vendor
-from stores.vendors.redact import redact
 
 ODD = 'ab/C+d="f&g<h-0123456789-ümlaut-xyz'
 ENCODINGS: dict[str, Callable[[str], str]] = {

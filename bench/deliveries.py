@@ -149,10 +149,11 @@ def write_campaigns(folder: Path, url: str, delivery: dict[str, Any], workspaces
     """A campaigns' folder whose engine.yaml delivers to a sandbox. Written whole: a running job may read it."""
     folder.mkdir(parents=True, exist_ok=True)
     own = workspaces or {}
+    common = {"url": f"{url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "shared_account": "sandbox"}
     engine = {
         "channels": {"email": {"address": "email"}},
         "delivery": {"vendor": "braze", **delivery},
-        "workspaces": {**own, "*": {"url": f"{url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", **own.get("*", {})}},
+        "workspaces": {**own, "*": {**common, **own.get("*", {})}},
     }
     campaign = {"id": "spring", "surface": "storefront", "channel": "email", "content": {"template": "plain"}}
     campaign["audience"] = {"all": ["true"]}

@@ -41,6 +41,7 @@ from pipelines.rebatch_workers import (
     sweep,
 )
 from pipelines.settings import Settings, check_delivery
+from schemas.accounts import configured_retailers
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, LaunchError
 from stores.call_journal import Recovered
@@ -181,10 +182,7 @@ def _check(config: RebatchConfig, secrets: Secrets) -> bool:
     root = RemoteFolder(config.campaigns).pull() if is_remote(config.campaigns) else Path(config.campaigns)
     loaded, problems = load_configuration(root)
     if loaded is not None:
-        common = loaded.engine.workspaces.get("*")
-        several = common is None or "{retailer}" in (common.key_env or "{retailer}")
-        retailers = [name for name in loaded.engine.workspaces if name != "*" or not several]
-        problems += check_delivery(loaded, retailers, secrets)
+        problems += check_delivery(root, loaded.engine, configured_retailers(loaded.engine), secrets)
     if problems or loaded is None:
         raise InputError(problems)
     return loaded.engine.delivery.vendor != "outbox"

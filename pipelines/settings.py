@@ -12,22 +12,30 @@ from functools import partial
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
-from urllib.parse import quote
 
-from schemas.configuration import Configuration, load_engine, workspace_files
+from schemas.accounts import (
+    FILE,
+    Keys,
+    account_marks,
+    account_problems,
+    filled_url,
+    sharing_problems,
+    unusable_urls,
+)
+from schemas.configuration import load_engine, workspace_files
 from schemas.delivery import Account
 from schemas.engine import Engine
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, Problem, shown
 from schemas.workspaces import Delivery, Workspace, key_variable
 from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
 from stores.transports import TransportError
+from stores.vendors.liquid_parse import check_template
 from transforms.pacing.limiter import Terms
 from transforms.pacing.warm_up import Signal, day_limit, read_signals
 
 LOOK_EVERY_S = 5.0
 LOOK_AFAR_EVERY_S = 30.0
-_FILE = "engine.yaml"
 _log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -71,7 +79,7 @@ class Settings:
         self._loaded: _Loaded | None = None
         self._looked_at = self._brought_at = float("-inf")
         self._bringing: Thread | None = None
-        self._watched: set[str] = {_FILE}
+        self._watched: set[str] = {FILE}
         self._stamp: _Stamp = ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,15 +120,21 @@ class Settings:
         return Terms(_workspace(loaded, retailer), zone, partial(_warm_up_limit, loaded, retailer))
 
     def _account(self, loaded: _Loaded, retailer: str) -> Account:
-        if problems := account_problems(loaded.engine, [retailer], self._secrets):
+        engine = loaded.engine
+        if problems := [*account_problems(engine, [retailer], self._secrets), *unusable_urls(engine, [retailer])]:
             raise InputError(problems)
-        one = _workspace(loaded, retailer)
+        workspace = _workspace(loaded, retailer)
+        variable = key_variable(workspace.key_env, retailer) if workspace.key_env else ""
+        url = filled_url(workspace.url or self._outbox, retailer)
+        key = self._secrets(variable) if variable else ""
         return Account(
             retailer_id=retailer,
-            url=filled_url(one.url or self._outbox, retailer),
-            key=self._secrets(key_variable(one.key_env, retailer)) if one.key_env else "",
-            timeout_s=loaded.engine.delivery.timeout.total_seconds(),
-            templates={name: loaded.templates[file] for name, file in one.templates.items()},
+            url=url,
+            key=key,
+            timeout_s=engine.delivery.timeout.total_seconds(),
+            templates={name: loaded.templates[file] for name, file in workspace.templates.items()},
+            marks=account_marks(url, variable, key),
+            shared_account=workspace.shared_account,
         )
 
     def _current(self) -> _Loaded:
@@ -163,64 +177,39 @@ class Settings:
     def _read(self) -> None:
         engine, problems = load_engine(self._folder)
         if engine is not None:
-            self._watched = {_FILE, *workspace_files(engine)}
-        if engine is not None and not problems:
-            loaded, problems = _load(self._folder, engine)
-            problems += account_problems(engine, self._loaded.accounts if self._loaded else (), self._secrets)
+            self._watched = {FILE, *workspace_files(engine)}
+            loaded, more = _load(self._folder, engine)
+            problems += [*more, *self._problems_in_use(engine)]
             self._loaded = self._loaded if problems else loaded
         if problems and problems != self.problems and self._loaded is not None:
             told = "\n".join(map(str, problems))
-            _log.warning("%s has mistakes; the settings before them stay in force.\n%s", self._folder / _FILE, told)
+            _log.warning("%s has mistakes; the settings before them stay in force.\n%s", self._folder / FILE, told)
         self.problems = problems
 
+    def _problems_in_use(self, engine: Engine) -> list[Problem]:
+        """What new settings would break for the retailers that were sent to here. Those that share an account already
+        are no reason against an edit: one of them waits, whatever it says."""
+        if self._loaded is None:
+            return []
+        used, before = list(self._loaded.accounts), self._loaded.engine
+        known = {(one.field, one.fix) for one in sharing_problems(before, used, self._secrets)}
+        shared = [one for one in sharing_problems(engine, used, self._secrets) if (one.field, one.fix) not in known]
+        return [*account_problems(engine, used, self._secrets), *unusable_urls(engine, used), *shared]
 
-def check_delivery(config: Configuration, retailers: Iterable[str], secrets: Secrets | None = None) -> list[Problem]:
-    """Everything that would keep these retailers from being sent to: urls, keys, templates, signals.
 
-    Files that are missing are problems of the configuration already.
+def check_delivery(root: Path, engine: Engine, retailers: Iterable[str], keys: Keys | None) -> list[Problem]:
+    """Everything that would keep these retailers from being sent to, or send them to another's workspace: templates,
+    signals, urls, accounts; and keys, unless there are none to look at.
+
+    Files that are missing, and urls of workspaces, are problems of the configuration already.
     """
-    unread = [one for one in _load(config.root, config.engine)[1] if (config.root / one.file).is_file()]
-    return [*unread, *account_problems(config.engine, retailers, secrets or Secrets())]
-
-
-def account_problems(engine: Engine, retailers: Iterable[str], secrets: Secrets) -> list[Problem]:
-    """A problem for each url and key that is missing, once for all retailers that share the place."""
-    if engine.delivery.vendor == "outbox":
-        fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
-        urls = {name: one.url for name, one in engine.workspaces.items() if one.url}
-        return [
-            Problem(_FILE, f"workspaces.{name}.url", url, fix)
-            for name, url in urls.items()
-            if url.startswith(("http://", "https://"))
-        ]
-    problems: dict[tuple[str, str], Problem] = {}
-    owners: dict[str, str] = {}
-    for retailer in sorted(set(retailers)):
-        one, place = engine.workspace(retailer), f"workspaces.{retailer if retailer in engine.workspaces else '*'}"
-        vendor = engine.delivery.vendor
-        if not one.url:
-            fix = f"is missing; the vendor {vendor} needs the address of {retailer}'s workspace, such as https://HOST"
-            problems.setdefault((place, "url"), Problem(_FILE, f"{place}.url", "", fix))
-        if not one.key_env:
-            fix = f"is missing; name the environment variable that holds {retailer}'s key, such as KEY_{{retailer}}"
-            problems.setdefault((place, "key_env"), Problem(_FILE, f"{place}.key_env", "", fix))
-            continue
-        name = key_variable(one.key_env, retailer)
-        field_name = f"{place}.key_env"
-        if not secrets(name):
-            fix = f"{secrets.todo(name)}: the key of {retailer}'s workspace"
-            problems.setdefault((name, "unset"), Problem(_FILE, field_name, name, fix))
-        other = owners.setdefault(name, retailer)
-        if other != retailer and "{retailer}" in one.key_env:
-            fix = f"is the variable of {other} and of {retailer}; give one of them a key_env of its own"
-            problems.setdefault((name, retailer), Problem(_FILE, field_name, name, fix))
-    return list(problems.values())
-
-
-def filled_url(url: str, retailer: str) -> str:
-    """A url with {retailer} filled in, quoted so that it stays one part of a path whatever the name."""
-    name = quote(retailer, safe="")
-    return url.replace("{retailer}", name.replace(".", "%2E") if set(name) == {"."} else name)
+    named = {*engine.workspaces} - {"*"}
+    return [
+        *_load(root, engine)[1],
+        *account_problems(engine, retailers, keys),
+        *unusable_urls(engine, {*retailers} - named - {"*"}),
+        *sharing_problems(engine, {*named, *retailers}, keys),
+    ]
 
 
 def _workspace(loaded: _Loaded, retailer: str) -> Workspace:
@@ -240,11 +229,13 @@ def _warm_up_limit(loaded: _Loaded, retailer: str, day: date) -> int | None:
 
 
 def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
-    """The engine with the files that its workspaces name, and what is wrong with those."""
+    """The engine with the files that its workspaces name, and what is wrong with those that are there."""
     loaded, problems = _Loaded(engine, {}, {}), list[Problem]()
     for workspace in engine.workspaces.values():
         for file in workspace.templates.values():
-            loaded.templates[file] = _text(folder, file, problems)
+            if file not in loaded.templates:
+                loaded.templates[file] = _text(folder, file, problems)
+                problems += _template_problems(file, loaded.templates[file])
         signals = workspace.pace.warm_up.signals if workspace.pace and workspace.pace.warm_up else None
         if signals and signals not in loaded.signals:
             text = _text(folder, signals, problems)
@@ -253,9 +244,20 @@ def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
     return loaded, problems
 
 
+def _template_problems(file: str, text: str) -> list[Problem]:
+    """A problem for each mistake of a template, with its line."""
+    lines = text.split("\n")
+    return [
+        Problem(file, "template", shown(lines[line - 1].strip()), f"{words}; correct this line", line)
+        for line, words in check_template(text)
+    ]
+
+
 def _text(folder: Path, name: str, problems: list[Problem]) -> str:
     try:
         return (folder / name).read_text("utf-8")
+    except FileNotFoundError:
+        return ""  # a problem of the configuration
     except (OSError, UnicodeDecodeError) as error:
         fix = f"cannot be read as UTF-8 text ({error}); put the file into the campaigns' folder, saved as UTF-8"
         problems.append(Problem(name, "", "", fix))

@@ -21,13 +21,16 @@ from pipelines.engines.presets import PRESETS
 from pipelines.launch_inputs import Prepared, reopen
 from pipelines.launch_options import LaunchOptions
 from pipelines.rebatch_options import RebatchOptions
+from pipelines.settings import check_delivery
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
+from schemas.accounts import configured_retailers
 from schemas.audience import NamedAudience
 from schemas.campaign import Campaign
-from schemas.configuration import load_configuration
+from schemas.configuration import load_configuration, load_engine
 from schemas.engine import Engine
 from schemas.problems import InputError, Problem, shown
+from stores.customers.distinct import distinct_values
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
 from stores.transports.kafka import create_topic as create_kafka_topic
@@ -165,13 +168,30 @@ def json_schema(args: argparse.Namespace) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    config, problems = load_configuration(Path(args.campaigns))
+    root = Path(args.campaigns)
+    config, problems = load_configuration(root)
+    engine = config.engine if config is not None else load_engine(root)[0]
+    retailers: set[str] = set()
     if args.customers and config is not None:
-        problems += make_plan(config, source_schema(args.customers), "validate", 0)[1]
+        schema = source_schema(args.customers)
+        problems += make_plan(config, schema, "validate", 0)[1]
+        retailers = _sent_to(config.engine, args.customers, schema.names)
+    if engine is not None:
+        problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
         raise InputError(problems)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
+    if retailers:
+        print(
+            f"the accounts of the customers' {len(retailers)} retailers are sound; whether keys are set, rebatch says"
+        )
     return 0
+
+
+def _sent_to(engine: Engine, customers: str, columns: list[str]) -> set[str]:
+    """The retailers of the customers, if they need accounts at a vendor."""
+    column = engine.columns.retailer
+    return distinct_values(customers, column) if engine.delivery.vendor != "outbox" and column in columns else set()
 
 
 def topic(args: argparse.Namespace) -> int:

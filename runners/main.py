@@ -96,8 +96,12 @@ COMMANDS = {
         commands.json_schema,
     ),
     "validate": Command(
-        "check a folder of campaigns, with --customers against their columns too",
-        (CAMPAIGNS, argument("--customers", help="check the conditions against these columns")),
+        "check a folder of campaigns, its workspaces' urls, accounts and templates; with --customers against their "
+        "columns and retailers too",
+        (
+            CAMPAIGNS,
+            argument("--customers", help="check the conditions against these columns, and these retailers' accounts"),
+        ),
         commands.validate,
     ),
     "replay": Command(

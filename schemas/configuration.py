@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from schemas.accounts import filled_url
+from schemas.addresses import url_problem, without_user
 from schemas.audience import NamedAudience, Node
 from schemas.campaign import Campaign
 from schemas.engine import Engine
@@ -241,6 +243,17 @@ def _engine_references(document: Document | None, engine: Engine | None, root: P
             found.append(document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file"))
     for place, name in _workspace_places(engine):
         found += _file(document, place, name, root)
+    return [*found, *_url_problems(document, engine)]
+
+
+def _url_problems(document: Document, engine: Engine) -> list[Problem]:
+    """A problem for each workspace whose url cannot be called; {retailer} is tried with the workspace's own name."""
+    found = []
+    for retailer, workspace in engine.workspaces.items():
+        if workspace.url and engine.delivery.vendor != "outbox":
+            url = filled_url(workspace.url, "retailer" if retailer == "*" else retailer)
+            if words := url_problem(url):
+                found.append(document.problem(("workspaces", retailer, "url"), without_user(workspace.url), words))
     return found
 
 

@@ -74,13 +74,16 @@ class Receipt(NamedTuple):
 @dataclass(frozen=True)
 class Account:
     """A retailer's workspace at the vendor, ready to call. `key` never shows in a repr; `templates` maps a
-    template's name to the retailer's own Liquid text."""
+    template's name to the retailer's own Liquid text. `marks` tell the account from others (schemas/accounts.py), each
+    with its field and value in engine.yaml; retailers with the same `shared_account` may have the same."""
 
     retailer_id: str
     url: str
     key: str = field(repr=False)
     timeout_s: float
     templates: Mapping[str, str] = field(default_factory=dict, repr=False)
+    marks: Mapping[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
+    shared_account: str | None = None
 
 
 class Call(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -45,7 +45,8 @@ class Pace(Strict):
 class Workspace(Strict):
     """A retailer's account at the vendor. What is left out is taken from the workspace `*`; in `url` and
     `key_env`, {retailer} stands for the retailer (in `key_env` in capitals, with _ for what is no letter or digit).
-    `templates` maps a template to the retailer's own Liquid file."""
+    `templates` maps a template to the retailer's own Liquid file. Two retailers that have one account (a key's
+    variable, or url and key) must both name the same `shared_account`."""
 
     url: Text | None = None
     key_env: EnvironmentName | None = None
@@ -53,6 +54,15 @@ class Workspace(Strict):
     pace: Pace | None = None
     quiet_hours: tuple[Clock, Clock] | None = None
     templates: dict[Text, ListFile] = Field(default_factory=dict)
+    shared_account: Text | None = None
+
+
+LEASE_MARGIN = timedelta(seconds=1)
+"""How much longer a lease is than a call, at least: a claim waits its turn before the call begins."""
+
+
+def _default_lease(given: dict[str, Any]) -> timedelta:
+    return timedelta(seconds=20) + given.get("timeout", timedelta(seconds=10))
 
 
 class Delivery(Strict):
@@ -61,7 +71,7 @@ class Delivery(Strict):
     `on_unknown`: what to do with an event whose answer never came: `hold` it for a person, or `resend` it at most
     `resends` times, until `resend_within` after its first claim; then it is held.
     `wait`: how long a batch that is not full waits for more. `remember`: how long a repeat is known as one.
-    `lease`: how long a claim lasts whose worker died; more than `timeout`.
+    `lease`: how long a claim lasts whose worker died: at least 1 s more than `timeout`, and 20 s more if left out.
     """
 
     vendor: Literal["outbox", "braze", "webhook"] = "outbox"
@@ -69,15 +79,18 @@ class Delivery(Strict):
     resends: int = Field(default=2, ge=1, le=10)
     resend_within: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(days=7))
     timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0), le=timedelta(minutes=5))
-    lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    lease: timedelta = Field(default_factory=_default_lease, gt=timedelta(0))
     wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))
     remember: timedelta = Field(default=timedelta(days=7), gt=timedelta(0))
 
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> Delivery:
-        if self.lease <= self.timeout:
-            seconds = self.timeout.total_seconds()
-            raise ValueError(f"`lease` must be longer than `timeout` ({seconds:g} s): nothing could ever be sent")
+        least = (self.timeout + LEASE_MARGIN).total_seconds()
+        if self.lease.total_seconds() < least:
+            raise ValueError(
+                f"`lease` must be {least:g} s or more, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: no call "
+                "is made that could outlast its lease, so nothing would be sent; leave it out to have it fit"
+            )
         return self
 
 

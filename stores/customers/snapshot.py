@@ -248,10 +248,12 @@ def find_customers(snapshot: Snapshot, column: str, value: str) -> pa.Table:
 
 def source_schema(source: str) -> pa.Schema:
     """The columns of a source, without converting it."""
-    return _described(source)[0]
+    return open_rows(source)[0]
 
 
-def _described(source: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def open_rows(source: str, column: str | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The columns of a source and its rows, of which those that cannot be read are left out; of Parquet files only the
+    one column, if it is named."""
     if source.startswith(BIGQUERY):
         rows = BigQueryRows(source)
         return rows.schema, rows.batches(lambda _: None)
@@ -260,7 +262,8 @@ def _described(source: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         opened = _KINDS[kind](source, paths)
         return opened.schema, opened.batches(lambda _: None)
     snapshot = _given(source, footers := read_footers(source, paths), footers.fingerprint)
-    return snapshot.schema, (batch for part in parts(snapshot) for batch in read_part(part, snapshot.schema.names))
+    names = snapshot.schema.names if column is None else [column]
+    return snapshot.schema, (batch for part in parts(snapshot) for batch in read_part(part, names))
 
 
 class Column(NamedTuple):
@@ -274,7 +277,7 @@ class Column(NamedTuple):
 
 def describe(source: str, rows: int = 10_000) -> list[Column]:
     """The columns of a source, seen over its first rows."""
-    schema, batches = _described(source)
+    schema, batches = open_rows(source)
     first = next(iter(exact(batches, rows)), None)
     if first is None:
         raise wrong(source, "0 rows", "holds no readable customers")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from schemas.delivery import Account, Answer, Begin
+from schemas.redact import clean_words
 from stores.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply, Withdrawn
 from stores.vendors.statuses import meaning
 
@@ -19,7 +20,6 @@ MAX_PAYLOAD = 4_000_000
 LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
 _EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
 _SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
-_LONGEST_DETAIL = 500
 
 
 class HttpVendor:
@@ -130,8 +130,7 @@ def error_words(error: Any) -> str:
 
 def told(words: str, account: Account) -> str:
     """The vendor's words, cut, and without the key should they quote it."""
-    safe = words.replace(account.key, "…") if account.key else words
-    return safe[:_LONGEST_DETAIL]
+    return clean_words(words, account.key)
 
 
 def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:

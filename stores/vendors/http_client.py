@@ -13,11 +13,13 @@ from functools import partial
 from http import client
 from threading import Lock, Thread
 from typing import Any, NamedTuple, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util.connection import create_connection
 
+from schemas.addresses import forbidden_host, split_url
 from schemas.delivery import Begin, Mark, always
 
 MAX_ANSWER = 1 << 20
@@ -140,16 +142,49 @@ class HttpClient:
         each step of a handshake would have the whole of it."""
         given: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
         secure = parts.scheme == "https"
-        made = HTTPSConnection(**given, ssl_context=self._tls) if secure else HTTPConnection(**given)
+        made = _CheckedHttps(**given, ssl_context=self._tls) if secure else _CheckedHttp(**given)
         failure: list[BaseException] = []
         maker = Thread(target=_connect, args=(made, failure), daemon=True)
         maker.start()
         maker.join(_left(end))
         if maker.is_alive():
             raise NotSent("connecting took too long")
+        if failure and isinstance(failure[0], CannotSend):
+            raise CannotSend(str(failure[0])) from None
         if failure:
             raise NotSent(_words(failure[0])) from None
         return made
+
+
+class _CheckedHttp(HTTPConnection):
+    """A connection to no address but those that were checked: a name may resolve to a metadata service."""
+
+    def _new_conn(self) -> socket.socket:
+        return _connect_checked(self)
+
+
+class _CheckedHttps(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connect_checked(self)
+
+
+def _connect_checked(connection: HTTPConnection) -> socket.socket:
+    """A socket to the first address of the host that answers; the name is looked up once, so that what was checked is
+    what is connected to. Raises CannotSend when one of its addresses may not be called."""
+    found = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    for address in addresses:
+        if why := forbidden_host(address):
+            raise CannotSend(f"the address resolves to {address}, which {why}")
+    failure: OSError = OSError("the name has no address")
+    for address in addresses:
+        try:
+            return create_connection(
+                (address, connection.port), connection.timeout, socket_options=connection.socket_options
+            )
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def _connect(connection: HTTPConnection, failure: list[BaseException]) -> None:
@@ -164,13 +199,9 @@ def _checked(url: str, headers: Mapping[str, str]) -> SplitResult:
     """The parts of a URL that can be called. Raises CannotSend for any other, and for headers no HTTP can carry (the
     library's own error would quote the key)."""
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-        good = good and parts.port != 0 and bool(_HEADER.fullmatch(url)) and " " not in url
-    except ValueError:
-        good = False
-    if not good:
-        raise CannotSend("the address is none of the form http(s)://host/path")
+        parts = split_url(url)
+    except ValueError as error:
+        raise CannotSend(f"the address {error}") from None
     if wrong := [name for name, text in headers.items() if not _HEADER.fullmatch(text)]:
         raise CannotSend(f"the header {wrong[0]} has characters that no header can have")
     return parts

@@ -1,26 +1,27 @@
-"""A retailer's own Liquid text in place of the vendor's template: parsed once, rendered for each message."""
+"""A retailer's own Liquid text in place of the vendor's template: rendered for each message, within limits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from liquid import BoundTemplate, Environment
-from liquid.exceptions import LiquidError, LiquidTypeError
-from liquid.filter import string_filter
-from liquid.token import Token
+from liquid.exceptions import LiquidError
 
+from stores.vendors.liquid_limits import OverLimit
+from stores.vendors.liquid_parse import Mistake, describe_error, parse_template
 from stores.vendors.message_fields import message_fields
 
-MAX_TEXT = 256 << 10  # bytes of a rendered text, and of what a template may keep in variables
-MAX_LOOPS = 10_000
-_FORBIDDEN = ("include", "render")  # there are no other files
 REJECTED = "template_error"
+_MOST_OVER = 3  # messages of a call that a template may run over its limits with, before the others are not tried
 
 
 class TemplateError(ValueError):
     """A template that cannot be used, or not for this message; says line and problem."""
+
+
+class TemplateOverLimit(TemplateError):
+    """A template that takes too much time or memory for this message."""
 
 
 class Contents(NamedTuple):
@@ -32,94 +33,39 @@ class Contents(NamedTuple):
     words: str
 
 
-class _Sandboxed(Environment):
-    """Liquid without other files, and with limits. A name that is not there renders as nothing, as at the vendor."""
-
-    loop_iteration_limit = MAX_LOOPS
-    output_stream_limit = MAX_TEXT
-    local_namespace_limit = MAX_TEXT
-
-    def setup_tags_and_filters(self, *, extra: bool = False) -> None:
-        super().setup_tags_and_filters(extra=False)
-        for name in _FORBIDDEN:
-            self.tags.pop(name, None)
-        self.filters["replace"] = _replace(self.filters["replace"])
-
-    def error(self, exc: type[LiquidError] | LiquidError, msg: str | None = None, token: Token | None = None) -> None:
-        """Raises; an error at the end of an expression is given the place of that expression."""
-        if isinstance(exc, LiquidError) and exc.token is not None and exc.token.start_index < 0:
-            exc.token = token
-        super().error(exc, msg, token)
-
-
-def _replace(real: Any) -> Any:
-    """The filter, but it refuses a text that would be over the limit before it makes it."""
-
-    @string_filter
-    def replace(value: str, old: object, new: object = "") -> Any:
-        if value.count(str(old)) * len(str(new)) > MAX_TEXT:
-            raise LiquidTypeError("the text is too long", token=None)
-        return real(value, old, new)
-
-    return replace
-
-
-_PLAIN, _HTML = _Sandboxed(), _Sandboxed(autoescape=True)
-
-
-def check_template(text: str) -> str | None:
-    """What is wrong with a template, with the line, or None: its syntax, tags and filters."""
-    template = _parsed(text, False)
-    if isinstance(template, str):
-        return template
-    for name, places in template.analyze().filters.items():
-        if name not in _PLAIN.filters:
-            return f"line {text.count(chr(10), 0, places[0].index) + 1}: unknown filter {name!r}"
-    return None
-
-
 def render(text: str, event: Mapping[str, Any]) -> str:
     """A template's text for an event: its message_fields and customer_id, retailer_id and recipient.
 
     Values are escaped for HTML on the channel email. Raises TemplateError.
     """
-    template = _parsed(text, event["channel"] == "email")
-    if isinstance(template, str):
-        raise TemplateError(template)
+    template = parse_template(text, event["channel"] == "email")
+    if isinstance(template, Mistake):
+        raise TemplateError(str(template))
     own = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
     try:
         return template.render(message_fields(event) | own)
+    except OverLimit as error:
+        raise TemplateOverLimit(str(describe_error(error, text))) from error
     except LiquidError as error:
-        raise TemplateError(_words(error, text)) from error
-    except Exception as error:  # a template can provoke anything: overflow, recursion, too large a number
-        raise TemplateError(f"{type(error).__name__}: {error}") from error
+        raise TemplateError(str(describe_error(error, text))) from error
 
 
 def contents(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
-    """The texts of a call's events; one whose template fails does not keep the others."""
+    """The texts of a call's events; one whose template fails does not keep the others.
+
+    A template that was over its limits for three events of the call is not rendered for the rest.
+    """
     texts: dict[int, str | None] = {}
     broken: dict[int, str] = {}
+    over: Counter[str] = Counter()
     for place, event in enumerate(events):
-        template = templates.get(event["template"] or "")
+        name = event["template"] or ""
+        template = templates.get(name)
         try:
+            if over[name] >= _MOST_OVER:
+                raise TemplateError("was over its limits for others of this call")
             texts[place] = None if template is None else render(template, event)
         except TemplateError as error:
+            over[name] += isinstance(error, TemplateOverLimit)
             broken[place] = f"template {event['template']}: {error}"
     return Contents(texts, dict.fromkeys(broken, REJECTED), next(iter(broken.values()), ""))
-
-
-@lru_cache(maxsize=1024)
-def _parsed(text: str, html: bool) -> BoundTemplate | str:
-    """The template, or what is wrong with it; neither is worked out twice."""
-    try:
-        return (_HTML if html else _PLAIN).from_string(text)
-    except LiquidError as error:
-        return _words(error, text)
-    except RecursionError:
-        return "line 1: nested too deeply"
-
-
-def _words(error: LiquidError, text: str) -> str:
-    """The line and the problem; an error without a place is one at the end."""
-    context = error.context()
-    return f"line {context[0] if context else text.count(chr(10)) + 1}: {error.message}"

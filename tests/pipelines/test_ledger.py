@@ -22,7 +22,14 @@ pytestmark = pytest.mark.usefixtures("built_in")
 @pytest.fixture
 def place(tmp_path: Path, sandbox: Sandbox) -> Place:
     """A launch of two campaigns whose deliveries are paused."""
-    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "paused": True}}
+    workspaces = {
+        "*": {
+            "url": f"{sandbox.url}/w/{{retailer}}",
+            "key_env": "SANDBOX_KEY",
+            "shared_account": "sandbox",
+            "paused": True,
+        }
+    }
     campaigns = any_campaign(), any_campaign(id="wrong")
     return launched(tmp_path, *campaigns, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
 
@@ -33,7 +40,7 @@ def delivery(tmp_path: Path) -> Delivery:
 
 
 def resume(delivery: Delivery, sandbox: Sandbox) -> None:
-    workspace = {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}
+    workspace = {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "shared_account": "sandbox"}
     delivery.spoil(workspaces={"*": workspace})
 
 

@@ -31,7 +31,7 @@ def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
 def test_every_event_of_a_launch_is_accepted_once_and_the_next_run_sends_nothing(
     tmp_path: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY"}}
+    workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}", "key_env": "SANDBOX_KEY", "shared_account": "sandbox"}}
     place = launched(tmp_path, *RICH, delivery={"vendor": "braze", **QUICK}, workspaces=workspaces)
     delivery, events = ToPlace(tmp_path), place.events()
     assert delivery.run("--drain", "--ignore_times") == 0
@@ -129,6 +129,30 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one key of all that is not set": (
         {"delivery": {"vendor": "webhook"}, "workspaces": {"*": {"url": "http://127.0.0.1:9", "key_env": "NOT_SET"}}},
         ["NOT_SET"],
+    ),
+    "urls that cannot be called and accounts that two would have": (
+        {
+            "delivery": {"vendor": "braze", "timeout": "PT30S", "lease": "PT30S"},
+            "workspaces": {
+                "*": {"url": "http://169.254.169.254/{retailer}", "key_env": "BK_{retailer}"},
+                "aldi": {"url": "ftp://rest.example"},
+                "lidl-1": {"url": "https://rest.example"},
+                "lidl_1": {"url": "https://other.example"},
+            },
+        },
+        ["`lease` must be 31 s or more"],  # the lease keeps the file from being read on
+    ),
+    "accounts that two would have, and urls": (
+        {
+            "delivery": {"vendor": "braze"},
+            "workspaces": {
+                "*": {"url": "http://169.254.169.254/{retailer}", "key_env": "BK_{retailer}"},
+                "aldi": {"url": "ftp://rest.example"},
+                "lidl-1": {"url": "https://rest.example"},
+                "lidl_1": {"url": "https://other.example"},
+            },
+        },
+        ["workspaces.*.url", "workspaces.aldi.url", "BK_LIDL_1", "of lidl-1 and of lidl_1", "shared_account"],
     ),
     "an outbox that is no folder": (
         {"delivery": {}, "workspaces": {"*": {"url": "https://example.org"}, "aldi": {"url": "http://aldi"}}},

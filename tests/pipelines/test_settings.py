@@ -12,9 +12,12 @@ import pytest
 import yaml
 from factories import any_engine, any_folder
 
-from pipelines.settings import Settings, check_delivery, filled_url
+from pipelines.settings import Settings, check_delivery
+from schemas.accounts import filled_url
 from schemas.configuration import load_configuration
 from schemas.problems import InputError, Problem
+from schemas.workspaces import Delivery
+from stores.secrets import Secrets
 
 BRAZE = {"vendor": "braze"}
 COMMON = {"url": "https://rest.example/{retailer}", "key_env": "KEY_{retailer}"}
@@ -111,14 +114,25 @@ def test_an_edited_template_and_edited_signals_are_live_too(tmp_path: Path) -> N
         (yaml.safe_dump(any_engine(workspaces={"a": {"paused": "perhaps"}})), "valid boolean"),
         (yaml.safe_dump(any_engine(workspaces={"a": {"templates": {"x": "gone.liquid"}}})), "no such file"),
         (yaml.safe_dump(any_engine(delivery=BRAZE)), "workspaces.*.url"),
+        (yaml.safe_dump(any_engine(delivery=BRAZE, workspaces={"*": {**COMMON, "url": "https://u:p@x"}})), "user info"),
+        (yaml.safe_dump(any_engine(delivery=BRAZE, workspaces={"*": {**COMMON, "url": "http://0"}})), "nobody has"),
+        (yaml.safe_dump(any_engine(workspaces={"b": {"templates": {"x": "broken.liquid"}}})), "broken.liquid:2"),
     ],
-    ids=["no YAML", "no such value", "no such file", "an account in use without url"],
+    ids=[
+        "no YAML",
+        "no such value",
+        "no such file",
+        "an account in use without url",
+        "a secret in a url",
+        "a url of nobody",
+        "a broken template of another retailer",
+    ],
 )
 def test_a_broken_edit_keeps_the_settings_before_it_and_is_told_once(
     tmp_path: Path, engine: str, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    folder = folder_of(tmp_path, workspaces={"a": {"paused": True}})
+    folder = folder_of(tmp_path, {"broken.liquid": "a\n{{ b | shout }}"}, workspaces={"a": {"paused": True}})
     settings = Settings(folder, clock, "/out")
     settings.account("a")
     edit(folder, engine)
@@ -166,7 +180,7 @@ def test_settings_travel_to_a_worker_and_read_there(tmp_path: Path) -> None:
 def problems_of(folder: Path, *retailers: str) -> list[Problem]:
     config, problems = load_configuration(folder)
     assert config is not None, problems
-    return check_delivery(config, retailers)
+    return check_delivery(folder, config.engine, retailers, Secrets())
 
 
 def test_every_missing_url_and_key_is_found_before_the_start(tmp_path: Path, monkeypatch: Any) -> None:
@@ -189,14 +203,105 @@ def test_every_missing_url_and_key_is_found_before_the_start(tmp_path: Path, mon
     assert "set the environment variable KEY_B" in found["workspaces.b.key_env", "KEY_B"]
 
 
+def test_a_broken_edit_of_a_template_leaves_the_last_good_one_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    workspaces = {"a": {"templates": {"plain": "a.liquid"}}, "b": {"templates": {"plain": "b.liquid"}}}
+    folder = folder_of(tmp_path, {"a.liquid": "old a", "b.liquid": "old b"}, workspaces=workspaces)
+    settings = Settings(folder, clock, "/out")
+    assert settings.account("a").templates["plain"] == "old a"
+    edit(folder, "line 1\n{% if name %}", "a.liquid")
+    edit(folder, "new b", "b.liquid")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            clock.now += 5
+            texts = [settings.account(name).templates["plain"] for name in ("a", "b")]
+            assert texts == ["old a", "old b"], "a save is in force as a whole, or not at all"
+    (record,) = caplog.records
+    assert "the settings before them stay in force" in record.getMessage()
+    assert "a.liquid:2  template = {% if name %}" in record.getMessage()
+    edit(folder, "new a", "a.liquid")
+    clock.now += 5
+    assert [settings.account(name).templates["plain"] for name in ("a", "b")] == ["new a", "new b"]
+
+
+def test_a_broken_edit_of_a_url_leaves_the_last_good_one_in_force(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KEY_A", "x")
+    clock = Clock()
+    folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": COMMON})
+    settings = Settings(folder, clock)
+    for url in ("http://169.254.169.254/", "https://rest.example/a b", "https://{retailer}.example:99999", "ftp://x"):
+        assert settings.account("a").url == "https://rest.example/a"
+        edit(folder, delivery=BRAZE, workspaces={"*": {**COMMON, "url": url}})
+        clock.now += 5
+        assert settings.account("a").url == "https://rest.example/a"
+        (problem,) = settings.problems
+        assert (problem.file, problem.field, problem.value) == ("engine.yaml", "workspaces.*.url", url)
+        assert problem.line is not None
+        edit(folder, delivery=BRAZE, workspaces={"*": COMMON})
+        clock.now += 5
+
+
+def test_a_retailer_of_an_event_makes_no_url_of_a_metadata_service(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KEY", "x")
+    common = {"url": "http://{retailer}/", "key_env": "KEY", "shared_account": "all"}
+    settings = Settings(folder_of(tmp_path, delivery=BRAZE, workspaces={"*": common}), Clock())
+    assert settings.account("rest.example").url == "http://rest.example/"
+    for name in ("169.254.169.254", "2852039166", "metadata.google.internal", "a b", "..", "u:p@h"):
+        with pytest.raises(InputError, match=r"workspaces\.\*\.url"):
+            settings.account(name)
+
+
+def test_an_edit_that_gives_two_retailers_one_account_is_not_in_force(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KEY_A", "1")
+    monkeypatch.setenv("KEY_B", "2")
+    clock = Clock()
+    folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": COMMON})
+    settings = Settings(folder, clock)
+    before = [settings.account(name).key for name in ("a", "b")]
+    edit(folder, delivery=BRAZE, workspaces={"*": COMMON, "b": {"key_env": "KEY_A"}})
+    clock.now += 5
+    assert [settings.account(name).key for name in ("a", "b")] == before
+    assert "is the account of a and of b" in settings.problems[0].fix
+    edit(folder, delivery=BRAZE, workspaces={"*": {**COMMON, "shared_account": "us"}, "b": {"key_env": "KEY_A"}})
+    clock.now += 5
+    assert [settings.account(name).key for name in ("a", "b")] == ["1", "1"]
+
+
+def test_two_that_share_an_account_already_keep_no_other_edit_from_being_in_force(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KEY_A_B", "1")
+    clock = Clock()
+    folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": COMMON})
+    settings = Settings(folder, clock)
+    assert [settings.account(name).key for name in ("a-b", "a_b")] == ["1", "1"]
+    edit(folder, delivery=BRAZE, workspaces={"*": {**COMMON, "paused": True}})
+    clock.now += 5
+    assert settings.workspace("a-b").paused is True
+    assert settings.problems == []
+
+
+def test_a_lease_that_is_left_out_fits_the_timeout(tmp_path: Path) -> None:
+    for seconds in (1, 10, 30, 300):
+        delivery = Delivery.model_validate({"timeout": f"PT{seconds}S"})
+        assert delivery.lease.total_seconds() == seconds + 20
+    for lease, timeout in (("PT30S", "PT30S"), ("PT30S", "PT29.5S"), ("PT5S", "PT10S")):
+        with pytest.raises(ValueError, match=r"1 s more than `timeout`.*leave it out"):
+            Delivery.model_validate({"lease": lease, "timeout": timeout})
+    assert Delivery.model_validate({"lease": "PT31S", "timeout": "PT30S"}).lease.total_seconds() == 31
+
+
 def test_two_retailers_never_share_a_key_by_accident(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("KEY_A_B", "x")
     folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": COMMON})
     assert ["a-b and of a_b" in one.fix for one in problems_of(folder, "a-b", "a_b")] == [True]
-    assert (
-        problems_of(folder_of(tmp_path, delivery=BRAZE, workspaces={"*": {**COMMON, "key_env": "KEY_A_B"}}), "a", "b")
-        == []
-    )
+    fixed = {**COMMON, "key_env": "KEY_A_B"}
+    folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": fixed})
+    assert ["a and of b" in one.fix for one in problems_of(folder, "a", "b")] == [True]
+    folder = folder_of(tmp_path, delivery=BRAZE, workspaces={"*": {**fixed, "shared_account": "us"}})
+    assert problems_of(folder, "a", "b") == []
 
 
 def test_mistakes_in_the_signals_are_found_before_the_start(tmp_path: Path) -> None:

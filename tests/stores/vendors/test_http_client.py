@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from plain_server import says, server
 from vendor_calls import KEY
 
 from runners.sandbox.process import Sandbox
@@ -34,41 +35,6 @@ def http() -> Iterator[HttpClient]:
     made = HttpClient()
     yield made
     made.close()
-
-
-@contextmanager
-def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that does this with every connection once it has read a request."""
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def one(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            while connection.recv(65536):
-                behave(connection)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=one, args=(listening.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/in?a=1"
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-
-
-def says(*pieces: bytes, ends: bool = False) -> Callable[[socket.socket], None]:
-    """Says the pieces; then hangs up, or not."""
-
-    def behave(connection: socket.socket) -> None:
-        for piece in pieces:
-            connection.sendall(piece)
-        if ends:
-            connection.shutdown(socket.SHUT_RDWR)
-
-    return behave
 
 
 def trickles(head: bytes, again: bytes) -> Callable[[socket.socket], None]:
@@ -251,3 +217,52 @@ def test_the_text_of_an_error_holds_no_key(http: HttpClient) -> None:
             told.append((repr(error.value), str(error.value), error.value.__cause__))
     assert KEY not in repr(told)
     assert all(cause is None for *_, cause in told)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["169.254.169.254"], ["::ffff:169.254.169.254"], ["fe80::1%1"], ["0.0.0.0"], ["fd00:ec2::254"], ["127.0.0.1", "169.254.1.1"]],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_that_resolves_to_a_metadata_address_is_not_connected_to(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, addresses: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with pytest.raises(CannotSend, match=r"the address resolves to .*, which is a"):
+            http.post(f"{scheme}://vendor.example:{port}/", b"{}", SECRET, LONG_S)
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, names = socket.getaddrinfo, []
+
+    def once(host: str, *given: object, **named: object) -> object:
+        names.append(host)
+        return real("127.0.0.1" if names.count(host) == 1 else "169.254.169.254", *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", once)
+    with server(says(OK)) as url:
+        assert http.post(url.replace("127.0.0.1", "vendor.example"), b"{}", {}, LONG_S).status == 200
+    assert names.count("vendor.example") == 1
+
+
+def test_the_next_address_of_a_name_is_tried_when_one_does_not_answer(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def both(host: str, port: int, *given: object, **named: object) -> object:
+        if host != "vendor.example":
+            return real(host, port, *given, **named)  # type: ignore[arg-type]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in ("127.0.0.9", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    with server(says(OK)) as url:
+        assert http.post(url.replace("127.0.0.1", "vendor.example"), b"{}", {}, LONG_S).status == 200

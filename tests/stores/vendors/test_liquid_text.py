@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from vendor_calls import any_event
 
-from stores.vendors.liquid_text import TemplateError, check_template, contents, render
+from stores.vendors.liquid_parse import check_template
+from stores.vendors.liquid_text import TemplateError, contents, render
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ from stores.vendors.liquid_text import TemplateError, check_template, contents, 
     ],
 )
 def test_a_template_renders_what_the_event_says(text: str, made: str) -> None:
-    assert check_template(text) is None
+    assert check_template(text) == []
     assert render(text, any_event()) == made
 
 
@@ -53,10 +54,9 @@ def test_values_are_escaped_in_an_email_only(channel: str, made: str) -> None:
     ],
 )
 def test_a_wrong_template_is_told_with_its_line(text: str, problem: str) -> None:
-    told = check_template(text)
-    assert told is not None
-    assert told.startswith(problem)
-    assert "\n" not in told
+    (mistake,) = check_template(text)
+    assert str(mistake).startswith(problem)
+    assert "\n" not in mistake.words
     with pytest.raises(TemplateError):
         render(text, any_event())
 

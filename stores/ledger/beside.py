@@ -3,11 +3,13 @@
 SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
 and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.beside PATH` is
-that process: requests on its standard input, answers on its output; it ends when its input does.
+that process: requests on its standard input, answers on its output; it ends when its input does, and by no other stop.
+Should it be killed, nothing more is claimed, so the job ends; what its calls still say is settled from this process.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from schemas.delivery import Claim, OnUnknown, Settlement, Standing
+from stores.child_process import ignore_stop_signals, start_child
 from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
 
@@ -28,7 +31,8 @@ _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 class LedgerBeside:
-    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone."""
+    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone and
+    more would be claimed."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
@@ -36,6 +40,7 @@ class LedgerBeside:
         self._queue: list[_Request] = []
         self._cells: dict[str, bytes | None] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._substitute: SqliteLedger | None = None
 
     def __reduce__(self) -> tuple[type[LedgerBeside], tuple[str, float]]:
         return LedgerBeside, (self._path, self._wait_s)
@@ -52,7 +57,7 @@ class LedgerBeside:
                 str(Path(self._path).absolute()),
                 str(self._wait_s),
             ]
-            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = start_child(command, cwd=_ROOT, stdout=subprocess.PIPE)
             Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
         try:
             self._ask("ready")
@@ -69,6 +74,9 @@ class LedgerBeside:
                     self._queue.append(_Request(None))
                     self._coming.notify()
                 process.wait()
+            if self._substitute is not None:
+                self._substitute.close()
+                self._substitute = None
 
     def claim(
         self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
@@ -130,9 +138,23 @@ class LedgerBeside:
             self._queue.append(mine)
             self._coming.notify()
         mine.done.wait()
+        if isinstance(mine.error, _Gone) and name not in ("ready", "claim"):
+            return self._answer(name, *args)
         if mine.error is not None:
             raise mine.error
         return mine.result
+
+    def _answer(self, name: str, *args: Any) -> Any:
+        """The answer of the file itself, without the process: a call that was out when the process ended is settled, or
+        it would be made again."""
+        with self._opening:
+            if self._substitute is None:
+                self._substitute = SqliteLedger(self._path, self._wait_s)
+                self._substitute.open()
+        result = _Keeper(self._substitute).call(name, *args)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
         """Passes on all that has queued up as one request, again and again; an empty request ends it."""
@@ -159,11 +181,15 @@ class LedgerBeside:
                     one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
-            gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
+            gone = _Gone(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
                 one.error = gone
         for one in requests:
             one.done.set()
+
+
+class _Gone(LedgerError):
+    """The process has ended; whether it has done what it was asked last is not known."""
 
 
 class _Request:
@@ -199,13 +225,14 @@ class _Keeper:
     def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
         """(result, problem) of each request."""
         try:
-            made = self._ledger.several([partial(self._call, *one) for one in words])
+            made = self._ledger.several([partial(self.call, *one) for one in words])
         except LedgerError as error:
             made = [error] * len(words)
         return [_told(result) if isinstance(result, Exception) else (_short(one, result), None)
                 for one, result in zip(words, made, strict=True)]  # fmt: skip
 
-    def _call(self, name: str, *args: Any) -> Any:
+    def call(self, name: str, *args: Any) -> Any:
+        """The result of one request, or the exception that it raised."""
         try:
             if name == "ready":
                 return self._ledger.open()
@@ -241,10 +268,16 @@ def _told(error: Exception) -> tuple[None, list[str]]:
 
 
 def main(path: str, wait_s: str) -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends, whatever else asks to stop."""
+    ignore_stop_signals()
     keeper = _Keeper(SqliteLedger(path, float(wait_s)))
     while (data := _read(sys.stdin.buffer)) is not None:
-        _write(sys.stdout.buffer, _encode(keeper.answer(_decode(data))))
+        answers = _encode(keeper.answer(_decode(data)))
+        try:
+            _write(sys.stdout.buffer, answers)
+        except BrokenPipeError:  # who asked was killed; what is written stays
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
 
 
 if __name__ == "__main__":

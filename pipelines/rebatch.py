@@ -27,7 +27,7 @@ from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
 from pipelines.engines.presets import with_preset
-from pipelines.engines.servers import server_has_ended
+from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import (
@@ -187,7 +187,7 @@ def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> No
         with suppress(_Left), signals.calling(stop):
             p.run().wait_until_finish()
     except Exception as error:
-        if not server_has_ended():
+        if not lost_server(error):
             raise
         if not signals.asked:
             todo = "Run the same command again: nothing is lost"
@@ -198,6 +198,7 @@ def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> No
 def _end(folder: DeliveryFolder) -> None:
     say("stopping: what was read is delivered; once more to stop at once")
     folder.ask_to_stop()
+    expect_lost_server()
 
 
 class _Left(Exception):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import atexit
 import logging
 import subprocess
-from threading import Thread
+import threading
+import time
 from typing import Any
 
+import grpc
 from apache_beam.runners.portability.job_server import StopOnExitJobServer
 from apache_beam.utils import subprocess_server
 
 from stores.child_process import end_child, start_guarded
 
+_LOOK_S = 3.0  # a connection breaks some milliseconds before its process has ended
 _guards = list[subprocess.Popen[bytes]]()
 
 
@@ -28,9 +31,28 @@ def guard_servers() -> None:
     StopOnExitJobServer.start = _start_until_exit
 
 
-def server_has_ended() -> bool:
-    """Whether a server ended that nobody stopped."""
-    return any(guard.poll() is not None for guard in _guards)
+def lost_server(error: Exception) -> bool:
+    """Whether an error comes of a server that has ended though nobody stopped it."""
+    if not isinstance(error, grpc.RpcError):
+        return False
+    end = time.monotonic() + _LOOK_S
+    while not any(guard.poll() is not None for guard in _guards):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def expect_lost_server() -> None:
+    """From now on a server may end with the job: what loses its connection says nothing."""
+    logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+    before = threading.excepthook
+
+    def ignore_lost(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, grpc.RpcError):
+            before(args)
+
+    threading.excepthook = ignore_lost
 
 
 def _start(command: tuple[str, ...], port: int | None, logger: logging.Logger) -> tuple[subprocess.Popen[bytes], str]:
@@ -38,7 +60,7 @@ def _start(command: tuple[str, ...], port: int | None, logger: logging.Logger) -
     port = port or subprocess_server.pick_port(None)[0]
     words = [word.replace("{{PORT}}", str(port)) for word in command]
     guard = start_guarded(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    Thread(target=_log, args=(guard, logger), daemon=True).start()
+    threading.Thread(target=_log, args=(guard, logger), daemon=True).start()
     _guards.append(guard)
     return guard, f"localhost:{port}"
 

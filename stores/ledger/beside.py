@@ -138,7 +138,7 @@ class LedgerBeside:
             self._queue.append(mine)
             self._coming.notify()
         mine.done.wait()
-        if isinstance(mine.error, _Gone) and name not in ("ready", "claim"):
+        if mine.lost and name not in ("ready", "claim"):
             return self._answer(name, *args)
         if mine.error is not None:
             raise mine.error
@@ -181,15 +181,11 @@ class LedgerBeside:
                     one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
-            gone = _Gone(happened, "Run the same command again: nothing that was claimed or settled is lost")
+            gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
-                one.error = gone
+                one.error, one.lost = gone, True
         for one in requests:
             one.done.set()
-
-
-class _Gone(LedgerError):
-    """The process has ended; whether it has done what it was asked last is not known."""
 
 
 class _Request:
@@ -201,6 +197,7 @@ class _Request:
         self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
+        self.lost = False  # the process has ended: whether it still did this is not known
 
 
 def _write(stream: BinaryIO | Any, data: bytes) -> None:

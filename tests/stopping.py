@@ -19,7 +19,7 @@ from delivering import KEY, Delivery, any_events, eventually
 from bench.deliveries import ROOT, Wire
 from runners.sandbox.process import Rules, Sandbox
 
-EVENTS = 6000
+EVENTS = 4000
 RETAILERS = tuple(f"store-{number}" for number in range(8))
 SLOW: Rules = [{"answer": "slow", "seconds": 0.3}]  # accepted at once, answered later: what is killed between is lost
 

@@ -40,7 +40,7 @@ class LedgerBeside:
         self._queue: list[_Request] = []
         self._cells: dict[str, bytes | None] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._substitute: SqliteLedger | None = None
+        self._file: SqliteLedger | None = None
 
     def __reduce__(self) -> tuple[type[LedgerBeside], tuple[str, float]]:
         return LedgerBeside, (self._path, self._wait_s)
@@ -74,9 +74,9 @@ class LedgerBeside:
                     self._queue.append(_Request(None))
                     self._coming.notify()
                 process.wait()
-            if self._substitute is not None:
-                self._substitute.close()
-                self._substitute = None
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def claim(
         self, claims: Sequence[Claim], owner: str, now: int, lease_until: int, on_unknown: OnUnknown
@@ -138,20 +138,27 @@ class LedgerBeside:
             self._queue.append(mine)
             self._coming.notify()
         mine.done.wait()
-        if mine.lost and name not in ("ready", "claim"):
-            return self._answer(name, *args)
+        if mine.lost is not None:
+            return self._ask_file(mine.lost, name, args)
         if mine.error is not None:
             raise mine.error
         return mine.result
 
-    def _answer(self, name: str, *args: Any) -> Any:
-        """The answer of the file itself, without the process: a call that was out when the process ended is settled, or
-        it would be made again."""
+    def _ask_file(self, lost: LedgerError, name: str, args: Sequence[Any]) -> Any:
+        """The answer of the file itself, when the process has ended: what a call that is out says is settled, or it
+        would be made again. A claim is given back and raises `lost`, a report is made and raises it: the job ends."""
+        if name == "ready":
+            raise lost
         with self._opening:
-            if self._substitute is None:
-                self._substitute = SqliteLedger(self._path, self._wait_s)
-                self._substitute.open()
-        result = _Keeper(self._substitute).call(name, *args)
+            if self._file is None:
+                self._file = SqliteLedger(self._path, self._wait_s)
+                self._file.open()
+        if name == "claim":
+            self._file.release(args[1], [claim.event_id for claim in args[0]])
+        else:
+            result = _Keeper(self._file).call(name, *args)
+        if name in ("claim", "report"):
+            raise lost
         if isinstance(result, Exception):
             raise result
         return result
@@ -183,7 +190,7 @@ class LedgerBeside:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
             gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
-                one.error, one.lost = gone, True
+                one.lost = gone
         for one in requests:
             one.done.set()
 
@@ -197,7 +204,7 @@ class _Request:
         self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
-        self.lost = False  # the process has ended: whether it still did this is not known
+        self.lost: LedgerError | None = None  # the process has ended; whether it still did this is not known
 
 
 def _write(stream: BinaryIO | Any, data: bytes) -> None:

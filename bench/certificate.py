@@ -1,8 +1,9 @@
-"""The crash certificate: rebatch is killed with -9 again and again, and loses nothing and sends nothing twice.
+"""The crash certificate: rebatch is killed and stopped again and again, and loses nothing and sends nothing twice.
 
 100,000 events with repeats, malformed, expired and held ones go from Pub/Sub's emulator, from Kafka, or from a growing
-folder, to a vendor that fails by script, while the job is killed at random moments and started again. At the end what the
-vendor recorded, the receipts, the ledger and the dead letters are held against what went in.
+folder, to a vendor that fails by script, while the job is killed with -9 at random moments, or stopped by a signal to its
+process group, and started again. At the end what the vendor recorded, the receipts, the ledger and the dead letters are
+held against what went in.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +23,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from bench.deliveries import (
     Wire,
@@ -125,7 +130,7 @@ class Run:
         self._folder, self._source, self._on_unknown, self._kills = folder, source, on_unknown, kills
         self._rnd, self._longest_life_s = random.Random(seed), longest_life_s
         self._sent = make(events, seed, source != "file", longest_hold_s)
-        self._output, self._log = folder / "out", folder / "log"
+        self._output, self._log, self._stops = folder / "out", folder / "log", 0
 
     def run(self, say: Any) -> dict[str, Any]:
         """The certificate, once everything has ended."""
@@ -138,7 +143,7 @@ class Run:
             self._prepare(stack)
             killed = self._kill_again_and_again(campaigns, say)
             runs = self._drain(campaigns, say)
-            return {**self._judge(sandbox), "kills": killed, "runs_to_the_end": runs,
+            return {**self._judge(sandbox), "kills": killed, "stops": self._stops, "runs_to_the_end": runs,
                     "seconds": round(time.monotonic() - started)}  # fmt: skip
 
     def _open_source(self, stack: ExitStack) -> None:
@@ -157,7 +162,8 @@ class Run:
         """What else has to run beside the job."""
 
     def _kill_again_and_again(self, campaigns: Path, say: Any) -> int:
-        """Publishes a part, starts the job, lets it run for a random while, kills it; how often it was alive."""
+        """Publishes a part, starts the job, lets it run for a random while, kills it with -9, each third time stops it
+        instead; how often it was alive when it was killed."""
         killed, parts, messages = 0, max(1, self._kills), self._sent.messages
         for number in range(parts):
             part = messages[number * len(messages) // parts : (number + 1) * len(messages) // parts]
@@ -165,9 +171,24 @@ class Run:
             if self._kills:
                 job = start_rebatch(campaigns, self._uri, self._output, log=self._log)
                 time.sleep(self._rnd.uniform(1.0, self._longest_life_s))
-                killed += kill(job)
-                say(f"{self._source}, {self._on_unknown}: {killed} kills")
+                if number % 3 == 2:
+                    self._stop(job, (signal.SIGINT, signal.SIGTERM)[number // 3 % 2])
+                else:
+                    killed += kill(job)
+                say(f"{self._source}, {self._on_unknown}: {killed} kills, {self._stops} stops")
         return killed
+
+    def _stop(self, job: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """A Ctrl-C or a service manager's SIGTERM, to the whole process group, once the program is loaded and has started
+        a child. Raises RuntimeError when the job does not end in order."""
+        while job.poll() is None and not psutil.Process(job.pid).children():
+            time.sleep(0.1)
+        os.killpg(job.pid, number)
+        code = wait(job, 300)
+        if code != 0:
+            kill(job)
+            raise RuntimeError(f"a stop by {number.name} ended with {code}: {self._log.read_text()[-2000:]}")
+        self._stops += 1
 
     def _publish(self, number: int, part: list[Wire]) -> None:
         if self._source == "pubsub":

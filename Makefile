@@ -9,11 +9,12 @@ demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
 	@$(BIN)/campaigns report $(DEMO)
 
-# A vendor that fails now and then, and the launch's events delivered to it. They are of 2017: times are ignored.
+# A vendor that fails now and then, and the launch's events delivered to it. They are of 2017: times are ignored. A
+# Ctrl-C is for the delivery: the shell ignores it, in the background the sandbox does too, and ends when that has.
 $(DEMO)/delivery/summary.json: $(DEMO)/summary.json examples/journey/faults.yaml
 	@rm -rf $(DEMO)/delivery $(DEMO)/sandbox.ndjson
 	@$(BIN)/campaigns sandbox --port 8490 --script examples/journey/faults.yaml --record $(DEMO)/sandbox.ndjson & \
-	sandbox=$$!; trap "kill $$sandbox" EXIT; \
+	sandbox=$$!; trap "kill $$sandbox" EXIT; trap : INT TERM; \
 	SANDBOX_KEY=$${SANDBOX_KEY:-any-key-will-do} $(BIN)/campaigns rebatch --campaigns $(DEMO)/campaigns \
 	  --events file:$(DEMO)/events --output $(DEMO)/delivery --drain --ignore_times
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 from bench.footprint import Footprint, observe
 
 from bench.deliveries import (
@@ -212,6 +213,8 @@ class Run:
         """Kills the job, or asks it to stop and waits for its end; whether it was killed alive."""
         if how == "kill":
             return kill(job)
+        while job.poll() is None and not psutil.Process(job.pid).children():
+            time.sleep(0.1)  # until the program is loaded, a signal ends it as it ends any other
         if job.poll() is None:
             os.killpg(job.pid, STOPS[how])
             observe(job, _STOP_S, seen=self._footprint)

@@ -6,7 +6,6 @@ import io
 import os
 import random
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import psutil
 import pyarrow as pa
 import yaml
 from google.pubsub_v1 import PublisherClient, SubscriberClient
@@ -179,14 +179,17 @@ def start_rebatch(campaigns: Path, events: str, output: Path, *more: str, log: P
 
 
 def kill(job: subprocess.Popen[bytes]) -> bool:
-    """Ends the job and its engine with -9; whether it still ran."""
-    alive = job.poll() is None
-    try:
-        os.killpg(job.pid, signal.SIGKILL)
-    except ProcessLookupError:
+    """Ends the job with -9; whether it still ran. What it had started must end by itself: raises RuntimeError when a
+    minute later something is left."""
+    if job.poll() is not None:
         return False
+    children = psutil.Process(job.pid).children(recursive=True)
+    job.kill()
     job.wait()
-    return alive
+    _, left = psutil.wait_procs(children, timeout=60)
+    if left:
+        raise RuntimeError(f"the job was killed and left {[child.cmdline() for child in left]}")
+    return True
 
 
 def wait(job: subprocess.Popen[bytes], seconds: float) -> int | None:

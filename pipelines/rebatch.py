@@ -10,11 +10,10 @@ again what it had read and not settled, and the delivery ledger tells what was (
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
 from pipelines.engines.presets import with_preset
+from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import (
@@ -48,6 +48,7 @@ from stores.call_journal import Recovered
 from stores.delivery_folder import DeliveryFolder
 from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
+from stores.stop_signals import StopSignals, say, stop_signals
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool
@@ -107,8 +108,8 @@ def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
     return p | "ReadEvents" >> ReadMessages(reader, config.readers + bool(left), most_ahead=AHEAD)
 
 
-def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict[str, Any]:
-    """The counts of a run that ended: drained, or stopped by SIGTERM or Ctrl-C.
+def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals: StopSignals) -> dict[str, Any]:
+    """The counts of a run that ended: drained, or stopped by a signal.
 
     Raises InputError for mistakes in the settings, before anything ran, and LaunchError when it cannot go on; the
     same call then goes on where it stopped.
@@ -119,7 +120,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     folder.prepare()
     engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri), drains=config.drain)
     stop = partial(_end, folder) if engine.alone or config.drain else _leave
-    with folder.locked(), _stopped_by_signals(stop):
+    with folder.locked():
         settings = _settings(config)
         _check(config, Secrets(config.secrets))
         if engine.alone:
@@ -129,13 +130,15 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         started, before = time.perf_counter(), read()
         if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
             before |= {"read": before["read"] - before["left_waiting"], "left_waiting": 0}
+        missing = 0
         with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
+                if signals.asked:
+                    break
                 missing = on_the_way()
                 p = new_pipeline(options)
                 build(p, config, settings, engine)
-                with suppress(_Left):
-                    p.run().wait_until_finish()
+                _run(p, signals, stop)
                 missing = on_the_way() - missing
                 if missing <= 0 or not config.drain or folder.must_stop():
                     break
@@ -188,9 +191,25 @@ def _check(config: RebatchConfig, secrets: Secrets) -> bool:
     return loaded.engine.delivery.vendor != "outbox"
 
 
+def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
+    """Runs the pipeline to its end, or until the command leaves it. Raises LaunchError when Prism has ended before it,
+    unless that was part of a stop: a service manager may signal every process."""
+    try:
+        with suppress(_Left), signals.calling(stop):
+            p.run().wait_until_finish()
+    except Exception as error:
+        if not lost_server(error):
+            raise
+        if not signals.asked:
+            todo = "Run the same command again: nothing is lost"
+            raise LaunchError(f"the process of Prism has ended before its job. {todo}") from error
+        say("Prism has ended too: what it held waits for the next run")
+
+
 def _end(folder: DeliveryFolder) -> None:
-    print("stopping: what was read is delivered; once more to stop at once", file=sys.stderr, flush=True)
+    say("stopping: what was read is delivered; once more to stop at once")
     folder.ask_to_stop()
+    expect_lost_server()
 
 
 class _Left(Exception):
@@ -198,40 +217,31 @@ class _Left(Exception):
 
 
 def _leave() -> None:
-    told = "this command ends, the job goes on: stop it with a savepoint, as docs/engines.md says"
-    print(told, file=sys.stderr, flush=True)
+    say("this command ends, the job goes on: stop it with a savepoint, as docs/engines.md says")
     raise _Left
 
 
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C asks to stop; the second ends the process."""
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-
-    def ask(number: int, frame: Any) -> None:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        stop()
-
-    for one in before:
-        signal.signal(one, ask)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+def _stop_submitting() -> None:
+    raise LaunchError("stopped while the job was submitted. See at Dataflow whether it is there, else submit it again")
 
 
-def run(argv: list[str] | None = None, show: Show = lambda counts: None) -> int:
-    """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input."""
+def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exits: bool = False) -> int:
+    """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input. `exits`: the
+    process ends when this returns."""
+    with stop_signals(exits=exits) as signals:
+        return _rebatched(argv, show, signals)
+
+
+def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
         options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=True))
         config = RebatchConfig.of(options.view_as(RebatchOptions))
         if on_dataflow(options):
-            print(on_the_cloud(config, options))
+            with signals.calling(_stop_submitting):
+                print(on_the_cloud(config, options))
             return 0
-        summary = rebatch(config, options, show)
+        summary = rebatch(config, options, show, signals)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -248,4 +258,4 @@ def run(argv: list[str] | None = None, show: Show = lambda counts: None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run(exits=True))

@@ -61,8 +61,8 @@ def launch(argv: list[str]) -> int:
     return launching.run(argv, Bar())
 
 
-def rebatch(argv: list[str]) -> int:
-    """Deliver with live counters; `--help` shows our options, not Beam's hundreds."""
+def rebatch(argv: list[str], *, exits: bool = False) -> int:
+    """Deliver with live counters; `--help` shows our options, not Beam's hundreds. `exits`: the process ends then."""
     if any(flag in argv for flag in ("-h", "--help")):
         parser = argparse.ArgumentParser(
             prog="campaigns rebatch",
@@ -75,7 +75,7 @@ def rebatch(argv: list[str]) -> int:
         parser.print_help()
         return 0
     with live_counters() as show:
-        return rebatching.run(argv, show)
+        return rebatching.run(argv, show, exits=exits)
 
 
 def replay(args: argparse.Namespace) -> int:

@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     if given[:1] == ["launch"]:
         return commands.launch(given[1:])
     if given[:1] == ["rebatch"]:
-        return commands.rebatch(given[1:])
+        return commands.rebatch(given[1:], exits=argv is None)
     args = parser().parse_args(given)
     try:
         return COMMANDS[args.command].run(args)

@@ -14,6 +14,7 @@ from apache_beam.runners.worker import statesampler
 from apache_beam.runners.worker.sdk_worker import SdkWorker
 
 from pipelines.engines.memory import collect_rarely
+from pipelines.engines.servers import guard_servers
 
 _INSTALLED = Path(__file__).parents[2] / ".engines/prism"  # by `make engines`
 
@@ -25,6 +26,7 @@ def prepare(options: PipelineOptions) -> None:
     own.prism_log_level = "warn"
     logging.getLogger("PrismJobServer").addFilter(_is_news)
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    guard_servers()
     _finalise_quietly()
     _end_bundles_at_once()
     _refuse_splits()

@@ -49,7 +49,7 @@ def main() -> None:
         info = stub.GetProvisionInfo(request, metadata=[("worker_id", given.id)], timeout=_PATIENCE_S).info
     made = {**os.environ, **environment(given, info)}
     os.dup2(2, 1)  # nobody reads the pool's pipe: a worker that prints would stop when it is full
-    os.execve(sys.executable, [sys.executable, "-m", "apache_beam.runners.worker.sdk_worker_main"], made)
+    os.execve(sys.executable, [sys.executable, "-m", "runners.flink.worker"], made)
 
 
 if __name__ == "__main__":

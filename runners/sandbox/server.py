@@ -148,12 +148,14 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(stand_in: StandIn, host: str, port: int, listening: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; `listening` is told the address. Raises OSError when the port is taken."""
+    """Serves until SIGTERM, or SIGINT unless a shell has it ignored in the background; `listening` is told the address.
+    Raises OSError when the port is taken."""
     open_ones: set[asyncio.Transport] = set()
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     server = await loop.create_server(lambda: _Connection(stand_in, open_ones), host, port, backlog=1024)
     for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, ended.set)
+        if signal.getsignal(one) != signal.SIG_IGN:
+            loop.add_signal_handler(one, ended.set)
     listening(f"http://{host}:{server.sockets[0].getsockname()[1]}")
     await ended.wait()
     server.close()

@@ -3,11 +3,13 @@
 SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
 and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.beside PATH` is
-that process: requests on its standard input, answers on its output; it ends when its input does.
+that process: requests on its standard input, answers on its output; it ends when its input does, and by no other stop.
+Should it be killed, nothing more is claimed, so the job ends; what its calls still say is settled from this process.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from stores.child_process import ignore_stop_signals, start_child
 from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
 
@@ -28,7 +31,8 @@ _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 class LedgerBeside:
-    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone."""
+    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone and
+    more would be claimed."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
@@ -36,6 +40,7 @@ class LedgerBeside:
         self._queue: list[_Request] = []
         self._cells: dict[str, bytes | None] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._file: SqliteLedger | None = None
 
     def __reduce__(self) -> tuple[type[LedgerBeside], tuple[str, float]]:
         return LedgerBeside, (self._path, self._wait_s)
@@ -52,7 +57,7 @@ class LedgerBeside:
                 str(Path(self._path).absolute()),
                 str(self._wait_s),
             ]
-            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = start_child(command, cwd=_ROOT, stdout=subprocess.PIPE)
             Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
         try:
             self._ask("ready")
@@ -69,6 +74,9 @@ class LedgerBeside:
                     self._queue.append(_Request(None))
                     self._coming.notify()
                 process.wait()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def claim(
         self,
@@ -136,9 +144,30 @@ class LedgerBeside:
             self._queue.append(mine)
             self._coming.notify()
         mine.done.wait()
+        if mine.lost is not None:
+            return self._ask_file(mine.lost, name, args)
         if mine.error is not None:
             raise mine.error
         return mine.result
+
+    def _ask_file(self, lost: LedgerError, name: str, args: Sequence[Any]) -> Any:
+        """The answer of the file itself, when the process has ended: what a call that is out says is settled, or it
+        would be made again. A claim is given back and raises `lost`, a report is made and raises it: the job ends."""
+        if name == "ready":
+            raise lost
+        with self._opening:
+            if self._file is None:
+                self._file = SqliteLedger(self._path, self._wait_s)
+                self._file.open()
+        if name == "claim":
+            self._file.release(args[1], [claim.event_id for claim in args[0]])
+        else:
+            result = _Keeper(self._file).call(name, *args)
+        if name in ("claim", "report"):
+            raise lost
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
         """Passes on all that has queued up as one request, again and again; an empty request ends it."""
@@ -167,7 +196,7 @@ class LedgerBeside:
             happened = f"The process that keeps the ledger {self._path} has ended ({error})"
             gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
-                one.error = gone
+                one.lost = gone
         for one in requests:
             one.done.set()
 
@@ -181,6 +210,7 @@ class _Request:
         self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
+        self.lost: LedgerError | None = None  # the process has ended; whether it still did this is not known
 
 
 def _write(stream: BinaryIO | Any, data: bytes) -> None:
@@ -205,13 +235,14 @@ class _Keeper:
     def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
         """(result, problem) of each request."""
         try:
-            made = self._ledger.several([partial(self._call, *one) for one in words])
+            made = self._ledger.several([partial(self.call, *one) for one in words])
         except LedgerError as error:
             made = [error] * len(words)
         return [_told(result) if isinstance(result, Exception) else (_short(one, result), None)
                 for one, result in zip(words, made, strict=True)]  # fmt: skip
 
-    def _call(self, name: str, *args: Any) -> Any:
+    def call(self, name: str, *args: Any) -> Any:
+        """The result of one request, or the exception that it raised."""
         try:
             if name == "ready":
                 return self._ledger.open()
@@ -249,10 +280,16 @@ def _told(error: Exception) -> tuple[None, list[str]]:
 
 
 def main(path: str, wait_s: str) -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends, whatever else asks to stop."""
+    ignore_stop_signals()
     keeper = _Keeper(SqliteLedger(path, float(wait_s)))
     while (data := _read(sys.stdin.buffer)) is not None:
-        _write(sys.stdout.buffer, _encode(keeper.answer(_decode(data))))
+        answers = _encode(keeper.answer(_decode(data)))
+        try:
+            _write(sys.stdout.buffer, answers)
+        except BrokenPipeError:  # who asked was killed; what is written stays
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def test_a_job_that_is_killed_again_and_again_is_sound(
     found = certify(source, on_unknown, 3000, 3, seed=7, longest_hold_s=8.0, longest_life_s=6.0)
     assert sound(found), found
     assert found["kills"] >= 1
+    assert found["stops"] == 1
     assert found["different_events"] == sum(found[name] for name in ("accepted", "rejected", "expired", "unknown"))
     assert found["expired"] > 0
     assert (found["malformed"] > 0) == (source == "pubsub")

@@ -72,6 +72,45 @@ def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said
     assert claim(ledger, ids(3), "two") == ["settled", "taken", "taken"]
 
 
+def test_stop_signals_do_not_end_the_process(ledger: LedgerBeside) -> None:
+    assert os.getsid(process_of(ledger).pid) == process_of(ledger).pid
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(process_of(ledger).pid, number)
+    assert claim(ledger, ids(3)) == ["granted"] * 3
+    assert process_of(ledger).poll() is None
+
+
+def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledger: LedgerBeside, path: str) -> None:
+    claim(ledger, ids(3))
+    count = ledger.change("count", lambda old: (b"1", 1))
+    killed(ledger)
+    assert ledger.settle("one", [Settlement("event-0", "accepted", b"r")], NOW) == ["event-0"]
+    ledger.release("one", ["event-1"])
+    assert ledger.change("count", lambda old: (b"2", old)) == b"1"
+    assert ledger.find(ids(3)) == {"event-0": "accepted"}
+    with pytest.raises(LedgerError, match="has ended"):
+        ledger.report(["event-0"])
+    assert ledger.unreported(9) == []
+    assert count == 1
+    ledger.close()
+    ledger.open()
+    assert claim(ledger, ids(3), "two") == ["settled", "granted", "taken"]
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back(ledger: LedgerBeside) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(process_of(ledger).pid, signal.SIGSTOP)
+        asked = pool.submit(claim, ledger, ids(3))
+        other = SqliteLedger(ledger._path)
+        other.open()
+        claim(other, ids(3))  # as if the process had written it, and was killed before it could say so
+        killed(ledger)
+        with pytest.raises(LedgerError, match="has ended"):
+            asked.result(timeout=120)
+    assert claim(other, ids(3), "two") == ["granted"] * 3
+    other.close()
+
+
 def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger: LedgerBeside) -> None:
     os.kill(process_of(ledger).pid, signal.SIGSTOP)
     with ThreadPoolExecutor(8) as pool:

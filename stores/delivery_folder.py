@@ -24,6 +24,7 @@ class DeliveryFolder:
         self.receipts, self.dead_letters, self.outbox = (f"{above}/{one}" for one in _WRITTEN)
         self.ledger = f"sqlite:{above}/ledger.db"  # unless the command names another
         self.spool = self.root / "spool"
+        self.waiting = self.root / "waiting"  # of a drain in rounds, while it runs
         self._stop = self.root / "stop"
 
     def prepare(self) -> None:

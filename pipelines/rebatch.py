@@ -67,7 +67,7 @@ from transforms.rebatch.shards import GroupByRetailer
 from transforms.rebatch.waiting import ReadWaiting
 
 _PASSES = 3  # of a drain: what an engine dropped on its way is read again
-AHEAD = Limit(20_000, 32 << 20)  # messages, and bytes, on their way to the delivery before the sources wait
+AHEAD = Limit(20_000, 16 << 20)  # messages, and bytes, on their way to the delivery before the sources wait
 
 
 def build(

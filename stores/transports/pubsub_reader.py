@@ -19,7 +19,7 @@ from stores.transports.pubsub import Code, open_channel
 
 _AHEAD, _AHEAD_BYTES = 10_000, 32 << 20  # messages, and bytes, pulled and not yet polled, at most
 _PULL, _PULL_BYTES = 1_000, 4 << 20  # messages asked for in one pull; fewer where they would be more than so many bytes
-_PULL_S, _CALL_S = 5.0, 20.0
+_PULL_S, _CALL_S = 5.0, 10.0
 _LEASE_S, _EXTEND_EVERY_S, _LONGEST_S = 60, 20.0, 600.0
 _DEADLINE_S = (10, 600)  # of a subscription: the shortest and the longest that there is
 _ACK = 1_000  # ack ids a call: a request holds at most 512 KiB
@@ -90,10 +90,11 @@ class PubsubReader:
         """Stop, once the pulls that are out have ended: a broker gives messages to one that is cut off. What was
         pulled and not acknowledged is given back, and comes again at once."""
         self._end_pulls()
+        end = time.monotonic() + 2 * _PULL_S
         for thread in self._threads:
-            thread.join(_CALL_S)
+            thread.join(max(0.0, end - time.monotonic()))
         ids = list(self._leases)
-        given_back = all(self._call(self._give_back, ids[at : at + _ACK]) for at in range(0, len(ids), _ACK))
+        given_back = all(self._call(self._give_back, ids[at : at + _ACK], 1) for at in range(0, len(ids), _ACK))
         if self._file is not None and given_back and not any(thread.is_alive() for thread in self._threads):
             self._file.hold(self._doubt if self._doubt > time.time() else 0.0)
         self._channel.close()
@@ -144,9 +145,9 @@ class PubsubReader:
             for one in handle:
                 self._leases.pop(one, None)
 
-    def _call(self, call: Callable[[list[str]], Any], ids: list[str]) -> bool:
+    def _call(self, call: Callable[[list[str]], Any], ids: list[str], tries: int = _ACK_TRIES) -> bool:
         """Whether the broker has heard it, after a few tries."""
-        for number in range(_ACK_TRIES):
+        for number in range(tries):
             try:
                 call(ids)
                 return True

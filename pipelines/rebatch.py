@@ -55,7 +55,7 @@ from stores.waiting_batches import read_waiting
 from transforms.rebatch.batch import BatchByRetailer
 from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.decode import Decode
-from transforms.rebatch.deliver import DeliverBatches
+from transforms.rebatch.deliver import DeliverBatches, Dispatcher
 from transforms.rebatch.hold import HoldUntilDue
 from transforms.rebatch.native import ReadNativePubsub
 from transforms.rebatch.read import Limit, ReadMessages, close_readers
@@ -83,7 +83,8 @@ def build(
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
     ledger, real_time, alone = partial(make_ledger, config.ledger), engine.real_time, engine.alone
     good, unread = _read(p, config, engine, source, part) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
-    dispatcher, patience_s = partial(make_dispatcher, config, settings), config.patience
+    dispatcher: Callable[[], Dispatcher] = partial(make_dispatcher, config, settings)
+    patience_s = config.patience
     batches = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()

@@ -39,7 +39,12 @@ def delivery(tmp_path: Path, own_topic: Topic, sandbox: Sandbox) -> Delivery:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", ["direct", "prism"])
 def test_after_a_kill_a_drain_waits_for_what_the_dead_run_had_pulled(
-    engine: str, delivery: Delivery, sandbox: Sandbox, own_topic: Topic, capfd: pytest.CaptureFixture[str]
+    engine: str,
+    delivery: Delivery,
+    sandbox: Sandbox,
+    own_topic: Topic,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     events = any_events(12_000)
     publish(own_topic.path, list(events.values()))
@@ -50,14 +55,18 @@ def test_after_a_kill_a_drain_waits_for_what_the_dead_run_had_pulled(
     assert delivery.run("--drain", f"--on={engine}", "--idle=2") == 0
     assert sandbox.accepted().keys() == events.keys()
     assert delivery.outcomes() == dict.fromkeys(events, "accepted")
-    shown = capfd.readouterr()
-    assert "an earlier run was killed; what it had pulled comes again within" in shown.err
-    assert "not counted: what other subscribers" in shown.out
+    assert "an earlier run was killed; what it had pulled comes again within" in caplog.text
+    assert "not counted: what other subscribers" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("engine", ["direct", "prism"])
 def test_a_drain_after_a_clean_one_need_not_wait_and_gets_all_that_was_published_since(
-    engine: str, delivery: Delivery, sandbox: Sandbox, own_topic: Topic, capfd: pytest.CaptureFixture[str]
+    engine: str,
+    delivery: Delivery,
+    sandbox: Sandbox,
+    own_topic: Topic,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     everyone = dict[str, int]()
     for name in "abc":
@@ -67,7 +76,7 @@ def test_a_drain_after_a_clean_one_need_not_wait_and_gets_all_that_was_published
         assert delivery.run("--drain", f"--on={engine}", "--idle=1") == 0
         assert sandbox.accepted() == everyone
         assert leased_until(delivery.output / "spool", own_topic.subscription) == 0
-    assert "an earlier run was killed" not in capfd.readouterr().err
+    assert "an earlier run was killed" not in caplog.text
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from runners.sandbox.process import Sandbox
 from transforms.rebatch.read import Limit
 
 pytestmark = pytest.mark.usefixtures("built_in")
-Shrink = Callable[[int, int], list[Any]]
 
 
 @pytest.fixture
@@ -32,7 +30,11 @@ def small_rounds(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     real = rounds.Rounds.__init__
 
     def noting(self: Any, source: str, folder: Path, readers: int, patience_s: float, run: Any) -> None:
-        real(self, source, folder, readers, patience_s, lambda part: (parts.append(part), run(part)))
+        def note(part: Any) -> None:
+            parts.append(part)
+            run(part)
+
+        real(self, source, folder, readers, patience_s, note)
 
     monkeypatch.setattr(rounds.Rounds, "__init__", noting)
     return parts

@@ -38,6 +38,7 @@ check: .venv/installed
 bench: .venv/installed engines
 	$(BIN)/python bench/launch.py
 	$(BIN)/python -m bench.rebatch
+	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.engines
 
 certificate: .venv/installed engines

@@ -27,11 +27,14 @@ from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
 from pipelines.engines.presets import with_preset
+from pipelines.engines.rounds import Part, Rounds
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import (
+    LocalSource,
     begin_source,
+    local_source,
     make_dispatcher,
     make_ledger,
     make_log,
@@ -51,61 +54,80 @@ from stores.secrets import Secrets
 from stores.stop_signals import StopSignals, say, stop_signals
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import write_receipts
-from stores.transports.spool import Spool
-from stores.transports.uri import FileUri, KafkaUri, SubscriptionUri
+from stores.transports.uri import KafkaUri, SubscriptionUri
+from stores.waiting_batches import read_waiting
 from transforms.rebatch.batch import BatchByRetailer
 from transforms.rebatch.counters import on_the_way
 from transforms.rebatch.decode import Decode
-from transforms.rebatch.deliver import DeliverBatches
+from transforms.rebatch.deliver import DeliverBatches, Dispatcher
 from transforms.rebatch.hold import HoldUntilDue
 from transforms.rebatch.native import ReadNativePubsub
-from transforms.rebatch.read import ReadMessages
+from transforms.rebatch.read import Limit, ReadMessages, close_readers
 from transforms.rebatch.read_kafka import ReadPartitions
 from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
 from transforms.rebatch.repeats import DropRepeats
 from transforms.rebatch.settled import SkipSettled
 from transforms.rebatch.shards import GroupByRetailer
+from transforms.rebatch.waiting import ReadWaiting
 
 _PASSES = 3  # of a drain: what an engine dropped on its way is read again
-AHEAD = 20_000  # messages on their way to the delivery before the sources wait
+AHEAD = Limit(20_000, 16 << 20)  # messages, and bytes, on their way to the delivery before the sources wait
 
 
-def build(p: beam.Pipeline, config: RebatchConfig, settings: Settings, engine: Engine) -> None:
-    """The pipeline, for an engine with these promises."""
+def build(
+    p: beam.Pipeline,
+    config: RebatchConfig,
+    settings: Settings,
+    engine: Engine,
+    source: LocalSource | None = None,
+    part: Part | None = None,
+) -> None:
+    """The pipeline, for an engine with these promises. `source` is where an engine in this process reads; `part`
+    is what this run does where a drain is several runs."""
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
     ledger, real_time, alone = partial(make_ledger, config.ledger), engine.real_time, engine.alone
-    good, unread = _read(p, config, engine) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
-    receipts = (
+    good, unread = _read(p, config, engine, source, part) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
+    dispatcher: Callable[[], Dispatcher] = partial(make_dispatcher, config, settings)
+    patience_s = config.patience
+    batches = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()
         | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=alone)
         | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
         | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=alone)
-        | "DeliverBatches"
-        >> DeliverBatches(
-            partial(make_dispatcher, config, settings), clock, real_time=real_time, patience_s=config.patience
-        )
     )
-    unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
+    if part is not None:
+        dispatcher, patience_s = partial(part.dispatcher, dispatcher), part.patience_s
+        batches = (
+            batches,
+            p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting),
+        ) | "AllBatches" >> beam.Flatten()
+    receipts = batches | "DeliverBatches" >> DeliverBatches(
+        dispatcher, clock, real_time=real_time, patience_s=patience_s, leave=part.leave if part else None
+    )
     write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
-    receipts = (receipts, unreported) | "Receipts" >> beam.Flatten()
+    if part is None or part.read.number == 1:
+        unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
+        receipts = (receipts, unreported) | "Receipts" >> beam.Flatten()
     _ = receipts | "RecordReceipts" >> RecordReceipts(ledger, write, letters)
     _ = unread | "RecordDeadLetters" >> RecordDeadLetters(ledger, letters)
 
 
-def _read(p: beam.Pipeline, config: RebatchConfig, engine: Engine) -> Any:
+def _read(
+    p: beam.Pipeline, config: RebatchConfig, engine: Engine, source: LocalSource | None, part: Part | None
+) -> Any:
     """Envelopes of the events, and of what an earlier run left in the spool."""
     if engine.reads_pubsub and isinstance(config.events, SubscriptionUri):
         return p | "ReadEvents" >> ReadNativePubsub(config.events.path)
     if isinstance(config.events, KafkaUri) and not engine.alone:
         return p | "ReadEvents" >> ReadPartitions(partial(make_log, config), time.time)
-    if not engine.alone:
+    if source is None:
         return p | "ReadEvents" >> ReadMessages(
             partial(make_reader, config), config.readers, early=engine.commits_early
         )
-    left = Spool(DeliveryFolder(config.output).spool).files()
-    reader = partial(make_spooling_reader, config, left)  # one source: a Flatten of two would be one more hop
-    return p | "ReadEvents" >> ReadMessages(reader, config.readers + bool(left), most_ahead=AHEAD)
+    reader = partial(make_spooling_reader, source)  # one source: a Flatten of two would be one more hop
+    ahead, round_ = (AHEAD, None) if part is None else (None, part.read)
+    return p | "ReadEvents" >> ReadMessages(reader, source.readers, most_ahead=ahead, source=source.name, round_=round_)
 
 
 def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals: StopSignals) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         raise InputError(problems)
     folder = DeliveryFolder(config.output)
     folder.prepare()
-    engine = choose_engine(options, ends=config.drain and isinstance(config.events, FileUri), drains=config.drain)
+    engine = choose_engine(options, ends=config.drain, drains=config.drain)
     stop = partial(_end, folder) if engine.alone or config.drain else _leave
     with folder.locked():
         settings = _settings(config)
@@ -136,9 +158,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
                 if signals.asked:
                     break
                 missing = on_the_way()
-                p = new_pipeline(options)
-                build(p, config, settings, engine)
-                _run(p, signals, stop)
+                _deliver(config, options, settings, engine, signals, stop)
                 missing = on_the_way() - missing
                 if missing <= 0 or not config.drain or folder.must_stop():
                     break
@@ -146,6 +166,34 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         summary = {**counted, "missing": missing, "swept": sweep(config)}
         folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
         return summary
+
+
+def _deliver(
+    config: RebatchConfig,
+    options: PipelineOptions,
+    settings: Settings,
+    engine: Engine,
+    signals: StopSignals,
+    stop: Callable[[], None],
+) -> None:
+    """One pass over the source: a run of the pipeline, or several where the engine delivers at the end of its input."""
+    source = local_source(config) if engine.alone else None
+
+    def run(part: Part | None) -> None:
+        p = new_pipeline(options)
+        build(p, config, settings, engine, source, part)
+        _run(p, signals, stop)
+
+    if source is None:
+        return run(None)
+    try:
+        if engine.real_time:
+            run(None)
+        else:
+            waiting = DeliveryFolder(config.output).waiting
+            Rounds(source.name, waiting, source.readers, config.patience, run).run()
+    finally:
+        close_readers(source.name)
 
 
 def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
@@ -254,6 +302,8 @@ def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
     if left := summary["left_waiting"] + max(0, summary["missing"]):
         print(f"{left:,} events wait for the next run: paused, paced, not yet due, or leased; run it again")
+    if config.drain and isinstance(config.events, SubscriptionUri):
+        print("not counted: what other subscribers of the subscription hold and do not acknowledge; it comes later")
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,10 +26,11 @@ from stores.transports.file_reader import FileReader
 from stores.transports.kafka_consumer import begin
 from stores.transports.kafka_log import KafkaLog
 from stores.transports.kafka_reader import KafkaReader
+from stores.transports.leases import LeaseFile, leased_until
 from stores.transports.pubsub_reader import PubsubReader
 from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool, SpooledReader, SpoolReader
-from stores.transports.uri import FileUri, KafkaUri
+from stores.transports.uri import FileUri, KafkaUri, SubscriptionUri
 from stores.vendors.open import make_vendor
 from transforms.rebatch.decode import dead_id, read_envelope
 from transforms.rebatch.dispatch import BatchDispatcher
@@ -42,7 +45,30 @@ def make_ledger(uri: str) -> DeliveryLedger:
     return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
 
 
-def make_reader(config: RebatchConfig, index: int) -> Reader:
+@dataclass(frozen=True)
+class LocalSource:
+    """Where an engine in this process reads: the events, by readers that `name` names, and what earlier runs left in
+    the spool. Until `leased_until` (epoch seconds) their leases of the subscription may last."""
+
+    name: str
+    config: RebatchConfig
+    spooled: tuple[Path, ...]
+    leased_until: float
+
+    @property
+    def readers(self) -> int:
+        """The readers of the events, and behind them one for the spool if it holds anything."""
+        return self.config.readers + bool(self.spooled)
+
+
+def local_source(config: RebatchConfig) -> LocalSource:
+    """A source for one run; what earlier runs left is looked at now."""
+    folder, events = DeliveryFolder(config.output), config.events
+    until = leased_until(folder.spool, events.path) if isinstance(events, SubscriptionUri) else 0.0
+    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder.spool).files()), until)
+
+
+def make_reader(config: RebatchConfig, index: int, leases: LeaseFile | None = None) -> Reader:
     """One of the readers of the events."""
     folder = DeliveryFolder(config.output)
     if isinstance(config.events, FileUri):
@@ -64,7 +90,7 @@ def make_reader(config: RebatchConfig, index: int) -> Reader:
             idle_s=idle_s,
             stop=folder.must_stop,
         )
-    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop)
+    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop, leases=leases)
 
 
 def make_log(config: RebatchConfig) -> PartitionedReader:
@@ -82,13 +108,16 @@ def begin_source(config: RebatchConfig) -> None:
         begin(config.events, config.kafka, config.group, config.start)
 
 
-def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int) -> Reader:
-    """One of the readers of the events, which puts into the spool what comes from a broker; the one behind them all
+def make_spooling_reader(source: LocalSource, index: int) -> Reader:
+    """One of the readers of a source, which puts into the spool what comes from a broker; the one behind them all
     reads what earlier runs left there."""
-    spool = Spool(DeliveryFolder(config.output).spool)
+    config, folder = source.config, DeliveryFolder(source.config.output)
+    spool, leases = Spool(folder.spool), None
     if index == config.readers:
-        return SpoolReader(spool, left)
-    reader = make_reader(config, index)
+        return SpoolReader(spool, source.spooled)
+    if isinstance(config.events, SubscriptionUri):
+        leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
+    reader = make_reader(config, index, leases)
     return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -119,7 +119,7 @@ class Mark(NamedTuple):
     """A byte of memory that outlives a kill of the process: `cells[at] = value` says that a call has left. It is set
     right before the byte that completes the request, so that nothing is in doubt that never left."""
 
-    cells: MutableSequence[int]
+    cells: Any  # a sequence of bytes, such as an mmap
     at: int
     value: int
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+POLL_BYTES = 4 << 20  # of bodies in one poll, unless a single message is larger
+
 
 class Envelope(NamedTuple):
     """A message as it came: its name in the transport, attributes, bytes, and when it was published (epoch ms).
@@ -36,7 +38,7 @@ class Reader(Protocol):
         """Disconnect."""
 
     def poll(self, most: int) -> Poll:
-        """At most `most` envelopes; waits a moment for the first one."""
+        """At most `most` envelopes, and no more than fill POLL_BYTES; waits a moment for the first one."""
 
     def commit(self, handle: Any) -> None:
         """The engine keeps what this poll brought: acknowledge it."""
@@ -58,7 +60,8 @@ class PartitionedReader(Protocol):
         """Whether no partition will be added any more."""
 
     def poll(self, partition: int, offset: int, most: int) -> Poll:
-        """At most `most` envelopes of a partition; the handle is the offset behind them."""
+        """At most `most` envelopes of a partition, and no more than fill POLL_BYTES; the handle is the offset behind
+        them."""
 
     def commit(self, partition: int, offset: int) -> None:
         """The engine keeps everything before the offset: tell the source, for those who watch it."""

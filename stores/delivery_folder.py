@@ -25,6 +25,7 @@ class DeliveryFolder:
         self.ledger = f"sqlite:{above}/ledger.db"  # unless the command names another
         self.spool = self.root / "spool"
         self.journals = self.root / "calls"
+        self.waiting = self.root / "waiting"  # of a drain in rounds, while it runs
         self._stop = self.root / "stop"
 
     def prepare(self) -> None:

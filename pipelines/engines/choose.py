@@ -8,6 +8,9 @@ from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOpt
 
 from pipelines.engines import prism
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRISM, FlinkOptions
+from schemas.problems import InputError, Problem
+
+_GET_PRISM = "Prism is not on this machine: run `make engines`, or set CAMPAIGNS_PRISM to its path"
 
 
 class Engine(NamedTuple):
@@ -24,14 +27,20 @@ class Engine(NamedTuple):
 def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False) -> Engine:
     """Names the engine in the options when they name none; what it promises.
 
-    Prism is found by CAMPAIGNS_PRISM, or in .engines/ (`make engines`), or downloaded by Beam. Where it would have
-    to be downloaded, a job whose input `ends` by itself runs on the built-in engine, which needs nothing but Beam.
-    On Flink a job that `drains` gives up its checkpoints: there it is the price of ever ending.
+    Prism is found by --prism_location, by CAMPAIGNS_PRISM, or in .engines/ (`make engines`). Without it a job whose
+    input `ends` by itself runs on the built-in engine, which needs nothing but Beam. On Flink a job that `drains` gives
+    up its checkpoints: there it is the price of ever ending. Raises InputError for a job that the engine cannot run.
     """
     standard = options.view_as(StandardOptions)
+    found = options.view_as(PrismRunnerOptions).prism_location or prism.prism()
     if standard.runner in (None, "DirectRunner"):
-        found = options.view_as(PrismRunnerOptions).prism_location or prism.prism()
         standard.runner = BUILT_IN if ends and not found else PRISM
+    if standard.runner == PRISM and not found:
+        fix = f"{_GET_PRISM}, or give --drain: the built-in engine delivers what is there, then stops"
+        raise InputError([Problem("command line", "--on", "prism", fix if not ends else _GET_PRISM)])
+    if standard.runner == BUILT_IN and not ends:
+        fix = "the built-in engine delivers when its input ends: give --drain, or run on Prism or Flink"
+        raise InputError([Problem("command line", "--on", "direct", fix)])
     standard.streaming = standard.runner != BUILT_IN
     if standard.runner == PRISM:
         prism.prepare(options)

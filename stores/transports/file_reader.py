@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from schemas.avro_container import ContainerReader, Stored
 from schemas.contracts import ContractError, fingerprint, resolve
-from schemas.transport import Envelope, Poll
+from schemas.transport import POLL_BYTES, Envelope, Poll
 from stores.transports import TransportError
 
 _LOOK_EVERY_S = 1.0
@@ -59,10 +59,12 @@ class FileReader:
 
     def _poll(self, most: int) -> Poll:
         got: list[Envelope] = []
-        while len(got) < most:
+        size = 0
+        while len(got) < most and size < POLL_BYTES:
             envelope = next(self._records, None)
             if envelope is not None:
                 got.append(envelope)
+                size += len(envelope.body)
                 continue
             path = self._next_file()
             if path is None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from schemas.transport import POLL_BYTES
 from stores.transports import TransportError
 from stores.transports.kafka import FATAL, WAIT_S, KafkaClient, KafkaErrors, connected, count_partitions, failure
 from stores.transports.uri import KafkaUri
@@ -60,6 +61,7 @@ class PartitionConsumer:
         self._failure: TransportError | None = None
         self.ends: dict[int, int] = {}
         self.assigned: set[int] = set()
+        self._body_bytes = 1024.0  # of a message, on average in the last poll
         return self
 
     def close(self) -> None:
@@ -112,14 +114,19 @@ class PartitionConsumer:
             self._consumer.incremental_assign([self._at(one, offset) for one, offset in offsets.items()])
 
     def take(self, most: int, wait_s: float = _WAIT_S) -> list[Any]:
-        """The next messages, once something is there, and what comes in the next moment."""
+        """The next messages, once something is there, and what comes in the next moment: as many as fill POLL_BYTES
+        if they are as long as those before. A message that is longer counts for the next poll; what the client has
+        fetched ahead (`queued.max.messages.kbytes`) bounds this one."""
         if self._failure is not None:
             raise self._failure
+        most = max(1, min(most, int(POLL_BYTES / self._body_bytes)))
         got = self._good(self._consumer.consume(most, 0) or self._consumer.consume(1, wait_s))
         if got and len(got) < most:
             got += self._good(self._consumer.consume(most - len(got), _LINGER_S))
         if not got and self._failure is not None:
             raise self._failure
+        if got:
+            self._body_bytes = max(1.0, sum(len(message) for message in got) / len(got))
         return got
 
     def read_all(self) -> bool:

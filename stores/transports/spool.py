@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.transport import Envelope, Poll, Reader
+from schemas.transport import POLL_BYTES, Envelope, Poll, Reader
 from stores.transports import TransportError
 from stores.transports.files import write_whole
 
@@ -101,13 +101,16 @@ class SpoolReader:
         """Nothing to close."""
 
     def poll(self, most: int) -> Poll:
-        """The polls of files, whole."""
+        """The polls of files, whole: the last one may bring more than `most`."""
         got: list[Envelope] = []
-        while self._at < len(self._files) and len(got) < most:
+        size = 0
+        while self._at < len(self._files) and len(got) < most and size < POLL_BYTES:
             path = self._files[self._at]
             self._at += 1
             if path.exists():
-                got += self._spool.read(path)
+                polled = self._spool.read(path)
+                got += polled
+                size += sum(len(envelope.body) for envelope in polled)
         return Poll(got, done=self._at >= len(self._files))
 
     def commit(self, handle: Any) -> None:

@@ -214,7 +214,7 @@ def _left(end: float) -> float:
 def _request(connection: HTTPConnection, target: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     """The bytes of a request, none of which is sent."""
     parts = list[bytes]()
-    connection.send = parts.append  # type: ignore[method-assign]
+    connection.send = parts.append  # type: ignore[method-assign, assignment]
     try:
         connection.request("POST", target, body=body, headers=dict(headers), preload_content=False)
     finally:

@@ -71,7 +71,8 @@ def prism_here(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("argv", [(), ("--runner=DirectRunner",)])
 def test_prism_runs_a_job_unless_it_is_missing_and_the_input_ends(prism_here: bool, argv: tuple[str, ...]) -> None:
-    assert chosen(*argv, ends=False) == (PRISM, True, ON_PRISM)
+    if prism_here:
+        assert chosen(*argv, ends=False) == (PRISM, True, ON_PRISM)
     assert chosen(*argv, ends=True) == ((PRISM, True, ON_PRISM) if prism_here else (BUILT_IN, False, BUILT_IN_ONE))
 
 
@@ -85,12 +86,33 @@ NAMED = {
 @pytest.mark.parametrize(("name", "promised"), NAMED.items(), ids=NAMED.keys())
 @pytest.mark.parametrize("ends", [True, False])
 def test_an_engine_that_was_named_stays(prism_here: bool, name: str, promised: Engine, ends: bool) -> None:
+    if name == PRISM and not prism_here:
+        return
     assert chosen(f"--runner={name}", ends=ends) == (name, True, promised)
 
 
-@pytest.mark.parametrize("ends", [True, False])
-def test_the_built_in_engine_stays_when_it_was_named(prism_here: bool, ends: bool) -> None:
-    assert chosen(f"--runner={BUILT_IN}", ends=ends) == (BUILT_IN, False, BUILT_IN_ONE)
+def test_the_built_in_engine_stays_when_it_was_named(prism_here: bool) -> None:
+    assert chosen(f"--runner={BUILT_IN}", ends=True) == (BUILT_IN, False, BUILT_IN_ONE)
+
+
+@pytest.mark.parametrize("argv", [(), ("--runner=DirectRunner",), (f"--runner={PRISM}",)])
+def test_a_job_that_needs_prism_says_at_once_how_to_get_it(argv: tuple[str, ...], prism_here: bool) -> None:
+    if prism_here:
+        return
+    with pytest.raises(InputError, match=r"run `make engines`, or set CAMPAIGNS_PRISM .*give --drain"):
+        chosen(*argv, ends=False)
+
+
+def test_a_drain_on_prism_that_is_missing_says_so_too(prism_here: bool) -> None:
+    if prism_here:
+        return
+    with pytest.raises(InputError, match=r"run `make engines`, or set CAMPAIGNS_PRISM to its path$"):
+        chosen(f"--runner={PRISM}", ends=True)
+
+
+def test_the_built_in_engine_refuses_a_job_that_does_not_end(prism_here: bool) -> None:
+    with pytest.raises(InputError, match=r"--on = direct\n.*give --drain"):
+        chosen(f"--runner={BUILT_IN}", ends=False)
 
 
 def test_a_prism_that_was_named_is_taken_before_the_one_that_is_found(tmp_path: Path, prism_here: bool) -> None:

@@ -187,3 +187,14 @@ def test_records_of_somebody_else_become_dead_letters_that_show_them(
     assert (made.reason, made.data) == (reason, own_bytes)
     assert '"name": "R"' in made.detail
     assert isinstance(read_envelope(own, ARRIVED), Message)
+
+
+def test_a_poll_of_large_events_ends_by_its_bytes(tmp_path: Path) -> None:
+    put(tmp_path, "part-0", *range(20), properties={"text": "x" * 500_000})
+    reader = FileReader(str(tmp_path))
+    reader.open()
+    sizes = []
+    while not (poll := reader.poll(5_000)).done:
+        sizes.append(len(poll.envelopes))
+    assert sizes == [9, 9]
+    assert len(poll.envelopes) == 2

@@ -160,3 +160,12 @@ def test_a_kill_in_the_middle_of_writing_leaves_nothing_that_is_read(tmp_path: P
     spool = Spool(tmp_path)
     assert len(os.listdir(tmp_path)) == 2  # the half one is there, under a name that nobody reads
     assert [[one.message_id for one in spool.read(path)] for path in spool.files()] == [["whole"]]
+
+
+def test_a_poll_of_the_spool_ends_by_its_bytes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for name in "abcdef":
+        spool.write([Envelope(name, {}, bytes(1_500_000), 0)])
+    reader = SpoolReader(spool, spool.files())
+    reader.open()
+    assert [len(reader.poll(5_000).envelopes) for _ in range(2)] == [3, 3]

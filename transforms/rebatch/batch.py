@@ -1,4 +1,4 @@
-"""BatchByRetailer: batches of 50 of one retailer and vendor campaign, no customer twice in one."""
+"""BatchByRetailer: batches of 50 and 2 MB of one retailer and vendor campaign, no customer twice in one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
 
 from schemas.delivery import BATCH, Batch, Message
-from transforms.rebatch.elements import ADDRESSED, END, KEYED, Addressed, Batches, Keyed, Messages, StructCoder
+from transforms.rebatch.elements import (
+    ADDRESSED,
+    END,
+    KEYED,
+    LIST,
+    LIST_BYTES,
+    Addressed,
+    Batches,
+    Keyed,
+    Messages,
+    StructCoder,
+    body_bytes,
+)
 
 LANES = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
+BATCH_BYTES = 2 << 20  # of bodies in one batch: vendors take calls of 4 MB, and a body grows as JSON
 _FULL, _REST = "full", "rest"
 Target = tuple[str, str]  # retailer, vendor campaign
 
@@ -29,7 +42,8 @@ def lane_of(batch: Batch) -> int:
 def cut(messages: list[Message]) -> tuple[list[Batch], list[Message]]:
     """Full batches, and what is left over, of messages of one retailer and vendor campaign.
 
-    A customer who stands in the messages more than once is never twice in one batch.
+    A batch is full with 50 messages, or when the next one would not fit into its 2 MB. A customer who stands in the
+    messages more than once is never twice in one batch.
     """
     full: list[Batch] = []
     layers: list[list[Message]] = []
@@ -42,10 +56,28 @@ def cut(messages: list[Message]) -> tuple[list[Batch], list[Message]]:
         layers[layer].append(message)
     rest: list[Message] = []
     for layered in layers:
-        whole = len(layered) // BATCH * BATCH
-        full += [Batch(layered[at : at + BATCH]) for at in range(0, whole, BATCH)]
-        rest += layered[whole:]
+        *whole, last = _parts(layered)
+        full += [Batch(part) for part in whole]
+        if len(last) == BATCH:
+            full.append(Batch(last))
+        else:
+            rest += last
     return full, rest
+
+
+def _parts(messages: list[Message]) -> list[list[Message]]:
+    """The messages in order, in parts as large as a batch may be."""
+    longest = max([len(message.body) for message in messages])
+    if longest * BATCH <= BATCH_BYTES:
+        return [messages[at : at + BATCH] for at in range(0, len(messages), BATCH)]
+    parts, size = [[messages[0]]], len(messages[0].body)
+    for message in messages[1:]:
+        size += len(message.body)
+        if len(parts[-1]) == BATCH or size > BATCH_BYTES:
+            parts.append([])
+            size = len(message.body)
+        parts[-1].append(message)
+    return parts
 
 
 def pack(messages: list[Message]) -> list[Batch]:
@@ -55,9 +87,12 @@ def pack(messages: list[Message]) -> list[Batch]:
         seen: set[str] = set()
         batch: list[Message] = []
         later: list[Message] = []
+        size = 0
         for message in rest:
-            fits = message.customer_id not in seen and len(batch) < BATCH
+            small = not batch or size + len(message.body) <= BATCH_BYTES
+            fits = small and message.customer_id not in seen and len(batch) < BATCH
             seen.add(message.customer_id)
+            size += len(message.body) if fits else 0
             (batch if fits else later).append(message)
         full.append(Batch(batch))
         rest = later
@@ -147,8 +182,21 @@ class _Gather(beam.DoFn):
         else:
             due.clear()
         for (retailer, _), own in _by_target(messages).items():
-            batches = pack(own)
-            yield (retailer, lane_of(batches[0])), Batches(batches)
+            for batches in _in_elements(pack(own)):
+                yield (retailer, lane_of(batches[0])), Batches(batches)
+
+
+def _in_elements(batches: list[Batch]) -> Iterator[list[Batch]]:
+    """The batches in lists as large as an element may be."""
+    some, size = list[Batch](), 0
+    for batch in batches:
+        size += body_bytes(batch.messages)
+        if some and (len(some) == LIST // BATCH or size > LIST_BYTES):
+            yield some
+            some, size = [], body_bytes(batch.messages)
+        some.append(batch)
+    if some:
+        yield some
 
 
 class _Due:

@@ -26,7 +26,9 @@ NAMES = (
     "unknown",
     "left_waiting",
 )
+_GONE = ("dead_lettered", "already_settled", "repeats", "held", "batched")
 TALLY: Tally[str] = Tally()
+_BYTES: Tally[str] = Tally()  # of bodies, of the same messages
 _LOCK = Lock()
 
 
@@ -39,15 +41,25 @@ class Counter:
         self._name = name
         self._metric: Any = beam.metrics.Metrics.counter(NAMESPACE, name)
 
-    def inc(self, by: int = 1) -> None:
-        """Count."""
-        if by:
+    def inc(self, by: int = 1, size: int = 0) -> None:
+        """Counts messages, and the bytes of their bodies where these come on the way or go from it."""
+        if by or size:
             self._metric.inc(by)
             with _LOCK:
                 TALLY[self._name] += by
+                _BYTES[self._name] += size
 
 
 def on_the_way() -> int:
     """Messages that this process has read and that have neither ended nor reached the delivery, nor are held."""
-    gone = ("dead_lettered", "already_settled", "repeats", "held", "batched")
-    return TALLY["read"] + TALLY["released"] - sum(TALLY[name] for name in gone)
+    return _left(TALLY)
+
+
+def bytes_on_the_way() -> int:
+    """Bytes of the bodies of those messages, and of those whose calls are out."""
+    return _left(_BYTES)
+
+
+def _left(tally: Tally[str]) -> int:
+    with _LOCK:
+        return tally["read"] + tally["released"] - sum(tally[name] for name in _GONE)

@@ -182,8 +182,8 @@ class _Decode(beam.DoFn):
         made = read_envelopes(element.items, now)
         good = [one for one in made if isinstance(one, Message)]
         dead = [one for one in made if isinstance(one, DeadLetter)]
-        self._read.inc(len(element.items))
-        self._dead.inc(len(dead))
+        self._read.inc(len(element.items), sum([len(one.body) for one in element.items]))
+        self._dead.inc(len(dead), sum([len(one.data) for one in dead]))
         if self._ignore_times:
             good = [replace(one, deliver_after=0, expires_at=0) for one in good]
         if good:

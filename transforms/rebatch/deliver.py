@@ -20,7 +20,17 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
 from transforms.rebatch.batch import lane_of
 from transforms.rebatch.counters import NAMESPACE, TALLY, Counter
-from transforms.rebatch.elements import END, HELD, Addressed, Held, Receipts, StructCoder, Waiting, at_finish
+from transforms.rebatch.elements import (
+    END,
+    HELD,
+    Addressed,
+    Held,
+    Receipts,
+    StructCoder,
+    Waiting,
+    at_finish,
+    body_bytes,
+)
 
 _RECEIPTS, _WAIT = "receipts", "wait"
 _SIDE_BY_SIDE = 48  # lists of a bundle that are claimed and sent at the same time, each of another retailer
@@ -33,6 +43,9 @@ class Handled(NamedTuple):
     dead: list[DeadLetter]
     waiting: list[Batch]
     wake_at: int
+
+
+Leave = Callable[[str, list[Batch]], None]  # takes the batches of a retailer that could not leave in this run
 
 
 class Dispatcher(Protocol):
@@ -89,12 +102,14 @@ class _Send(_Delivering):
 
     def start_bundle(self) -> None:
         self._under_way: OrderedDict[str, Future[Handled]] = OrderedDict()
+        self._sizes: dict[str, int] = {}
 
     def process(self, element: Addressed) -> Iterator[Any]:
         (retailer, _), batches = element
         self._batched.inc(sum(len(batch.messages) for batch in batches.items))
         if retailer in self._under_way:
             yield from self._finish(retailer)
+        self._sizes[retailer] = sum(body_bytes(batch.messages) for batch in batches.items)
         self._under_way[retailer] = self._pool.submit(self._handle, retailer, batches.items)
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -105,6 +120,7 @@ class _Send(_Delivering):
 
     def _finish(self, retailer: str) -> Iterator[Any]:
         handled = self._under_way.pop(retailer).result()
+        self._batched.inc(0, self._sizes.pop(retailer))
         yield from self._put_out(handled)
         if handled.waiting:
             key = (retailer, lane_of(handled.waiting[0]))
@@ -127,9 +143,10 @@ class _Wait(_Delivering):
         clock: Callable[[], float],
         real_time: bool,
         patience_s: float,
+        leave: Leave | None,
     ) -> None:
         super().__init__(make, shared)
-        self._clock, self._real_time, self._patience_s = clock, real_time, patience_s
+        self._clock, self._real_time, self._patience_s, self._leave = clock, real_time, patience_s, leave
         self._left = Counter("left_waiting")
 
     def setup(self) -> None:
@@ -199,7 +216,10 @@ class _Wait(_Delivering):
             yield from self._put_out(handled)
             if handled.receipts:
                 self._progress = self._clock()
-        self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
+        if self._leave is None:
+            self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
+        elif handled.waiting:
+            self._leave(retailer, handled.waiting)
         self._tally = TALLY.total()
 
 
@@ -210,7 +230,8 @@ def _moment(wake_at: int) -> Timestamp:
 class DeliverBatches(beam.PTransform):
     """Receipts of batches, with the letters of what was refused. What may leave is sent in the bundle that brought it;
     only what must wait goes through state. `make` makes the dispatcher, once a worker process. `real_time`: whether the
-    engine's timers follow the clock; on one where they do not, waiting is done in place."""
+    engine's timers follow the clock; on one where they do not, waiting is done in place. `leave` takes what could not
+    leave in an engine that ends and begins again in this process; without it that is counted as left_waiting."""
 
     def __init__(
         self,
@@ -219,11 +240,12 @@ class DeliverBatches(beam.PTransform):
         *,
         real_time: bool = True,
         patience_s: float = 60.0,
+        leave: Leave | None = None,
     ) -> None:
         super().__init__()
         shared = Shared()
         self._send = _Send(make, shared)
-        self._wait = _Wait(make, shared, clock, real_time, patience_s)
+        self._wait = _Wait(make, shared, clock, real_time, patience_s, leave)
 
     def expand(self, batches: beam.PCollection[Addressed]) -> beam.PCollection[Receipts]:
         sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(_WAIT, main=_RECEIPTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -13,8 +14,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Message, Receipt
-from schemas.transport import Envelope
+from schemas.transport import POLL_BYTES, Envelope
 
+LIST, LIST_BYTES = 1_000, POLL_BYTES  # messages, and bytes of bodies, in one element: none holds up a worker for long
 END = GlobalWindow().max_timestamp()  # an event-time timer set to it fires when the input has ended
 
 
@@ -91,6 +93,23 @@ class StructCoder(beam.coders.Coder):
 
     def __hash__(self) -> int:
         return hash(self._kind)
+
+
+def body_bytes(messages: list[Message]) -> int:
+    """Bytes of the bodies of messages."""
+    return sum([len(message.body) for message in messages])
+
+
+def in_lists(messages: list[Message]) -> Iterator[list[Message]]:
+    """The messages in order, in lists of at most LIST and LIST_BYTES; a larger message is alone."""
+    start = size = 0
+    for at, message in enumerate(messages):
+        size += len(message.body)
+        if at > start and (at - start == LIST or size > LIST_BYTES):
+            yield messages[start:at]
+            start, size = at, len(message.body)
+    if start < len(messages):
+        yield messages[start:] if start else messages
 
 
 for _kind in (Envelopes, Messages, Batches, Waiting, Receipts):

@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from schemas.delivery import Message
 from transforms.rebatch.counters import Counter
-from transforms.rebatch.elements import END, KEYED, Keyed, Messages, StructCoder
+from transforms.rebatch.elements import END, KEYED, Keyed, Messages, StructCoder, body_bytes
 
 _DUE, _EARLY = "due", "early"
 _FARTHEST_S = 100 * 366 * 86_400  # no run lasts so long; engines' clocks and Beam's own end somewhere behind it
@@ -46,7 +46,7 @@ class _Split(beam.DoFn):
         if due:
             yield key, messages if not early else Messages(due)
         for second, waiting in early.items():
-            self._held.inc(len(waiting))
+            self._held.inc(len(waiting), body_bytes(waiting))
             yield beam.pvalue.TaggedOutput(_EARLY, ((key[0], second), Messages(waiting)))
 
 
@@ -92,7 +92,7 @@ class _Hold(beam.DoFn):
         waiting.clear()
         over.clear()
         for messages in lists:
-            self._released.inc(len(messages.items))
+            self._released.inc(len(messages.items), body_bytes(messages.items))
             yield (key[0], 0), messages
 
     @on_timer(OVER)

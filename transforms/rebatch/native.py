@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
 
 from schemas.transport import Envelope
-from transforms.rebatch.elements import Envelopes
+from transforms.rebatch.elements import LIST, LIST_BYTES, Envelopes
 
 
 def to_envelope(message: PubsubMessage) -> Envelope:
@@ -17,8 +17,13 @@ def to_envelope(message: PubsubMessage) -> Envelope:
     return Envelope(message.message_id or "", dict(message.attributes or {}), message.data or b"", published)
 
 
+def size(message: PubsubMessage) -> float:
+    """How much of a list a message fills: one place, or more if its share of the bytes is larger."""
+    return min(LIST, max(1.0, LIST * len(message.data or b"") / LIST_BYTES))
+
+
 class ReadNativePubsub(beam.PTransform):
-    """Envelopes of a subscription, in lists of up to 1,000: as many as a bundle brings."""
+    """Envelopes of a subscription, in lists of up to 1,000 and 4 MB: as many as a bundle brings."""
 
     def __init__(self, subscription: str) -> None:
         super().__init__()
@@ -28,7 +33,7 @@ class ReadNativePubsub(beam.PTransform):
         return (
             begin
             | "Messages" >> ReadFromPubSub(subscription=self._subscription, with_attributes=True)
-            | "Lists" >> beam.BatchElements(min_batch_size=1_000, max_batch_size=1_000)
+            | "Lists" >> beam.BatchElements(min_batch_size=LIST, max_batch_size=LIST, element_size_fn=size)
             | "Envelopes"
             >> beam.Map(lambda some: Envelopes([to_envelope(one) for one in some])).with_output_types(Envelopes)
         )

@@ -18,12 +18,20 @@ _ENCODER = msgspec.msgpack.Encoder()
 _ALONE, _WITH_LETTER = msgspec.msgpack.Decoder(Receipt), msgspec.msgpack.Decoder(tuple[Receipt, DeadLetter])
 
 
-@lru_cache(maxsize=32_768)
+_CACHED = ((1 << 10, 32_768), (1 << 14, 1_024), (1 << 20, 16))  # (longest body in bytes, bodies kept): 16 to 32 MB each
+_DECODERS = [(longest, lru_cache(maxsize=kept)(decode)) for longest, kept in _CACHED]
+
+
 def decoded_body(schema: str, body: bytes) -> dict[str, Any]:
-    """The campaign event in a body, to read only: what is sent, and then gets its receipt, is decoded once.
+    """The campaign event in a body, to read only: what is sent, and then gets its receipt, is decoded once as a rule.
+    The last ones are cached, of long bodies fewer, so that the cache is bounded in bytes.
 
     Raises ContractError.
     """
+    size = len(body)
+    for longest, cached in _DECODERS:
+        if size <= longest:
+            return cached(schema, body)
     return decode(schema, body)
 
 

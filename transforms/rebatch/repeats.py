@@ -21,7 +21,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms.rebatch.counters import Counter
-from transforms.rebatch.elements import END, KEYED, Keyed, Messages
+from transforms.rebatch.elements import END, KEYED, Keyed, Messages, body_bytes
 from transforms.rebatch.remembered import Remembered, chunk_generation, generation_s, id_bytes, is_live, make_chunk
 
 _ALONE = b"alone"  # the stamp of what needs none
@@ -95,13 +95,15 @@ class _DropRepeats(beam.DoFn):
                 forget.set(Timestamp((generation + 1) * self._span))
         arrived = [id_bytes(message.event_id + message.replay) for message in messages.items]
         places = known.first_seen(arrived, generation)
-        self._repeats.inc(len(arrived) - len(places))
+        left = messages if len(places) == len(arrived) else Messages([messages.items[at] for at in places])
+        if left is not messages:
+            self._repeats.inc(len(arrived) - len(places), body_bytes(messages.items) - body_bytes(left.items))
         if places:
             ids.add(make_chunk(generation, [arrived[place] for place in places]))
             if not self._alone:
                 before = secrets.token_bytes(16)
                 stamp.write(before)
-            yield key, messages if len(places) == len(arrived) else Messages([messages.items[at] for at in places])
+            yield key, left
         if before:
             self._cache.put(key, before, known)
 

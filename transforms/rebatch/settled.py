@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from schemas.delivery import DeliveryLedger
 from transforms.rebatch.counters import Counter
-from transforms.rebatch.elements import Messages
+from transforms.rebatch.elements import Messages, body_bytes
 
 _ASK = 1_000  # ids in one call to the ledger
 
@@ -34,7 +34,7 @@ class _Skip(beam.DoFn):
             yield element
             return
         left = [message for message in element.items if message.event_id not in settled]
-        self._skipped.inc(len(ids) - len(left))
+        self._skipped.inc(len(ids) - len(left), body_bytes(element.items) - body_bytes(left))
         if left:
             yield Messages(left)
 

@@ -10,13 +10,12 @@ from zlib import crc32
 import apache_beam as beam
 
 from schemas.delivery import Message
-from transforms.rebatch.elements import KEYED, Keyed, Messages
+from transforms.rebatch.elements import KEYED, LIST, Keyed, Messages, in_lists
 
 MOST_SHARDS = 16
 GROUPS = 16
 _GROUP_LIST = 300  # messages of small retailers in a poll that are enough for a group
 _SMALL, _UNNEEDED_S = "\N{ZERO WIDTH SPACE}", 600.0
-LIST = 1_000  # messages in one element at most, so that no element holds up a worker for long
 
 
 class Load:
@@ -85,7 +84,7 @@ def shard_of(event_id: str, shards: int) -> int:
 
 
 def group(messages: list[Message], load: Load) -> Iterator[Keyed]:
-    """((retailer or group, shard), messages) in lists of at most 1,000, the order within a key kept."""
+    """((retailer or group, shard), messages) in lists of at most 1,000 and 4 MB, the order within a key kept."""
     retailers: dict[str, list[Message]] = defaultdict(list)
     for message in messages:
         retailers[message.retailer_id].append(message)
@@ -100,8 +99,8 @@ def group(messages: list[Message], load: Load) -> Iterator[Keyed]:
         for message in own:
             keyed[retailer, shard_of(message.event_id, shards)].append(message)
     for key, items in keyed.items():
-        for start in range(0, len(items), LIST):
-            yield key, Messages(items[start : start + LIST])
+        for some in in_lists(items):
+            yield key, Messages(some)
 
 
 class _Group(beam.DoFn):

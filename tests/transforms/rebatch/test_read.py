@@ -16,7 +16,7 @@ from wire_events import any_envelope
 from schemas.transport import Envelope, Poll
 from transforms.rebatch import read
 from transforms.rebatch.elements import Envelopes
-from transforms.rebatch.read import BUNDLE, POLL, ReadMessages, _Read
+from transforms.rebatch.read import BUNDLE, POLL, Limit, ReadMessages, Round, _Read, all_read, close_readers
 
 ONE = any_envelope(1)
 
@@ -81,12 +81,17 @@ def _empty() -> Iterator[None]:
     SOURCES.clear()
 
 
-def run(*sources: Source, most_ahead: int | None = None) -> list[str]:
+def run_once(readers: int, **options: Any) -> None:
+    """One run of the source, which notes what comes out."""
+    with beam.Pipeline(runner=FnApiRunner()) as p:
+        polled = p | ReadMessages(make, readers, **options)
+        _ = polled | "Note" >> beam.Map(note)
+
+
+def run(*sources: Source, most_ahead: Limit | None = None) -> list[str]:
     """The names of the messages that came out, in order."""
     SOURCES.extend(sources)
-    with beam.Pipeline(runner=FnApiRunner()) as p:
-        polled = p | ReadMessages(make, len(sources), most_ahead=most_ahead)
-        _ = polled | "Note" >> beam.Map(note)
+    run_once(len(sources), most_ahead=most_ahead)
     return [one.message_id for one in SEEN]
 
 
@@ -180,9 +185,74 @@ def test_nothing_is_read_while_too_much_is_on_the_way(monkeypatch: pytest.Monkey
         return 11 if len(asked) <= 3 else 10
 
     monkeypatch.setattr(read, "on_the_way", on_the_way)
-    assert len(run(source, most_ahead=10)) == 2
+    assert len(run(source, most_ahead=Limit(10, 1 << 40))) == 2
     assert asked[:4] == [0, 0, 0, 0]
     assert source.places("poll") == [0, 1]
+
+
+def test_nothing_is_read_while_too_many_bytes_are_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, asked = Source([1, 1]), list[int]()
+
+    def bytes_on_the_way() -> int:
+        asked.append(len(source.places("poll")))
+        return 11 if len(asked) <= 3 else 10
+
+    monkeypatch.setattr(read, "bytes_on_the_way", bytes_on_the_way)
+    assert len(run(source, most_ahead=Limit(1 << 40, 10))) == 2
+    assert asked[:4] == [0, 0, 0, 0]
+
+
+def rounds(readers: int, limit: Limit) -> list[list[str]]:
+    """The names that come out of each round, until all is read."""
+    found: list[list[str]] = []
+    while not found or not all_read("rounds"):
+        SEEN.clear()
+        run_once(readers, source="rounds", round_=Round(len(found) + 1, limit))
+        found.append([one.message_id for one in SEEN])
+    close_readers("rounds")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    [(Limit(4, 1 << 40), [4, 4, 1]), (Limit(1 << 40, 3 * len(ONE.body)), [4, 4, 1]), (Limit(100, 1 << 40), [9])],
+    ids=["messages", "bytes", "all at once"],
+)
+def test_a_round_reads_its_part_and_the_next_one_goes_on(limit: Limit, sizes: list[int]) -> None:
+    source = Source([2, 2, 2, 2, 1])
+    SOURCES.append(source)
+    found = rounds(1, limit)
+    assert [len(some) for some in found if some] == sizes
+    assert [name for some in found for name in some] == names(source)
+    assert (source.opened, source.places("close")) == (1, [5])
+    assert sorted(source.places("commit")) == [0, 1, 2, 3, 4]
+
+
+def test_a_round_does_not_wait_for_more_when_it_has_read_something() -> None:
+    source = Source([2, 0, 3])
+    SOURCES.append(source)
+    assert [len(some) for some in rounds(1, Limit(100, 1 << 40))] == [2, 3]
+
+
+def test_rounds_go_on_until_every_reader_is_done() -> None:
+    some = [Source([1] * 5), Source([])]
+    SOURCES.extend(some)
+    assert sorted(name for one in rounds(2, Limit(2, 1 << 40)) for name in one) == sorted(names(some[0]))
+
+
+def test_what_the_engine_did_not_commit_is_committed_when_a_named_source_is_closed() -> None:
+    source = Source([1, 1])
+    SOURCES.append(source)
+    opened = _Read(make, None, False, "named")._reader(0, 0)
+    opened.polled = {1: [0], 2: [1]}
+    opened.committed(1, [0], early=False)
+    close_readers("named")
+    assert source.log == [("commit", 0), ("commit", 1), ("close", 0)]
+
+
+def test_a_round_needs_the_name_of_its_source() -> None:
+    with pytest.raises(ValueError, match="a round needs the name"):
+        ReadMessages(make, round_=Round(1, Limit(1, 1)))
 
 
 def test_at_least_one_reader_is_needed() -> None:

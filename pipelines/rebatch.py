@@ -37,6 +37,7 @@ from pipelines.rebatch_workers import (
     make_log,
     make_reader,
     make_spooling_reader,
+    prepare_stores,
     sweep,
 )
 from pipelines.settings import Settings, check_delivery
@@ -119,6 +120,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
     with folder.locked(), _stopped_by_signals(stop):
         settings = _settings(config)
         _check(config, Secrets(config.secrets))
+        prepare_stores(config)
         if engine.alone:
             begin_source(config)
         read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)

@@ -8,15 +8,18 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipelines.engines.memory import collect_rarely
+from pipelines.ledger.guard import guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.delivery_folder import DeliveryFolder
+from stores.disk_space import DiskSpace
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
+from stores.remote_folder import is_remote
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.file_reader import FileReader
 from stores.transports.kafka_consumer import begin
@@ -38,6 +41,21 @@ def make_ledger(uri: str) -> DeliveryLedger:
     SQLite works in a process beside this one, whose threads would slow it down."""
     ledger = open_ledger(uri)
     return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
+
+
+@cache
+def make_disk(output: str, ledger: str) -> DiskSpace:
+    """The disks of a delivery's output folder and of its ledger, one object a process."""
+    path = sqlite_path(ledger)
+    folders = [] if is_remote(output) else [Path(output).absolute()]
+    return DiskSpace([*folders, Path(path).absolute().parent] if path else folders)
+
+
+def prepare_stores(config: RebatchConfig) -> None:
+    """Reserves room on the disks, and makes sure that the ledger is the delivery's newest. Raises InputError for a
+    ledger that is not, LaunchError without room."""
+    make_disk(config.output, config.ledger).prepare()
+    guard_ledger(config.output, config.ledger)
 
 
 def make_reader(config: RebatchConfig, index: int) -> Reader:
@@ -87,13 +105,14 @@ def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int
     if index == config.readers:
         return SpoolReader(spool, left)
     reader = make_reader(config, index)
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool)
+    check_disk = make_disk(config.output, config.ledger).check
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, check_disk)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
-    vendor = make_vendor(settings.delivery().vendor)
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time)
+    vendor, check_disk = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).check
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, check_disk)
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:
@@ -105,6 +124,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     try:
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         record_left(ledger, write, letters, until)
+        note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:
         ledger.close()

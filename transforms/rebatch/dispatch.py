@@ -38,8 +38,10 @@ class BatchDispatcher:
         ledger: DeliveryLedger,
         tenants: Tenants,
         clock: Callable[[], float],
+        check_disk: Callable[[], None] = lambda: None,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
+        self._check_disk = check_disk
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -145,7 +147,9 @@ class BatchDispatcher:
         return taken
 
     def _claim(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
-        """Claims the batches' events in one step and starts their calls; the batches whose call is out."""
+        """Claims the batches' events in one step and starts their calls; the batches whose call is out. Raises
+        LaunchError when there is no room to write the answers down."""
+        self._check_disk()
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)

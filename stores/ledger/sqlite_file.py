@@ -33,13 +33,14 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
+_RESTORE = RESTORE[0].upper() + RESTORE[1:]
 _TODO = {
     sqlite3.SQLITE_BUSY: f"See which process holds it (a backup, a shell that left a transaction open), {_AGAIN}",
     sqlite3.SQLITE_FULL: f"Free some space, {_AGAIN}",
     sqlite3.SQLITE_READONLY: f"Give this account the right to write it and its folder, {_AGAIN}",
     sqlite3.SQLITE_CANTOPEN: f"See that its folder is there and can be written, {_AGAIN}",
     sqlite3.SQLITE_NOTADB: f"Name another file if this one is none of ours; {RESTORE}",
-    sqlite3.SQLITE_CORRUPT: RESTORE[0].upper() + RESTORE[1:],
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
 }
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _FULL_BYTES = 1 << 20  # a disk with less than this is full, whatever error SQLite gives
@@ -90,13 +91,22 @@ def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
             if _is_new(con):
                 return Probe("empty")
             _check(con, path)
+            _check_length(con, file)
             row = con.execute("SELECT value FROM cells WHERE name = ?", (cell,)).fetchone()
         finally:
             con.close()
     value = row and row[0]
     if not isinstance(value, bytes | None):
-        raise LedgerError(f"The cell {cell} of {path} is damaged", RESTORE, damaged=True)
+        raise LedgerError(f"The cell {cell} of {path} is damaged", _RESTORE, damaged=True)
     return Probe("ledger", value)
+
+
+def _check_length(con: sqlite3.Connection, file: Path) -> None:
+    """Raises LedgerError when a part of a page is missing, which SQLite reads as zeros. With a -wal the page may stand
+    there. The file is not opened for this: closing it would take away SQLite's locks."""
+    wal, size = Path(f"{file}-wal"), con.execute("PRAGMA page_size").fetchone()[0]
+    if file.stat().st_size % size and not (wal.exists() and wal.stat().st_size):
+        raise LedgerError(f"{file} breaks off in the middle of a page", _RESTORE, damaged=True)
 
 
 def _make_ready(con: sqlite3.Connection, path: str, wait_s: float) -> None:
@@ -175,7 +185,7 @@ def sound_cell(cell: str) -> Iterator[None]:
     try:
         yield
     except (msgspec.MsgspecError, TypeError) as error:
-        raise LedgerError(f"The ledger's cell {cell} is damaged ({error})", RESTORE, damaged=True) from error
+        raise LedgerError(f"The ledger's cell {cell} is damaged ({error})", _RESTORE, damaged=True) from error
 
 
 def means_full(error: sqlite3.Error, path: str) -> bool:

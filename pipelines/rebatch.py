@@ -40,6 +40,7 @@ from pipelines.rebatch_workers import (
     make_log,
     make_reader,
     make_spooling_reader,
+    prepare_stores,
     recover_calls,
     sweep,
 )
@@ -145,6 +146,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
     with folder.locked():
         settings = _settings(config)
         _check(config, Secrets(config.secrets))
+        prepare_stores(config)
         if engine.alone:
             begin_source(config)
         _show_recovered(recover_calls(config))

@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipelines.engines.memory import collect_rarely
+from pipelines.ledger.guard import guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
@@ -17,6 +18,7 @@ from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.call_journal import FileJournal, Recovered, recover
 from stores.delivery_folder import DeliveryFolder
+from stores.disk_space import DiskSpace
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
@@ -43,6 +45,21 @@ def make_ledger(uri: str) -> DeliveryLedger:
     SQLite works in a process beside this one, whose threads would slow it down."""
     ledger = open_ledger(uri)
     return LedgerBeside(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
+
+
+@cache
+def make_disk(output: str, ledger: str) -> DiskSpace:
+    """The disks of a delivery's output folder and of its ledger, one object a process."""
+    path = sqlite_path(ledger)
+    folders = [] if is_remote(output) else [Path(output).absolute()]
+    return DiskSpace([*folders, Path(path).absolute().parent] if path else folders)
+
+
+def prepare_stores(config: RebatchConfig) -> None:
+    """Reserves room on the disks, and makes sure that the ledger is the delivery's newest. Raises InputError for a
+    ledger that is not, LaunchError without room."""
+    make_disk(config.output, config.ledger).prepare()
+    guard_ledger(config.output, config.ledger)
 
 
 @dataclass(frozen=True)
@@ -118,14 +135,15 @@ def make_spooling_reader(source: LocalSource, index: int) -> Reader:
     if isinstance(config.events, SubscriptionUri):
         leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
     reader = make_reader(config, index, leases)
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool)
+    check_disk = make_disk(config.output, config.ledger).check
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, check_disk)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
-    vendor = make_vendor(settings.delivery().vendor)
+    vendor, check_disk = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).check
     journal = None if is_remote(config.output) else FileJournal(DeliveryFolder(config.output).journals)
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal)
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal, check_disk)
 
 
 def recover_calls(config: RebatchConfig) -> Recovered:
@@ -151,6 +169,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
         record_left(ledger, write, letters, until)
+        note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:
         ledger.close()

@@ -11,7 +11,6 @@ from typing import Any
 
 from pipelines import check as checking
 from pipelines import launch as launching
-from pipelines import ledger as booking
 from pipelines import preview as previewing
 from pipelines import rebatch as rebatching
 from pipelines import replay as replaying
@@ -95,22 +94,6 @@ def replay(args: argparse.Namespace) -> int:
     else:
         end = int(time.time() * 1000) if until is None else until
         print(replaying.replay_between(args.source, args.events, since, end, args.ledger, client))
-    return 0
-
-
-def ledger(args: argparse.Namespace) -> int:
-    if args.action == "show":
-        for line in booking.show(args.output, args.ledger, args.retailer):
-            print(line)
-    elif args.action == "reopen":
-        count = booking.reopen(args.output, args.ledger, args.campaign, args.retailer)
-        print(f"{count:,} unknown events may be sent again: start rebatch again, or replay what its source has no more")
-    else:
-        fix = "say which campaign of which launch is cancelled"
-        missing = [one for one in ("launch", "campaign") if getattr(args, one) is None]
-        if missing:
-            raise InputError([Problem("command line", f"--{one}", "missing", fix) for one in missing])
-        print(booking.cancel(args.output, args.ledger, args.launch, args.campaign, args.retailer))
     return 0
 
 

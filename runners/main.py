@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from runners import commands
 from runners.engines import ENGINES, engines
 from runners.flink.command import FLINK, flink
+from runners.ledger_command import LEDGER, ledger
 from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
 from runners.template import TEMPLATE
@@ -127,16 +128,10 @@ COMMANDS = {
         commands.replay,
     ),
     "ledger": Command(
-        "look at a delivery's ledger; cancel what was not sent of a campaign; let unknown events be sent again",
-        (
-            argument("action", choices=("show", "cancel", "reopen")),
-            argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
-            argument("--ledger", help="its ledger, if its command named one (sqlite:OUTPUT/ledger.db)"),
-            argument("--launch", help="cancel: the --output folder of the launch"),
-            argument("--campaign", help="cancel, reopen: only this campaign"),
-            argument("--retailer", action="append", default=[], help="only this retailer; may be repeated"),
-        ),
-        commands.ledger,
+        "a delivery's ledger: look at it; cancel what was not sent of a campaign; let unknown events be sent again, or "
+        "settle them by the vendor's list; make a lost one from the receipts",
+        LEDGER,
+        ledger,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),

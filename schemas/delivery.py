@@ -222,6 +222,10 @@ class DeliveryLedger(Protocol):
         settled as unknown if this owner held its last claim (its answer came late). Any other stays as it is.
         """
 
+    def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """Settle events that are settled as unknown, whoever held their last claim: somebody asked the vendor. The ids
+        that are settled by this; any event that is not unknown stays as it is."""
+
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
         """Give back this owner's claims, nothing was sent; events of other owners stay as they are."""
 

@@ -8,10 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from schemas.problems import InputError, Problem
 from stores.launch_folder import held_alone, replace_file
 from stores.transports import TransportError
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
+
+
+class LedgerCopy(msgspec.Struct, frozen=True):
+    """What ledger.json says of the delivery's ledger: its URI, and its id and beat (stores/ledger/identity.py) as they
+    were when the file was written."""
+
+    ledger: str
+    id: str
+    beat: int
 
 
 class DeliveryFolder:
@@ -26,6 +38,7 @@ class DeliveryFolder:
         self.spool = self.root / "spool"
         self.journals = self.root / "calls"
         self.waiting = self.root / "waiting"  # of a drain in rounds, while it runs
+        self.ledger_copy = self.root / "ledger.json"
         self._stop = self.root / "stop"
 
     def prepare(self) -> None:
@@ -52,6 +65,20 @@ class DeliveryFolder:
         with held_alone(self.root / "lock", told):
             self._stop.unlink(missing_ok=True)
             yield
+
+    def read_ledger_copy(self) -> LedgerCopy | None:
+        """Which ledger this delivery has, or None before its first run. Raises InputError for a damaged file."""
+        try:
+            return msgspec.json.decode(self.ledger_copy.read_bytes(), type=LedgerCopy)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            fix = f"cannot be read ({error}); restore it, or delete it if the ledger is certainly the delivery's newest"
+            raise InputError([Problem(str(self.ledger_copy), "", "damaged", fix)]) from error
+
+    def write_ledger_copy(self, copy: LedgerCopy) -> None:
+        """Which ledger this delivery has. Raises LaunchError when it cannot be written."""
+        replace_file(self.ledger_copy, msgspec.json.encode(copy) + b"\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json of the last run."""

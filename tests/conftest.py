@@ -16,6 +16,7 @@ from servers import missing, needed
 
 from pipelines.engines.prism import prism
 from runners.emulators import pubsub_emulator
+from runners.firestore_emulator import firestore_emulator
 from runners.kafka_broker import KafkaBroker, kafka_broker
 from stores.transports.pubsub import open_channel
 
@@ -38,6 +39,20 @@ def pubsub_host() -> Iterator[str]:
     """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
     with needed(pubsub_emulator()) as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def firestore_host() -> Iterator[str]:
+    """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
+    with needed(firestore_emulator()) as host:
+        yield host
+
+
+@pytest.fixture
+def firestore_uri(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty collection; FIRESTORE_EMULATOR_HOST is set for the test."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
+    return f"firestore:projects/project-1/databases/(default)/ledger-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

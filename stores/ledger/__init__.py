@@ -6,11 +6,14 @@ from schemas.problems import LaunchError
 
 
 class LedgerError(LaunchError):
-    """A ledger that cannot go on until somebody acts: what happened, and what to do."""
+    """A ledger that cannot go on until somebody acts: what happened, and what to do.
 
-    def __init__(self, happened: str, todo: str) -> None:
+    `damaged`: the file does not hold a sound ledger, so that the same command fails again.
+    """
+
+    def __init__(self, happened: str, todo: str, damaged: bool = False) -> None:
         super().__init__(happened, todo)
-        self.happened, self.todo = happened, todo
+        self.happened, self.todo, self.damaged = happened, todo, damaged
 
     def __str__(self) -> str:
         return f"{self.happened}. {self.todo}"

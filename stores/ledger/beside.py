@@ -24,6 +24,7 @@ from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement,
 from stores.child_process import ignore_stop_signals, start_child
 from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_file import sound_cell
 
 T = TypeVar("T")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,10 @@ class LedgerBeside:
         settled = self._ask("settle", owner, settlements, now)
         return [one.event_id for one in settlements] if settled is None else list(settled)
 
+    def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids of unknown events that are settled by this."""
+        return list(self._ask("reconcile", settlements, now))
+
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
         """Give back this owner's claims."""
         self._ask("release", owner, event_ids)
@@ -130,7 +135,8 @@ class LedgerBeside:
         """Read, update and write a small named value: tried on the value that was seen last, again if it is another."""
         before = self._cells.get(cell)
         while True:
-            value, result = update(before)
+            with sound_cell(cell):
+                value, result = update(before)
             changed, before = self._ask("swap", cell, before, value)
             self._cells[cell] = value if changed else before
             if changed:
@@ -252,6 +258,8 @@ class _Keeper:
                 return self._ledger.claim(claims, owner, now, lease_until, on_unknown, ResendLimit(*limit))
             if name == "settle":
                 return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
+            if name == "reconcile":
+                return self._ledger.reconcile([Settlement(*one) for one in args[0]], args[1])
             if name == "swap":
                 return self._ledger.change(args[0], partial(_swapped, *args[1:]))
             return getattr(self._ledger, name)(*args)

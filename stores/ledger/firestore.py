@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, get_args
 from zlib import crc32
@@ -23,6 +24,8 @@ from stores.ledger import rules
 from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
 from stores.ledger.held import Held
+from stores.ledger.identity import FORGOTTEN, note_forgotten
+from stores.ledger.reconciled import reconciled
 from stores.ledger.rules import Entry, id_of, key_of
 
 R = TypeVar("R")
@@ -107,6 +110,21 @@ class FirestoreLedger:
             settled.update(self._step(ids, decide, self._held.take(map(key_of, ids))))
         return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
 
+    def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """Settle these events, which are unknown; the ids that were."""
+        settled: set[str] = set()
+        for ids in _parts(one.event_id for one in settlements):
+            asked = [one for one in settlements if one.event_id in ids]
+
+            def decide(
+                entries: Mapping[str, Entry], asked: list[Settlement] = asked
+            ) -> tuple[list[str], Mapping[str, Entry]]:
+                changes = reconciled(entries, asked, now)
+                return list(changes), changes
+
+            settled.update(self._step(ids, decide))
+        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
         """Give back this owner's claims."""
         for ids in _parts(event_ids):
@@ -149,6 +167,7 @@ class FirestoreLedger:
 
     def forget(self, before: int) -> int:
         """Drop the entries that were settled, and reported where they have a receipt, before a time; by 500."""
+        self.change(FORGOTTEN, partial(note_forgotten, before=before))
         dropped = 0
         for shard in SHARDS:
             while due := self._due(_OVER, shard, _time(before), WRITES):

@@ -9,15 +9,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from stores.disk_space import release_reserve
 from stores.ledger import rules
+from stores.ledger.identity import FORGOTTEN, note_forgotten
+from stores.ledger.reconciled import reconciled
 from stores.ledger.rules import Entry, digest
-from stores.ledger.sqlite_file import connect, told
+from stores.ledger.sqlite_file import connect, means_full, sound_cell, sound_rows, told
 from stores.ledger.sqlite_sets import claim_new, find_all, report_all, settle_own
+from stores.ledger.sqlite_steps import Step, run_all
 
 T = TypeVar("T")
 _OUTCOMES = (None, "accepted", "rejected", "expired", "unknown", "dead")  # stored by place: append only
@@ -40,8 +45,8 @@ class SqliteLedger:
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
         self._lock, self._queue_lock = RLock(), Lock()
-        self._queue: list[_Step] = []
-        self._gathered: list[_Step] | None = None
+        self._queue: list[Step] = []
+        self._gathered: list[Step] | None = None
         self._opened: sqlite3.Connection | None = None
 
     def __reduce__(self) -> tuple[type[SqliteLedger], tuple[str, float]]:
@@ -91,8 +96,18 @@ class SqliteLedger:
             _drop_receipts(con, [one for one in changes if one in entries and entries[one].outcome])
             _drop_claims(con, [one for one in changes if one in entries and not entries[one].outcome])
             _write_settled(con, changes)
-            rows = [(now, _packed(one), entry.receipt) for one, entry in sorted(changes.items()) if entry.receipt]
-            con.executemany("INSERT INTO receipts VALUES (?, ?, ?)", rows)
+            return list(changes)
+
+        return self._together(step)
+
+    def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """Settle these events, which are unknown; the ids that were."""
+
+        def step(con: sqlite3.Connection) -> list[str]:
+            entries = _read(con, [one.event_id for one in settlements])
+            changes = reconciled(entries, settlements, now)
+            _drop_receipts(con, list(changes))
+            _write_settled(con, changes)
             return list(changes)
 
         return self._together(step)
@@ -109,7 +124,7 @@ class SqliteLedger:
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Event id to outcome, of those that are settled."""
-        with self._reading() as con:
+        with self._reading() as con, sound_rows():
             if (found := find_all(con, event_ids)) is not None:
                 return {key.hex(): _OUTCOMES[place] or "" for key, place in found}
             return {one: entry.outcome for one, entry in _read(con, event_ids).items() if entry.outcome}
@@ -129,7 +144,8 @@ class SqliteLedger:
         """Event ids and receipts that are not yet reported, oldest first."""
         with self._reading() as con:
             rows = con.execute("SELECT id, body FROM receipts ORDER BY settled_at, id LIMIT ?", (limit,)).fetchall()
-        return [(_unpacked(row[0]), row[1]) for row in rows]
+            with sound_rows():
+                return [(_unpacked(row[0]), memoryview(row[1]).tobytes()) for row in rows]
 
     def report(self, event_ids: Sequence[str]) -> None:
         """Their receipts are in the event store."""
@@ -137,30 +153,29 @@ class SqliteLedger:
 
     def forget(self, before: int) -> int:
         """Drop the entries that were settled, and reported where they have a receipt, before a time."""
-        return self._together(lambda con: con.execute(_FORGET, (before,)).rowcount)
+
+        def step(con: sqlite3.Connection) -> int:
+            _change(con, FORGOTTEN, partial(note_forgotten, before=before))
+            return con.execute(_FORGET, (before,)).rowcount
+
+        return self._together(step)
 
     def counts(self, now: int) -> dict[str, int]:
         """Entries by state; reads them all."""
         with self._reading() as con:
             rows = con.execute(_COUNT, (now,)).fetchall()
-        found = {"lapsed" if lapsed else _OUTCOMES[place] or "claimed": count for place, lapsed, count in rows}
+            with sound_rows():
+                found = {"lapsed" if lapsed else _OUTCOMES[place] or "claimed": count for place, lapsed, count in rows}
         return {state: found.get(state, 0) for state in ("claimed", "lapsed", *filter(None, _OUTCOMES))}
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
         """Read, update and write a small named value while no other worker can write."""
-
-        def step(con: sqlite3.Connection) -> T:
-            row = con.execute("SELECT value FROM cells WHERE name = ?", (cell,)).fetchone()
-            value, result = update(row and row[0])
-            con.execute("INSERT OR REPLACE INTO cells VALUES (?, ?)", (cell, value))
-            return result
-
-        return self._together(step)
+        return self._together(lambda con: _change(con, cell, update))
 
     def several(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """The results of calls of this ledger's methods, or the exceptions they raised; all that they write is one
         transaction. Not for several threads."""
-        steps: list[_Step] = []
+        steps: list[Step] = []
         self._gathered = steps
         try:
             made = [call() for call in calls]
@@ -168,7 +183,7 @@ class SqliteLedger:
             self._gathered = None
         if steps:
             self._write_all(steps)
-        return [(one.error or one.result) if isinstance(one, _Step) else one for one in made]
+        return [(one.error or one.result) if isinstance(one, Step) else one for one in made]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -180,7 +195,7 @@ class SqliteLedger:
     def _together(self, step: Callable[[sqlite3.Connection], T]) -> T:
         """The result of a step that is on the disk. Steps that come while another is being written wait, and the
         first of them then writes them all in one transaction: a commit costs the same for one as for twenty."""
-        mine = _Step(step)
+        mine = Step(step)
         if self._gathered is not None:
             self._gathered.append(mine)
             return mine  # type: ignore[return-value]
@@ -195,20 +210,17 @@ class SqliteLedger:
             raise mine.error
         return mine.result
 
-    def _write_all(self, steps: list[_Step]) -> None:
-        """One transaction; a step that fails takes back what it did alone. The write lock is taken at once: a reader
-        that becomes a writer cannot wait for it."""
+    def _write_all(self, steps: list[Step]) -> None:
+        """One transaction; a step that fails takes back what it did alone. On a full disk the reserve beside the file
+        is given up and the transaction made once more: an answer that was received is not forgotten."""
         try:
             with self._reading() as con:
-                con.execute("BEGIN IMMEDIATE")
                 try:
-                    for one in steps:
-                        one.run(con)
-                    con.execute("COMMIT")
-                except BaseException:
-                    if con.in_transaction:
-                        con.execute("ROLLBACK")
-                    raise
+                    run_all(con, steps)
+                except sqlite3.Error as error:
+                    if not (means_full(error, self._path) and release_reserve(Path(self._path).parent)):
+                        raise
+                    run_all(con, steps)
         except BaseException as error:
             for one in steps:
                 one.error = one.error or error
@@ -216,24 +228,12 @@ class SqliteLedger:
             one.done = True
 
 
-class _Step:
-    """A step, and what came of it."""
-
-    def __init__(self, step: Callable[[sqlite3.Connection], Any]) -> None:
-        self._step, self.done = step, False
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def run(self, con: sqlite3.Connection) -> None:
-        con.execute("SAVEPOINT step")
-        try:
-            self.result = self._step(con)
-        except sqlite3.OperationalError:
-            raise  # the disk or the file: nothing of the transaction can stay
-        except Exception as error:
-            con.execute("ROLLBACK TO step")
-            self.error = error
-        con.execute("RELEASE step")
+def _change(con: sqlite3.Connection, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+    row = con.execute("SELECT value FROM cells WHERE name = ?", (cell,)).fetchone()
+    with sound_cell(cell):
+        value, result = update(row and memoryview(row[0]).tobytes())
+    con.execute("INSERT OR REPLACE INTO cells VALUES (?, ?)", (cell, value))
+    return result
 
 
 def _ask(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
@@ -241,12 +241,20 @@ def _ask(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
     con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(one),) for one in event_ids])
 
 
+@sound_rows()
 def _read(con: sqlite3.Connection, event_ids: Iterable[str]) -> dict[str, Entry]:
     """The entries that these events have, without receipts."""
     _ask(con, event_ids)
     return {
         _unpacked(key): Entry(
-            _unpacked(owner), _unpacked(batch), lease, resends, _OUTCOMES[outcome], settled_at, first_claimed=first
+            _unpacked(owner),
+            _unpacked(batch),
+            int(lease),
+            int(resends),
+            _OUTCOMES[outcome],
+            int(settled_at),
+            b"",
+            int(first),
         )
         for key, owner, batch, lease, resends, outcome, settled_at, first in con.execute(_READ)
     }
@@ -268,6 +276,8 @@ def _write_settled(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> Non
         for event_id, one in sorted(changes.items())
     ]
     con.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", rows)
+    receipts = [(one.settled_at, _packed(name), one.receipt) for name, one in sorted(changes.items()) if one.receipt]
+    con.executemany("INSERT INTO receipts VALUES (?, ?, ?)", receipts)
 
 
 def _drop_claims(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:

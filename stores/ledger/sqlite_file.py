@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+import msgspec
 
 from stores.ledger import LedgerError
 
@@ -15,6 +20,10 @@ APPLICATION = 0x4C444752  # "LDGR", what `PRAGMA application_id` says about our 
 CACHE_KB = 16_000
 LOG_PAGES = 4_000  # of the write-ahead log, before they are moved to their places
 _AGAIN = "then run the same command again: nothing that was claimed or settled is lost"
+RESTORE = (
+    "restore it from a backup together with its -wal file, or make one from the receipts: "
+    "campaigns ledger rebuild OUTPUT --move-aside"
+)
 _TABLES = (
     # Ids are random: what is written touches a page each in a large table, so only settled entries go to one.
     """CREATE TABLE claims (id NOT NULL PRIMARY KEY, owner, batch, lease_until INTEGER, again INTEGER,
@@ -28,14 +37,24 @@ _TABLES = (
 _UPGRADES = {  # by the version that a file has; `again` counts since version 2, in which it was 0 or 1 before
     1: ("ALTER TABLE claims ADD COLUMN first_claimed INTEGER NOT NULL DEFAULT 0", "PRAGMA user_version = 2"),
 }
+_RESTORE = RESTORE[0].upper() + RESTORE[1:]
 _TODO = {
     sqlite3.SQLITE_BUSY: f"See which process holds it (a backup, a shell that left a transaction open), {_AGAIN}",
     sqlite3.SQLITE_FULL: f"Free some space, {_AGAIN}",
     sqlite3.SQLITE_READONLY: f"Give this account the right to write it and its folder, {_AGAIN}",
     sqlite3.SQLITE_CANTOPEN: f"See that its folder is there and can be written, {_AGAIN}",
-    sqlite3.SQLITE_NOTADB: "Name another file, or a new one",
-    sqlite3.SQLITE_CORRUPT: "Restore it from a backup; `sqlite3 FILE .recover` saves what can be read",
+    sqlite3.SQLITE_NOTADB: f"Name another file if this one is none of ours; {RESTORE}",
+    sqlite3.SQLITE_CORRUPT: _RESTORE,
 }
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_FULL_BYTES = 1 << 20  # a disk with less than this is full, whatever error SQLite gives
+
+
+class Probe(NamedTuple):
+    """What stands at a ledger's path: no file, a file without tables, or a ledger and the value of one of its cells."""
+
+    state: Literal["missing", "empty", "ledger"]
+    cell: bytes | None = None
 
 
 def connect(path: str, wait_s: float) -> sqlite3.Connection:
@@ -55,6 +74,43 @@ def connect(path: str, wait_s: float) -> sqlite3.Connection:
             con.close()
             raise
         return con
+
+
+def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
+    """What stands at a path, and a cell's value; changes neither the file nor its -wal.
+
+    A file that is missing or empty is not opened: SQLite would delete a -wal beside it. Raises LedgerError, with
+    `damaged` for what can be no ledger: other bytes, a part of a file, a folder.
+    """
+    file = Path(path)
+    if not file.exists():
+        return Probe("missing")
+    if not file.is_file():
+        raise LedgerError(f"{path} is no file", "Name the ledger's file", damaged=True)
+    if not file.stat().st_size:
+        return Probe("empty")
+    with told(path):
+        con = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", timeout=wait_s, uri=True)
+        try:
+            if _is_new(con):
+                return Probe("empty")
+            _check(con, path)
+            _check_length(con, file)
+            row = con.execute("SELECT value FROM cells WHERE name = ?", (cell,)).fetchone()
+        finally:
+            con.close()
+    value = row and row[0]
+    if not isinstance(value, bytes | None):
+        raise LedgerError(f"The cell {cell} of {path} is damaged", _RESTORE, damaged=True)
+    return Probe("ledger", value)
+
+
+def _check_length(con: sqlite3.Connection, file: Path) -> None:
+    """Raises LedgerError when a part of a page is missing, which SQLite reads as zeros. With a -wal the page may stand
+    there. The file is not opened for this: closing it would take away SQLite's locks."""
+    wal, size = Path(f"{file}-wal"), con.execute("PRAGMA page_size").fetchone()[0]
+    if file.stat().st_size % size and not (wal.exists() and wal.stat().st_size):
+        raise LedgerError(f"{file} breaks off in the middle of a page", _RESTORE, damaged=True)
 
 
 def _make_ready(con: sqlite3.Connection, path: str, wait_s: float) -> None:
@@ -82,7 +138,9 @@ def _is_new(con: sqlite3.Connection) -> bool:
 
 def _check(con: sqlite3.Connection, path: str) -> None:
     if con.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-        raise LedgerError(f"{path} is an SQLite file, but no delivery ledger", "Name another file, or a new one")
+        raise LedgerError(
+            f"{path} is an SQLite file, but no delivery ledger", f"Name another file, or {RESTORE}", damaged=True
+        )
     version = _version(con)
     if version != VERSION and version not in _UPGRADES:
         happened = f"{path} is a ledger of version {version}, this is version {VERSION} of the format"
@@ -110,11 +168,41 @@ def told(path: str) -> Iterator[None]:
     """Turns SQLite's errors into LedgerErrors that name the file and what to do; a bug stays what it is."""
     try:
         yield
-    except (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.InterfaceError):
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except sqlite3.DatabaseError as error:
-        todo = _TODO.get(_code(error), f"Put it right, {_AGAIN}")
-        raise LedgerError(f"The ledger {path} cannot be used ({error})", todo) from error
+        # No statement of ours violates a constraint of a sound file, or meets text that is not UTF-8 in one.
+        unsound = _code(error) == sqlite3.SQLITE_CONSTRAINT or "decode" in str(error)
+        code = sqlite3.SQLITE_CORRUPT if unsound else _code(error)
+        todo = _TODO.get(code, f"Put it right, {_AGAIN}")
+        raise LedgerError(f"The ledger {path} cannot be used ({error})", todo, code in _DAMAGED) from error
+
+
+@contextmanager
+def sound_rows() -> Iterator[None]:
+    """For the decoding of rows: one that no ledger writes is the error of a damaged file, not a bug."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        damage = sqlite3.DatabaseError(f"an entry is damaged: {type(error).__name__}: {error}")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
+
+
+@contextmanager
+def sound_cell(cell: str) -> Iterator[None]:
+    """For the update of a cell: bytes in it that its reader cannot decode are a damaged ledger's, not a bug."""
+    try:
+        yield
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise LedgerError(f"The ledger's cell {cell} is damaged ({error})", _RESTORE, damaged=True) from error
+
+
+def means_full(error: sqlite3.Error, path: str) -> bool:
+    """Whether the disk of the ledger is full: SQLite says so, or fails to write where no room is left."""
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return True
+    return _code(error) == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _FULL_BYTES
 
 
 def _code(error: sqlite3.Error) -> int:

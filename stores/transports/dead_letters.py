@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import fastavro
 import pyarrow as pa
@@ -10,6 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from schemas.avro_columns import encode_records
 from schemas.contracts import DeadLetter, schema
+from stores.disk_space import with_reserve
 from stores.transports.files import FileSink
 
 _SCHEMA = "dead_letter"
@@ -29,7 +31,7 @@ def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter])
         for place, name in enumerate(DeadLetter._fields)
     }
     bodies = encode_records(schema(_SCHEMA), columns, len(ordered))
-    return FileSink(directory).write(part, schema(_SCHEMA), bodies)
+    return with_reserve(Path(directory), lambda: FileSink(directory).write(part, schema(_SCHEMA), bodies))
 
 
 def _storable(value: str | bytes) -> str | bytes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,9 +21,11 @@ from schemas.avro_columns import encode_records
 from schemas.contracts import parsed, schema
 from schemas.delivery import Receipt
 from schemas.problems import InputError, Problem, shown
+from stores.disk_space import with_reserve
 from stores.transports.files import FileSink
 
 Row: TypeAlias = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 _SCHEMA = "receipt"
 _ROWS = 1 << 16
 _TIMES = ("arrived_at", "settled_at")
@@ -60,7 +65,8 @@ def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> st
     file. Raises TransportError when it cannot be written, ContractError for an outcome that the schema does not know.
     """
     bodies = encode_receipts(list(receipts))
-    return FileSink(directory).write(part, schema(_SCHEMA), bodies.take(pc.sort_indices(bodies)))
+    ordered, sink = bodies.take(pc.sort_indices(bodies)), FileSink(directory)
+    return with_reserve(Path(directory), lambda: sink.write(part, schema(_SCHEMA), ordered))
 
 
 def read_receipts(path: str) -> list[Receipt]:
@@ -100,6 +106,37 @@ def find_receipts(directories: Iterable[str], event_id: str) -> list[Receipt]:
         raise InputError(problems)
     found = [Receipt(**row) for rows in chunks for row in rows if row["event_id"] == event_id]
     return sorted(found, key=lambda one: (one.settled_at, one.attempt, one.outcome))
+
+
+def receipt_chunks(directories: Iterable[str]) -> Iterator[list[Row]]:
+    """The receipts of all files of these folders, repeats included, some 65,000 at a time, as mappings with the fields
+    of a Receipt. Raises InputError, at the end, with every folder and file that cannot be used."""
+    problems: list[Problem] = []
+    yield from _chunks(directories, problems)
+    if problems:
+        raise InputError(problems)
+
+
+def sample_receipts(folder: Path, newest: int, files: int, each: int) -> Iterator[Row]:
+    """The receipts of the newest files of a folder of this machine, at least `newest` of them if there are so many;
+    then `each` from so many of the other files, evenly apart. Files that cannot be read are left out."""
+    names = sorted(one.name for one in os.scandir(folder) if one.name.endswith(".avro")) if folder.is_dir() else []
+    names.sort(key=lambda name: name[:20].isdigit())  # a file of a delivery begins with the time of its writing
+    found = 0
+    while names and found < newest:
+        for row in _head(f"{folder}/{names.pop()}", newest - found):
+            found += 1
+            yield row
+    for name in names[:: max(1, -(-len(names) // files))]:
+        yield from _head(f"{folder}/{name}", each)
+
+
+def _head(path: str, count: int) -> Iterator[Row]:
+    """The first receipts of a file, as far as it can be read."""
+    try:
+        yield from islice((row for block in _blocks(path) for row in block), count)
+    except InputError as error:
+        _log.warning("%s", error)
 
 
 def _chunks(directories: Iterable[str], problems: list[Problem], holding: bytes = b"") -> Iterator[list[Row]]:

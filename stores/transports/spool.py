@@ -58,10 +58,11 @@ class Spool:
 
 
 class SpooledReader:
-    """A reader whose polls are on the disk before anyone else sees them."""
+    """A reader whose polls are on the disk before anyone else sees them. `check_disk` raises LaunchError when there is
+    no room for more."""
 
-    def __init__(self, reader: Reader, spool: Spool) -> None:
-        self._reader, self._spool = reader, spool
+    def __init__(self, reader: Reader, spool: Spool, check_disk: Callable[[], None] = lambda: None) -> None:
+        self._reader, self._spool, self._check_disk = reader, spool, check_disk
 
     def open(self) -> None:
         """Open the reader."""
@@ -73,6 +74,7 @@ class SpooledReader:
 
     def poll(self, most: int) -> Poll:
         """What the reader polled, after it was written down. An earlier run committed what it had read."""
+        self._check_disk()
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)

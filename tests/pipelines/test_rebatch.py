@@ -236,7 +236,7 @@ def test_a_ledger_that_is_none_stops_the_job_with_what_to_do(
 ) -> None:
     delivery.output.mkdir()
     (delivery.output / "ledger.db").write_text("this is no ledger, it is a text of more than a hundred bytes " * 9)
-    assert delivery.run("--drain") == 1
+    assert delivery.run("--drain") == 2
     error = capsys.readouterr().err
     assert "ledger.db" in error
     assert "Traceback" not in error

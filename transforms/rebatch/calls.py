@@ -25,7 +25,9 @@ from schemas.delivery import (
 )
 from schemas.journal import CallJournal
 from schemas.problems import InputError, LaunchError
+from schemas.redact import clean_answer
 from schemas.workspaces import Delivery
+from transforms.pacing.account_owners import AccountOwners
 from transforms.pacing.limiter import Limiter, Terms, Told
 from transforms.rebatch.alarms import Alarms
 from transforms.rebatch.call_ends import Lease, Reply, Result, end_call, is_end, over, settlements
@@ -76,7 +78,7 @@ class Caller:
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._limiter = vendor, ledger, tenants, limiter
         self._journal, self._clock = journal, clock
-        self._alarms = Alarms(clock)
+        self._alarms, self._owners = Alarms(clock), AccountOwners(ledger.change, tenants, clock)
         self._lock = Lock()
         self._unusable = 0
 
@@ -90,6 +92,8 @@ class Caller:
             account = self._tenants.account(retailer)
         except InputError as error:
             self._alarms.stopped(retailer, "no account", str(error))
+            return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
+        if self._owners.check(account):  # it is another retailer's, which is logged as an alarm
             return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
         answer = self._call(retailer, account, batch, lease)
         if not is_end(answer, len(batch.messages), lease):
@@ -119,7 +123,7 @@ class Caller:
             has_left = mark is not None and mark.cells[mark.at] == mark.value
             return self._unusable_call(error, batch, has_left)
         self._unusable = 0
-        return answer
+        return clean_answer(answer, account)
 
     def _unusable_call(self, error: Exception, batch: Batch, has_left: bool) -> Answer:
         """The answer to a call that the adapter could not make: one of its events is at fault, which halving finds.

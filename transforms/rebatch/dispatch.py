@@ -43,9 +43,10 @@ class BatchDispatcher:
         tenants: Tenants,
         clock: Callable[[], float],
         journal: CallJournal | None = None,
+        check_disk: Callable[[], None] = lambda: None,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._journal = journal or NoJournal()
+        self._journal, self._check_disk = journal or NoJournal(), check_disk
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -183,7 +184,9 @@ class BatchDispatcher:
         return granted, left, None
 
     def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
-        """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
+        """Claims the batches' events in one step and starts their calls; the batches whose call is in flight. Raises
+        LaunchError when there is no room to write the answers down."""
+        self._check_disk()
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)

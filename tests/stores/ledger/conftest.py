@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
-from servers import needed
 
-from runners.firestore_emulator import firestore_emulator
 from schemas.delivery import DeliveryLedger
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
-
-
-@pytest.fixture(scope="session")
-def firestore_host() -> Iterator[str]:
-    """`host:port` of the emulator; the tests that need it are skipped without one, and fail in CI."""
-    with needed(firestore_emulator()) as host:
-        yield host
-
-
-@pytest.fixture
-def firestore_uri(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty collection; FIRESTORE_EMULATOR_HOST is set for the test."""
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
-    return f"firestore:projects/project-1/databases/(default)/ledger-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -7,20 +7,18 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from pipelines.ledger.opened import opened_ledger
 from schemas.configuration import load_configuration
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
 from schemas.problems import InputError, Problem
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
-from stores.ledger.open import LedgerUriError, open_ledger
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import open_receipts, write_receipts
 from transforms.pacing.limiter import Cell, cell_name, read_cell
@@ -70,7 +68,7 @@ class Cancelled(NamedTuple):
 def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str]:
     """Entries by state; ends by retailer and reason; of the retailers that are named also their pace. UTC."""
     now = int(time.time() * 1000)
-    with _ledger(output, uri) as ledger:
+    with opened_ledger(output, uri) as ledger:
         yield f"ledger {uri or DeliveryFolder(output).ledger}"
         yield from (f"{state:>16}  {count:>12,}" for state, count in ledger.counts(now).items())
         cells = {one: ledger.change(cell_name(one), _read) for one in retailers}
@@ -115,7 +113,7 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     done = folder.done()
     rows = folder.open_exposures(done).execute(_EMITTED, [campaign, list(retailers)]).fetchall() if done else []
     vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
-    with _ledger(output, uri) as ledger:
+    with opened_ledger(output, uri) as ledger:
         for start in range(0, len(rows), _STEP):
             events = {row[0]: row for row in rows[start : start + _STEP]}
             found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)
@@ -186,29 +184,11 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
     con = open_receipts([DeliveryFolder(output).receipts])
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
     count = 0
-    with _ledger(output, uri) as ledger:
+    with opened_ledger(output, uri) as ledger:
         for start in range(0, len(names), _STEP):
             found = ledger.find(names[start : start + _STEP])
             count += ledger.reopen([name for name, outcome in found.items() if outcome == "unknown"])
     return count
-
-
-@contextmanager
-def _ledger(output: str, uri: str | None) -> Iterator[DeliveryLedger]:
-    """The ledger, open; one that is not there is not made. Raises InputError."""
-    uri = uri or DeliveryFolder(output).ledger
-    try:
-        ledger = open_ledger(uri)
-    except LedgerUriError as error:
-        raise InputError([Problem("command line", "--ledger", uri, str(error))]) from None
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:")).is_file():
-        fix = "is not there; give the --output of the delivery, or its --ledger if its command named one"
-        raise InputError([Problem("command line", "--ledger", uri, fix)])
-    ledger.open()
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def _clock(at: int) -> str:

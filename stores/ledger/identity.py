@@ -1,0 +1,82 @@
+"""Which ledger it is and how new it is: kept in the ledger and, as a copy, in the output folder of each delivery.
+
+A ledger that was lost and made anew has no identity or another one; a ledger that is older than the delivery (a
+backup, a file without its -wal) has a beat below the copy's.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from schemas.delivery import DeliveryLedger
+from stores.ledger import LedgerError
+
+CELL = "ledger/identity"
+FORGOTTEN = "ledger/forgotten"
+"""The cell with the time (epoch ms) before which settled entries were dropped."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """`id`: random, given once. `beat`: epoch ms, greater each time that it is written. `rebuilding`: a rebuild of this
+    ledger has begun and not ended, so entries are missing."""
+
+    id: str
+    beat: int
+    rebuilding: bool = False
+
+
+def decode_identity(raw: bytes | None) -> Identity | None:
+    """The identity in a cell; None where there is none. Raises LedgerError for bytes that hold something else."""
+    if not raw:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=Identity)
+    except msgspec.MsgspecError as error:
+        raise LedgerError(f"The ledger's cell {CELL} is damaged ({error})", "Restore the ledger", True) from error
+
+
+def read_identity(ledger: DeliveryLedger) -> Identity | None:
+    """The identity of an open ledger. Raises LedgerError."""
+    return decode_identity(_read(ledger, CELL))
+
+
+def write_beat(
+    ledger: DeliveryLedger, now: int, *, ledger_id: str | None = None, rebuilding: bool | None = None
+) -> Identity:
+    """The identity of an open ledger with a new beat, which is in the ledger when this returns.
+
+    A ledger without an identity is given `ledger_id` or a random one. `rebuilding` stays as it is if it is None.
+    """
+
+    def update(raw: bytes | None) -> tuple[bytes, Identity]:
+        before = decode_identity(raw) or Identity(ledger_id or fresh, 0)
+        still = before.rebuilding if rebuilding is None else rebuilding
+        after = Identity(before.id, max(before.beat + 1, now), still)
+        return msgspec.json.encode(after), after
+
+    fresh = uuid.uuid4().hex
+    return ledger.change(CELL, update)
+
+
+def read_forgotten(ledger: DeliveryLedger) -> int:
+    """The time (epoch ms) before which entries may have been dropped by `forget`; 0 if none were."""
+    return decode_forgotten(_read(ledger, FORGOTTEN))
+
+
+def note_forgotten(raw: bytes | None, before: int) -> tuple[bytes, None]:
+    """The cell FORGOTTEN after `forget(before)`, as an update for `change`."""
+    return str(max(before, decode_forgotten(raw))).encode(), None
+
+
+def decode_forgotten(raw: bytes | None) -> int:
+    """The time in the cell FORGOTTEN. Raises LedgerError for bytes that hold something else."""
+    try:
+        return int(raw or b"0")
+    except ValueError as error:
+        raise LedgerError(f"The ledger's cell {FORGOTTEN} is damaged", "Restore the ledger", True) from error
+
+
+def _read(ledger: DeliveryLedger, cell: str) -> bytes:
+    return ledger.change(cell, lambda raw: (raw or b"", raw or b""))

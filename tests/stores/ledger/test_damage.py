@@ -1,0 +1,146 @@
+"""A damaged file is told as one, whenever the damage is met: no other exception leaves the ledger."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas.delivery import Claim, DeliveryLedger, Settlement
+from stores.ledger import LedgerError
+from stores.ledger.beside import LedgerBeside
+from stores.ledger.identity import CELL, read_identity, write_beat
+from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_file import probe
+from transforms.pacing.limiter import cell_name, read_cell
+
+NOW, LATER, PAGE = 1_700_000_000_000, 1_700_000_060_000, 4_096
+NAMES = [f"{number:032x}" for number in range(0, 3_000_000, 1_000)]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger of three thousand events, some claimed, some with receipts; all of it in one file."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    ledger = SqliteLedger(str(path))
+    ledger.open()
+    write_beat(ledger, NOW)
+    ledger.change(cell_name("kroger"), lambda raw: (raw or b"\x90", None))
+    for start in range(0, 3_000, 1_000):
+        some = NAMES[start : start + 1_000]
+        ledger.claim([Claim(one, "a" * 32) for one in some], "one", NOW, LATER, "hold")
+        ledger.settle("one", [Settlement(one, "accepted", b"receipt" * 9) for one in some[:800]], NOW)
+        ledger.report(some[:400])
+    ledger.close()
+    return path
+
+
+def damaged(sound: Path, tmp_path: Path, spoil: Callable[[bytearray], object]) -> Path:
+    """A copy with other bytes."""
+    data = bytearray(sound.read_bytes())
+    spoil(data)
+    path = tmp_path / "ledger.db"
+    path.write_bytes(data)
+    return path
+
+
+def use(ledger: DeliveryLedger) -> int:
+    """Everything that is done to a ledger, each in turn; how often it said that it is damaged."""
+    fresh = [f"{number:032x}" for number in range(500, 600_000, 1_000)]
+    calls: list[Callable[[], object]] = [
+        lambda: read_identity(ledger),
+        lambda: write_beat(ledger, LATER),
+        lambda: ledger.find(NAMES[:1_000]),
+        lambda: ledger.claim([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold"),
+        lambda: ledger.claim([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend"),
+        lambda: ledger.settle("two", [Settlement(one, "accepted", b"r") for one in fresh], LATER),
+        lambda: ledger.settle("two", [Settlement(one, "unknown") for one in NAMES[:1_000]], LATER),
+        lambda: ledger.reconcile([Settlement(one, "accepted") for one in NAMES[:1_000]], LATER),
+        lambda: ledger.release("one", NAMES[1_000:2_000]),
+        lambda: ledger.unreported(1_000),
+        lambda: ledger.report(NAMES[:1_000]),
+        lambda: ledger.reopen(NAMES[:1_000]),
+        lambda: ledger.counts(NOW),
+        lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", read_cell(raw))),
+        lambda: ledger.forget(NOW + 1),
+    ]
+    told = 0
+    for call in calls:
+        try:
+            call()
+        except LedgerError:
+            told += 1
+    return told
+
+
+def opened(path: Path) -> int:
+    """The same with the file opened; once if it cannot be."""
+    try:
+        probe(str(path), CELL)
+        ledger = SqliteLedger(str(path))
+        ledger.open()
+    except LedgerError:
+        return 1
+    try:
+        return use(ledger)
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_bytes_anywhere_give_no_other_exception(sound: Path, tmp_path: Path, seed: int) -> None:
+    rnd = random.Random(seed)
+
+    def spoil(data: bytearray) -> None:
+        for _ in range(rnd.choice([1, 3, 30])):
+            at, size = rnd.randrange(len(data)), rnd.choice([1, 2, 16, 300, PAGE])
+            data[at : at + size] = rnd.randbytes(len(data[at : at + size]))
+
+    opened(damaged(sound, tmp_path, spoil))
+
+
+def test_each_page_zeroed_gives_no_other_exception(sound: Path, tmp_path: Path) -> None:
+    pages = sound.stat().st_size // PAGE
+    told = []
+    for page in range(0, pages, max(1, pages // 40)):
+
+        def spoil(data: bytearray, page: int = page) -> None:
+            data[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+
+        told.append(opened(damaged(sound, tmp_path, spoil)))
+    assert sum(map(bool, told)) > len(told) / 2
+
+
+@pytest.mark.parametrize("size", [99, 512, PAGE - 1, PAGE, PAGE + 100, 20 * PAGE + 7])
+def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: int) -> None:
+    with pytest.raises(LedgerError) as caught:
+        probe(str(damaged(sound, tmp_path, lambda data: data.__delitem__(slice(size, None)))), CELL)
+    assert caught.value.damaged
+    assert "ledger.db" in str(caught.value)
+
+
+def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    shutil.copy(sound, path)
+    ledger = LedgerBeside(str(path))
+    ledger.open()
+    assert ledger.find(NAMES[:1]) == {NAMES[0]: "accepted"}
+    with path.open("r+b") as file:
+        file.seek(PAGE)
+        file.write(random.Random(2).randbytes(path.stat().st_size - PAGE))
+    told = use(ledger)
+    ledger.close()
+    assert told > 5
+
+
+def test_looking_changes_nothing(sound: Path, tmp_path: Path) -> None:
+    assert probe(str(tmp_path / "none.db"), CELL).state == "missing"
+    (tmp_path / "empty.db").touch()
+    assert probe(str(tmp_path / "empty.db"), CELL).state == "empty"
+    before = sound.read_bytes()
+    assert probe(str(sound), CELL).state == "ledger"
+    assert sound.read_bytes() == before
+    assert not (tmp_path / "none.db").exists()

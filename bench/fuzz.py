@@ -24,32 +24,20 @@ from typing import Any
 
 import fastavro
 
-from bench.deliveries import Event, encode, on_the_wire, start_rebatch, wait, write_campaigns
-from bench.mutations import Mutant, Mutations
+from bench.deliveries import start_rebatch, wait, write_campaigns
+from bench.fuzz_parts import Part, write_events, write_spool
+from bench.mutations import Mutations
 from pipelines.engines.presets import BUILT_IN
 from runners.sandbox.process import running_sandbox
 from schemas.contracts import EVENT, parsed, schema
-from schemas.transport import Envelope
-from schemas.varints import zigzag
 from stores.transports.dead_letters import read_dead_letters
 from stores.transports.receipts import open_receipts
-from stores.transports.spool import Spool
 
 PART = 7_000  # odd events of one run, with as many neighbours: the built-in engine takes no more than 20,000 events
 _ENDS = ("dead_lettered", "already_settled", "repeats", "accepted", "rejected", "expired", "unknown", "left_waiting")
 TEMPLATE = """Dear {{ name }}{% for offer in offers %}, {{ offer.code | append: offer.expires_at }}{% endfor %}
 {% if size %}{{ 10 | divided_by: size }}{% endif %}{{ size | times: size | round: 2 }}"""
-_BLOCK = 100  # records
-_SYNC = b"fuzz" * 4
 Say = Callable[[str], None]
-
-
-@dataclass
-class Part:
-    """What goes into one run: odd messages by the name that their dead letters would have, and good ones."""
-
-    odd: dict[str, Mutant] = field(default_factory=dict)
-    good: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -89,69 +77,6 @@ class Found:
 def sound(found: dict[str, Any]) -> bool:
     """Whether every job ended well and nobody was hurt."""
     return not found["wrong"] and list(found["exit_codes"]) == ["0"]
-
-
-def write_events(folder: Path, source: Mutations, count: int) -> Part:
-    """A file of odd events, each beside a good one: whole records share blocks, broken ones have one each."""
-    part, number, blocks, shared = Part(), 0, list[bytes](), list[bytes]()
-
-    def put(body: bytes) -> None:
-        nonlocal number
-        shared.append(body)
-        number += 1
-        if len(shared) >= _BLOCK:
-            close()
-
-    def close() -> None:
-        if shared:
-            blocks.append(_block(shared))
-            shared.clear()
-
-    for _ in range(count):
-        mutant = source.value() if source.chance(0.7) else source.bytes_()
-        if not mutant.whole:
-            close()
-        part.odd[f"message fuzz.avro:{number}"] = mutant
-        put(mutant.body)
-        if not mutant.whole:
-            close()
-        put(encode(_noted(source.neighbour(), part)))
-    close()
-    folder.mkdir(parents=True)
-    _write_container(folder / "fuzz.avro", blocks)
-    return part
-
-
-def write_spool(folder: Path, source: Mutations, count: int) -> Part:
-    """Polls of odd messages, each beside a good one, as a broker gives them."""
-    part, envelopes = Part(), list[Envelope]()
-    for number in range(count):
-        mutant = source.any()
-        part.odd[f"message odd-{number}"] = mutant
-        envelopes.append(Envelope(f"odd-{number}", mutant.attributes, mutant.body, 0))
-        ((body, attributes),) = on_the_wire([_noted(source.neighbour(), part)])
-        envelopes.append(Envelope(f"good-{number}", attributes, body, 0))
-    folder.mkdir(parents=True)
-    for start in range(0, len(envelopes), 2_000):
-        Spool(folder).write(envelopes[start : start + 2_000])
-    return part
-
-
-def _noted(event: Event, part: Part) -> Event:
-    part.good.append(event["event_id"])
-    return event
-
-
-def _block(bodies: Sequence[bytes]) -> bytes:
-    data = b"".join(bodies)
-    return zigzag(len(bodies)) + zigzag(len(data)) + data + _SYNC
-
-
-def _write_container(path: Path, blocks: Sequence[bytes]) -> None:
-    text = json.dumps(schema(EVENT)).encode()
-    name = b"avro.schema"
-    head = zigzag(1) + zigzag(len(name)) + name + zigzag(len(text)) + text + zigzag(0)
-    path.write_bytes(b"Obj\x01" + head + _SYNC + b"".join(blocks))
 
 
 def _campaigns(folder: Path, url: str, vendor: str) -> Path:

@@ -149,17 +149,21 @@ class BatchDispatcher:
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
-        out = []
-        for batch, pairs in self._standings(batches, owner, now, lease_until, delivery.on_unknown):
+        out, claimed = [], self._standings(batches, owner, now, lease_until, delivery.on_unknown)
+        for at, (batch, pairs) in enumerate(claimed):
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
                 again = frozenset(standing.event_id for _, standing in pairs if standing.state == "regranted")
                 lease = Lease(owner, lease_until, again, delivery.on_unknown)
                 call = Batch(sendable, batch.attempt)
                 out.append(call)
-                with self._lock:
-                    self._busy[retailer] += 1
-                    self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+                try:
+                    with self._lock:
+                        self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+                        self._busy[retailer] += 1
+                except RuntimeError:  # the process ends: what will not be sent is not left claimed
+                    self._ledger.release(owner, [one.event_id for left, _ in claimed[at:] for one in left.messages])
+                    raise
             else:
                 self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
         return out

@@ -203,10 +203,20 @@ class BatchDispatcher:
             else:
                 self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
         self._journal.granted(owner, len(calls))
-        with self._lock:
-            for call, lease in calls:
-                self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+        for place, (call, lease) in enumerate(calls):
+            try:
+                with self._lock:
+                    self._calls[call.batch_id] = self._pool.submit(self._send, retailer, call, lease)
+            except RuntimeError:  # the process ends: what will not be sent is not left claimed
+                self._free(owner, [call for call, _ in calls[place:]])
+                raise
         return [call for call, _ in calls]
+
+    def _free(self, owner: str, calls: list[Batch]) -> None:
+        """Gives back what was claimed for calls that are not made."""
+        self._ledger.release(owner, [message.event_id for call in calls for message in call.messages])
+        for call in calls:
+            self._journal.closed(owner, call.batch_id)
 
     def _standings(
         self,

@@ -150,11 +150,11 @@ def test_ids_that_the_ledger_says_otherwise_of_are_counted_and_left(
     ledger.close()
 
 
-def text_of(text: str) -> Callable[[Path], None]:
+def text_of(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(text.encode())
 
 
-FORMS: dict[str, Callable[[Path], None]] = {
+FORMS: dict[str, Callable[[Path], object]] = {
     "one a line": text_of("a\n\nb\n"),
     "lines of Windows with a byte order mark": text_of("\ufeffa\r\nb\r\n"),
     "CSV": text_of('when,event_id\n"1, 2",a\n3,b\n'),
@@ -166,7 +166,7 @@ FORMS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS.keys())
-def test_the_list_may_have_any_of_these_forms(write: Callable[[Path], None], output: Path, tmp_path: Path) -> None:
+def test_the_list_may_have_any_of_these_forms(write: Callable[[Path], object], output: Path, tmp_path: Path) -> None:
     uri = f"sqlite:{tmp_path}/ledger.db"
     ledger = settled(uri, output, dict.fromkeys("abc", ("unknown", NOW - 9000)))
     write(tmp_path / "list")
@@ -176,7 +176,7 @@ def test_the_list_may_have_any_of_these_forms(write: Callable[[Path], None], out
     ledger.close()
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "CSV without the column": (text_of("id,when\na,1\n"), "CSV with a column event_id in its first line"),
     "a row that is too short": (text_of("when,event_id\n1,a\n2\n"), "has no column event_id"),
     "NDJSON without the field": (text_of('{"id": "a"}\n'), "has no text event_id"),
@@ -192,7 +192,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize(("write", "says"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_list_that_cannot_be_read_is_told_and_changes_nothing(
-    write: Callable[[Path], None], says: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write: Callable[[Path], object], says: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = f"sqlite:{output}/ledger.db"
     ledger = settled(uri, output, {"a": ("unknown", NOW - 9_000)})

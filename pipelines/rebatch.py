@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -31,6 +30,7 @@ from pipelines.engines.rounds import Part, Rounds
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
+from pipelines.rebatch_settings import check_inputs, make_settings
 from pipelines.rebatch_workers import (
     LocalSource,
     begin_source,
@@ -44,13 +44,9 @@ from pipelines.rebatch_workers import (
     recover_calls,
     sweep,
 )
-from pipelines.settings import Settings, check_delivery
-from schemas.accounts import configured_retailers
-from schemas.configuration import load_configuration
+from pipelines.settings import Settings
 from schemas.problems import InputError, LaunchError
-from stores.call_journal import Recovered
 from stores.delivery_folder import DeliveryFolder
-from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
 from stores.stop_signals import StopSignals, say, stop_signals
 from stores.transports.dead_letters import write_dead_letters
@@ -144,12 +140,12 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
     engine = choose_engine(options, ends=config.drain, drains=config.drain)
     stop = partial(_end, folder) if engine.alone or config.drain else _leave
     with folder.locked():
-        settings = _settings(config)
-        _check(config, Secrets(config.secrets))
+        settings = make_settings(config)
+        check_inputs(config, Secrets(config.secrets))
         prepare_stores(config)
         if engine.alone:
             begin_source(config)
-        _show_recovered(recover_calls(config))
+        recover_calls(config)
         read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
         if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
@@ -206,39 +202,15 @@ def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
     FileSystems.set_options(options)
     if problems := rebatch_problems(config, options):
         raise InputError(problems)
-    settings, delivers = _settings(config), _check(config, Secrets(config.secrets, environment=not config.secrets))
+    settings, delivers = (
+        make_settings(config),
+        check_inputs(config, Secrets(config.secrets, environment=not config.secrets)),
+    )
     if problems := needs_secrets(config.secrets, delivers):
         raise InputError(problems)
     p = new_pipeline(options)
     build(p, config, settings, choose_engine(options, ends=False))
     return submit(p, options)[0]
-
-
-def _show_recovered(found: Recovered) -> None:
-    if any(found):
-        print(
-            f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
-            f"{found.released:,} were in no call and are free, {found.in_doubt:,} were in calls without an answer",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _settings(config: RebatchConfig) -> Settings:
-    outbox = f"{DeliveryFolder(config.output).outbox}/{{retailer}}"
-    return Settings(config.campaigns, outbox=outbox, secrets=Secrets(config.secrets))
-
-
-def _check(config: RebatchConfig, secrets: Secrets) -> bool:
-    """Whether the vendor needs keys. Raises InputError with everything that is wrong with the campaigns' folder and
-    the workspaces' keys."""
-    root = RemoteFolder(config.campaigns).pull() if is_remote(config.campaigns) else Path(config.campaigns)
-    loaded, problems = load_configuration(root)
-    if loaded is not None:
-        problems += check_delivery(root, loaded.engine, configured_retailers(loaded.engine), secrets)
-    if problems or loaded is None:
-        raise InputError(problems)
-    return loaded.engine.delivery.vendor != "outbox"
 
 
 def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:

@@ -16,13 +16,14 @@ from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, PartitionedReader, Reader
-from stores.call_journal import FileJournal, Recovered, recover
+from stores.call_journal import FileJournal, recover
 from stores.delivery_folder import DeliveryFolder
 from stores.disk_space import DiskSpace
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.remote_folder import is_remote
+from stores.stop_signals import say
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.file_reader import FileReader
 from stores.transports.kafka_consumer import begin
@@ -146,16 +147,21 @@ def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatche
     return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal, check_disk)
 
 
-def recover_calls(config: RebatchConfig) -> Recovered:
-    """Tells the ledger what the journals of dead processes know of their calls."""
+def recover_calls(config: RebatchConfig) -> None:
+    """Tells the ledger what the journals of dead processes know of their calls, and says so."""
     folder, ledger = DeliveryFolder(config.output).journals, open_ledger(config.ledger)
     if not folder.is_dir():
-        return Recovered()
+        return
     ledger.open()
     try:
-        return recover(folder, ledger, int(time.time() * 1000))
+        found = recover(folder, ledger, int(time.time() * 1000))
     finally:
         ledger.close()
+    if any(found):
+        say(
+            f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
+            f"{found.released:,} were in no call and are free, {found.in_doubt:,} were in calls without an answer"
+        )
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:

@@ -41,6 +41,7 @@ class ReceiptEnds:
         self._directory = tempfile.TemporaryDirectory(prefix=".rebuild-", dir=self._folder)
         self._con = duckdb.connect(f"{self._directory.name}/ends.duckdb", config={"threads": 2})
         self._con.execute(f"SET memory_limit = '{self._memory_mb}MB'; SET preserve_insertion_order = false")
+        self._con.execute("SET enable_progress_bar = false")
         self._con.execute("CREATE TABLE receipts (event_id VARCHAR, place TINYINT, settled_at BIGINT)")
         return self
 

@@ -107,9 +107,9 @@ def _make_room(uri: str, move_aside: bool) -> list[str]:
     if there and not move_aside:
         fix = "a ledger is never overwritten; give --move-aside to rename it and its -wal if it is damaged or too old"
         raise InputError([Problem(path, "ledger", f"{', '.join(one.name for one in there)} is there", fix)])
-    moved = []
+    moved, aside = [], f"{path}.{time.time_ns()}.old"  # a -wal belongs to the file that has its name without it
     for one in there:
-        target = one.with_name(f"{Path(path).name}.{time.time_ns()}.old{one.name.removeprefix(Path(path).name)}")
+        target = Path(aside + str(one).removeprefix(path))
         try:
             one.rename(target)
         except OSError as error:

@@ -113,7 +113,7 @@ LOST: dict[str, tuple[Spoil, str]] = {
     "random bytes": (lambda path: path.write_bytes(random.Random(1).randbytes(50_000)), "is not a database"),
     "a text file": (lambda path: path.write_text("a ledger was here\n" * 100), "is not a database"),
     "another application's": (lambda path: _anothers(path), "no delivery ledger"),
-    "a directory": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+    "a directory": (lambda path: _a_directory(path), "is no file"),
 }
 
 
@@ -122,6 +122,11 @@ def _made_anew(path: Path) -> None:
     ledger = open_ledger(f"sqlite:{path}")
     ledger.open()
     ledger.close()
+
+
+def _a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _anothers(path: Path) -> None:

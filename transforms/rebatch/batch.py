@@ -12,6 +12,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
+from msgspec.structs import replace
 
 from schemas.delivery import BATCH, Batch, Message
 from transforms.rebatch.elements import (
@@ -97,6 +98,13 @@ def pack(messages: list[Message]) -> list[Batch]:
         full.append(Batch(batch))
         rest = later
     return full
+
+
+def split(batch: Batch, messages: int) -> tuple[Batch, list[Batch]]:
+    """So many messages of a batch, and the rest of it, if there is one."""
+    if messages >= len(batch.messages):
+        return batch, []
+    return replace(batch, messages=batch.messages[:messages]), [replace(batch, messages=batch.messages[messages:])]
 
 
 class _Cut(beam.DoFn):

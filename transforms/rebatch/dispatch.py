@@ -14,6 +14,7 @@ from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnU
 from schemas.journal import CallJournal, NoJournal
 from transforms.pacing.limiter import Limiter, Reserved, Terms
 from transforms.pacing.pace import Grant
+from transforms.rebatch.batch import split
 from transforms.rebatch.call_ends import Lease, Reply, Result, over
 from transforms.rebatch.calls import Caller, Tenants
 from transforms.rebatch.counters import Counter
@@ -166,7 +167,7 @@ class BatchDispatcher:
             grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in some), len(some))
             # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try.
             for batch in some[: grant.calls]:
-                taken, rest = _split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
+                taken, rest = split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
                 granted.append((taken, _reserved(taken, grant)))
                 left = [*rest, *left[1:]]
             refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
@@ -175,7 +176,7 @@ class BatchDispatcher:
             size = len(left[0].messages)
             grant = self._limiter.ask(retailer, terms, size, 1)
             may = grant.messages if grant.calls else 0
-            taken, rest = _split(left[0], may)
+            taken, rest = split(left[0], may)
             if may:
                 granted.append((taken, _reserved(taken, grant)))
             left = [*rest, *left[1:]]
@@ -288,13 +289,6 @@ class BatchDispatcher:
 
     def _owner(self) -> str:
         return f"{self._process}/{uuid.uuid4().hex[:12]}"
-
-
-def _split(batch: Batch, messages: int) -> tuple[Batch, list[Batch]]:
-    """So many messages of a batch, and the rest of it, if there is one."""
-    if messages >= len(batch.messages):
-        return batch, []
-    return replace(batch, messages=batch.messages[:messages]), [replace(batch, messages=batch.messages[messages:])]
 
 
 def _reserved(batch: Batch, grant: Grant) -> Reserved:

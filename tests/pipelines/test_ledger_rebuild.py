@@ -1,0 +1,220 @@
+"""`campaigns ledger rebuild`: a lost ledger is made from what the receipts say, and says what it cannot know."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from delivering import Delivery, any_events, on_the_wire
+from receipts_factory import any_receipt, written
+
+from bench.deliveries import make_event
+from pipelines.ledger.guard import guard_ledger
+from pipelines.ledger.rebuild import rebuild
+from pipelines.rebatch_workers import make_ledger
+from runners.main import main
+from runners.sandbox.process import Sandbox
+from schemas.problems import InputError
+from schemas.transport import Envelope
+from stores.delivery_folder import DeliveryFolder
+from stores.ledger.identity import write_beat
+from stores.ledger.open import open_ledger
+from stores.transports.spool import Spool
+
+pytestmark = pytest.mark.usefixtures("built_in")
+NOW = int(time.time() * 1000)
+
+
+def run(delivery: Delivery, *more: str) -> int:
+    """The exit code of a run, after which no process has the ledger open."""
+    try:
+        return delivery.run("--drain", *more)
+    finally:
+        make_ledger(delivery.ledger).close()
+
+
+@pytest.fixture(params=["sqlite", "firestore"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """No ledger yet, of each kind."""
+    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
+
+
+def found_in(uri: str, names: list[str]) -> dict[str, str]:
+    ledger = open_ledger(uri)
+    ledger.open()
+    try:
+        return ledger.find(names)
+    finally:
+        ledger.close()
+
+
+def test_a_lost_ledger_is_rebuilt_and_nothing_is_sent_again(
+    tmp_path: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery, events = Delivery(tmp_path, sandbox.url).configure(), any_events(30)
+    delivery.put("part-0", events)
+    refused = list(events)[3]
+    sandbox.script([{"match": {"recipient": "a-3"}, "answer": 400}])
+    assert run(delivery) == 0
+    before = delivery.outcomes()
+    (delivery.output / "ledger.db").unlink()
+    assert run(delivery) == 2
+    capsys.readouterr()
+    assert main(["ledger", "rebuild", str(delivery.output)]) == 0
+    told = capsys.readouterr().out
+    assert f"ledger {delivery.ledger}: 30 events settled" in told
+    assert [line.split() for line in told.splitlines() if line[:5] == "     "] == [
+        ["accepted", "29"],
+        ["rejected", "1"],
+    ]
+    assert "not known: events whose call was out when the old ledger was lost" in told
+    assert "(the newest is of 2" in told
+    assert delivery.settled(*events) == before == dict.fromkeys(events, "accepted") | {refused: "rejected"}
+    calls = sandbox.summary()["calls"]
+    more = any_events(10, "b")
+    delivery.put("part-1", more)
+    assert run(delivery) == 0
+    assert sandbox.accepted() == dict.fromkeys([*(one for one in events if one != refused), *more], 1)
+    assert sandbox.summary()["calls"] > calls
+
+
+def test_a_ledger_that_is_there_is_not_overwritten_but_moved_away_when_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    written(output / "receipts", [any_receipt(event_id="a")])
+    path = output / "ledger.db"
+    path.write_text("what is left of a ledger")
+    Path(f"{path}-wal").write_text("and of its -wal")
+    assert main(["ledger", "rebuild", str(output)]) == 2
+    told = capsys.readouterr().err
+    assert "ledger.db, ledger.db-wal" in told
+    assert "--move-aside" in told
+    assert path.read_text() == "what is left of a ledger"
+    assert main(["ledger", "rebuild", str(output), "--move-aside"]) == 0
+    assert capsys.readouterr().out.count("moved away: ") >= 2
+    assert {one.read_text() for one in output.glob("ledger.db.*.old*") if not one.name.endswith("-shm")} == {
+        "what is left of a ledger",
+        "and of its -wal",
+    }
+    assert found_in(f"sqlite:{path}", ["a"]) == {"a": "accepted"}
+    guard_ledger(str(output), f"sqlite:{path}")
+    assert main(["ledger", "rebuild", str(output)]) == 2
+
+
+def test_a_firestore_ledger_with_entries_is_not_overwritten(firestore_uri: str, tmp_path: Path) -> None:
+    written(tmp_path / "out" / "receipts", [any_receipt(event_id="a")])
+    rebuild(str(tmp_path / "out"), [], firestore_uri, False, lambda text: None)
+    with pytest.raises(InputError, match="has entries"):
+        rebuild(str(tmp_path / "out"), [], firestore_uri, True, lambda text: None)
+
+
+def test_each_event_ends_as_its_receipts_say_together_wherever_they_lie(uri: str, tmp_path: Path) -> None:
+    outcomes = {
+        "a": ["unknown", "accepted", "rejected"],
+        "b": ["expired", "rejected"],
+        "c": ["unknown", "expired"],
+        "d": ["unknown"],
+    }
+    receipts = [
+        any_receipt(event_id=name, outcome=outcome, settled_at=NOW + number)
+        for name, some in outcomes.items()
+        for number, outcome in enumerate(some)
+    ]
+    output, moved = tmp_path / "out", tmp_path / "moved"
+    written(output / "receipts", receipts[::2])
+    written(moved, receipts[1::2])
+    found = rebuild(str(output), [str(moved)], uri, False, lambda text: None)
+    assert found_in(uri, list("abcde")) == {"a": "accepted", "b": "rejected", "c": "expired", "d": "unknown"}
+    assert dict(found.settled) == {"accepted": 1, "rejected": 1, "expired": 1, "unknown": 1}
+    ledger = open_ledger(uri)
+    ledger.open()
+    assert ledger.unreported(10) == [], "the receipts are there already"
+    ledger.close()
+    guard_ledger(str(output), uri)
+
+
+def test_what_could_not_be_decoded_leaves_no_second_letter_after_a_rebuild(
+    tmp_path: Path, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery = Delivery(tmp_path, sandbox.url).configure()
+    event = make_event(random.Random(1), 1, "kroger", NOW, customer_id="x" * 300)
+    delivery.put("part-0", {event["event_id"]: on_the_wire([event])[0]})
+    assert run(delivery) == 0
+    assert len(delivery.letters()) == 1
+    (delivery.output / "ledger.db").unlink()
+    capsys.readouterr()
+    assert main(["ledger", "rebuild", str(delivery.output)]) == 0
+    assert ["dead", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert run(delivery) == 0
+    assert len(delivery.letters()) == 1
+
+
+def test_events_of_the_spool_without_a_receipt_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, events = tmp_path / "out", any_events(10)
+    folder = DeliveryFolder(output)
+    folder.prepare()
+    envelopes = [Envelope("m", attributes, body, 0) for body, attributes in events.values()]
+    Spool(folder.spool).write(envelopes[:6])
+    Spool(folder.spool).write(envelopes[6:])
+    (folder.spool / "0.spool").write_bytes(b"broken")
+    written(output / "receipts", [any_receipt(event_id=name) for name in list(events)[:7]])
+    assert main(["ledger", "rebuild", str(output)]) == 0
+    told = capsys.readouterr().out
+    assert "3 events of the spool have no receipt: the next run sends them" in told
+    assert "0.spool" in told
+
+
+def test_a_rebuild_that_was_interrupted_is_no_ledger_until_it_has_ended(uri: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    written(output / "receipts", [any_receipt(event_id=one, settled_at=NOW) for one in "ab"])
+    ledger = open_ledger(uri)
+    ledger.open()
+    write_beat(ledger, NOW, rebuilding=True)
+    ledger.close()
+    with pytest.raises(InputError, match="is the beginning of a rebuild that did not end"):
+        guard_ledger(str(output), uri)
+    rebuild(str(output), [], uri, False, lambda text: None)
+    guard_ledger(str(output), uri)
+    assert found_in(uri, ["a", "b"]) == {"a": "accepted", "b": "accepted"}
+
+
+def test_another_delivery_that_shares_the_ledger_takes_the_rebuilt_one(uri: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for output, name in ((first, "a"), (second, "b")):
+        written(output / "receipts", [any_receipt(event_id=name, settled_at=NOW)])
+    made = f"sqlite:{tmp_path}/other.db" if uri.startswith("sqlite:") else uri + "-other"
+    rebuild(str(first), [str(second / "receipts")], uri, False, lambda text: None)
+    guard_ledger(str(second), uri)
+    rebuild(str(first), [str(second / "receipts")], made, False, lambda text: None)
+    guard_ledger(str(second), made)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], ["--receipts", "there is no folder"]),
+        (["--receipts", "/none"], ["/none", "is no folder"]),
+        (["--campaign", "x"], ["--campaign", "is not for `rebuild`"]),
+        (["--ledger", "redis:x", "--receipts", "/none"], ["redis:x"]),
+    ],
+    ids=["no receipts", "no folder", "another action's option", "no ledger"],
+)
+def test_mistakes_are_told(
+    tmp_path: Path, argv: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ledger", "rebuild", str(tmp_path / "out"), *argv]) == 2
+    error = capsys.readouterr().err
+    assert [text for text in told if text not in error] == []
+    assert not (tmp_path / "out" / "ledger.db").exists()
+
+
+def test_receipts_that_cannot_be_read_leave_the_old_ledger_in_its_place(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    written(output / "receipts", [any_receipt(event_id="a")])
+    (output / "receipts" / "part-1.avro").write_bytes(b"Obj\x01 broken")
+    (output / "ledger.db").write_text("old")
+    assert main(["ledger", "rebuild", str(output), "--move-aside"]) == 2
+    assert (output / "ledger.db").read_text() == "old"

@@ -3,8 +3,8 @@
 SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
 and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.beside PATH` is
-that process: requests on its standard input, answers on its output; it ends when its input does, and by no other stop.
-Should it be killed, nothing more is claimed, so the job ends; what its calls still say is settled from this process.
+that process: requests on its standard input, answers on its output; it ends when its input does. Should it be killed,
+nothing more is claimed, so the job ends; what its calls still say is settled from this process.
 """
 
 from __future__ import annotations
@@ -51,14 +51,8 @@ class LedgerBeside:
         with self._opening:
             if self._process is not None:
                 return
-            command = [
-                sys.executable,
-                "-m",
-                "stores.ledger.beside",
-                str(Path(self._path).absolute()),
-                str(self._wait_s),
-            ]
-            self._process = start_child(command, cwd=_ROOT, stdout=subprocess.PIPE)
+            command = [sys.executable, "-m", "stores.ledger.beside", str(Path(self._path).absolute())]
+            self._process = start_child([*command, str(self._wait_s)], cwd=_ROOT, stdout=subprocess.PIPE)
             Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
         try:
             self._ask("ready")

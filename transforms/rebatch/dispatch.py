@@ -33,8 +33,7 @@ class BatchDispatcher:
 
     A call is waited for a short while; one that takes longer goes on in its thread, its batch is handed back as
     waiting, and the answer is picked up when the batch comes again. So a workspace that hangs costs the others two
-    seconds once, then next to nothing until it answers in time again. Only batches whose calls can start at once are
-    claimed: a claim that waits for a thread would be in doubt after a kill.
+    seconds once, then next to nothing until it answers in time again. Only what can start at once is claimed.
     """
 
     def __init__(

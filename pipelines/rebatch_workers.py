@@ -35,8 +35,8 @@ from stores.transports.receipts import write_receipts
 from stores.transports.spool import Spool, SpooledReader, SpoolReader
 from stores.transports.uri import FileUri, KafkaUri, SubscriptionUri
 from stores.vendors.open import make_vendor
+from transforms.delivery.dispatch import BatchDispatcher
 from transforms.rebatch.decode import dead_id, read_envelope
-from transforms.rebatch.dispatch import BatchDispatcher
 from transforms.rebatch.records import record_left
 
 

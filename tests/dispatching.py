@@ -20,9 +20,9 @@ from schemas.problems import InputError, Problem
 from schemas.workspaces import Delivery, Pace, Workspace
 from stores.ledger.sqlite import SqliteLedger
 from stores.vendors.braze import Braze
+from transforms.delivery.dispatch import BatchDispatcher
 from transforms.pacing.limiter import Terms
 from transforms.rebatch.deliver import Handled
-from transforms.rebatch.dispatch import BatchDispatcher
 
 
 class Clock:

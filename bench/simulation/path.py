@@ -19,13 +19,13 @@ from bench.simulation.clock import Clock, Serial, Servers
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
 from schemas.workspaces import Workspace
+from transforms.delivery.calls import back_off_ms
+from transforms.delivery.dispatch import POLL_MS
+from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
 from transforms.pacing.limiter import Limiter, Terms, Told
 from transforms.rebatch.batch import LANES
-from transforms.rebatch.calls import back_off_ms
-from transforms.rebatch.dispatch import POLL_MS
 from transforms.rebatch.read import FULL_S, POLL
 from transforms.rebatch.shards import LIST, Load, group_of
-from transforms.rebatch.slots import IN_FLIGHT, PER_WORKSPACE
 
 T = TypeVar("T")
 Key = tuple[str, int]

@@ -12,7 +12,7 @@ from bench.rebatch import rate
 from bench.simulation.path import Path, Worker
 from bench.simulation.plan import Plan, Traffic
 from schemas.delivery import BATCH
-from transforms.rebatch.slots import IN_FLIGHT
+from transforms.delivery.slots import IN_FLIGHT
 
 _TICK_MS = 100.0
 _LOOK_MS, _LOOKS = 60_000.0, 2  # the autoscaler looks once a minute and acts on what it sees twice

@@ -27,7 +27,7 @@ from runners.sandbox.process import Sandbox
 from schemas.delivery import Batch
 from stores.ledger.beside import LedgerBeside
 from stores.vendors.braze import Braze
-from transforms.rebatch.dispatch import BatchDispatcher
+from transforms.delivery.dispatch import BatchDispatcher
 
 url, path, events = sys.argv[1], sys.argv[2], int(sys.argv[3])
 settle_at_sigterm()

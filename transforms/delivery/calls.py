@@ -23,14 +23,14 @@ from schemas.delivery import (
     Settlement,
     Vendor,
 )
-from schemas.journal import CallJournal
 from schemas.problems import InputError, LaunchError
 from schemas.redact import clean_answer
 from schemas.workspaces import Delivery
+from transforms.delivery.alarms import Alarms
+from transforms.delivery.call_ends import Lease, Reply, Result, end_call, is_end, over, settlements
+from transforms.delivery.journal import CallJournal
 from transforms.pacing.account_owners import AccountOwners
 from transforms.pacing.limiter import Limiter, Terms, Told
-from transforms.rebatch.alarms import Alarms
-from transforms.rebatch.call_ends import Lease, Reply, Result, end_call, is_end, over, settlements
 from transforms.rebatch.outcomes import decoded
 
 LONGEST_MS = 30_000

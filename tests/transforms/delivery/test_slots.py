@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from transforms.rebatch.slots import PER_SLOW_WORKSPACE, PER_WORKSPACE, CallSlots
+from transforms.delivery.slots import PER_SLOW_WORKSPACE, PER_WORKSPACE, CallSlots
 
 
 def test_a_caller_gets_what_is_free_and_no_more_than_it_wants() -> None:

@@ -11,16 +11,16 @@ from threading import Lock
 from msgspec.structs import replace
 
 from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
-from schemas.journal import CallJournal, NoJournal
+from transforms.delivery.call_ends import Lease, Reply, Result, over
+from transforms.delivery.calls import Caller, Tenants
+from transforms.delivery.journal import CallJournal, NoJournal
+from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.pacing.limiter import Limiter, Reserved, Terms
 from transforms.pacing.pace import Grant
 from transforms.rebatch.batch import split
-from transforms.rebatch.call_ends import Lease, Reply, Result, over
-from transforms.rebatch.calls import Caller, Tenants
 from transforms.rebatch.counters import Counter
 from transforms.rebatch.deliver import Handled
 from transforms.rebatch.outcomes import make_receipt
-from transforms.rebatch.slots import IN_FLIGHT, CallSlots
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02

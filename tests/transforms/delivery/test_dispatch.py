@@ -11,8 +11,8 @@ from wire_events import ARRIVED, wire_batch, wire_message
 
 from schemas.delivery import Batch, Claim, Message, Settlement
 from schemas.workspaces import Pace
-from transforms.rebatch import dispatch
-from transforms.rebatch.call_ends import LATE_MS
+from transforms.delivery import dispatch
+from transforms.delivery.call_ends import LATE_MS
 from transforms.rebatch.counters import TALLY, on_the_way
 
 DAY_MS = 86_400_000

@@ -12,8 +12,8 @@ from vendor_calls import any_event
 from wire_events import ARRIVED, body_of, wire_batch, wire_message
 
 from schemas.delivery import Batch
-from transforms.rebatch import dispatch
-from transforms.rebatch.calls import back_off_ms
+from transforms.delivery import dispatch
+from transforms.delivery.calls import back_off_ms
 
 
 @pytest.fixture(autouse=True)

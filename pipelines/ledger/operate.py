@@ -81,7 +81,8 @@ def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str
         calls = pace.calls if pace.hour == now // HOUR_MS else 0
         told = [f"{pace.sent:,} sent on its last day, {calls:,} calls this hour"]
         told += [f"the vendor wants no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
-        told += [f"breaker open, tried again from {_clock(breaker.until)}"] if breaker.opened else []
+        why = f" ({breaker.reason})" if breaker.reason else ""
+        told += [f"stopped{why}, one event tries again from {_clock(breaker.until)}"] if breaker.opened else []
         yield f"pace of {retailer}: {'; '.join(told)}"
 
 

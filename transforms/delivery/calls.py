@@ -29,6 +29,7 @@ from schemas.workspaces import Delivery
 from transforms.delivery.alarms import Alarms
 from transforms.delivery.call_ends import Lease, Reply, Result, end_call, is_end, over, settlements
 from transforms.delivery.journal import CallJournal
+from transforms.delivery.templates import TemplateFailures
 from transforms.pacing.account_owners import AccountOwners
 from transforms.pacing.limiter import Limiter, Terms, Told
 from transforms.rebatch.outcomes import decoded
@@ -79,7 +80,7 @@ class Caller:
         self._vendor, self._ledger, self._tenants, self._limiter = vendor, ledger, tenants, limiter
         self._journal, self._clock = journal, clock
         self._alarms, self._owners = Alarms(clock), AccountOwners(ledger.change, tenants, clock)
-        self._lock = Lock()
+        self._lock, self._templates = Lock(), TemplateFailures()
         self._unusable = 0
 
     def now(self) -> int:
@@ -123,7 +124,7 @@ class Caller:
             has_left = mark is not None and mark.cells[mark.at] == mark.value
             return self._unusable_call(error, batch, has_left)
         self._unusable = 0
-        return clean_answer(answer, account)
+        return self._templates.judge(retailer, clean_answer(answer, account), len(batch.messages))
 
     def _unusable_call(self, error: Exception, batch: Batch, has_left: bool) -> Answer:
         """The answer to a call that the adapter could not make: one of its events is at fault, which halving finds.
@@ -187,8 +188,9 @@ class Caller:
             self._alarms.stopped(retailer, answer.reason or "", answer.detail)
             result.waiting.append(Batch(batch.messages, attempt, self.now() + back_off_ms(attempt, random.random())))
             return "back"
-        if answer.kind == "sent":
+        if answer.kind == "sent" and len(answer.rejected) < len(batch.messages):
             self._alarms.works(retailer)
+            self._templates.works(retailer)
         if answer.kind in ("slow_down", "failed"):
             pause = back_off_ms(attempt, random.random()) if answer.kind == "failed" else 0
             result.waiting.append(Batch(batch.messages, attempt, self.now() + pause))

@@ -7,6 +7,8 @@ events_per_s             from the Pub/Sub emulator to accepted at the sandbox, o
 stock_events_per_s       bench/stock_rebatch.py over a part of as many events, the same way
 ratio_to_stock           the first by the second
 calls_over_minimum       calls made by the fewest that could carry the events, 50 a call
+cpu_us_per_event         processor time of the job, its engine and its ledger, start included, by the events; `peak_mb` is
+                         their memory together
 latency_ms               from publish to accepted at 1,000 events/s; a batch that is not full waits `buffering_s`
 retailers_scaling        events/s with 1, 35, 350 and 1,000 retailers, the mean of two rounds in turn; `remembered`: µs
                          an id to tell repeats among few remembered ids and among five million, the median of five in
@@ -46,6 +48,7 @@ from bench.deliveries import (
     start_rebatch,
     write_campaigns,
 )
+from bench.footprint import Footprint
 from runners.emulators import pubsub_emulator
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
 from stores.transports.receipts import open_receipts
@@ -63,12 +66,16 @@ def events(count: int, retailers: int, seed: int) -> list[Wire]:
     return on_the_wire(make_event(rnd, n, f"store-{n * retailers // count}", now) for n in range(count))
 
 
-def watch(sandbox: Sandbox, wanted: int, job: subprocess.Popen[bytes], most_s: float) -> list[tuple[float, int]]:
+def watch(
+    sandbox: Sandbox, wanted: int, job: subprocess.Popen[bytes], most_s: float, footprint: Footprint | None = None
+) -> list[tuple[float, int]]:
     """(seconds, accepted) four times a second, until all is accepted or so many seconds are over."""
     seen, end = [(time.monotonic(), 0)], time.monotonic() + most_s
     while seen[-1][1] < wanted and time.monotonic() < end and job.poll() is None:
         time.sleep(0.25)
         seen.append((time.monotonic(), int(sandbox.summary()["accepted"])))
+        if footprint is not None:
+            footprint.look(job.pid)
     return seen
 
 
@@ -98,15 +105,16 @@ class Bench:
         finally:
             kill(running)
 
-    def throughput(self, count: int, retailers: int, seed: int) -> tuple[float, float]:
-        """(events a second, calls by the fewest possible)."""
+    def throughput(self, count: int, retailers: int, seed: int) -> tuple[float, float, Footprint]:
+        """(events a second, calls by the fewest possible, what the job's processes took from start to end)."""
         path, subscription = plain_topic("ours")
         publish(path, events(count, retailers, seed))
         with running_sandbox(keep=1) as sandbox, self.job(subscription, sandbox.url, "--drain") as (job, _):
-            seen = watch(sandbox, count, job, 300)
+            footprint = Footprint()
+            seen = watch(sandbox, count, job, 300, footprint)
             sizes = [(n + 1) * count // retailers - n * count // retailers for n in range(retailers)]
             fewest = sum(-(-size // 50) for size in sizes)
-            return rate(seen), int(sandbox.summary()["calls"]) / fewest
+            return rate(seen), int(sandbox.summary()["calls"]) / fewest, footprint
 
     def stock(self, count: int, retailers: int, seed: int) -> float:
         """Events a second of the stock formulation."""
@@ -194,7 +202,7 @@ def main() -> None:
         stock = bench.stock(4_000, 350, 2)
         second = {n: bench.throughput(args.events, n, 20 + n) for n in RETAILERS}
         rates = {n: (first[n][0] + second[n][0]) / 2 for n in RETAILERS}
-        ours, over = rates[350], first[350][1]
+        ours, over, footprint = rates[350], first[350][1], first[350][2]
         known = [(remembered(16_000, GROUPS), remembered(5_000_000, GROUPS)) for _ in range(5)]
         few, many = (statistics.median(some) for some in zip(*known, strict=True))
         say("latency")
@@ -209,6 +217,8 @@ def main() -> None:
         "stock_events_per_s": round(stock, 1),
         "ratio_to_stock": round(ours / stock, 1),
         "calls_over_minimum": round(over, 3),
+        "cpu_us_per_event": round(footprint.cpu_s * 1e6 / args.events),
+        "peak_mb": footprint.peak_mb,
         "latency_ms": {**percentiles(thousand), "events_per_s": 1000, "buffering_s": BUFFERING_S},
         "retailers_scaling": {
             "events_per_s": {str(n): round(rates[n]) for n in RETAILERS},

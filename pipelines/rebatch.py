@@ -32,6 +32,7 @@ from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
 from pipelines.rebatch_workers import (
     begin_source,
+    check_disk,
     make_dispatcher,
     make_ledger,
     make_log,
@@ -140,6 +141,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show) -> dict
         counted = {name: value - before[name] for name, value in read().items()}
         summary = {**counted, "missing": missing, "swept": sweep(config)}
         folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
+        check_disk(config)
         return summary
 
 

@@ -48,7 +48,8 @@ def make_disk(output: str, ledger: str) -> DiskSpace:
     """The disks of a delivery's output folder and of its ledger, one object a process."""
     path = sqlite_path(ledger)
     folders = [] if is_remote(output) else [Path(output).absolute()]
-    return DiskSpace([*folders, Path(path).absolute().parent] if path else folders)
+    folders += [Path(path).absolute().parent] if path else []
+    return DiskSpace(folders, on_short=DeliveryFolder(output).ask_to_stop)
 
 
 def prepare_stores(config: RebatchConfig) -> None:
@@ -56,6 +57,11 @@ def prepare_stores(config: RebatchConfig) -> None:
     ledger that is not, LaunchError without room."""
     make_disk(config.output, config.ledger).prepare()
     guard_ledger(config.output, config.ledger)
+
+
+def check_disk(config: RebatchConfig) -> None:
+    """Raises LaunchError, which says how much to free, when the run was ended because a disk is nearly full."""
+    make_disk(config.output, config.ledger).check()
 
 
 def make_reader(config: RebatchConfig, index: int) -> Reader:
@@ -105,14 +111,14 @@ def make_spooling_reader(config: RebatchConfig, left: Sequence[Path], index: int
     if index == config.readers:
         return SpoolReader(spool, left)
     reader = make_reader(config, index)
-    check_disk = make_disk(config.output, config.ledger).check
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, check_disk)
+    enough = make_disk(config.output, config.ledger).enough
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
-    vendor, check_disk = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).check
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, check_disk)
+    vendor, enough = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).enough
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, enough)
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:

@@ -22,6 +22,7 @@ THREADS = 64  # waiting for answers, most of them
 OUT, _OUT_SLOW = 20, 2  # calls that are out for one workspace; fewer while it is slow
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
 POLL_MS = 50
+_NO_ROOM_MS = 600_000  # longer than an ending run is patient
 
 
 class BatchDispatcher:
@@ -38,10 +39,10 @@ class BatchDispatcher:
         ledger: DeliveryLedger,
         tenants: Tenants,
         clock: Callable[[], float],
-        check_disk: Callable[[], None] = lambda: None,
+        enough: Callable[[], bool] = lambda: True,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._check_disk = check_disk
+        self._enough = enough
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -77,6 +78,8 @@ class BatchDispatcher:
         fresh, out = self._known_calls(batches)
         live = self._expire(retailer, fresh, now, result)
         ready = [batch for batch in live if batch.not_before <= now]
+        if ready and not self._enough():  # no room to write the answers down: they are left for the next run
+            ready, live = [], [replace(batch, not_before=now + _NO_ROOM_MS) for batch in live]
         result.waiting += [batch for batch in live if batch.not_before > now]
         taken = self._allowed(retailer, ready, result) if ready else []
         out += self._claim(retailer, taken, result) if taken else []
@@ -147,9 +150,7 @@ class BatchDispatcher:
         return taken
 
     def _claim(self, retailer: str, batches: list[Batch], result: Result) -> list[Batch]:
-        """Claims the batches' events in one step and starts their calls; the batches whose call is out. Raises
-        LaunchError when there is no room to write the answers down."""
-        self._check_disk()
+        """Claims the batches' events in one step and starts their calls; the batches whose call is out."""
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)

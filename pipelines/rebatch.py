@@ -34,6 +34,7 @@ from pipelines.rebatch_settings import check_inputs, make_settings
 from pipelines.rebatch_workers import (
     LocalSource,
     begin_source,
+    check_disk,
     local_source,
     make_dispatcher,
     make_ledger,
@@ -163,6 +164,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         counted = {name: value - before[name] for name, value in read().items()}
         summary = {**counted, "missing": missing, "swept": sweep(config)}
         folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
+        check_disk(config)
         return summary
 
 

@@ -53,7 +53,8 @@ def make_disk(output: str, ledger: str) -> DiskSpace:
     """The disks of a delivery's output folder and of its ledger, one object a process."""
     path = sqlite_path(ledger)
     folders = [] if is_remote(output) else [Path(output).absolute()]
-    return DiskSpace([*folders, Path(path).absolute().parent] if path else folders)
+    folders += [Path(path).absolute().parent] if path else []
+    return DiskSpace(folders, on_short=DeliveryFolder(output).ask_to_stop)
 
 
 def prepare_stores(config: RebatchConfig) -> None:
@@ -61,6 +62,11 @@ def prepare_stores(config: RebatchConfig) -> None:
     ledger that is not, LaunchError without room."""
     make_disk(config.output, config.ledger).prepare()
     guard_ledger(config.output, config.ledger)
+
+
+def check_disk(config: RebatchConfig) -> None:
+    """Raises LaunchError, which says how much to free, when the run was ended because a disk is nearly full."""
+    make_disk(config.output, config.ledger).check()
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,15 @@ def make_spooling_reader(source: LocalSource, index: int) -> Reader:
     if isinstance(config.events, SubscriptionUri):
         leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
     reader = make_reader(config, index, leases)
-    check_disk = make_disk(config.output, config.ledger).check
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, check_disk)
+    enough = make_disk(config.output, config.ledger).enough
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
-    vendor, check_disk = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).check
+    vendor, enough = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).enough
     journal = None if is_remote(config.output) else FileJournal(DeliveryFolder(config.output).journals)
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal, check_disk)
+    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal, enough)
 
 
 def recover_calls(config: RebatchConfig) -> None:

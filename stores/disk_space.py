@@ -37,11 +37,13 @@ class DiskSpace:
         folders: Iterable[Path],
         keep_free: int = KEEP_FREE,
         reserve: int = RESERVE,
+        on_short: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folders, self._keep_free, self._reserve = list(dict.fromkeys(folders)), keep_free, reserve
         self._clock, self._lock = clock, Lock()
         self._looked_at, self._free = float("-inf"), list[int]()
+        self._on_short, self._asked, self._told = on_short, False, ""
 
     def prepare(self) -> None:
         """Allocates the reserves that are not there. Raises LaunchError when there is no room for them."""
@@ -49,21 +51,24 @@ class DiskSpace:
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
                 _allocate(folder / NAME, self._reserve)
-        self._looked_at = float("-inf")
+        self._looked_at, self._asked, self._told = float("-inf"), False, _describe(self._short())
         self.check()
 
     def enough(self) -> bool:
         """Whether calls may be made: every reserve is there, and `keep_free` bytes are free. Looks at the free bytes
-        once a second at most."""
-        return not self._short()
+        once a second at most. When there is not enough `on_short` is called, once, and the answer stays no until
+        `prepare`: the job ends."""
+        if not self._told:
+            self._told = _describe(self._short())
+        if self._told and not self._asked:
+            with suppress(OSError):
+                self._on_short()
+                self._asked = True
+        return not self._told
 
     def check(self) -> None:
-        """Raises LaunchError, which says how much to free, unless there is enough."""
-        if short := self._short():
-            told = "; ".join(
-                f"{folder} is on a disk with {free // _MB} MB free, free at least {max(1, -(-missing // _MB))} MB more"
-                for folder, free, missing in short
-            )
+        """Raises LaunchError, which says how much to free, when there is or was not enough since `prepare`."""
+        if told := self._told or _describe(self._short()):
             raise LaunchError(
                 f"the disk is full or nearly so: {told}. No more calls are made, so that the answers to those that are "
                 "out can be written. Then run the same command again: it goes on where it stopped"
@@ -82,6 +87,13 @@ class DiskSpace:
             if free < wanted or not (folder / NAME).exists():
                 found.append((folder, free, max(0, wanted - free)))
         return found
+
+
+def _describe(short: Iterable[tuple[Path, int, int]]) -> str:
+    return "; ".join(
+        f"{folder} is on a disk with {free // _MB} MB free, free at least {max(1, -(-missing // _MB))} MB more"
+        for folder, free, missing in short
+    )
 
 
 def _free(folder: Path) -> int:

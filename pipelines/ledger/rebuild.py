@@ -103,13 +103,13 @@ def _make_room(uri: str, move_aside: bool) -> list[str]:
     path = sqlite_path(uri)
     if path is None or _is_begun(path):
         return []
-    there = [Path(path + suffix) for suffix in _FILES if Path(path + suffix).exists()]
+    there = {suffix: Path(path + suffix) for suffix in _FILES if Path(path + suffix).exists()}
     if there and not move_aside:
         fix = "a ledger is never overwritten; give --move-aside to rename it and its -wal if it is damaged or too old"
-        raise InputError([Problem(path, "ledger", f"{', '.join(one.name for one in there)} is there", fix)])
+        raise InputError([Problem(path, "ledger", f"{', '.join(one.name for one in there.values())} is there", fix)])
     moved, aside = [], f"{path}.{time.time_ns()}.old"  # a -wal belongs to the file that has its name without it
-    for one in there:
-        target = Path(aside + str(one).removeprefix(path))
+    for suffix, one in there.items():
+        target = Path(aside + suffix)
         try:
             one.rename(target)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -83,11 +84,17 @@ def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
     `damaged` for what can be no ledger: other bytes, a part of a file, a folder.
     """
     file = Path(path)
-    if not file.exists():
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
         return Probe("missing")
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read ({error.strerror})", "Put its folder right", damaged=True) from error
     if not file.is_file():
         raise LedgerError(f"{path} is no file", "Name the ledger's file", damaged=True)
-    if not file.stat().st_size:
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise LedgerError(f"{path} may not be read and written", "Give this account the right to", damaged=True)
+    if not size:
         return Probe("empty")
     with told(path):
         con = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", timeout=wait_s, uri=True)

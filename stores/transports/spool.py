@@ -58,11 +58,11 @@ class Spool:
 
 
 class SpooledReader:
-    """A reader whose polls are on the disk before anyone else sees them. `check_disk` raises LaunchError when there is
-    no room for more."""
+    """A reader whose polls are on the disk before anyone else sees them. It is done when there is not
+    `enough` room for more."""
 
-    def __init__(self, reader: Reader, spool: Spool, check_disk: Callable[[], None] = lambda: None) -> None:
-        self._reader, self._spool, self._check_disk = reader, spool, check_disk
+    def __init__(self, reader: Reader, spool: Spool, enough: Callable[[], bool] = lambda: True) -> None:
+        self._reader, self._spool, self._enough = reader, spool, enough
 
     def open(self) -> None:
         """Open the reader."""
@@ -74,7 +74,8 @@ class SpooledReader:
 
     def poll(self, most: int) -> Poll:
         """What the reader polled, after it was written down. An earlier run committed what it had read."""
-        self._check_disk()
+        if not self._enough():
+            return Poll([], done=True)
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from delivering import KEY, Delivery, any_events
@@ -51,11 +52,15 @@ def delivery(delivered: Path, sandbox: Sandbox, tmp_path: Path) -> Delivery:
 
 
 def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run, after which no process has the ledger open: as if it had run in one of its own."""
-    try:
-        return delivery.run("--drain", *more)
-    finally:
-        make_ledger(delivery.ledger).close()
+    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
+    closings: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
+        code = delivery.run("--drain", *more)
+    for close in closings:
+        close()
+    make_ledger(delivery.ledger).close()
+    return code
 
 
 def db(delivery: Delivery) -> Path:

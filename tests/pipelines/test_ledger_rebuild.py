@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from delivering import Delivery, any_events, on_the_wire
@@ -28,11 +30,15 @@ NOW = int(time.time() * 1000)
 
 
 def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run, after which no process has the ledger open."""
-    try:
-        return delivery.run("--drain", *more)
-    finally:
-        make_ledger(delivery.ledger).close()
+    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
+    closings: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
+        code = delivery.run("--drain", *more)
+    for close in closings:
+        close()
+    make_ledger(delivery.ledger).close()
+    return code
 
 
 @pytest.fixture(params=["sqlite", "firestore"])

@@ -34,8 +34,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_there_is_enough_until_the_free_bytes_fall_below_what_is_kept(disk: Path) -> None:
-    seconds = [0.0]
-    space = DiskSpace([disk], keep_free=4 * MB, reserve=2 * MB, clock=lambda: seconds[0])
+    seconds, asked = [0.0], list[str]()
+    space = DiskSpace(
+        [disk], keep_free=4 * MB, reserve=2 * MB, on_short=lambda: asked.append("stop"), clock=lambda: seconds[0]
+    )
     space.prepare()
     assert (disk / NAME).stat().st_size == 2 * MB
     assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize <= 14 * MB
@@ -46,9 +48,14 @@ def test_there_is_enough_until_the_free_bytes_fall_below_what_is_kept(disk: Path
     assert not space.enough()
     with pytest.raises(LaunchError, match=rf"{disk} is on a disk with 3 MB free, free at least [12] MB more"):
         space.check()
+    assert asked == ["stop"]
     (disk / "filling").unlink()
     seconds[0] = 2.0
+    assert not space.enough(), "the job that was told to end is not told otherwise"
+    assert asked == ["stop"]
+    space.prepare()
     space.check()
+    assert space.enough()
 
 
 def test_calls_stop_at_once_when_the_reserve_was_given_up(disk: Path) -> None:

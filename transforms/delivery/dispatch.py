@@ -25,6 +25,7 @@ from transforms.rebatch.outcomes import make_receipt
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
 POLL_MS = 50
+_NO_ROOM_MS = 600_000
 Pairs = list[tuple[Message, Standing]]
 
 
@@ -43,10 +44,10 @@ class BatchDispatcher:
         tenants: Tenants,
         clock: Callable[[], float],
         journal: CallJournal | None = None,
-        check_disk: Callable[[], None] = lambda: None,
+        enough_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._journal, self._check_disk = journal or NoJournal(), check_disk
+        self._journal, self._enough_room = journal or NoJournal(), enough_room
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -88,6 +89,9 @@ class BatchDispatcher:
         live = self._expire(retailer, fresh, now, result)
         ready = [batch for batch in live if batch.not_before <= now]
         result.waiting += [batch for batch in live if batch.not_before > now]
+        if ready and not self._enough_room():  # to write the answers down: they are left for the next run
+            result.waiting += [replace(batch, not_before=now + _NO_ROOM_MS) for batch in ready]
+            ready = []
         end = time.monotonic() + _PATIENCE_S
         while ready:
             slots = self._slots.take(retailer, len(ready), end - time.monotonic())
@@ -184,9 +188,7 @@ class BatchDispatcher:
         return granted, left, None
 
     def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
-        """Claims the batches' events in one step and starts their calls; the batches whose call is in flight. Raises
-        LaunchError when there is no room to write the answers down."""
-        self._check_disk()
+        """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
         delivery = self._tenants.delivery()
         owner, now = self._owner(), self._now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +136,26 @@ def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: 
     told = use(ledger)
     ledger.close()
     assert told > 5
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="skipped: needs root, to become another user")
+@pytest.mark.parametrize(("mode", "folder_mode"), [(0o000, 0o755), (0o444, 0o755), (0o644, 0o700)])
+def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, folder_mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        shutil.copy(sound, path)
+        path.chmod(mode)
+        Path(folder).chmod(folder_mode)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65_534)
+            try:
+                probe(str(path), CELL)
+            except LedgerError as error:
+                os._exit(0 if error.damaged and str(path) in str(error) else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_looking_changes_nothing(sound: Path, tmp_path: Path) -> None:

@@ -73,9 +73,6 @@ class BatchDispatcher:
         self._journal.close()
         self._vendor.close()
 
-    def _now(self) -> int:
-        return int(self._clock() * 1000)
-
     def deliver(self, retailer: str, batches: list[Batch]) -> Handled:
         """Sends what may leave now, waits a short while for the answers, and says what came of it."""
         return self.finish(retailer, *self.start(retailer, batches))
@@ -83,20 +80,20 @@ class BatchDispatcher:
     def start(self, retailer: str, batches: list[Batch]) -> tuple[list[Batch], Result]:
         """Sends what may leave now, without waiting for the answers: the batches whose calls are in flight, and what
         is known already."""
-        now = self._now()
+        now = self._caller.now()
         result = Result()
         fresh, in_flight = self._known_calls(batches)
         live = self._expire(retailer, fresh, now, result)
         ready = [batch for batch in live if batch.not_before <= now]
         result.waiting += [batch for batch in live if batch.not_before > now]
         if ready and not self._enough_room():  # to write the answers down: they are left for the next run
-            result.waiting += [replace(batch, not_before=now + _NO_ROOM_MS) for batch in ready]
-            ready = []
+            batches, ready = ready, []
+            result.waiting += [replace(one, not_before=now + _NO_ROOM_MS) for one in batches]
         end = time.monotonic() + _PATIENCE_S
         while ready:
             slots = self._slots.take(retailer, len(ready), end - time.monotonic())
             if not slots:
-                result.waiting += [replace(batch, not_before=self._now() + POLL_MS) for batch in ready]
+                result.waiting += [replace(batch, not_before=self._caller.now() + POLL_MS) for batch in ready]
                 break
             ready = self._send_some(retailer, ready, slots, in_flight, result)
         return in_flight, result
@@ -104,13 +101,13 @@ class BatchDispatcher:
     def finish(self, retailer: str, in_flight: list[Batch], result: Result) -> Handled:
         """What came of it, after a short wait for the answers that are still to come."""
         slow = self._collect(retailer, in_flight, result)
-        again = self._now() + POLL_MS
+        again = self._caller.now() + POLL_MS
         result.waiting += [replace(batch, not_before=again) for batch in slow]
         wake = min((batch.not_before for batch in result.waiting), default=0)
         return Handled(result.receipts, result.dead, result.waiting, wake)
 
     def _known_calls(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
-        """The batches that no thread is busy with, and those whose call is in flight or just came back."""
+        """The batches without a call, and those whose call is in flight or just came back."""
         with self._lock:
             known = [batch for batch in batches if batch.batch_id in self._calls]
         return [batch for batch in batches if batch not in known] if known else batches, known
@@ -174,7 +171,7 @@ class BatchDispatcher:
                 granted.append((taken, _reserved(taken, grant)))
                 left = [*rest, *left[1:]]
             refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
-            return granted, left, (grant.wake_at or self._now() + POLL_MS) if refused else None
+            return granted, left, (grant.wake_at or self._caller.now() + POLL_MS) if refused else None
         while left and len(granted) < most:
             size = len(left[0].messages)
             grant = self._limiter.ask(retailer, terms, size, 1)
@@ -184,13 +181,13 @@ class BatchDispatcher:
                 granted.append((taken, _reserved(taken, grant)))
             left = [*rest, *left[1:]]
             if may < size:
-                return granted, left, grant.wake_at or self._now() + POLL_MS
+                return granted, left, grant.wake_at or self._caller.now() + POLL_MS
         return granted, left, None
 
     def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
         """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
         delivery = self._tenants.delivery()
-        owner, now = self._owner(), self._now()
+        owner, now = self._owner(), self._caller.now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
         limit = ResendLimit(delivery.resends, int(delivery.resend_within.total_seconds() * 1000))
         reserved = [one for _, one in granted]

@@ -28,8 +28,10 @@ from bench.deliveries import start_rebatch, wait, write_campaigns
 from bench.fuzz_parts import Part, write_events, write_spool
 from bench.mutations import Mutations
 from pipelines.engines.presets import BUILT_IN
+from pipelines.ledger.guard import guard_ledger
 from runners.sandbox.process import running_sandbox
 from schemas.contracts import EVENT, parsed, schema
+from stores.delivery_folder import DeliveryFolder
 from stores.transports.dead_letters import read_dead_letters
 from stores.transports.receipts import open_receipts
 
@@ -106,6 +108,8 @@ class Fuzz:
         campaigns = self._campaigns[number // 2 % 2]
         here = self._folder / f"{number:03d}-{transport}"
         events, output = here / "events", here / "out"
+        DeliveryFolder(output).prepare()
+        guard_ledger(str(output), DeliveryFolder(output).ledger)  # a spool without its ledger would be refused
         part = (
             write_events(events, self._source, count)
             if transport == "file"

@@ -66,7 +66,7 @@ def write_spool(folder: Path, source: Mutations, count: int) -> Part:
         envelopes.append(Envelope(f"odd-{number}", mutant.attributes, mutant.body, 0))
         ((body, attributes),) = on_the_wire([_noted(source.neighbour(), part)])
         envelopes.append(Envelope(f"good-{number}", attributes, body, 0))
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(envelopes), 2_000):
         Spool(folder).write(envelopes[start : start + 2_000])
     return part

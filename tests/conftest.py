@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import uuid
 import warnings
@@ -20,6 +21,10 @@ from runners.firestore_emulator import firestore_emulator
 from runners.kafka_broker import KafkaBroker, kafka_broker
 from stores.transports.pubsub import open_channel
 
+# A runner that was started in the background ignores these, and so would every process that a test starts and stops.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 Drain = Callable[..., list[PubsubMessage]]
 
 

@@ -41,9 +41,9 @@ ELEMENTS = "from transforms.rebatch.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
 PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
-READ = 'good, unread = _read(p, config, engine) | "Decode"'
+READ = 'good, unread = _read(p, config, engine, source, part) | "Decode"'
 NEWER = """same = beam.Map(lambda one: one).with_output_types(Envelopes)
-    good, unread = _read(p, config, engine) | "Newer" >> same | "Decode\""""
+    good, unread = _read(p, config, engine, source, part) | "Newer" >> same | "Decode\""""
 
 
 def newer_version(folder: Path) -> Path:

@@ -166,7 +166,8 @@ def recover_calls(config: RebatchConfig) -> None:
     if any(found):
         say(
             f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
-            f"{found.released:,} were in no call and are free, {found.in_doubt:,} were in calls without an answer"
+            f"{found.released:,} were in no call and are released, {found.in_doubt:,} were in calls without an answer: "
+            "`on_unknown` decides when their leases end"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,8 @@ def _reconcile(args: argparse.Namespace) -> None:
     as_of = read_time(args.as_of) if args.as_of else None
     if args.as_of and as_of is None:
         problems.append(_problem("as_of", args.as_of, "write a time with its zone, such as 2026-04-01T09:00Z"))
+    if as_of is not None and as_of > time.time() * 1000:
+        problems.append(_problem("as_of", args.as_of, "is in the future; give the time at which the list was made"))
     if problems:
         raise InputError(problems)
     found = reconcile(args.output, args.ledger, args.accepted, as_of, args.campaign, args.retailer, args.receipts)

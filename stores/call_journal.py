@@ -2,10 +2,12 @@
 
 After a kill -9 the ledger has claims without an outcome. Without a journal each of them may have been sent. With it
 only the calls that had left and were not answered are in doubt: a record is in the operating system's hands before
-the step that it announces, so it survives the process (not a power failure: then the whole claim is in doubt again, as
-without a journal). Beside the journal lies a file of marks, a byte a call in shared memory: setting it costs no system
-call, so that it can be set right before the last byte of a request. A journal belongs to one process, which holds a
-lock on it; the lock ends with the process, and tells others that the file may be recovered.
+the step that it announces, so it survives the process. It may not survive a restart of the machine: a journal of an
+earlier boot settles what was answered and frees nothing else, so every other claim is in doubt, as without a journal.
+Next to the journal lies a file of marks, a byte a call, set right before the last byte of a request. Both files are
+shared memory: to write them costs no system call, in which the interpreter would let all other threads go first while
+this one holds the journal's lock (it cost seconds of latency at 1,000 events a second). A journal belongs to one
+process, which holds a lock on it; the lock ends with the process, and tells others that the file may be recovered.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,15 +32,18 @@ from stores.transports import TransportError
 
 T = TypeVar("T")
 MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
-COMPACT_BYTES = 16 << 20  # a file of this size is written anew, with what is still open
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_OLD_S = 60.0
+SIZE = 16 << 20  # of a file; one that is full is written anew, with what is still open
 _STEP = 1_000  # events that the ledger takes at once
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
     """One note: events of `claiming` and `started`, ends of `answered` (None: nothing was sent); `closed` without a
-    batch is the whole owner. `number` is the call's, which says where its mark is."""
+    batch is the whole owner. `number` is the call's, which says where its mark is. `boot`: the first of a file; its
+    owner is the machine's boot."""
 
-    kind: Literal["claiming", "started", "answered", "closed"]
+    kind: Literal["boot", "claiming", "started", "answered", "closed"]
     owner: str
     batch_id: str = ""
     event_ids: list[str] = []
@@ -54,8 +60,8 @@ class FileJournal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{uuid.uuid4().hex}.journal"
         self._lock = Lock()
-        self._file = -1
-        self._size = 0
+        self._pages: mmap.mmap | None = None  # of the file, and where its records end
+        self._end = 0
         self._marks: mmap.mmap | None = None
         self._numbers = count()
         self._open: dict[str, list[bytes]] = {}  # owner to the records of what is open
@@ -96,26 +102,24 @@ class FileJournal:
     def close(self) -> None:
         """Deletes the file, unless something is still open."""
         with self._lock:
-            if self._file >= 0:
-                if not self._open:
-                    self._path.unlink(missing_ok=True)
-                    _marks_of(self._path).unlink(missing_ok=True)
-                os.close(self._file)
-                self._file = -1
+            if self._pages is None:
+                return
+            if not self._open:
+                self._path.unlink(missing_ok=True)
+                _marks_of(self._path).unlink(missing_ok=True)
+            self._pages.close()  # and with it the lock
+            self._pages = None
 
     def _note(self, record: Record) -> None:
         data = _framed(record)
         with self._lock:
             self._keep(record, data)
             try:
-                if self._file < 0:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    self._marks = _create_marks(_marks_of(self._path))
-                    self._file = _create(self._path)
-                _write(self._file, data)
-                self._size += len(data)
-                if self._size > COMPACT_BYTES:
-                    self._compact()
+                if self._pages is None or self._end + len(data) > len(self._pages):
+                    self._write_anew()
+                else:
+                    self._pages[self._end : self._end + len(data)] = data
+                    self._end += len(data)
             except OSError as error:
                 happened = f"{self._path} could not be written ({error.strerror or error})"
                 todo = "Free some space, then run the same command again: nothing that was sent is forgotten"
@@ -128,36 +132,41 @@ class FileJournal:
         else:
             self._open.setdefault(record.owner, []).append(data)
 
-    def _compact(self) -> None:
-        """Writes the file anew. A kill in between leaves the old file or the new one."""
+    def _write_anew(self) -> None:
+        """A file with the records of what is open, in place of the old one, if there was one; locked before anybody can
+        see it. A kill in between leaves the old file or the new one."""
         new = self._path.with_suffix(".new")
+        if self._marks is None:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            self._marks = _create(_marks_of(self._path), MARKS)
+        records = [record for records in self._open.values() for record in records]
+        data = b"".join([_framed(Record("boot", _boot_id())), *records])
         new.unlink(missing_ok=True)
-        file, data = _create(new), b"".join(record for records in self._open.values() for record in records)
-        _write(file, data)
+        pages = _create(new, max(SIZE, 2 * len(data)))
+        pages[: len(data)] = data
         new.replace(self._path)
-        os.close(self._file)
-        self._file, self._size = file, len(data)
+        if self._pages is not None:
+            self._pages.close()
+        self._pages, self._end = pages, len(data)
 
 
-def _create(path: Path) -> int:
-    """A new file, locked for as long as this process holds it open."""
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+def _create(path: Path, size: int) -> mmap.mmap:
+    """A file of zeros in shared memory, locked until it is closed. Its blocks are reserved: to write into a hole on a
+    full disk would kill the process."""
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.write(file, bytes(size))
+        return mmap.mmap(file, size)  # it has a descriptor of its own, which keeps the lock
+    finally:
+        os.close(file)
 
 
 def _marks_of(path: Path) -> Path:
     return path.with_suffix(".marks")
-
-
-def _create_marks(path: Path) -> mmap.mmap:
-    """A file of zeros in shared memory. Its blocks are reserved: to write a hole on a full disk would kill us."""
-    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    try:
-        _write(file, bytes(MARKS))
-        return mmap.mmap(file, MARKS)
-    finally:
-        os.close(file)
 
 
 def _mark(number: int) -> tuple[int, int]:
@@ -165,9 +174,12 @@ def _mark(number: int) -> tuple[int, int]:
     return number % MARKS, 1 + number // MARKS % 255
 
 
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
+def _boot_id() -> str:
+    """The machine's boot; empty where it is not known, and every journal counts as one of an earlier boot."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _framed(record: Record) -> bytes:
@@ -188,8 +200,7 @@ def read_records(data: bytes) -> Iterator[Record]:
 
 
 class Recovered(NamedTuple):
-    """What the journals of dead processes told: events that were settled, events that were given back since no call
-    had begun with them, and events of calls that had begun and were not answered."""
+    """Counts of events: settled, released since no call had left with them, and of calls that were not answered."""
 
     settled: int = 0
     released: int = 0
@@ -199,13 +210,17 @@ class Recovered(NamedTuple):
 def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
     """Tells the ledger what the journals of processes that are gone know, and deletes them."""
     found = Recovered()
+    for path in folder.glob("*.new"):  # of a process that was killed while it wrote its journal anew
+        if _of_the_dead(path, older_s=_OLD_S) is not None:
+            path.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.journal")):
         data = _of_the_dead(path)
         if data is None:
             continue
-        marks = _read_marks(_marks_of(path))
-        for owner, records in _by_owner(read_records(data)).items():
-            some = _recover_owner(ledger, owner, records, marks, now)
+        marks, all_records = _read_marks(_marks_of(path)), list(read_records(data))
+        same_boot = bool(_boot_id()) and all_records[:1] == [Record("boot", _boot_id())]
+        for owner, records in _by_owner(one for one in all_records if one.kind != "boot").items():
+            some = _recover_owner(ledger, owner, records, marks, now, same_boot)
             found = Recovered(*(a + b for a, b in zip(found, some, strict=True)))
         path.unlink(missing_ok=True)
         _marks_of(path).unlink(missing_ok=True)
@@ -226,13 +241,14 @@ def _has_left(record: Record, marks: bytes | None) -> bool:
     return marks is None or marks[at] == value
 
 
-def _of_the_dead(path: Path) -> bytes | None:
-    """The bytes of a journal whose process is gone; None for one that is alive, or that another recovers."""
+def _of_the_dead(path: Path, older_s: float = 0.0) -> bytes | None:
+    """The bytes of a journal whose process is gone; None for one that is alive or younger, or that another recovers."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.fstat(file.fileno()).st_ino == path.stat().st_ino  # its owner may have written it anew
-            return file.read() if same else None
+            own, there = os.fstat(file.fileno()), path.stat()
+            same = own.st_ino == there.st_ino  # its owner may have written it anew
+            return file.read() if same and time.time() - there.st_mtime >= older_s else None
     except (BlockingIOError, FileNotFoundError):
         return None
 
@@ -245,7 +261,7 @@ def _by_owner(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _recover_owner(
-    ledger: DeliveryLedger, owner: str, records: list[Record], marks: bytes | None, now: int
+    ledger: DeliveryLedger, owner: str, records: list[Record], marks: bytes | None, now: int, same_boot: bool
 ) -> Recovered:
     closed = {record.batch_id for record in records if record.kind == "closed"}
     if "" in closed:
@@ -256,6 +272,8 @@ def _recover_owner(
     answers = {one.batch_id: one.ends for one in records if one.kind == "answered" and one.batch_id not in closed}
     left = {one.batch_id for one in records if one.kind == "started" and _has_left(one, marks)} - set(answers)
     in_call = {event_id for batch_id, ids in calls.items() if batch_id in left for event_id in ids}
+    if not same_boot:  # records and marks may be lost: what was not answered may have left
+        in_call = claimed - {event_id for batch_id in answers for event_id in calls.get(batch_id, ())}
     ends = [end for some in answers.values() for end in some or ()]
     settled = [name for part in _parts(ends) for name in ledger.settle(owner, part, now)]
     # Whatever is left of the claim sent nothing; what the owner no longer holds stays as it is.

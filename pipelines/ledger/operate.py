@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pipelines.ledger.opened import opened_ledger
 from schemas.configuration import load_configuration
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
 from schemas.problems import InputError, Problem
+from stores.call_journal import recover
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
 from stores.transports.dead_letters import write_dead_letters
@@ -66,29 +65,44 @@ class Cancelled(NamedTuple):
 
 
 def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str]:
-    """Entries by state; ends by retailer and reason; of the retailers that are named also their pace. UTC."""
+    """Entries by state; ends by retailer and reason; the pace of the retailers that are named, or of all with receipts
+    whose workspace is stopped. UTC."""
     now = int(time.time() * 1000)
     with opened_ledger(output, uri) as ledger:
         yield f"ledger {uri or DeliveryFolder(output).ledger}"
         yield from (f"{state:>16}  {count:>12,}" for state, count in ledger.counts(now).items())
-        cells = {one: ledger.change(cell_name(one), _read) for one in retailers}
-    folder = DeliveryFolder(output).receipts
+        folder = DeliveryFolder(output).receipts
+        ends = open_receipts([folder]).execute(_ENDS, [list(retailers)]).fetchall()
+        names = list(retailers) or sorted({retailer for retailer, *_ in ends})
+        cells = {one: _read(ledger, one) for one in names}
     yield f"receipts {folder}"
-    for retailer, outcome, reason, count, last in open_receipts([folder]).execute(_ENDS, [list(retailers)]).fetchall():
+    for retailer, outcome, reason, count, last in ends:
         yield f"{retailer:>16}  {count:>12,}  {outcome:8}  {reason or '-':16}  last {_clock(last)}"
     for retailer, cell in cells.items():
         pace, breaker = cell.pace, cell.breaker
+        if not retailers and not breaker.opened:
+            continue
         calls = pace.calls if pace.hour == now // HOUR_MS else 0
         told = [f"{pace.sent:,} sent on its last day, {calls:,} calls this hour"]
-        told += [f"the vendor wants no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
+        told += [f"429: no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
         why = f" ({breaker.reason})" if breaker.reason else ""
-        told += [f"stopped{why}, one event tries again from {_clock(breaker.until)}"] if breaker.opened else []
+        told += [f"stopped{why}, next probe at {_clock(breaker.until)}"] if breaker.opened else []
         yield f"pace of {retailer}: {'; '.join(told)}"
 
 
-def _read(raw: bytes | None) -> tuple[bytes, Cell]:
-    cell = read_cell(raw)
-    return msgspec.msgpack.encode(cell) if raw is None else raw, cell
+class _Seen(Exception):
+    """What a cell holds; raised so that nothing is written."""
+
+
+def _read(ledger: DeliveryLedger, retailer: str) -> Cell:
+    def look(raw: bytes | None) -> tuple[bytes, None]:
+        raise _Seen(raw)
+
+    try:
+        ledger.change(cell_name(retailer), look)
+    except _Seen as seen:
+        return read_cell(seen.args[0])
+    return read_cell(None)
 
 
 def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: Sequence[str]) -> Cancelled:
@@ -115,6 +129,7 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     rows = folder.open_exposures(done).execute(_EMITTED, [campaign, list(retailers)]).fetchall() if done else []
     vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
     with opened_ledger(output, uri) as ledger:
+        recover(DeliveryFolder(output).journals, ledger, int(time.time() * 1000))  # what a killed run left claimed
         for start in range(0, len(rows), _STEP):
             events = {row[0]: row for row in rows[start : start + _STEP]}
             found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from threading import Lock
 
+MOST_FAILURES = 5  # in a row, before they are logged
 REPEAT_S = 300.0  # an alarm that lasts is logged again
 _log = logging.getLogger(__name__)
 
@@ -16,6 +18,7 @@ class Alarms:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._lock = clock, Lock()
         self._stopped: dict[str, tuple[str, float]] = {}
+        self._failures: Counter[str] = Counter()
 
     def stopped(self, retailer: str, reason: str, detail: str) -> None:
         """The workspace of a retailer takes nothing until somebody acts."""
@@ -26,14 +29,24 @@ class Alarms:
                 return
             self._stopped[retailer] = reason, now
         _log.error(
-            "ALARM: nothing is sent to %s (%s: %s). Its events wait, and one is tried from time to time; put the url, "
-            "the key or the template of its workspace right in engine.yaml.", retailer, reason, detail
+            "ALARM: nothing is sent to %s (%s: %s). Its events wait; one is sent as a probe at least once a minute. "
+            "Correct the url, the key or the template of its workspace in engine.yaml.", retailer, reason, detail
         )  # fmt: skip
+
+    def failed(self, retailer: str, reason: str) -> None:
+        """A call to the workspace had no answer, or one that proves nothing. Several in a row are logged."""
+        with self._lock:
+            self._failures[retailer] += 1
+            often = self._failures[retailer] == MOST_FAILURES
+        if often:
+            _log.warning("calls to the workspace of %s fail (%s): it is probed by single events", retailer, reason)
 
     def works(self, retailer: str) -> None:
         """A call to the workspace succeeded."""
-        if retailer not in self._stopped:
+        if retailer not in self._stopped and not self._failures[retailer]:
             return
         with self._lock:
-            self._stopped.pop(retailer, None)
-        _log.warning("the workspace of %s works again", retailer)
+            often = self._failures.pop(retailer, 0) >= MOST_FAILURES
+            stopped = self._stopped.pop(retailer, None)
+        if stopped or often:
+            _log.warning("the workspace of %s works again", retailer)

@@ -23,7 +23,7 @@ from schemas.delivery import (
     Settlement,
     Vendor,
 )
-from schemas.problems import InputError, LaunchError
+from schemas.problems import InputError, LaunchError, Problem
 from schemas.redact import clean_answer
 from schemas.workspaces import Delivery
 from transforms.delivery.alarms import Alarms
@@ -92,7 +92,7 @@ class Caller:
         try:
             account = self._tenants.account(retailer)
         except InputError as error:
-            self._alarms.stopped(retailer, "no account", str(error))
+            self._alarms.stopped(retailer, "no account", "; ".join(map(_in_a_line, error.problems)))
             return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
         if self._owners.check(account):  # it is another retailer's, which is logged as an alarm
             return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
@@ -191,6 +191,8 @@ class Caller:
         if answer.kind == "sent" and len(answer.rejected) < len(batch.messages):
             self._alarms.works(retailer)
             self._templates.works(retailer)
+        if answer.kind in ("failed", "unknown"):
+            self._alarms.failed(retailer, answer.reason or "")
         if answer.kind in ("slow_down", "failed"):
             pause = back_off_ms(attempt, random.random()) if answer.kind == "failed" else 0
             result.waiting.append(Batch(batch.messages, attempt, self.now() + pause))
@@ -233,3 +235,7 @@ class Caller:
     def workspace(self, retailer: str) -> str:
         """Where a retailer's events go, as receipts name it."""
         return f"{self._vendor.name}:{retailer}"
+
+
+def _in_a_line(problem: Problem) -> str:
+    return f"{problem.file} {problem.field} {problem.value} {problem.fix}"

@@ -27,7 +27,6 @@ from typing import Any
 
 import msgspec
 import psutil
-from bench.footprint import Footprint, observe
 
 from bench.deliveries import (
     Event,
@@ -43,6 +42,7 @@ from bench.deliveries import (
     write_campaigns,
     write_file,
 )
+from bench.footprint import Footprint, observe
 from runners.emulators import pubsub_emulator
 from runners.kafka_broker import kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox

@@ -16,9 +16,11 @@ from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.transport import Envelope, PartitionedReader, Reader
-from stores.call_journal import FileJournal, recover
+from stores.call_journal import FileJournal
+from stores.call_recovery import recover
 from stores.delivery_folder import DeliveryFolder
 from stores.disk_space import DiskSpace
+from stores.ledger import LedgerError
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
@@ -176,6 +178,10 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     (epoch seconds; now) and that no worker lived to write, and deletes the spool's files of which every message is
     settled; how many files."""
     folder, until = DeliveryFolder(config.output), time.time() if until is None else until
+    if (path := sqlite_path(config.ledger)) and not Path(path).is_file():
+        folder.ask_to_stop()
+        todo = "Put it back with its -wal file, or make one from the receipts: campaigns ledger rebuild OUTPUT"
+        raise LedgerError(f"The ledger {path} has gone while the job ran", todo)
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:

@@ -61,7 +61,8 @@ def replay_between(
 ) -> Replayed:
     """Publishes again what was published to a transport from `since` on and before `until` (epoch ms).
 
-    Whoever was reached stays so: the ledger knows. With `ledger` the rejected, unknown and dead may be sent again.
+    Whoever was reached stays so: the ledger knows. With `ledger` the rejected and dead may be sent again; unknown ones
+    may have been sent, and stay (`campaigns ledger reconcile` or `reopen`).
     Messages that the target cannot hold are left. Raises InputError for what cannot be read or published to.
     """
     target, book = _opened(events, ledger)
@@ -109,7 +110,8 @@ def _reopen(book: Any, names: Sequence[str]) -> None:
         return
     book.open()
     for start in range(0, len(names), 500):
-        book.reopen(names[start : start + 500])
+        outcomes = book.find(names[start : start + 500])
+        book.reopen([name for name, outcome in outcomes.items() if outcome in ("rejected", "dead")])
     book.close()
 
 

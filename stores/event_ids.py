@@ -92,7 +92,7 @@ def _ndjson(path: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _plain(path: str, lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
-        text = line.strip()
+        text = line.strip().strip("\"'")
         if any(one in text for one in ",;\t ") or text.startswith(("[", "<")):
             fix = (
                 f"is no id; give one id a line, CSV with a column {FIELD} in its first line, or NDJSON with that field"

@@ -15,7 +15,7 @@ from pipelines.ledger.opened import opened_ledger
 from schemas.configuration import load_configuration
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
 from schemas.problems import InputError, Problem
-from stores.call_journal import recover
+from stores.call_recovery import recover
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
 from stores.transports.dead_letters import write_dead_letters

@@ -62,9 +62,18 @@ def post(
         return Answer("withdrawn", "withdrawn", str(error))
     except NoAnswer as error:
         return Answer("unknown", "no_answer", str(error))
-    if not 200 <= reply.status < 300:
-        return _no_success(vendor, reply, account, now())
-    return reply if reply.whole else Answer("unknown", "no_answer", "the reply broke off")
+    if reply.to_all and reply.whole and 200 <= reply.status < 300:
+        return reply
+    return answer_of(vendor, reply, account, now())
+
+
+def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
+    """What a reply amounts to that is no whole 2xx to a whole request. `now` is epoch seconds."""
+    if not reply.to_all and meaning(vendor, reply.status).kind == "unknown":
+        return Answer("failed", "no_connection", f"status {reply.status} before the request was complete")
+    if 200 <= reply.status < 300:
+        return Answer("unknown", "no_answer", "the reply broke off")
+    return _no_success(vendor, reply, account, now)
 
 
 def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:

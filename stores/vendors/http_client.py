@@ -31,12 +31,14 @@ _HEADER = re.compile(r"[\x20-\x7e]*")
 
 
 class Reply(NamedTuple):
-    """A vendor's reply; header names are lower case. `whole` is false when the body broke off or was over 1 MB."""
+    """A vendor's reply; header names are lower case. `whole` is false when the body broke off or was over 1 MB;
+    `to_all` when it came before the whole request had left."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     whole: bool
+    to_all: bool = True
 
 
 class CallError(Exception):
@@ -101,7 +103,7 @@ class HttpClient:
             _send(connection, request, mark)
             reply, keep = _read(connection)
             keep = keep and _has_left(mark)
-            return reply
+            return reply._replace(to_all=_has_left(mark))
         except (OSError, HTTPError, client.HTTPException, ValueError) as error:
             raise (NoAnswer if _has_left(mark) else NotSent)(_words(error)) from None
         finally:

@@ -58,7 +58,9 @@ def test_an_unknown_event_in_the_list_is_accepted_and_the_others_are_sent_again(
 ) -> None:
     delivery, events = Delivery(tmp_path, sandbox.url).configure(on_unknown="hold"), any_events(200)
     delivery.put("part-0", events)
-    sandbox.script([{"answer": "lose", "share": 0.5, "seed": 3}, {"answer": "reset", "share": 0.5, "seed": 4}])
+    by_retailer = [{"workspace": name} for name in ("kroger", "aldi")]
+    first_is_lost = [{"match": match, "answer": "lose", "first": 1} for match in by_retailer]
+    sandbox.script([*first_is_lost, *({"match": match, "answer": "reset"} for match in by_retailer)])
     assert delivery.run("--drain") == 0
     taken = set(sandbox.accepted())
     unknown = {name for name, outcome in delivery.outcomes().items() if outcome == "unknown"}

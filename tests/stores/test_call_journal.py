@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from schemas.delivery import Claim, DeliveryLedger, Mark, Settlement
-from stores import call_journal
-from stores.call_journal import FileJournal, Recovered, read_records, recover
+from stores import call_journal, call_recovery
+from stores.call_journal import FileJournal
+from stores.call_recovery import Recovered, read_records, recover
 from stores.ledger.sqlite import SqliteLedger
 from stores.transports import TransportError
 
@@ -151,9 +152,45 @@ def test_after_a_restart_of_the_machine_all_that_was_not_answered_is_in_doubt(
     journal.started("one", "nothing sent", IDS[4:6])
     journal.answered("one", "nothing sent", None)
     die(journal)
-    monkeypatch.setattr(call_journal, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(call_recovery, "boot_id", lambda: "another boot")
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=2, in_doubt=4)
     assert states(ledger, IDS) == ["taken"] * 2 + ["settled"] * 2 + ["granted"] * 2 + ["taken"] * 2
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    started = data.index(b"started")
+    if how == "cut":
+        path.write_bytes(data[: started - 10])
+        return
+    if how == "flipped":
+        data[started] ^= 1
+    path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "shorter"])
+def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    leaves(journal.started("one", "a", IDS[:2]))
+    leaves(journal.started("one", "b", IDS[2:4]))
+    die(journal)
+    damage(next((tmp_path / "calls").glob("*.journal")), how)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 0
+    assert states(ledger, IDS[:4]) == ["taken"] * 4
+
+
+def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
+    tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:2])
+    journal._note(call_journal.Record("of a later version", "one"))  # type: ignore[arg-type]
+    die(journal)
+    (tmp_path / "calls" / "folder.journal").mkdir()
+    assert recover(tmp_path / "calls", ledger, NOW).released == 0
+    assert states(ledger, IDS[:2]) == ["taken"] * 2
 
 
 def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_what_begin_raises_comes_out_and_no_byte_goes_out(http: HttpClient, sand
 def test_a_reply_has_status_headers_and_body(http: HttpClient) -> None:
     with server(says(b"HTTP/1.1 201 Created\r\nX-Name: a\r\ncontent-length: 2\r\n\r\n{}")) as url:
         reply = http.post(url, b"{}", {}, LONG_S)
-    assert reply == (201, {"x-name": "a", "content-length": "2"}, b"{}", True)
+    assert reply[:4] == (201, {"x-name": "a", "content-length": "2"}, b"{}", True)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_reply_that_ends_with_its_connection_is_whole(http: HttpClient, head: 
 
 def test_a_chunked_reply_is_whole(http: HttpClient) -> None:
     with server(says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")) as url:
-        assert http.post(url, b"{}", {}, LONG_S)[2:] == (b"{}", True)
+        assert http.post(url, b"{}", {}, LONG_S)[2:4] == (b"{}", True)
 
 
 def test_a_kept_connection_that_the_server_closed_is_not_used(http: HttpClient) -> None:

@@ -22,14 +22,13 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from schemas.delivery import Mark, Settlement
 from stores.transports import TransportError
 
-T = TypeVar("T")
 MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 SIZE = 16 << 20  # of a file; one that is full is written anew, with what is still open
@@ -48,7 +47,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     number: int = 0
 
 
-_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Record).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class FileJournal:

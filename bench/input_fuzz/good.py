@@ -1,0 +1,326 @@
+"""Inputs in which nothing is wrong: what a launch must take."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import strategies as st
+
+from bench.input_fuzz.inputs import Facts, Inputs
+from bench.input_fuzz.tables import FORMATS, Table
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+SCHEMES = ("growthbook/2", "growthbook/1", "unleash/rollout", "unleash/variant", "eppo", "optimizely", "launchdarkly", "planout", "statsig")  # fmt: skip
+CONDITIONS = (
+    "spend >= 0", "true", "orders > 3", "spend > 10 AND orders < 9", "first_name IS NOT NULL", "first_name LIKE 'N%'",
+    "signed_up < launched_at", "signed_up >= TIMESTAMP '2020-01-01'", "coalesce(first_name, '') <> 'x'",
+    "orders BETWEEN 1 AND 12", "orders IN (1, 2, 3)", "NOT email_consent", "lower(email) LIKE '%@example.com'",
+    "TRY_CAST(first_name AS INTEGER) IS NULL", "household % 2 = 0", "length(first_name) > 2", "CASE WHEN spend > 5 THEN true ELSE false END",
+    "date_diff('day', signed_up, launched_at) > 30", "spend IS NULL OR spend < 1e9", "first_name IN ('Ann', 'O''Brien', 'Zoë')",
+)  # fmt: skip
+PROPERTIES = (
+    "first_name", "coalesce(first_name, 'friend')", "round(spend, 2)", "orders", "signed_up", "spend > 3", "'plain'",
+    "upper(email)", "CAST(orders AS VARCHAR)", "NULL", "orders + 1", "strftime(signed_up, '%Y-%m-%d')", "email_consent",
+)  # fmt: skip
+IDS: dict[str, Callable[[int], Any]] = {
+    "text": lambda n: f"c-{n}",
+    "numbers": lambda n: n + 1,
+    "large numbers": lambda n: 2**53 - n,
+    "leading zeros": lambda n: f"{n:05d}",
+    "other letters": lambda n: f"é{n}-日本 ü",
+    "separators": lambda n: f"a,{n};b|c",
+    "quotes": lambda n: f"o\"{n}'x",
+    "upper and lower": lambda n: f"{'Cc'[n % 2]}{n // 2}",
+    "hex": lambda n: f"{n:032x}",
+    "emails": lambda n: f"person.{n}@example.com",
+}
+NAMES = ("Ann", None, "O'Brien", "Zoë", "", "Name, Jr.", '"Q"', "日本", "x" * 300, "a\tb")
+ZONES = ("America/New_York", "Asia/Tokyo", "UTC", None, "Europe/Berlin")
+START = datetime(2021, 3, 4, 5, 6, 7)
+
+
+def one_of(draw: Draw, *values: Any) -> Any:
+    """One of the values."""
+    return draw(st.sampled_from(values))
+
+
+def chance(draw: Draw, of: int = 2) -> bool:
+    """True once in `of` times."""
+    return bool(draw(st.integers(0, of - 1)) == of - 1)
+
+
+def good(draw: Draw) -> Inputs:
+    """Inputs that a launch must take, with what is known about them."""
+    table, facts = _customers(draw)
+    lists: dict[str, bytes] = {}
+    engine = _engine(draw, table, facts, lists)
+    audiences = {"regulars": {"audience": _node(draw, 1, {}, table, lists, None)}}
+    audiences["others"] = {"audience": {"not": {"audience": "regulars"}}, "description": "nobody of them"}
+    campaigns = {}
+    for number in range(draw(st.integers(1, 3))):
+        campaign = _campaign(draw, number, audiences, table, facts, lists)
+        campaigns[campaign["id"]] = campaign
+    inputs = Inputs(engine, campaigns, table, audiences, lists, facts=facts)
+    inputs.options = {
+        "--campaigns": ["campaigns"],
+        "--customers": [table.source],
+        "--events": ["file:events"],
+        "--output": ["out"],
+    }
+    _more_options(draw, inputs)
+    inputs.commands = _commands(draw)
+    return inputs
+
+
+def _commands(draw: Draw) -> list[str]:
+    if chance(draw, 4):
+        return [one_of(draw, "validate", "preview", "schema")]
+    after = ("check", "report", "why", "launch", "validate", "preview")
+    return ["launch", "check", *draw(st.lists(st.sampled_from(after), max_size=2, unique=True))]
+
+
+def _customers(draw: Draw) -> tuple[Table, Facts]:
+    rows = draw(st.integers(1, 30))
+    identity = IDS[one_of(draw, *IDS)]
+    stores = draw(st.integers(1, 4))
+    numbered = chance(draw, 5)
+
+    def retailer(n: int) -> Any:
+        return n % stores if numbered else "marketplace" if n % 7 == 6 else f"store-{n % stores}"
+
+    shift = draw(st.integers(0, len(NAMES) - 1))
+    columns: dict[str, list[Any]] = {
+        "customer_id": [identity(n) for n in range(rows)],
+        "retailer_id": [retailer(n) for n in range(rows)],
+        "household": [n // 2 for n in range(rows)],
+        "first_name": [NAMES[(n + shift) % len(NAMES)] for n in range(rows)],
+        "email": [f"c{n - n % 5 if n % 5 == 1 else n}@example.com" for n in range(rows)],
+        "phone": [f"+1555{n:07d}" for n in range(rows)],
+        "email_consent": [n % 6 != 5 for n in range(rows)],
+        "spend": [None if n % 9 == 8 else n * 1.25 for n in range(rows)],
+        "orders": [n % 13 for n in range(rows)],
+        "signed_up": [START + timedelta(days=n, hours=n) for n in range(rows)],
+        "tz": [ZONES[n % len(ZONES)] for n in range(rows)],
+    }
+    types = {"first_name": pa.string(), "tz": pa.string(), "spend": pa.float64()}
+    table = Table(columns, types, format=one_of(draw, *FORMATS))
+    if table.format.startswith("csv"):
+        table.separator, table.line_end = one_of(draw, ",", ";", "\t", "|"), one_of(draw, "\n", "\r\n")
+        table.quote_all, table.encoding = chance(draw, 4), one_of(draw, "utf-8", "utf-8", "utf-8-sig")
+    if rows >= 4 and chance(draw, 5):
+        table.files = 2
+    if chance(draw, 6):  # the first row counts, the second is a dead letter
+        for values in columns.values():
+            values.append(values[0])
+    if "json" in table.format:  # times are text there
+        columns["signed_up"] = [START.date()] * 0 or [str(v) for v in columns["signed_up"]]
+    _sign_up(draw, table)
+    pairs = {(str(c), str(r)) for c, r in zip(columns["customer_id"], columns["retailer_id"], strict=True)}
+    facts = Facts(rows=table.rows, customers=pairs)
+    return table, facts
+
+
+def _sign_up(draw: Draw, table: Table) -> None:
+    """Times of another unit or zone, or days, where the format has types of its own."""
+    if table.format not in ("parquet", "avro"):
+        return
+    kind = one_of(draw, "plain", "zone", "date")
+    values = table.columns["signed_up"]
+    if kind == "zone":
+        table.columns["signed_up"] = [value.replace(tzinfo=UTC) for value in values]
+    if kind == "date":
+        table.columns["signed_up"] = [date(value.year, value.month, value.day) for value in values]
+    if kind == "plain" and table.format == "parquet":
+        table.types["signed_up"] = pa.timestamp(one_of(draw, "s", "ms", "us", "ns"))
+
+
+def condition(draw: Draw, table: Table) -> str:
+    """A sound condition; times are text in NDJSON."""
+    text: str = draw(st.sampled_from(CONDITIONS))
+    return text.replace("signed_up", "CAST(signed_up AS TIMESTAMP)") if "json" in table.format else text
+
+
+def _node(
+    draw: Draw, depth: int, audiences: dict[str, Any], table: Table, lists: dict[str, bytes], never: set[str] | None
+) -> Any:
+    kind = draw(st.integers(0, 7)) if depth < 3 else 0
+    if kind == 4:
+        return {"all": [_node(draw, depth + 1, audiences, table, lists, None) for _ in range(draw(st.integers(1, 3)))]}
+    if kind == 5:
+        return {"any": [_node(draw, depth + 1, audiences, table, lists, None) for _ in range(draw(st.integers(1, 3)))]}
+    if kind == 6:
+        return {"not": _node(draw, depth + 1, audiences, table, lists, None)}
+    if kind == 7 and audiences:
+        return {"audience": draw(st.sampled_from(sorted(audiences)))}
+    return condition(draw, table)
+
+
+def id_list(draw: Draw, table: Table) -> tuple[bytes, set[str]]:
+    """A list of some customers' ids, one a line or in the first of two columns, and the ids."""
+    every = [str(value) for value in table.columns["customer_id"]]
+    ids = every[:: draw(st.integers(1, 4))]
+    quoted = ['"' + one.replace('"', '""') + '"' if any(c in one for c in ',;|"') else one for one in ids]
+    if chance(draw, 3):
+        lines = ["customer_id,reason", *(f"{one},asked" for one in quoted)]
+    else:
+        lines = [*(["customer_id"] if chance(draw) else []), *quoted]
+    return (one_of(draw, "\n", "\r\n").join(lines) + "\n").encode(), set(ids)
+
+
+def _engine(draw: Draw, table: Table, facts: Facts, lists: dict[str, bytes]) -> dict[str, Any]:
+    engine: dict[str, Any] = {
+        "channels": {"email": {"address": "email", "consent": "email_consent"}, "sms": {"address": "phone"}},
+        "retailers": {"*": {"time_zone": "America/New_York"}},
+    }
+    if chance(draw):
+        engine["columns"] = {"customer": "customer_id", "retailer": "retailer_id", "time_zone": "tz"}
+    if chance(draw, 3):
+        engine["holdouts"] = {"global": {"share": 0.05, "seed": "g"}, "retailers": {"store-1": 0.1, "*": 0.0}}
+    if chance(draw, 3):
+        engine["caps"] = [{"channel": "email", "at_most": one_of(draw, 0, 1, 3), "within": one_of(draw, "P7D", "PT1H")}]
+    if chance(draw, 3):
+        engine["shared_address"] = {
+            "column": one_of(draw, "spend", "orders", "household"),
+            "keep": one_of(draw, "highest", "lowest"),
+        }
+    if chance(draw):
+        lists["lists/stop.csv"], ids = id_list(draw, table)
+        engine["suppression_lists"] = [{"file": "lists/stop.csv"}]
+        facts.never |= ids
+    if chance(draw, 6):
+        engine["retailers"]["store-1"] = {"opted_out": True, "time_zone": "Asia/Tokyo"}
+    if chance(draw, 6):
+        engine["delivery"] = {"vendor": "webhook", "timeout": "PT3S"}
+        engine["workspaces"] = {
+            "*": {
+                "url": "http://127.0.0.1:9/w/{retailer}",
+                "key_env": "KEY_{retailer}",
+                "pace": {"per_second": 5.5, "burst": 9},
+            }
+        }
+    return engine
+
+
+def _offers(draw: Draw, campaign: str, facts: Facts, lists: dict[str, bytes]) -> list[dict[str, Any]]:
+    kind = one_of(draw, "fixed", "unique_code", "code_list")
+    offer: dict[str, Any] = {"id": "five", "kind": kind, "value": one_of(draw, "5.00", 5, 0.5), "currency": "USD"}
+    offers = [offer, {"id": "one", "kind": "fixed", "code": "ONE", "value": "1.00", "currency": "USD"}]
+    if kind == "code_list":
+        codes = [f"{campaign.upper()}-{n}" for n in range(draw(st.integers(1, 40)))]
+        lists[f"lists/{campaign}.csv"] = ("\n".join(codes) + "\n").encode()
+        offer["codes"] = f"lists/{campaign}.csv"
+        facts.codes[campaign, "five"] = set(codes)
+    elif chance(draw):
+        offer["budget"] = one_of(draw, 0, 1, 10, 10_000)
+    if kind == "code_list" or "budget" in offer:
+        offer |= one_of(draw, {}, {"on_exhausted": "without"}, {"on_exhausted": "fallback", "fallback": "one"})
+    if chance(draw, 3):
+        offer["valid_for"] = one_of(draw, "P14D", "PT1H")
+    if chance(draw, 4):
+        offer["when"] = one_of(draw, "orders > 2", "first_name IS NOT NULL", "true")
+    return offers
+
+
+def _experiment(draw: Draw, number: int, offers: bool) -> dict[str, Any]:
+    arms: list[dict[str, Any]] = [{"key": "a", "template": "plain"}, {"key": "b"}, {"key": "c"}][
+        : draw(st.integers(1, 3))
+    ]
+    if chance(draw) and len(arms) > 1:
+        for arm, weight in zip(arms, {2: (0.7, 0.3), 3: (0.2, 0.3, 0.5)}[len(arms)], strict=True):
+            arm["weight"] = weight
+    if offers:
+        arms[-1]["offers"] = ["five"]
+    experiment: dict[str, Any] = {"key": f"split-{number}", "hash": one_of(draw, *SCHEMES), "variants": arms}
+    for name, value in (
+        ("holdout", 0.1), ("coverage", 0.5), ("sticky", True), ("unit", "household"), ("outside", "exclude"),
+        ("seed", "other"), ("force", {"c-1": "a"}), ("namespace", {"key": f"space-{number}", "range": [0.0, 0.5]}),
+    ):  # fmt: skip
+        if chance(draw, 4):
+            experiment[name] = value
+    return experiment
+
+
+def _campaign(
+    draw: Draw, number: int, audiences: dict[str, Any], table: Table, facts: Facts, lists: dict[str, bytes]
+) -> dict[str, Any]:
+    name = f"welcome-{number}"
+    campaign: dict[str, Any] = {
+        "id": name,
+        "surface": one_of(draw, "storefront", "storefront", "marketplace"),
+        "channel": one_of(draw, "email", "sms"),
+    }
+    campaign["audience"] = _node(draw, 0, audiences, table, lists, None)
+    if chance(draw, 3):
+        lists[f"lists/not-{number}.csv"], ids = id_list(draw, table)
+        campaign["audience"] = {"all": [campaign["audience"], {"not": {"list": f"lists/not-{number}.csv"}}]}
+        facts.never_of[name] = ids
+    offers = chance(draw)
+    if offers:
+        campaign["offers"] = _offers(draw, name, facts, lists)
+    if chance(draw):
+        campaign["experiment"] = _experiment(draw, number, offers)
+    campaign["content"] = {"template": "plain", "properties": {}}
+    for place, text in enumerate(draw(st.lists(st.sampled_from(PROPERTIES), max_size=3))):
+        text = text.replace("signed_up", "CAST(signed_up AS TIMESTAMP)") if "json" in table.format else text
+        campaign["content"]["properties"][f"p{place}"] = text
+    if offers and "experiment" not in campaign:
+        campaign["content"]["offers"] = ["five"]
+    if chance(draw):
+        campaign["schedule"] = one_of(
+            draw, {"start": "2030-04-01T09:00", "local_time": True, "expires": "P3D", "quiet_hours": ["21:00", "08:00"]},
+            {"start": "2030-06-01T09:00Z", "expires": "2030-07-01T00:00Z"}, {"expires": "P30D"}, {"quiet_hours": ["22:00", "06:30"]},
+        )  # fmt: skip
+    for field, value in (
+        ("priority", number),
+        ("description", "Grüße: 50% off # now"),
+        ("vendor", {"campaign": "v-1"}),
+    ):
+        if chance(draw, 3):
+            campaign[field] = value
+    return campaign
+
+
+def history_table(table: Table) -> pa.Table:
+    """Earlier sends of the customers, as a file of history holds them."""
+    ids = [str(value) for value in table.columns["customer_id"]]
+    stores = [str(value) for value in table.columns["retailer_id"]]
+    times = pa.array([datetime(2026, 1, 1 + n % 28, tzinfo=UTC) for n in range(len(ids))], pa.timestamp("ms", "UTC"))
+    return pa.table({"customer_id": ids, "retailer_id": stores, "channel": ["email"] * len(ids), "sent_at": times})
+
+
+def sticky_table() -> pa.Table:
+    """Assignments of an earlier launch."""
+    rows = {
+        "experiment": ["split-0"] * 3,
+        "unit": ["c-1", "c-2", "3"],
+        "variant": ["a", "b", "gone"],
+        "bucket_version": [0, 0, 0],
+    }
+    return pa.table(rows)
+
+
+def parquet(table: pa.Table) -> bytes:
+    """A Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _more_options(draw: Draw, inputs: Inputs) -> None:
+    more: tuple[tuple[str, list[str]], ...] = (
+        ("--launch_id", ["launch-1"]), ("--batch_rows", [str(one_of(draw, 1, 5, 100_000))]), ("--broker_wait", ["5.5"]),
+    )  # fmt: skip
+    for name, values in more:
+        if chance(draw, 3):
+            inputs.options[name] = values
+    if chance(draw, 4):
+        inputs.options["--history"] = ["history.parquet"]
+        inputs.other["history.parquet"] = parquet(history_table(inputs.table))
+    if chance(draw, 5):
+        inputs.options["--sticky"] = ["sticky.parquet"]
+        inputs.other["sticky.parquet"] = parquet(sticky_table())

@@ -200,7 +200,7 @@ def _until_find(runner: Hunt, examples: int, number: int, until: float, counts: 
             if counts.may_shrink(find) and small.tried < SHRINKS:
                 raise Found(find.rule)
             raise Enough
-        if small.tried >= SHRINKS:
+        if small.find is not None and small.tried >= SHRINKS:
             raise Enough
 
     with contextlib.suppress(Found, Enough, Flaky):

@@ -127,17 +127,17 @@ def listing(base: Path) -> dict[str, bytes | None]:
 
 
 def judge_files(inputs: Inputs, base: Path, folder: Path, before: dict[str, bytes | None]) -> Find | None:
-    """Whether something outside the folders of the output was written, changed or removed."""
-    here = folder.relative_to(base).as_posix()
-    own = tuple(f"{here}/{name}" for name in inputs.outputs)
-    for name, data in listing(base).items():
-        if name in (f"{here.rpartition('/')[0]}/{one}".lstrip("/") for one in ("stdout", "stderr", "home", "tmp")):
-            continue
-        if name in own or name.startswith(tuple(f"{one}/" for one in own)):
-            continue
-        if name not in before:
+    """Whether something outside the folders of the output was written, or an input changed or removed."""
+    here, now = folder.relative_to(base), listing(base)
+    own = tuple(f"{here / name}" for name in inputs.outputs)
+    ours = {f"{here.parent / name}" for name in ("stdout", "stderr", "home", "tmp")}
+    for name in now.keys() - before.keys() - ours:
+        path = Path(name)
+        if not path.is_relative_to(here.parent / "tmp") and not any(path.is_relative_to(one) for one in own):
             return Find("a file outside the output", name)
-        if before[name] != data:
+    for name, data in before.items():
+        if name not in now:
+            return Find("an input was removed", name)
+        if now[name] != data:
             return Find("an input was changed", name)
-    gone = [name for name in before if not (base / name).exists() and not name.startswith(own)]
-    return Find("an input was removed", gone[0]) if gone else None
+    return None

@@ -17,8 +17,9 @@ class Problem(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}  {self.field or '(whole file)'} = {self.value}\n    {self.fix}"
+        file, field, value = (visible(str(text)).replace("\n", "\\n") for text in (self.file, self.field, self.value))
+        place = file if self.line is None else f"{file}:{self.line}"
+        return f"{place}  {field or '(whole file)'} = {value}\n    {visible(self.fix)}"
 
 
 class InputError(Exception):
@@ -46,6 +47,13 @@ class LaunchError(Exception):
             return str(error)
         found = _TOLD.findall(str(error))
         return found[-1].strip() if found else None
+
+
+def visible(text: str) -> str:
+    """A text for a terminal: what cannot be seen there, or would be obeyed, is escaped; ends of lines stay."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object, limit: int = 80) -> str:

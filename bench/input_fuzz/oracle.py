@@ -32,7 +32,7 @@ def judge_run(inputs: Inputs, argv: list[str], run: Run) -> Find | None:
     """What is wrong with the end of one command."""
     command = argv[0]
     if run.code is None:
-        return Find(f"{command}: {_last(run.raised)}", run.raised)
+        return Find(_last(run.raised), run.raised)
     if _PYTHON.search(run.err):
         return Find(f"{command}: Python shows: {_PYTHON.findall(run.err)[0]}", run.err)
     if _CONTROL.search(run.err):

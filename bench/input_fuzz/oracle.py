@@ -33,8 +33,9 @@ def judge_run(inputs: Inputs, argv: list[str], run: Run) -> Find | None:
     command = argv[0]
     if run.code is None:
         return Find(_last(run.raised), run.raised)
-    if _PYTHON.search(run.err):
-        return Find(f"{command}: Python shows: {_PYTHON.findall(run.err)[0]}", run.err)
+    if shown := _PYTHON.search(run.err):
+        line = run.err[: shown.end()].rpartition("\n")[2] + run.err[shown.end() :].partition("\n")[0]
+        return Find(f"{command}: Python shows: {_plain(line)}", run.err)
     if _CONTROL.search(run.err):
         return Find(f"{command}: control characters in the message", run.err)
     if run.code == 2 and not _PROBLEM.search(run.err):
@@ -48,7 +49,9 @@ def judge_run(inputs: Inputs, argv: list[str], run: Run) -> Find | None:
     if run.code not in (0, 1, 2):
         return Find(f"{command}: exit code {run.code}", run.err)
     if not inputs.bad and run.code == 2:
-        return Find(f"{command}: a sound input is refused: {_fix(run.err)}", run.err)
+        return Find(
+            f"{command}: a sound input is refused: {_plain((run.err.strip().splitlines() or [''])[-1])}", run.err
+        )
     return None
 
 
@@ -65,8 +68,8 @@ def _first(text: str) -> str:
     return re.sub(r"[\d'\"].*", "…", (text.strip().splitlines() or ["silence"])[-1])[:70]
 
 
-def _fix(text: str) -> str:
-    return re.sub(r"\d+|'.*?'", "…", (text.strip().splitlines() or [""])[-1].strip())[:70]
+def _plain(line: str) -> str:
+    return re.sub(r"\d+|'.*?'", "…", line.strip())[:80]
 
 
 def judge_launch(inputs: Inputs, folder: Path) -> Find | None:

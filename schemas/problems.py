@@ -17,9 +17,9 @@ class Problem(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        file, field, value = (visible(str(text)).replace("\n", "\\n") for text in (self.file, self.field, self.value))
+        file, field, value = (shown(visible(str(text)), 500) for text in (self.file, self.field, self.value))
         place = file if self.line is None else f"{file}:{self.line}"
-        return f"{place}  {field or '(whole file)'} = {value}\n    {visible(self.fix)}"
+        return f"{place}  {field or '(whole file)'} = {value}\n    {_cut(visible(self.fix), 4_000)}"
 
 
 class InputError(Exception):
@@ -59,5 +59,8 @@ def visible(text: str) -> str:
 def shown(value: object, limit: int = 80) -> str:
     """A value as one short line, cut in the middle when it is long."""
     text = repr(value) if not isinstance(value, str) else value
-    text = text.replace("\n", "\\n")
+    return _cut(text.replace("\n", "\\n"), limit)
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 20]} … {text[-16:]}"

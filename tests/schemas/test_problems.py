@@ -27,6 +27,12 @@ def test_what_cannot_be_seen_on_a_terminal_is_escaped(value: str, shown: str) ->
     text.encode()
 
 
+def test_a_value_of_20_000_letters_fills_no_terminal() -> None:
+    text = str(Problem("welcome.yaml", "id", "a" * 20_000, "there is none of the name " + "a" * 20_000))
+    assert len(text) < 5_000
+    assert text.startswith("welcome.yaml  id = aaa")
+
+
 @pytest.mark.parametrize("name", ["a" * 20_000, "a\x00b"], ids=["too long", "with a NUL"])
 def test_a_name_that_no_file_can_have_is_a_mistake(tmp_path: Path, name: str) -> None:
     any_folder(tmp_path, any_campaign(audience={"list": name}))

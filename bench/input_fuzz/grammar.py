@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from bench.input_fuzz import odd_lists, odd_options, odd_tables, odd_yaml
-from bench.input_fuzz.good import Draw, good
+from bench.input_fuzz.customers import Draw
+from bench.input_fuzz.good import good
 from bench.input_fuzz.inputs import Inputs
 
 FAULTS = {**odd_yaml.FAULTS, **odd_tables.FAULTS, **odd_lists.FAULTS, **odd_options.FAULTS}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.input_fuzz.good import Draw, chance, history_table, one_of, parquet, sticky_table
+from bench.input_fuzz.customers import Draw, chance, one_of
+from bench.input_fuzz.good import history_table, parquet, sticky_table
 from bench.input_fuzz.inputs import Inputs
 from bench.input_fuzz.tables import Table, csv_bytes
 

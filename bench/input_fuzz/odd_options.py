@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.input_fuzz.good import Draw, chance, one_of
+from bench.input_fuzz.customers import Draw, chance, one_of
 from bench.input_fuzz.inputs import Inputs
 
 MISTYPED = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from bench.input_fuzz.good import Draw, chance, one_of
+from bench.input_fuzz.customers import Draw, chance, one_of
 from bench.input_fuzz.inputs import HUGE_NUMBER, Files, Inputs
 from schemas.audience import NamedAudience
 from schemas.campaign import Campaign

@@ -40,6 +40,13 @@ class Namespace(Strict):
     def all_ranges(self) -> tuple[tuple[float, float], ...]:
         return self.ranges or ((self.range,) if self.range else ())
 
+    @property
+    def hashing(self) -> tuple[Scheme, str]:
+        """The scheme and the seed: GrowthBook's classic form, or its newer one with several ranges or an own seed."""
+        if self.range is not None and self.seed is None:
+            return "growthbook/1", f"__{self.key}"
+        return "growthbook/2", self.seed or self.key
+
 
 class Variant(Strict):
     """One arm: its weight, and what its customers are sent."""
@@ -105,7 +112,7 @@ class Offer(Strict):
     valid_for: timedelta | None = Field(default=None, gt=timedelta(0))
     when: Sql | None = None
     budget: int | None = Field(default=None, ge=0)
-    on_exhausted: Literal["without", "fallback", "suppress"] = "without"
+    on_exhausted: Literal["without", "fallback", "suppress", "suppress_all_variants"] = "without"
     fallback: Name | None = None
 
     @model_validator(mode="after")

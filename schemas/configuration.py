@@ -15,6 +15,7 @@ from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
 from schemas.audience import NamedAudience, Node
 from schemas.campaign import Campaign
+from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
 from schemas.problems import Problem
 from schemas.yaml_files import Document, read_yaml
@@ -61,6 +62,7 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
     problems += _duplicates(campaigns)
+    problems += experiment_problems(campaigns)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)

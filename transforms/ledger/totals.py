@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
 from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
@@ -136,7 +137,7 @@ def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
     found = []
     for offer in entry.campaign.offers:
-        granted, unmet, exhausted, instead = counts.get(offer.id, [0, 0, 0, 0])
+        count = OfferCount(*counts.get(offer.id, ()))
         found.append(
             {
                 "id": offer.id,
@@ -144,10 +145,7 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
                 "value": offer.amount,
                 "currency": offer.currency,
                 "budget": offer.budget,
-                "granted": granted,
-                "condition_not_met": unmet,
-                "exhausted": exhausted,
-                "fallback_granted": instead,
+                **vars(count),
             }
         )
     return found

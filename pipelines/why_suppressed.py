@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines.launch_inputs import Prepared
 from pipelines.launch_workers import offer_limits
+from schemas.checks.values import find_time_zone
 from schemas.elements import CampaignRows
 from stores.customers.snapshot import read_part
 from stores.decisions import decided, read_sharing_keys
@@ -40,8 +41,7 @@ def suppression_facts(
             listed = value is not None and str(value) in read_list(job.config.campaigns / rule.file).to_pylist()
             yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
     yield f"    address           {channel.address} = {values.get(channel.address)!r}"
-    zone = values.get(columns.time_zone) if columns.time_zone else None
-    yield f"    time zone         {zone or engine.time_zone(retailer)}"
+    yield f"    time zone         {_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}"
     if exposure is None:
         return
     at = exposure["deliver_after"]
@@ -55,6 +55,14 @@ def suppression_facts(
             yield f"    frequency cap     at most {cap.at_most}; {seen} within {days}"
     if shared := _sharers(job, name, values, retailer):
         yield f"    shared address    with {', '.join(shared)}; one of them is kept"
+
+
+def _zone(written: Any, of_retailer: str) -> str:
+    """The zone that the times are of, and why that one."""
+    own = None if written is None else find_time_zone(str(written))
+    if own is not None:
+        return own if own == written else f"{own}, written {written!r}"
+    return f"{of_retailer}, the retailer's: the customer's is {written!r}"
 
 
 def exhaustion_facts(job: Prepared, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[str]:

@@ -208,7 +208,7 @@ def _unknown_time_zones(values: dict[str, list[Any]]) -> str:
     most = sorted(values.items(), key=lambda item: (-item[1][0], item[0]))
     named = ", ".join(f"{value} {number:,} (such as {example})" for value, (number, example) in most[:SHOWN])
     more = f" and {len(values) - SHOWN:,} other values" if len(values) > SHOWN else ""
-    return f"{customers:,} customers have a time zone that is none; their retailer's was used: {named}{more}"
+    return f"unknown time zones of {customers:,} in all, who have their retailer's: {named}{more}"
 
 
 def check_ledger(summary: dict[str, Any]) -> list[str]:

@@ -128,6 +128,41 @@ def test_unknown_events_are_sent_again_once_a_person_says_so(
     assert delivery.outcomes() == dict.fromkeys(events, "accepted")
 
 
+def test_an_event_that_was_rejected_replayed_and_is_unknown_since_is_unknown_to_every_command(
+    place: Place, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery, events = ToPlace(tmp_path), place.events()
+    lost = next(iter(events))
+    customer, campaign = events[lost]["customer_id"], events[lost]["campaign_id"]
+    resume(delivery, sandbox)
+    sandbox.script([{"match": {"recipient": customer}, "answer": 400}])
+    assert delivery.run("--drain", "--ignore_times") == 0
+    rejected = [name for name, outcome in delivery.outcomes().items() if outcome == "rejected"]
+    assert lost in rejected
+    sandbox.script([{"match": {"recipient": customer}, "answer": "reset"}])
+    replay = ["replay", f"{delivery.output}/dead_letters", "--events", f"file:{tmp_path}/events"]
+    assert main([*replay, "--ledger", delivery.ledger]) == 0
+    assert delivery.run("--drain", "--ignore_times") == 0
+    assert delivery.settled(*events) == delivery.outcomes()
+    assert {name: delivery.outcomes()[name] for name in rejected} == dict.fromkeys(rejected, "unknown")
+    sandbox.script([])
+    capsys.readouterr()
+    main(["check", str(place.output)])
+    told = capsys.readouterr().out
+    assert f"0 rejected, 0 expired, {len(rejected)} unknown, 0 pending" in told
+    assert [line for line in told.splitlines() if line.startswith("WRONG") and "the target is" not in line] == []
+    assert main(["why", customer, campaign, "--launch", str(place.output)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("rejected (http_400)") < told.index("unknown (no_answer)")
+    assert main(["ledger", "show", str(delivery.output)]) == 0
+    assert "rejected" not in capsys.readouterr().out.partition("receipts ")[2]
+    assert main(["ledger", "reopen", str(delivery.output)]) == 0
+    assert capsys.readouterr().out.startswith(f"{len(rejected)} unknown events may be sent again")
+    assert delivery.run("--drain", "--ignore_times") == 0
+    assert sandbox.accepted() == dict.fromkeys(events, 1)
+    assert main(["check", str(place.output)]) == 0
+
+
 def test_the_ledger_is_shown_with_ends_and_pace(
     delivery: Delivery, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -17,6 +18,7 @@ from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem, shown
 from stores.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.ledger import LedgerError
+from stores.ledger.file_lock import LedgerLock
 from stores.ledger.firestore import KEEP
 from stores.ledger.identity import CELL, Identity, decode_identity, read_forgotten, read_identity, write_beat
 from stores.ledger.open import open_ledger
@@ -51,8 +53,18 @@ def sqlite_path(uri: str) -> str | None:
     return uri.removeprefix("sqlite:") if uri.startswith("sqlite:") else None
 
 
+@lru_cache(maxsize=1)
+def hold_for_job(path: str) -> LedgerLock:
+    """The shared lock of an SQLite ledger, held until this process ends or guards another ledger: a job's workers open
+    the ledger only later, and until then it must not be renamed."""
+    lock = LedgerLock(path)
+    lock.share()
+    return lock
+
+
 def guard_ledger(output: str, uri: str) -> None:
-    """Returns when the ledger at `uri` may be used for the delivery in `output`; gives a new ledger its identity.
+    """Returns when the ledger at `uri` may be used for the delivery in `output`; gives a new ledger its identity, and
+    keeps `ledger rebuild` from renaming it while this process runs.
 
     Raises InputError that names the file, what is wrong and what to do: a ledger that is missing or empty beside traces
     of earlier runs, a damaged one, another one, one that is older than the traces, one whose rebuild has not ended.
@@ -61,6 +73,8 @@ def guard_ledger(output: str, uri: str) -> None:
     folder = DeliveryFolder(output)
     traces = find_traces(folder)
     check_identity(folder, uri, traces)
+    if path := sqlite_path(uri):
+        hold_for_job(path)
     ledger = open_ledger(uri)
     try:
         ledger.open()

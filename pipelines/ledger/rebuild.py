@@ -6,17 +6,19 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.ledger.guard import sqlite_path
+from pipelines.ledger.guard import hold_for_job, sqlite_path
 from pipelines.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Settlement
 from schemas.problems import InputError, LaunchError, Problem
 from stores.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.ledger import LedgerError
+from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import probe
@@ -66,7 +68,8 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
     OUTPUT/dead_letters of what could not be decoded. A rebuild that was interrupted goes on.
 
     Raises InputError for a ledger that is there already (unless `move_aside`, which renames the files of an SQLite
-    one), and for receipts that cannot be used; LaunchError while a job runs in the output folder.
+    one), and for receipts that cannot be used; LaunchError while a job runs in the output folder, and while any
+    process has an SQLite ledger open.
     """
     folder, uri = DeliveryFolder(output), read_ledger_uri(output, uri)
     own = [folder.receipts] if Path(folder.receipts).is_dir() else []
@@ -77,12 +80,13 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
     folder.prepare()
     with folder.locked(), ReceiptEnds(folder.root) as ends:
         found, count = Rebuilt(uri), 0
-        for chunk in receipt_chunks(folders):  # before the old ledger is touched: they may be unusable
-            ends.add(chunk)
-            count += len(chunk)
-            show(f"{count:,} receipts read")
-        total = ends.gather()
-        found.moved = _make_room(uri, move_aside)
+        with _in_no_use(uri):  # from before the receipts are read: what others settle later would not be among them
+            for chunk in receipt_chunks(folders):  # before the old ledger is touched: they may be unusable
+                ends.add(chunk)
+                count += len(chunk)
+                show(f"{count:,} receipts read")
+            total = ends.gather()
+            found.moved = _make_room(uri, move_aside)
         ledger = open_ledger(uri)
         ledger.open()
         try:
@@ -95,6 +99,25 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
         finally:
             ledger.close()
     return found
+
+
+@contextmanager
+def _in_no_use(uri: str) -> Iterator[None]:
+    """Nobody opens the ledger meanwhile. Raises LaunchError while somebody has it open, such as the job of another
+    output folder that shares it: events that it sends would be missing in the new ledger."""
+    path = sqlite_path(uri)
+    if path is None:  # a Firestore ledger is never renamed
+        yield
+        return
+    hold_for_job.cache_clear()  # a job that ran in this process has ended
+    lock = LedgerLock(path)
+    if not lock.take_alone():
+        happened = f"{path} is in use: a running job, maybe of another --output, or another command has it open"
+        raise LaunchError(f"{happened}. Nothing was changed. Stop that first, then give the same command again")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make_room(uri: str, move_aside: bool) -> list[str]:

@@ -16,13 +16,16 @@ from delivering import KEY, Delivery, any_events
 from receipts_factory import any_receipt, written
 
 from pipelines.ledger.guard import guard_ledger
-from pipelines.rebatch_workers import make_ledger
+from pipelines.rebatch_options import RebatchConfig, RebatchOptions
+from pipelines.rebatch_workers import make_ledger, sweep
 from runners.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import DeliveryLedger, Settlement
 from schemas.problems import InputError
 from stores.delivery_folder import DeliveryFolder
+from stores.ledger import LedgerError
 from stores.ledger.firestore import KEEP
+from stores.ledger.identity import reopen_events
 from stores.ledger.open import open_ledger
 from stores.transports.spool import Spool
 
@@ -346,6 +349,58 @@ def test_what_may_be_reopened_or_was_forgotten_is_not_missed(uri: str, tmp_path:
     with pytest.raises(InputError, match="such as newer"):
         guard_ledger(str(output), uri)
     ledger.close()
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "rejected"])
+def test_an_older_ledger_is_found_by_unknown_and_rejected_receipts_alone_unless_they_were_reopened(
+    uri: str, tmp_path: Path, outcome: str
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    guard_ledger(str(output), uri)
+    (output / "ledger.json").unlink()
+    now = int(time.time() * 1000)
+    written(output / "receipts", [any_receipt(event_id="a", outcome=outcome, settled_at=now + 1_000)])
+    with pytest.raises(InputError, match=f"does not know 1 of 1 events .*(\n.*)*such as a, {outcome}"):
+        guard_ledger(str(output), uri)
+    ledger = open_ledger(uri)
+    ledger.open()
+    ledger.settle("one", [Settlement("a", outcome)], now + 1_000)  # type: ignore[arg-type]
+    guard_ledger(str(output), uri)
+    assert reopen_events(ledger, ["a"], now + 2_000) == 1
+    guard_ledger(str(output), uri)
+    ledger.close()
+
+
+def test_an_empty_ledger_beside_unknown_receipts_alone_is_refused(uri: str, tmp_path: Path) -> None:
+    ledger = open_ledger(uri)
+    ledger.open()
+    ledger.close()
+    receipt = any_receipt(event_id="a", outcome="unknown", settled_at=int(time.time() * 1000))
+    written(tmp_path / "out" / "receipts", [receipt])
+    with pytest.raises(InputError, match="does not know 1 of 1 events"):
+        guard_ledger(str(tmp_path / "out"), uri)
+
+
+def test_a_job_whose_ledger_is_replaced_stops_and_does_not_take_the_other_for_its_own(
+    delivery: Delivery, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    backup = db(delivery).read_bytes()
+    delivery.put("part-1", any_events(20, "b"))
+    assert run(delivery) == 0
+    folder, config = DeliveryFolder(delivery.output), RebatchConfig.of(RebatchOptions(delivery.argv("--drain")))
+    sweep(config)
+    copy = folder.ledger_copy.read_bytes()
+    db(delivery).write_bytes(backup)
+    with pytest.raises(LedgerError, match=r"was replaced while the job ran: .* is older than the delivery"):
+        sweep(config)
+    assert folder.must_stop()
+    assert folder.ledger_copy.read_bytes() == copy
+    db(delivery).unlink()
+    _made_anew_at(db(delivery))
+    with pytest.raises(LedgerError, match="is another ledger: a new one"):
+        sweep(config)
+    assert folder.ledger_copy.read_bytes() == copy
 
 
 def test_what_firestore_drops_after_35_days_is_not_missed(firestore_uri: str, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_lost_ledger_is_rebuilt_and_nothing_is_sent_again(
         ["accepted", "29"],
         ["rejected", "1"],
     ]
-    assert "not known: events whose call was out when the old ledger was lost" in told
+    assert "not known: events that were in a call when the old ledger was lost" in told
     assert "(the newest is of 2" in told
     assert delivery.settled(*events) == before == dict.fromkeys(events, "accepted") | {refused: "rejected"}
     calls = sandbox.summary()["calls"]

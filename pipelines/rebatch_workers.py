@@ -192,7 +192,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
             folder.ask_to_stop()
             (problem,) = error.problems
             raise LedgerError(
-                f"The ledger was replaced while the job ran: {problem.file} {problem.value}", problem.fix
+                f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
             ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))

@@ -9,15 +9,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from delivering import KEY, Delivery, any_events
+from delivering import KEY, Delivery, any_events, run
 from receipts_factory import any_receipt, written
 
 from pipelines.ledger.guard import guard_ledger
 from pipelines.rebatch_options import RebatchConfig, RebatchOptions
-from pipelines.rebatch_workers import make_ledger, sweep
+from pipelines.rebatch_workers import sweep
 from runners.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import DeliveryLedger, Settlement
@@ -52,18 +51,6 @@ def delivery(delivered: Path, sandbox: Sandbox, tmp_path: Path) -> Delivery:
     """A copy of it."""
     shutil.copytree(delivered, tmp_path / "it")
     return Delivery(tmp_path / "it", sandbox.url)
-
-
-def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
-    closings: list[Callable[[], None]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
-        code = delivery.run("--drain", *more)
-    for close in closings:
-        close()
-    make_ledger(delivery.ledger).close()
-    return code
 
 
 def db(delivery: Delivery) -> Path:
@@ -309,12 +296,6 @@ def test_the_commands_refuse_a_lost_ledger_too(
     assert says in told.err or action == "cancel"
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty ledger of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
-
-
 def filled(uri: str, names: list[str], at: int) -> DeliveryLedger:
     """The ledger, open, with these events accepted and reported."""
     ledger = open_ledger(uri)
@@ -392,7 +373,7 @@ def test_a_job_whose_ledger_is_replaced_stops_and_does_not_take_the_other_for_it
     sweep(config)
     copy = folder.ledger_copy.read_bytes()
     db(delivery).write_bytes(backup)
-    with pytest.raises(LedgerError, match=r"was replaced while the job ran: .* is older than the delivery"):
+    with pytest.raises(LedgerError, match=r"The job stops because of its ledger: .* is older than the delivery"):
         sweep(config)
     assert folder.must_stop()
     assert folder.ledger_copy.read_bytes() == copy

@@ -6,18 +6,15 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from delivering import Delivery, any_events, eventually, on_the_wire
+from delivering import Delivery, any_events, eventually, on_the_wire, run
 from receipts_factory import any_receipt, written
 
 from bench.deliveries import ROOT, make_event
 from pipelines.ledger.guard import guard_ledger
 from pipelines.ledger.rebuild import rebuild
-from pipelines.rebatch_workers import make_ledger
 from runners.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import Settlement
@@ -32,24 +29,6 @@ from stores.transports.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("built_in")
 NOW = int(time.time() * 1000)
-
-
-def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
-    closings: list[Callable[[], None]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
-        code = delivery.run("--drain", *more)
-    for close in closings:
-        close()
-    make_ledger(delivery.ledger).close()
-    return code
-
-
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """No ledger yet, of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
 
 
 def found_in(uri: str, names: list[str]) -> dict[str, str]:

@@ -23,12 +23,6 @@ pytestmark = pytest.mark.usefixtures("built_in")
 NOW = int(time.time() * 1000)
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """No ledger yet, of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
-
-
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out"

@@ -19,6 +19,7 @@ from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem
 from stores.ledger.identity import STEP, reopen_events
 from stores.ledger.open import LedgerUriError, open_ledger
+from stores.remote_folder import is_remote
 from stores.transports.again import fits_file, publisher, read_between
 from stores.transports.dead_letters import read_dead_letters
 from stores.transports.file_reader import list_files
@@ -50,6 +51,9 @@ def replay(
     there or is another than that of the output folder in which the letters lie.
     """
     target = _target(events, ledger)
+    if not is_remote(folder) and not Path(folder).is_dir():
+        fix = "is no folder; give the one that holds the dead letters, dead_letters/ in the --output of the delivery"
+        raise InputError([Problem("command line", "SOURCE", folder, fix)])
     letters = [letter for path in list_files(folder.rstrip("/")) for letter in read_dead_letters(path)]
     reasons_there = [one.reason for one in letters if _wanted(one, set())]
     if problems := find_unknown("--reason", reasons, reasons_there, f"the dead letters of {folder}"):

@@ -213,15 +213,16 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
 
     Raises InputError when there is no ledger, there are no receipts, or none of the campaign or of a retailer.
     """
-    folder, now = DeliveryFolder(output), int(time.time() * 1000)
-    con = open_receipts([folder.receipts])
-    check_names(con, campaign, retailers, f"the receipts of {folder.receipts}")
+    folder = DeliveryFolder(output).receipts
+    con = open_receipts([folder])
+    check_names(con, campaign, retailers, f"the receipts of {folder}")
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
     count = 0
     with opened_ledger(output, uri) as ledger:
         for start in range(0, len(names), STEP):
-            found = ledger.find(names[start : start + STEP])
-            count += reopen_events(ledger, [name for name, outcome in found.items() if outcome == "unknown"], now)
+            outcomes = ledger.find(names[start : start + STEP])
+            unknown = [name for name, outcome in outcomes.items() if outcome == "unknown"]
+            count += reopen_events(ledger, unknown, int(time.time() * 1000))
     return count
 
 

@@ -201,5 +201,9 @@ def test_the_ledger_of_another_delivery_is_refused(
 
 
 def test_a_folder_without_letters_replays_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(tmp_path / "none"), "--events", f"file:{tmp_path}/again"]) == 0
+    argv = ["replay", str(tmp_path / "none"), "--events", f"file:{tmp_path}/again"]
+    assert main(argv) == 2
+    assert f"SOURCE = {tmp_path}/none\n    is no folder" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert main(argv) == 0
     assert capsys.readouterr().out == "0 messages published again, 0 letters left\n"

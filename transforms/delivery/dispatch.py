@@ -35,6 +35,7 @@ class BatchDispatcher:
     A call is waited for a short while; one that takes longer goes on in its thread, its batch is handed back as
     waiting, and the answer is picked up when the batch comes again. So a workspace that hangs costs the others two
     seconds once, then next to nothing until it answers in time again. Only what can start at once is claimed.
+    `recover` tells the ledger what is known of the calls of processes that are gone.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class BatchDispatcher:
         clock: Callable[[], float],
         journal: CallJournal | None = None,
         enough_room: Callable[[], bool] = lambda: True,
+        recover: Callable[[DeliveryLedger], object] = lambda ledger: None,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._journal, self._enough_room = journal or NoJournal(), enough_room
+        self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -226,12 +228,22 @@ class BatchDispatcher:
         on_unknown: OnUnknown,
         limit: ResendLimit = RESENDS,
     ) -> list[tuple[Batch, Pairs]]:
-        """What the ledger says to each message of the batches, which are claimed in one step."""
+        """What the ledger says to each message of the batches, which are claimed in one step. Where a claim has lapsed
+        it is asked once more after it was told what is known of that claim's call."""
         ids = [(batch, batch.batch_id) for batch in batches]
         claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
         self._journal.claiming(owner, [one.event_id for one in claims])
-        standings = iter(self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit))
-        return [(batch, [(message, next(standings)) for message in batch.messages]) for batch in batches]
+        standings = self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit)
+        lapsed = [place for place, standing in enumerate(standings) if standing.state == "lapsed"]
+        if lapsed:
+            self._recover(self._ledger)
+            again = [claims[place] for place in lapsed]
+            for place, standing in zip(
+                lapsed, self._ledger.claim(again, owner, now, lease_until, on_unknown, limit), strict=True
+            ):
+                standings[place] = standing
+        following = iter(standings)
+        return [(batch, [(message, next(following)) for message in batch.messages]) for batch in batches]
 
     def _sort_out(self, retailer: str, batch: Batch, pairs: Pairs, now: int, result: Result) -> list[Message]:
         """The messages that this owner may send. Settled ones are over; taken ones wait for the lease to end."""

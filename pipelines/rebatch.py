@@ -36,6 +36,7 @@ from pipelines.rebatch_workers import (
     begin_source,
     check_disk,
     local_source,
+    make_buffer,
     make_dispatcher,
     make_ledger,
     make_log,
@@ -55,12 +56,12 @@ from stores.transports.receipts import write_receipts
 from stores.transports.uri import KafkaUri, SubscriptionUri
 from stores.waiting_batches import read_waiting
 from transforms.rebatch.batch import BatchByRetailer
-from transforms.rebatch.counters import on_the_way
+from transforms.rebatch.counters import Limit, on_the_way
 from transforms.rebatch.decode import Decode
 from transforms.rebatch.deliver import DeliverBatches, Dispatcher
 from transforms.rebatch.hold import HoldUntilDue
 from transforms.rebatch.native import ReadNativePubsub
-from transforms.rebatch.read import Limit, ReadMessages, close_readers
+from transforms.rebatch.read import ReadMessages, close_readers
 from transforms.rebatch.read_kafka import ReadPartitions
 from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
 from transforms.rebatch.repeats import DropRepeats
@@ -70,6 +71,7 @@ from transforms.rebatch.waiting import ReadWaiting
 
 _PASSES = 3  # of a drain: what an engine dropped on its way is read again
 AHEAD = Limit(20_000, 16 << 20)  # messages, and bytes, on their way to the delivery before the sources wait
+RELEASED = Limit(25_000, 20 << 20)  # the same, before what has become due waits: it goes before what is new
 
 
 def build(
@@ -86,12 +88,13 @@ def build(
     ledger, real_time, alone = partial(make_ledger, config.ledger), engine.real_time, engine.alone
     good, unread = _read(p, config, engine, source, part) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
     dispatcher: Callable[[], Dispatcher] = partial(make_dispatcher, config, settings)
-    patience_s = config.patience
+    patience_s, buffer = config.patience, partial(make_buffer, config.output) if alone else None
     batches = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()
         | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=alone)
-        | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
+        | "HoldUntilDue"
+        >> HoldUntilDue(clock, real_time=real_time, buffer=buffer, most_ahead=RELEASED if alone else None)
         | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=alone)
     )
     if part is not None:
@@ -101,7 +104,7 @@ def build(
             p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting),
         ) | "AllBatches" >> beam.Flatten()
     receipts = batches | "DeliverBatches" >> DeliverBatches(
-        dispatcher, clock, real_time=real_time, patience_s=patience_s, leave=part.leave if part else None
+        dispatcher, clock, real_time=real_time, patience_s=patience_s, leave=part.leave if part else None, buffer=buffer
     )
     write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
     if part is None or part.read.number == 1:

@@ -19,6 +19,7 @@ from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.call_journal import FileJournal
 from stores.call_recovery import recover, register_output
 from stores.delivery_folder import DeliveryFolder
+from stores.disk_buffer import DiskBuffer
 from stores.disk_space import DiskSpace
 from stores.ledger import LedgerError
 from stores.ledger.beside import LedgerBeside
@@ -57,6 +58,12 @@ def make_disk(output: str, ledger: str) -> DiskSpace:
     folders = [] if is_remote(output) else [Path(output).absolute()]
     folders += [Path(path).absolute().parent] if path else []
     return DiskSpace(folders, on_short=DeliveryFolder(output).ask_to_stop)
+
+
+@cache
+def make_buffer(output: str) -> DiskBuffer:
+    """Where what waits long is kept in a delivery's output folder, one object a process."""
+    return DiskBuffer(DeliveryFolder(output).waiting)
 
 
 def prepare_stores(config: RebatchConfig) -> None:

@@ -10,7 +10,7 @@ from delivering import Delivery, any_events
 
 from pipelines.engines import rounds
 from runners.sandbox.process import Sandbox
-from transforms.rebatch.read import Limit
+from transforms.rebatch.counters import Limit
 
 pytestmark = pytest.mark.usefixtures("built_in")
 

@@ -175,3 +175,39 @@ def test_a_ledger_process_that_is_killed_stops_the_job_and_nobody_is_sent_to_twi
     assert "Run the same command again" in job.said
     assert "Traceback" not in job.said
     rest_is_delivered_once(delivery, sandbox, later(delivery))
+
+
+HASTY = """
+import sys
+from stores.ledger import answer_watch
+answer_watch.ALARM_S, answer_watch.LIMIT_S = 1.0, float(sys.argv.pop(1))
+from runners.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_ledger_process_that_is_stopped_is_told_and_the_job_goes_on_with_it(
+    delivery: Delivery, sandbox: Sandbox
+) -> None:
+    with started(delivery, *ON, program=(sys.executable, "-c", HASTY, "600")) as job:
+        ledger = next(one for one in in_the_middle(sandbox, job) if "stores.ledger.beside" in one.cmdline())
+        ledger.send_signal(signal.SIGSTOP)
+        eventually(lambda: "ALARM: the process that keeps the ledger" in job.said, "the alarm")
+        ledger.send_signal(signal.SIGCONT)
+        assert job.ended() == 0, job.said
+    assert "answers again" in job.said
+    assert sandbox.accepted() == dict.fromkeys(many(), 1)
+
+
+def test_a_ledger_process_that_stands_still_ends_the_job_and_nobody_is_sent_to_twice(
+    delivery: Delivery, sandbox: Sandbox
+) -> None:
+    with started(delivery, *ON, program=(sys.executable, "-c", HASTY, "3")) as job:
+        children = in_the_middle(sandbox, job)
+        next(child for child in children if "stores.ledger.beside" in child.cmdline()).send_signal(signal.SIGSTOP)
+        assert job.ended() == 1
+    gone(children)
+    assert "Rebatch stopped: The process that keeps the ledger" in job.said
+    assert "had not answered for 3 s and was killed" in job.said
+    assert "Traceback" not in job.said
+    rest_is_delivered_once(delivery, sandbox, later(delivery))

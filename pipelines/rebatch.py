@@ -213,6 +213,10 @@ def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
     )
     if problems := needs_secrets(config.secrets, delivers):
         raise InputError(problems)
+    say(
+        f"There is no journal of calls with --output {config.output}: when a worker is lost, every event that it had "
+        "claimed is in doubt, and `on_unknown` decides when its lease ends"
+    )
     p = new_pipeline(options)
     build(p, config, settings, choose_engine(options, ends=False))
     return submit(p, options)[0]
@@ -230,11 +234,11 @@ def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> No
         if not signals.asked:
             todo = "Run the same command again: nothing is lost"
             raise LaunchError(f"the process of Prism has ended before its job. {todo}") from error
-        say("Prism has ended too: what it held waits for the next run")
+        say("Prism was stopped too: the next run delivers what it still held")
 
 
 def _end(folder: DeliveryFolder) -> None:
-    say("stopping: what was read is delivered; once more to stop at once")
+    say("stopping: what was read is delivered first; give the signal again to stop at once")
     folder.ask_to_stop()
     expect_lost_server()
 
@@ -244,7 +248,7 @@ class _Left(Exception):
 
 
 def _leave() -> None:
-    say("this command ends, the job goes on: stop it with a savepoint, as docs/engines.md says")
+    say("this command ends and the job goes on; to stop the job: campaigns flink stop (docs/engines.md)")
     raise _Left
 
 
@@ -280,9 +284,10 @@ def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
         return 1
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
     if left := summary["left_waiting"] + max(0, summary["missing"]):
-        print(f"{left:,} events wait for the next run: paused, paced, not yet due, or leased; run it again")
+        why = "paused, over their pace, not yet due, or claimed by another run"
+        print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
     if config.drain and isinstance(config.events, SubscriptionUri):
-        print("not counted: what other subscribers of the subscription hold and do not acknowledge; it comes later")
+        print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return 0
 
 

@@ -88,8 +88,8 @@ class Delivery(Strict):
         least = (self.timeout + LEASE_MARGIN).total_seconds()
         if self.lease.total_seconds() < least:
             raise ValueError(
-                f"`lease` must be at least {least:g} s, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: a call that "
-                "could outlast its lease is not made; or leave `lease` out, then it is `timeout` + 20 s"
+                f"`lease` must be at least {least:g} s, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: a call "
+                "that could outlast its lease is not made; or leave `lease` out, then it is `timeout` + 20 s"
             )
         return self
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from delivering import Delivery, any_events, eventually
-from stopping import SLOW, gone, in_the_middle, many, rest_is_delivered_once, started
+from delivering import Delivery, eventually
+from stopping import gone, in_the_middle, later, many, rest_is_delivered_once, slow_delivery, started
 
 from runners.sandbox.process import Sandbox
 
@@ -21,18 +21,7 @@ ON = ("--drain", "--on=direct")
 
 @pytest.fixture
 def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
-    """Thousands of events in a file, to a vendor that answers slowly."""
-    made = Delivery(tmp_path, sandbox.url).configure(lease="PT60S", timeout="PT30S")
-    made.put("part-0", many())
-    sandbox.script(SLOW)
-    return made
-
-
-def later(delivery: Delivery) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """One more file; all events."""
-    more = any_events(50, "later")
-    delivery.put("part-1", more)
-    return {**many(), **more}
+    return slow_delivery(tmp_path, sandbox)
 
 
 def test_a_ctrl_c_on_a_terminal_delivers_what_was_read_and_the_next_run_the_rest(

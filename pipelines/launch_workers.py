@@ -81,11 +81,16 @@ def make_generator(
     if mark and secret_mark(secret) != mark:
         happened = f"{plan.engine.code_secret} is not, on this worker, the secret that the launch was started with"
         raise LaunchError(f"{happened}. Give every worker the same one, or the secret of --secrets the same value")
-    queues = read_queues(survey)
-    limits = {key: Limit(size, queues[key]) for key, size in sizes.items()}
     files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
     codes = {name: read_list(Path(plan.root) / name) for name in files}
-    return OfferGenerator(plan, secret, limits, codes).generate
+    return OfferGenerator(plan, secret, offer_limits(plan, sizes, survey), codes).generate
+
+
+def offer_limits(plan: Plan, sizes: Mapping[tuple[str, str], int], survey: Path) -> dict[tuple[str, str], Limit]:
+    """How far each limited offer reaches, by (campaign, offer), as the survey has decided."""
+    queues = read_queues(survey)
+    listed = {(entry.campaign.id, o.id) for entry in plan.campaigns for o in entry.campaign.offers if o.codes}
+    return {key: Limit(size, queues[key], key in listed) for key, size in sizes.items()}
 
 
 def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:

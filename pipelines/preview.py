@@ -99,6 +99,9 @@ def funnel(one: dict[str, Any]) -> Iterator[str]:
             f"{offer['granted'] + offer['fallback_granted']:>12,}  offer {offer['id']}{left}; "
             f"{offer['condition_not_met']:,} do not meet its condition, {offer['exhausted']:,} came too late"
         )
+        if offer["others_suppressed"] or offer["held_out_exhausted"]:
+            others, held = offer["others_suppressed"], offer["held_out_exhausted"]
+            yield f"{others:>12,}  of the other variants are suppressed with them; of the held out {held:,} would be"
 
 
 def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:

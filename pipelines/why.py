@@ -10,12 +10,13 @@ import pyarrow as pa
 from pipelines.deliveries import receipt_folders
 from pipelines.launch_inputs import Prepared
 from pipelines.why_delivered import delivery_facts
-from pipelines.why_suppressed import suppression_facts
+from pipelines.why_suppressed import exhaustion_facts, suppression_facts
+from schemas.campaign import Experiment
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import find_customers
 from stores.lists import read_list
-from transforms.assignment import bucket, in_namespace
+from transforms.assignment import bucket, bucket_ranges, choose, in_ranges, normalise, scheme_ranges
 from transforms.audience.conditions import Checker
 from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.audience.tree import NodeCount, Tree
@@ -62,6 +63,7 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan, receipts: Sequence[s
     yield from _buckets(job, entry, values, retailer)
     yield "  suppression"
     yield from suppression_facts(job, entry, values, exposure)
+    yield from exhaustion_facts(job, entry, retailer, customer)
     if exposure is not None:
         yield from _told(exposure)
     yield from ["  delivery", *delivered] if delivered else []
@@ -104,7 +106,7 @@ def _tree(
 
 
 def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retailer: str) -> Iterator[str]:
-    """Each hash of the assignment, with the range it is held against."""
+    """Each hash of the assignment, as a bucket from 0 to 1, with the range it is held against."""
     rules = job.plan.engine.holdouts
     unit = values.get(rules.global_.unit)
     if rules.global_.share:
@@ -121,17 +123,27 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
     if experiment.namespace:
         space = experiment.namespace
         own = values.get(space.unit) if space.unit else unit
-        if space.range is not None and space.seed is None:
-            inside = in_namespace(own, (space.key, *space.range))
-        else:
-            at = bucket("growthbook/2", space.seed or space.key, own)
-            inside = at is not None and any(low <= at < high for low, high in space.all_ranges)
-        yield f"    namespace         {space.key} {list(space.all_ranges)}: {'inside' if inside else 'outside'}"
+        scheme, seed = space.hashing
+        inside = in_ranges(scheme, seed, own, space.all_ranges)
+        held = f"bucket {bucket(scheme, seed, own)} in {list(map(list, space.all_ranges))}"
+        yield f"    namespace         {space.key}: {held}: {'inside' if inside else 'outside'}"
     if experiment.holdout:
         found = bucket("growthbook/2", f"{experiment.key}:holdout", unit)
         yield f"    campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
-    seed = experiment.seed or experiment.key
-    yield f"    variant           bucket {bucket(experiment.hash, seed, unit)} of {experiment.hash}, seed {seed!r}"
+    scheme, seed = experiment.hash, experiment.seed or experiment.key
+    found = normalise(scheme, bucket(scheme, seed, unit))
+    yield f"    variant           bucket {found} of {scheme}, seed {seed!r}: {_range(experiment, unit)}"
+
+
+def _range(experiment: Experiment, unit: object) -> str:
+    """The variant whose range the hash of a unit is in, by the edges of the scheme's own product."""
+    weights, scheme = experiment.weights, experiment.hash
+    hashed = bucket(scheme, experiment.seed or experiment.key, unit)
+    chosen = choose(scheme_ranges(scheme, len(weights), experiment.coverage, weights), hashed)
+    if chosen < 0:
+        return "in no variant's range"
+    low, high = bucket_ranges(len(weights), experiment.coverage, weights)[chosen]
+    return f"in that of {experiment.variants[chosen].key!r}, {low:g} to {high:g}"
 
 
 def _yes(found: float | int | None, share: float) -> str:

@@ -6,17 +6,22 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.launch_inputs import Prepared
+from pipelines.launch_workers import offer_limits
+from schemas.checks.values import find_time_zone
+from schemas.elements import CampaignRows
 from stores.customers.snapshot import read_part
-from stores.decisions import read_sharing_keys
+from stores.decisions import decided, read_sharing_keys
 from stores.histories import read_histories
 from stores.lists import read_list
 from transforms.frequency import history_of
 from transforms.ids.id_index import joined_key
 from transforms.offers.candidates import normal_address
+from transforms.offers.generate import order_keys, queue_name
 from transforms.plan import CampaignPlan
 
 
@@ -36,8 +41,7 @@ def suppression_facts(
             listed = value is not None and str(value) in read_list(job.config.campaigns / rule.file).to_pylist()
             yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
     yield f"    address           {channel.address} = {values.get(channel.address)!r}"
-    zone = values.get(columns.time_zone) if columns.time_zone else None
-    yield f"    time zone         {zone or engine.time_zone(retailer)}"
+    yield f"    time zone         {_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}"
     if exposure is None:
         return
     at = exposure["deliver_after"]
@@ -51,6 +55,35 @@ def suppression_facts(
             yield f"    frequency cap     at most {cap.at_most}; {seen} within {days}"
     if shared := _sharers(job, name, values, retailer):
         yield f"    shared address    with {', '.join(shared)}; one of them is kept"
+
+
+def _zone(written: Any, of_retailer: str) -> str:
+    """The zone that the times are of, and why that one."""
+    own = None if written is None else find_time_zone(str(written))
+    if own is not None:
+        return own if own == written else f"{own}, written {written!r}"
+    return f"{of_retailer}, the retailer's: the customer's is {written!r}"
+
+
+def exhaustion_facts(job: Prepared, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[str]:
+    """A line for each offer that can run out: the customer's place in its hash order, and where the order is cut."""
+    campaign, folder = entry.campaign, job.folder.survey
+    if not decided(folder):
+        return
+    limits = offer_limits(job.plan, job.sizes, folder)
+    who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()
+    rows = CampaignRows.of(campaign.id, np.zeros(1, np.int64), *who)
+    for offer in campaign.offers:
+        if not offer.limited:
+            continue
+        limit = limits[campaign.id, offer.id]
+        place = order_keys(job.plan, rows, queue_name(campaign, offer.id), np.zeros(1, np.int64))
+        told = "enough for all"
+        if limit.used_up:
+            last = limit.keys[-1][:8].decode() if limit.size else "the start"
+            side = "after" if limit.beyond(place)[0] else "not after"
+            told = f"place {place[0][:8].decode()} is {side} {last}, the last"
+        yield f"    offer             {offer.id}, the first {limit.size:,} by hash order: {told}"
 
 
 def _earlier(job: Prepared, channel: str, retailer: str, customer: str) -> list[datetime]:

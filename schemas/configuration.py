@@ -15,6 +15,7 @@ from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
 from schemas.audience import NamedAudience, Node
 from schemas.campaign import Campaign
+from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
 from schemas.problems import Problem
 from schemas.yaml_files import Document, read_yaml
@@ -50,17 +51,18 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         return None, [Problem(str(root), "", "", "is not a folder; give the folder that holds engine.yaml")]
     problems: list[Problem] = []
     documents = _documents(root, problems)
-    engine = _model(documents.get("engine.yaml"), Engine, problems)
+    engine = read_model(documents.get("engine.yaml"), Engine, problems)
     audience_files = {Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")}
-    audiences = {name: _model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
+    audiences = {name: read_model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
     campaign_files = [doc for name, doc in documents.items() if name != "engine.yaml" and "/" not in name]
-    campaigns = [(doc, model) for doc in campaign_files if (model := _model(doc, Campaign, problems))]
+    campaigns = [(doc, model) for doc in campaign_files if (model := read_model(doc, Campaign, problems))]
     if not any(path.name != "engine.yaml" for path in root.glob("*.yaml")):
         problems.append(Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml"))
     for document in [*campaign_files, *audience_files.values()]:
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
     problems += _duplicates(campaigns)
+    problems += experiment_problems(campaigns)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -83,7 +85,7 @@ def load_engine(root: Path) -> tuple[Engine | None, list[Problem]]:
     if isinstance(document, Problem):
         return None, [document]
     problems: list[Problem] = []
-    engine = _model(document, Engine, problems)
+    engine = read_model(document, Engine, problems)
     return engine, [*problems, *_engine_references(document, engine, root)]
 
 
@@ -124,7 +126,8 @@ def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
     return found
 
 
-def _model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
+def read_model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
+    """The model of a document; None where there is none, and where it is broken, which adds its problems."""
     if document is None:
         return None
     try:

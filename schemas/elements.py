@@ -41,12 +41,18 @@ class OfferGrant:
 
 @dataclass(frozen=True)
 class OfferCount:
-    """What became of an offer over the customers that were to be sent it."""
+    """What became of an offer over the customers that were to be sent it.
+
+    `others_suppressed` were to be sent something else, in a variant that is cut at the same place; `held_out_exhausted`
+    are held out and would have been suppressed.
+    """
 
     granted: int = 0
     condition_not_met: int = 0
     exhausted: int = 0
     fallback_granted: int = 0
+    others_suppressed: int = 0
+    held_out_exhausted: int = 0
 
 
 @dataclass
@@ -55,7 +61,7 @@ class CampaignRows:
 
     `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome`
     and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have
-    been); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
+    been, but for a shared address); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
     """
 
     campaign: str

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field
 
 from schemas.audience import ListFile, Name, Strict
 from schemas.campaign import Share, Text
+from schemas.checks.values import Count, Duration, time_zones
 from schemas.workspaces import Delivery, Workspace
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no IANA time zone; write one such as America/Chicago")
+    if name not in time_zones():
+        raise ValueError("is no IANA time zone; write one such as America/Chicago")
     return name
 
 
@@ -63,8 +63,8 @@ class Cap(Strict):
     """At most `at_most` messages of a channel to a customer `within` a rolling time."""
 
     channel: Name
-    at_most: int = Field(ge=0)
-    within: timedelta = Field(gt=timedelta(0))
+    at_most: Count
+    within: Duration = Field(gt=timedelta(0))
 
 
 class SuppressionList(Strict):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.audience import ListFile, Strict
 from schemas.campaign import Text
+from schemas.checks.values import MOST, Day, Duration
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*(\{retailer\}[A-Z0-9_]*)?$")]
 Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -26,8 +27,8 @@ class WarmUp(Strict):
     """How many messages a day a young sender may send: a named ladder, or the days' numbers; after the last day
     there is no limit. `signals` is a CSV file: date,retailer_id,sent,bounced,complained."""
 
-    ladder: Literal["conservative", "moderate"] | tuple[Annotated[int, Field(gt=0)], ...] = "moderate"
-    started: date
+    ladder: Literal["conservative", "moderate"] | tuple[Annotated[int, Field(gt=0, le=MOST)], ...] = "moderate"
+    started: Day
     stop: StopSignals = StopSignals()
     signals: ListFile | None = None
 
@@ -36,9 +37,9 @@ class Pace(Strict):
     """How fast a workspace is sent to. `per_second` and `burst` count messages, `calls_per_hour` the vendor's
     calls in a clock hour."""
 
-    per_second: float | None = Field(default=None, gt=0)
-    burst: int | None = Field(default=None, ge=1)
-    calls_per_hour: int = Field(default=250_000, ge=1)
+    per_second: float | None = Field(default=None, gt=0, le=MOST)
+    burst: int | None = Field(default=None, ge=1, le=MOST)
+    calls_per_hour: int = Field(default=250_000, ge=1, le=MOST)
     warm_up: WarmUp | None = None
 
 
@@ -79,9 +80,9 @@ class Delivery(Strict):
     resends: int = Field(default=2, ge=1, le=10)
     resend_within: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(days=7))
     timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0), le=timedelta(minutes=5))
-    lease: timedelta = Field(default_factory=_default_lease, gt=timedelta(0))
+    lease: Duration = Field(default_factory=_default_lease, gt=timedelta(0))
     wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))
-    remember: timedelta = Field(default=timedelta(days=7), gt=timedelta(0))
+    remember: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
 
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> Delivery:

@@ -32,7 +32,8 @@ def any_experiment(**changes: Any) -> Json:
 
 def any_offer(**changes: Any) -> Json:
     offer = {"id": "five-off", "kind": "unique_code", "value": "5.00", "currency": "USD", "budget": 400}
-    counts = {"granted": 393, "condition_not_met": 41, "exhausted": 13, "fallback_granted": 0}
+    counts = {"granted": 393, "condition_not_met": 41, "exhausted": 13, "fallback_granted": 0,
+              "others_suppressed": 0, "held_out_exhausted": 0}  # fmt: skip
     return offer | counts | changes
 
 

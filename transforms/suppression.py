@@ -12,14 +12,17 @@ import pyarrow.compute as pc
 
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
+from schemas.problems import shown
 from transforms.frequency import LaunchSends, SendHistory
 from transforms.ids.id_index import IdIndex, joined_key
 from transforms.plan import Plan
-from transforms.send_time import send_times
+from transforms.send_time import customer_zones, send_times
 from transforms.steps import BatchStep
 
 SuppressionLists = Sequence[tuple[str | None, str, IdIndex]]
 """Who is on which list: (channel or None for all, customers' column, ids)."""
+
+VALUES, OTHERS = 100, "others"
 
 
 class Suppressor:
@@ -46,8 +49,8 @@ class Suppressor:
         """The batch with times, addresses and suppressions; held-out rows keep their outcome."""
         earlier = LaunchSends(batch.rows.num_rows)
         shared = self._shared.get(batch.name, {})
-        zones = self._zones(batch)
         matched = batch.matched()
+        zones = self._zones(batch, matched)
         channels = {
             name: self._channel(batch, name, matched)
             for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
@@ -58,13 +61,21 @@ class Suppressor:
             done.append(self._one(batch, rows, facts, zones, earlier, shared.get(rows.campaign)))
         return replace(batch, campaigns=done)
 
-    def _zones(self, batch: LaunchBatch) -> pa.DictionaryArray:
-        """Each customer's time zone: its own, else the retailer's."""
+    def _zones(self, batch: LaunchBatch, matched: Ints) -> pa.DictionaryArray:
+        """Each customer's time zone: its own, else the retailer's. Texts of the matched that name no zone are counted,
+        each with a customer."""
         defaults = pa.array([self._engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
         of_retailer = defaults.take(pa.array(batch.retailer))
         column = self._engine.columns.time_zone
-        own = pc.coalesce(batch.rows.column(column).cast(pa.string()), of_retailer) if column else of_retailer
-        return own.dictionary_encode()
+        if column is None:
+            return of_retailer.dictionary_encode()
+        zones, unknown = customer_zones(batch.rows.column(column), of_retailer)
+        wrong = matched[unknown[matched]]
+        names = self._engine.columns
+        batch.counts["unknown_time_zones"] = value_counts(
+            batch.column(column, wrong), batch.column(names.customer, wrong), batch.column(names.retailer, wrong)
+        )
+        return zones.dictionary_encode()
 
     def _channel(self, batch: LaunchBatch, name: str, matched: Ints) -> _Channel:
         """What holds for the customers of a batch on a channel, whatever the campaign."""
@@ -115,10 +126,7 @@ class Suppressor:
             quiet_hours=schedule.quiet_hours,
             expires=schedule.expires,
             zones=zones.take(pa.array(rows.rows)),
-            default_zone=self._engine.time_zone("*"),
         )
-        unknown = int(np.count_nonzero(times.unknown_zone))
-        batch.counts["unknown_time_zones"] = batch.counts.get("unknown_time_zones", 0) + unknown
         place = channel.place[rows.rows]
         suppression = channel.suppression[place]
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
@@ -158,6 +166,18 @@ class _Channel(NamedTuple):
     suppression: Any
     address: pa.Array
     places: Ints | None
+
+
+def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:
+    """[customers, an example] of each value, short; beyond the hundred most frequent ones they are counted together."""
+    encoded = values.dictionary_encode()
+    counts = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
+    found: dict[str, list[Any]] = {}
+    for place in np.argsort(-counts, kind="stable").tolist():
+        name = shown(repr(encoded.dictionary[place].as_py())) if len(found) < VALUES else OTHERS
+        row = pc.index(encoded.indices, place).as_py()
+        found.setdefault(name, [0, f"{customers[row]} of {retailers[row]}"])[0] += int(counts[place])
+    return found
 
 
 def _without(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:

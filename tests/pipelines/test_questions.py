@@ -69,6 +69,45 @@ def test_why_names_the_list_the_cap_and_the_sharers(tmp_path: Path, told: Any) -
     assert f"shared address    with c-{int(shared[2:]) + 3}" in why(place, told, shared)
 
 
+def test_why_shows_the_bucket_that_the_exposures_hold_on_the_same_scale(tmp_path: Path, told: Any) -> None:
+    experiment = {
+        "key": "e",
+        "hash": "eppo",
+        "namespace": {"key": "n", "range": [0.0, 0.5]},
+        "variants": SENT["experiment"]["variants"],
+    }
+    place = any_place(tmp_path, any_campaign(experiment=experiment))
+    assert place.launch() == 0
+    for row in place.exposures()[:20]:
+        text = why(place, told, row["customer_id"])
+        side = "'a', 0 to 0.5" if row["bucket"] < 0.5 else "'b', 0.5 to 1"
+        assert 0 <= row["bucket"] < 1
+        assert f"variant           bucket {row['bucket']} of eppo, seed 'e': in that of {side}" in text
+        assert row["variant"] is None or "]: inside" in text
+    assert all(0 <= event["experiment"]["bucket"] < 1 for event in place.events().values())
+
+
+def test_why_names_the_zone_that_the_times_are_of(tmp_path: Path, told: Any) -> None:
+    zones = {0: " europe/BERLIN", 1: "JST", 2: None}
+    engine = {"channels": {"email": {"address": "email"}}, "columns": {"time_zone": "zone"},
+              "retailers": {"*": {"time_zone": "UTC"}, "store-1": {"time_zone": "Asia/Tokyo"}}}  # fmt: skip
+    schedule = {"start": "2026-04-01T14:00Z", "quiet_hours": ["21:00", "08:00"]}
+    place = any_place(tmp_path, any_campaign(experiment=None, schedule=schedule), engine=engine, customers=3,
+                      zone=lambda n: zones[n])  # fmt: skip
+    assert place.launch() == 0
+    said = [
+        "Europe/Berlin, written ' europe/BERLIN'",
+        "Asia/Tokyo, the retailer's: the customer's is 'JST'",
+        "UTC, the retailer's",
+    ]
+    for n, text in enumerate(said):
+        assert f"time zone         {text}" in why(place, told, f"c-{n}")
+    at = {row["customer_id"]: row["deliver_after"].hour for row in place.exposures()}
+    assert at == {"c-0": 14, "c-1": 23, "c-2": 14}
+    warning = "unknown time zones of 1 in all, who have their retailer's: 'JST' 1 (such as c-1 of store-1)"
+    assert warning in json.loads((place.output / "summary.json").read_text())["warnings"]
+
+
 def test_why_counts_earlier_sends_as_the_launch_does(tmp_path: Path, told: Any) -> None:
     history = pa.table({
         "customer_id": ["c-50", "c-51", "c-50"], "retailer_id": ["store-2", "store-0", "store-2"],

@@ -131,7 +131,7 @@ def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
             for name, offers in batch.counts.get("offers", {}).items()
         },
         "outcomes": [count for rows in batch.campaigns for count in outcome_counts(rows)],
-        "unknown_time_zones": batch.counts.get("unknown_time_zones", 0),
+        "unknown_time_zones": batch.counts.get("unknown_time_zones", {}),
         "seconds": batch.seconds,
     }
 

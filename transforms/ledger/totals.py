@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
 from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
 
+SHOWN = 5
 HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
 
 
@@ -26,7 +28,7 @@ class Totals:
         self.outcomes: Counter[tuple[Any, ...]] = Counter()
         self.ledger: dict[tuple[Any, ...], int] = {}
         self.seconds: Counter[str] = Counter()
-        self.unknown_time_zones = 0
+        self.unknown_time_zones: dict[str, list[Any]] = {}
 
     def add(self, counts: dict[str, Any]) -> None:
         """Add the counts of one batch."""
@@ -34,7 +36,8 @@ class Totals:
         self.evaluated.update(counts["evaluated"])
         self.dead_lettered.update(counts["dead_lettered"])
         self.seconds.update(counts["seconds"])
-        self.unknown_time_zones += counts["unknown_time_zones"]
+        for value, (number, example) in counts["unknown_time_zones"].items():
+            self.unknown_time_zones.setdefault(value, [0, example])[0] += number
         for *key, number in counts["outcomes"]:
             self.outcomes[tuple(key)] += number
         for campaign, nodes in counts["nodes"].items():
@@ -136,7 +139,7 @@ def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
     found = []
     for offer in entry.campaign.offers:
-        granted, unmet, exhausted, instead = counts.get(offer.id, [0, 0, 0, 0])
+        count = OfferCount(*counts.get(offer.id, ()))
         found.append(
             {
                 "id": offer.id,
@@ -144,10 +147,7 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
                 "value": offer.amount,
                 "currency": offer.currency,
                 "budget": offer.budget,
-                "granted": granted,
-                "condition_not_met": unmet,
-                "exhausted": exhausted,
-                "fallback_granted": instead,
+                **vars(count),
             }
         )
     return found
@@ -192,9 +192,7 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str,
 def _warnings(plan: Plan, totals: Totals) -> list[str]:
     found = []
     if totals.unknown_time_zones:
-        found.append(
-            f"{totals.unknown_time_zones:,} customer and campaign pairs have an unknown time zone; the default was used"
-        )
+        found.append(_unknown_time_zones(totals.unknown_time_zones))
     for entry in plan.campaigns:
         failed = sum(count[2] for count in totals.nodes.get(entry.campaign.id, []))
         if failed:
@@ -202,6 +200,15 @@ def _warnings(plan: Plan, totals: Totals) -> list[str]:
                 f"{entry.campaign.id}: a condition raised an error for {failed:,} customers, who did not match"
             )
     return found
+
+
+def _unknown_time_zones(values: dict[str, list[Any]]) -> str:
+    """How many customers have a text that is no time zone, the most frequent texts, and an example of each."""
+    customers = sum(number for number, _ in values.values())
+    most = sorted(values.items(), key=lambda item: (-item[1][0], item[0]))
+    named = ", ".join(f"{value} {number:,} (such as {example})" for value, (number, example) in most[:SHOWN])
+    more = f" and {len(values) - SHOWN:,} other values" if len(values) > SHOWN else ""
+    return f"unknown time zones of {customers:,} in all, who have their retailer's: {named}{more}"
 
 
 def check_ledger(summary: dict[str, Any]) -> list[str]:

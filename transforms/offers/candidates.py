@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
 from transforms.ids.id_index import IdIndex, joined_key
-from transforms.offers.generate import condition, order_keys, wanted
+from transforms.offers.generate import condition, order_keys, queue_name, wanted
 from transforms.plan import Plan
 
 SHARED = pa.schema(
@@ -88,7 +88,7 @@ class Surveyor:
             if not offer.limited:
                 continue
             chosen = np.flatnonzero(wanted(campaign, rows, offer.id) & condition(batch, rows, offer))
-            keys = order_keys(self._plan, rows, offer.id, chosen)
+            keys = order_keys(self._plan, rows, queue_name(campaign, offer.id), chosen)
             keep = _first(keys, sharing[chosen], self._sizes[campaign.id, offer.id])
             n = int(np.count_nonzero(keep))
             columns = [pa.repeat(campaign.id, n), pa.repeat(offer.id, n), _fixed(keys[keep]), pa.repeat(batch.name, n)]

@@ -22,11 +22,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.closing import close, table
+from pipelines.command_line.commands import read_launch
+from pipelines.command_line.engine_options import print_warnings
 from pipelines.dataflow.afar import brought, read_brought, write_afar
 from pipelines.dataflow.checks import on_dataflow
 from pipelines.dataflow.launching import check_launch, closed_afar, named, prepare_afar, pull_launch, send_inputs
 from pipelines.dataflow.submit import Submitted, submit
-from pipelines.engines.presets import with_preset
 from pipelines.launch_inputs import Prepared, prepare
 from pipelines.launch_options import LaunchConfig, LaunchOptions, runner_options
 from pipelines.launch_workers import (
@@ -157,9 +158,10 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
     progress = progress or Silent()
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
-        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=False))
-        check_launch(options)
-        config = LaunchConfig.of(options.view_as(LaunchOptions))
+        given = read_launch(sys.argv[1:] if argv is None else argv)
+        options = given.options
+        config = LaunchConfig.of(options.view_as(LaunchOptions), [*given.problems, *check_launch(options)])
+        print_warnings(given)
         made = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
     except InputError as error:
         progress.stop()

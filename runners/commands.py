@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from stores.transports.kafka import create_topic as create_kafka_topic
 from stores.transports.kafka_options import read_client, read_time
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
-from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import make_plan
 
 ENGINE = (
@@ -201,21 +199,3 @@ def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
     made = create_kafka_topic(uri, client, args.partitions)
     print(f"{uri}: {'made' if made else 'was there already'}")
     return 0
-
-
-def verify(args: argparse.Namespace) -> int:
-    secret = os.environ.get(args.secret_env, "").encode()
-    if not secret:
-        fix = "set it to the secret that the launch had"
-        raise InputError([Problem("environment", args.secret_env, "missing", fix)])
-    manifest = LaunchFolder(args.launch).read_manifest()
-    launch_id = manifest["launch_id"] if manifest else args.launch
-    if args.customer:
-        genuine = verify_for_customer(secret, args.code, launch_id, args.offer, args.retailer or "", args.customer)
-        print(f"{args.code}: {'is' if genuine else 'is not'} the code of {args.customer} of {args.retailer}")
-    else:
-        genuine = verify_code(secret, args.code, launch_id, args.offer)
-        print(
-            f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}"
-        )
-    return 0 if genuine else 1

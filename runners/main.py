@@ -17,6 +17,7 @@ from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
 from runners.template import TEMPLATE
 from runners.template import build as build_template
+from runners.verify_code import verify
 from schemas.problems import InputError, LaunchError, Problem, shown
 from stores.transports.kafka_options import OPTIONS, PUBLISHING
 
@@ -159,7 +160,7 @@ COMMANDS = {
             argument("--customer"),
             argument("--secret-env", default="CAMPAIGNS_CODE_SECRET"),
         ),
-        commands.verify,
+        verify,
     ),
 }
 

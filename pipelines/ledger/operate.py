@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from pipelines.launch_inputs import launched_campaigns
 from pipelines.ledger.opened import opened_ledger
-from schemas.configuration import load_configuration
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
 from schemas.problems import InputError, Problem
 from stores.call_recovery import recover
@@ -20,6 +20,7 @@ from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
 from stores.transports.dead_letters import write_dead_letters
 from stores.transports.receipts import open_receipts, write_receipts
+from transforms.ledger.exposures import SCHEMA
 from transforms.pacing.limiter import Cell, cell_name, read_cell
 from transforms.pacing.pace import HOUR_MS
 from transforms.rebatch.elements import Receipts
@@ -109,22 +110,17 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     """Ends the events of a launch's campaign that were not sent: expired, with the reason `cancelled`, and a receipt
     each, so that `check` still closes. It may be done while the job runs; what it has waiting is then over too.
 
-    Raises InputError when there is no such launch, campaign or ledger.
+    Raises InputError when there is no such launch, campaign or ledger, and when a file of the launch is damaged.
     """
     folder = LaunchFolder(launch)
     if folder.remote is not None:
         folder.remote.pull()
-    manifest = folder.read_manifest()
-    if manifest is None:
-        fix = "holds no launch (no manifest.json); give the --output of a launch"
-        raise InputError([Problem("command line", "--launch", launch, fix)])
-    configuration, problems = load_configuration(folder.campaigns)
-    if configuration is None:
-        raise InputError(problems)
+    manifest, configuration = launched_campaigns(folder)
     names = [one.id for one in configuration.campaigns]
     if campaign not in names:
         fix = f"is none of the launch's campaigns: {', '.join(names)}"
         raise InputError([Problem("command line", "--campaign", campaign, fix)])
+    folder.check_exposures(SCHEMA.names)
     done = folder.done()
     rows = folder.open_exposures(done).execute(_EMITTED, [campaign, list(retailers)]).fetchall() if done else []
     vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())

@@ -22,7 +22,7 @@ from schemas.avro_scan import Scan
 from schemas.contracts import parsed, schema
 from schemas.problems import shown
 
-_AT_ONCE = 8 << 20  # bytes of records that are scanned together
+_AT_ONCE = 1 << 18  # bytes of records that are scanned together at least: more would not stay in the cache
 _EVENT_ID = re.compile(rb"@[0-9a-f]{32}")  # its length, 32 as a zigzag number, and its hex digits
 _BRANCH = 2  # before a call's id, which looks like an event's: that it is not null
 

@@ -84,6 +84,7 @@ def open_receipts(directories: Iterable[str], launch_id: str | None = None) -> d
     Raises InputError with every folder that is not there and every file that cannot be used.
     """
     con = duckdb.connect(":memory:")
+    con.execute("SET enable_progress_bar = false")
     con.register("chunk", _table([]))
     con.execute("CREATE TABLE receipts AS FROM chunk; CREATE TABLE others (launch_id VARCHAR, receipts BIGINT)")
     con.execute(_VIEW)

@@ -25,7 +25,10 @@ from stores.lists import read_list
 from stores.remote_folder import RemoteFolder
 from stores.secrets import Secrets
 from stores.sticky import read_sticky
+from stores.whole_files import damaged
+from transforms.ledger.exposures import SCHEMA
 from transforms.plan import Plan, make_plan
+from transforms.read_customers import batch_name
 
 MIN_SECRET = 16
 
@@ -48,6 +51,15 @@ class Prepared:
         """How many batches the whole launch has."""
         return sum(part.batches for part in self.parts)
 
+    @property
+    def batch_names(self) -> set[str]:
+        """The names of all batches."""
+        return {batch_name(part.number, n) for part in self.parts for n in range(part.batches)}
+
+    def check_done(self) -> None:
+        """Raises InputError when the file of a finished batch is damaged."""
+        self.folder.check_exposures(SCHEMA.names, self.batch_names)
+
 
 def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     """Check everything, take the snapshot, and write or compare the manifest.
@@ -60,7 +72,7 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     _collected(problems, lambda: history_files(config.history))
     if config.sticky:
         _collected(problems, lambda: read_sticky(str(config.sticky)))
-    before = folder.read_manifest()
+    before = _collected(problems, folder.read_manifest)
     launched_at = int(time.time() * 1000) if before is None else int(before["launched_at"])
     launch_id = config.launch_id or (before or {}).get("launch_id") or _new_id(launched_at)
     if configuration is None or snapshot is None:
@@ -82,36 +94,63 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     if before is None:
         folder.keep_configuration(config.campaigns, configuration.files)
     manifest = _kept(folder, before, manifest)
+    if before is not None and _same_campaigns(folder, manifest) is None:
+        folder.keep_configuration(config.campaigns, configuration.files)
     return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
 
 
 def reopen(folder: LaunchFolder) -> Prepared:
     """A launch as it was, to be asked about: its own copy of the campaigns, no secret, nothing written.
 
-    Raises InputError when there is none, and when its customers are gone or no longer the same.
+    Raises InputError when there is none, when a file of it is damaged, and when its customers are gone or no longer
+    the same.
     """
     if folder.remote is not None:
         folder.remote.pull()
-    manifest = folder.read_manifest()
-    for mirror in (manifest or {"config": {}})["config"].get("mirrors", ()):
+    manifest, configuration = launched_campaigns(folder)
+    try:
+        config = _config_of(folder, manifest["config"])
+    except (KeyError, TypeError, AttributeError) as error:
+        fix = "was written by another version, or changed: restore it, or use the version that launched"
+        raise InputError([damaged(folder.manifest, f"its config lacks {error}", fix)]) from error
+    for mirror in config.mirrors:
         RemoteFolder(mirror).pull()
-    if manifest is None:
-        fix = "holds no launch (no manifest.json); give the --output of a launch"
-        raise InputError([Problem(str(folder.root), "", "", fix)])
-    config = _config_of(folder, manifest["config"])
-    configuration, problems = load_configuration(config.campaigns)
     snapshot = take_snapshot(config.customers, folder.root)
-    if snapshot.fingerprint != manifest["inputs"]["customers_fingerprint"]:
+    if snapshot.fingerprint != manifest["inputs"].get("customers_fingerprint"):
         fix = "is not what was launched: the customers have changed since, so nothing can be told about them"
         raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
-    if configuration is None or problems:
-        raise InputError(problems)
     plan, problems = make_plan(
         configuration, snapshot.schema, manifest["launch_id"], int(manifest["launched_at"]), config.test
     )
     if problems:
         raise InputError(problems)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    job = Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    job.check_done()
+    return job
+
+
+def launched_campaigns(folder: LaunchFolder) -> tuple[dict[str, Any], Configuration]:
+    """The manifest of a launch, and the campaigns as they were launched. Raises InputError where there is no launch,
+    and where its copy of the campaigns is not theirs any more."""
+    manifest = folder.read_manifest()
+    if manifest is None:
+        fix = "holds no launch (no manifest.json); give the --output of a launch"
+        raise InputError([Problem(str(folder.root), "", "", fix)])
+    configuration = _same_campaigns(folder, manifest)
+    if configuration is None:
+        fix = "put the campaigns back as they were and run the launch command again: they are copied here anew"
+        what = "not the campaigns that were launched"
+        raise InputError([Problem(str(folder.campaigns), "", what, fix), *load_configuration(folder.campaigns)[1]])
+    return manifest, configuration
+
+
+def _same_campaigns(folder: LaunchFolder, manifest: dict[str, Any]) -> Configuration | None:
+    """The launch's copy of its campaigns, if it is what was launched."""
+    configuration, problems = load_configuration(folder.campaigns)
+    if configuration is None or problems:
+        return None
+    same = _files_hash(folder.campaigns, configuration.files) == manifest["inputs"].get("configuration")
+    return configuration if same else None
 
 
 def _new_id(launched_at: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,10 @@ class LaunchConfig:
     kafka: KafkaClient = field(default_factory=KafkaClient)
 
     @classmethod
-    def of(cls, options: Any) -> LaunchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"))
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> LaunchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
         events = read_events(options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
@@ -132,10 +134,14 @@ def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Proble
     return None
 
 
-def missing_options(options: Any, command: str, names: tuple[str, ...]) -> list[Problem]:
-    """A problem for each option that a command needs and was not given."""
+def missing_options(
+    options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem] = ()
+) -> list[Problem]:
+    """The mistakes, and a problem for each option that a command needs and that was not given, nor given wrongly."""
     fix = f"give it; `campaigns {command} --help` explains it"
-    return [Problem("command line", f"--{name}", "missing", fix) for name in names if not getattr(options, name)]
+    wrong = {one.field for one in mistakes}
+    missing = [f"--{name}" for name in names if not getattr(options, name) and f"--{name}" not in wrong]
+    return [*mistakes, *(Problem("command line", name, "missing", fix) for name in missing)]
 
 
 def folder_problems(campaigns: str | None) -> list[Problem]:

@@ -21,11 +21,12 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.command_line.commands import read_rebatch
+from pipelines.command_line.engine_options import print_warnings
 from pipelines.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
 from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
-from pipelines.engines.presets import with_preset
 from pipelines.engines.rounds import Part, Rounds
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
@@ -266,8 +267,10 @@ def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exit
 def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
-        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=True))
-        config = RebatchConfig.of(options.view_as(RebatchOptions))
+        given = read_rebatch(sys.argv[1:] if argv is None else argv)
+        options = given.options
+        config = RebatchConfig.of(options.view_as(RebatchOptions), given.problems)
+        print_warnings(given)
         if on_dataflow(options):
             with signals.calling(_stop_submitting):
                 print(on_the_cloud(config, options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,9 +77,10 @@ class RebatchConfig:
     start: Start | None = None
 
     @classmethod
-    def of(cls, options: Any) -> RebatchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"))
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> RebatchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
         events = _events(options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)
         ledger = options.ledger or DeliveryFolder(options.output or "").ledger

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from pipelines import rebatch as rebatching
 from pipelines import replay as replaying
 from pipelines import why as asking
 from pipelines.closing import report_again
+from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.engines.presets import PRESETS
 from pipelines.launch_inputs import Prepared, reopen
-from pipelines.launch_options import LaunchOptions
-from pipelines.rebatch_options import RebatchOptions
 from pipelines.settings import check_delivery
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
@@ -33,10 +31,9 @@ from stores.customers.distinct import distinct_values
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
 from stores.transports.kafka import create_topic as create_kafka_topic
-from stores.transports.kafka_options import add_kafka_options, read_client, read_time
+from stores.transports.kafka_options import read_client, read_time
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
-from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import make_plan
 
 ENGINE = (
@@ -53,8 +50,7 @@ def launch(argv: list[str]) -> int:
             description="Launch campaigns over customers. The same command again resumes a launch that stopped.",
             epilog=ENGINE,
         )
-        LaunchOptions._add_argparse_args(parser)
-        add_kafka_options(parser, publishing=True)
+        add_launch_options(parser)
         parser.print_help()
         return 0
     return launching.run(argv, Bar())
@@ -69,8 +65,7 @@ def rebatch(argv: list[str], *, exits: bool = False) -> int:
             "it stopped; Ctrl-C delivers what was read, then stops.",
             epilog=ENGINE,
         )
-        RebatchOptions._add_argparse_args(parser)
-        add_kafka_options(parser)
+        add_rebatch_options(parser)
         parser.print_help()
         return 0
     with live_counters() as show:
@@ -204,21 +199,3 @@ def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
     made = create_kafka_topic(uri, client, args.partitions)
     print(f"{uri}: {'made' if made else 'was there already'}")
     return 0
-
-
-def verify(args: argparse.Namespace) -> int:
-    secret = os.environ.get(args.secret_env, "").encode()
-    if not secret:
-        fix = "set it to the secret that the launch had"
-        raise InputError([Problem("environment", args.secret_env, "missing", fix)])
-    manifest = LaunchFolder(args.launch).read_manifest()
-    launch_id = manifest["launch_id"] if manifest else args.launch
-    if args.customer:
-        genuine = verify_for_customer(secret, args.code, launch_id, args.offer, args.retailer or "", args.customer)
-        print(f"{args.code}: {'is' if genuine else 'is not'} the code of {args.customer} of {args.retailer}")
-    else:
-        genuine = verify_code(secret, args.code, launch_id, args.offer)
-        print(
-            f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}"
-        )
-    return 0 if genuine else 1

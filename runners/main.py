@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pipelines.command_line.words import did_you_mean, parse_words
 from runners import commands
 from runners.engines import ENGINES, engines
 from runners.flink.command import FLINK, flink
@@ -16,7 +17,8 @@ from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
 from runners.template import TEMPLATE
 from runners.template import build as build_template
-from schemas.problems import InputError, LaunchError
+from runners.verify_code import verify
+from schemas.problems import InputError, LaunchError, Problem, shown
 from stores.transports.kafka_options import OPTIONS, PUBLISHING
 
 DESCRIPTION = """\
@@ -162,7 +164,7 @@ COMMANDS = {
             argument("--customer"),
             argument("--secret-env", default="CAMPAIGNS_CODE_SECRET"),
         ),
-        commands.verify,
+        verify,
     ),
 }
 
@@ -178,10 +180,27 @@ def parser() -> argparse.ArgumentParser:
         "rebatch", help="deliver a launch's events, 50 a call; after a stop, the same command continues", add_help=False
     )
     for name, command in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=command.help, description=command.help)
-        for one in command.arguments:
-            sub.add_argument(*one.names, **one.settings)
+        _add_arguments(subparsers.add_parser(name, help=command.help, description=command.help), command)
     return made
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    for one in command.arguments:
+        parser.add_argument(*one.names, **one.settings)
+
+
+def _parsed(given: list[str]) -> argparse.Namespace:
+    """The arguments of a command. Raises InputError with every mistake in them; `--help` ends the program."""
+    name, words = given[0] if given else "missing", given[1:]
+    if {"-h", "--help"} & {*given}:
+        return parser().parse_args(given)
+    if name not in COMMANDS:
+        names = ("launch", "rebatch", *COMMANDS)
+        fix = f"{did_you_mean(name, names)}`campaigns --help` explains the commands: {', '.join(names)}"
+        raise InputError([Problem("command line", "COMMAND", shown(name), fix)])
+    own = argparse.ArgumentParser(prog=f"campaigns {name}", allow_abbrev=False)
+    _add_arguments(own, COMMANDS[name])
+    return parse_words(own, words)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -191,9 +210,9 @@ def main(argv: list[str] | None = None) -> int:
         return commands.launch(given[1:])
     if given[:1] == ["rebatch"]:
         return commands.rebatch(given[1:], exits=argv is None)
-    args = parser().parse_args(given)
     try:
-        return COMMANDS[args.command].run(args)
+        args = _parsed(given)
+        return COMMANDS[given[0]].run(args)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

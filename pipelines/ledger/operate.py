@@ -10,17 +10,18 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from pipelines.launch_inputs import launched_campaigns
 from pipelines.ledger.names import check_names, find_unknown, list_names
 from pipelines.ledger.opened import opened_ledger, receipt_writers
-from schemas.configuration import load_configuration
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError
 from stores.call_recovery import recover
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
 from stores.ledger.identity import STEP, reopen_events
 from stores.ledger.rules import CANCEL
 from stores.transports.receipts import open_receipts
+from transforms.ledger.exposures import SCHEMA
 from transforms.pacing.limiter import Cell, cell_name, read_cell
 from transforms.pacing.pace import HOUR_MS
 from transforms.rebatch.elements import Receipts
@@ -115,21 +116,17 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     """Ends the events of a launch's campaign that were not sent: expired, with the reason `cancelled`, and a receipt
     each, so that `check` still closes. It may be done while the job runs; what it has waiting is then over too.
 
-    Raises InputError when there is no such launch, campaign or ledger, and for retailers without an event of it.
+    Raises InputError when there is no such launch, campaign or ledger, when a file of the launch is damaged, and for
+    retailers without an event of it.
     """
     folder = LaunchFolder(launch)
     if folder.remote is not None:
         folder.remote.pull()
-    manifest = folder.read_manifest()
-    if manifest is None:
-        fix = "holds no launch (no manifest.json); give the --output of a launch"
-        raise InputError([Problem("command line", "--launch", launch, fix)])
-    configuration, problems = load_configuration(folder.campaigns)
-    if configuration is None:
-        raise InputError(problems)
+    manifest, configuration = launched_campaigns(folder)
     names = [one.id for one in configuration.campaigns]
     if problems := find_unknown("--campaign", [campaign], names, f"the launch {launch}"):
         raise InputError(problems)
+    folder.check_exposures(SCHEMA.names)
     rows = _emitted(folder, campaign, retailers)
     vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
     with opened_ledger(output, uri) as ledger:

@@ -24,10 +24,12 @@ from stores.customers.ndjson_files import NdjsonFiles
 from stores.customers.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups, sound
 from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
 from stores.launch_folder import cannot_write, replace_file
+from stores.whole_files import check_parquet, read_json
 
 FILE_ROWS = 8 * BATCH_ROWS
 MAX_BATCH_BYTES = 256 << 20
 FUSE_SHARE, FUSE_ROWS = 0.1, 100
+_AGAIN = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
 _KINDS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
     "csv": CsvFiles,
     "ndjson": NdjsonFiles,
@@ -99,13 +101,15 @@ def _nobody(source: str) -> InputError:
 
 def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot | None:
     """The snapshot that was converted before from the same source (and of the same content, if that is known)."""
-    try:
-        told = json.loads((folder / "done.json").read_text())
-    except FileNotFoundError:
+    told = read_json(folder / "done.json", _AGAIN)
+    if told is None or told.get("source") != source or fingerprint not in (None, told.get("fingerprint")):
         return None
-    if told["source"] != source or fingerprint not in (None, told["fingerprint"]):
-        return None
-    return _stored(source, folder, told["fingerprint"])
+    count = told.get("parts", 1)  # which snapshots of earlier versions do not say
+    names = [f"part-{number:05d}" for number in range(count if isinstance(count, int) else 1)]
+    names += ["rejected"] if told.get("rejected") else []
+    kept = {*folder.glob("*.parquet"), *(folder / f"{name}.parquet" for name in names)}
+    check_parquet(sorted(kept), _AGAIN)
+    return _stored(source, folder, str(told.get("fingerprint")))
 
 
 def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
@@ -128,7 +132,9 @@ def _converted(source: str, fingerprint: str, open_source: Callable[[], Source],
     try:
         folder.mkdir(parents=True)
         _write(source, opened, folder)
-        replace_file(folder / "done.json", json.dumps({"source": source, "fingerprint": fingerprint}).encode())
+        told = {"source": source, "fingerprint": fingerprint, "parts": len(list(folder.glob("part-*.parquet"))),
+                "rejected": (folder / "rejected.parquet").exists()}  # fmt: skip
+        replace_file(folder / "done.json", json.dumps(told).encode())
     except OSError as error:
         raise LaunchError(cannot_write(folder, error)) from error
     return _stored(source, folder, fingerprint)
@@ -143,7 +149,9 @@ def _write(source: str, opened: Source, folder: Path) -> None:
             if writer is None or rows >= FILE_ROWS:
                 if writer is not None:
                     writer.close()
-                writer = pq.ParquetWriter(folder / f"part-{number:05d}.parquet", opened.schema, compression="lz4")
+                writer = pq.ParquetWriter(
+                    folder / f"part-{number:05d}.parquet", opened.schema, compression="lz4", write_page_checksum=True
+                )
                 rows, number = 0, number + 1
             writer.write_batch(batch, row_group_size=BATCH_ROWS)
             rows += batch.num_rows
@@ -190,7 +198,7 @@ class _RejectedFile:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED)
+            self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED, write_page_checksum=True)
             self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._waiting], schema=_REJECTED))
             self._waiting, self._bytes = [], 0
 

@@ -123,7 +123,7 @@ def test_launching_again_changes_nothing_and_other_inputs_are_refused(
     text = (tmp_path / "campaigns" / "text.yaml").read_text()
     (tmp_path / "campaigns" / "text.yaml").write_text(text + "description: changed\n")
     assert place.launch() == 2
-    assert "use another launch id for changed inputs" in capsys.readouterr().err
+    assert "give another --output (and no --launch_id that was used before)" in capsys.readouterr().err
 
 
 def test_a_launch_without_an_id_makes_one_up_and_keeps_it(tmp_path: Path) -> None:

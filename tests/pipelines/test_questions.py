@@ -233,7 +233,6 @@ def test_the_codes_of_a_launch_are_verified_without_a_look_up(tmp_path: Path, to
         == 0
     )
     assert told("verify-code", code, *argv, "--retailer", event["retailer_id"], "--customer", "c-999")[0] == 1
-    assert told("verify-code", code, "--launch", str(place.output), "--offer", "one")[0] == 1
     assert told("verify-code", ("A" if code[0] != "A" else "B") + code[1:], *argv)[0] == 1
 
 
@@ -250,3 +249,31 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
     assert code == 0
     assert text.splitlines()[0].split() == ["column", "type", "nulls", "examples"]
     assert any(line.split()[:3] == ["spend", "double", "0.0%"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"--offer": "fiev"}, 2, "did you mean five?"),
+        ({"--offer": "one"}, 2, "its codes are not derived (fixed)"),
+        ({"--launch": "out/none"}, 2, "holds no launch"),
+        ({"--secret-env": "ANOTHER"}, 2, "ANOTHER = another secret"),
+        ({"--secret-env": "NOT_SET"}, 2, "NOT_SET = missing"),
+        ({"--customer": "c-1"}, 2, "--retailer = missing"),
+        ({"--retailer": "store-1"}, 2, "--customer = missing"),
+        ({"CODE": "0"}, 1, "a character is wrong or missing"),
+        ({"--launch": "launch-2"}, 1, "give --launch the folder"),
+        ({"--launch": "launch-1"}, 0, "genuine for the offer five"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_from_a_code_that_is_not_genuine(
+    tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], code: int, said: str
+) -> None:
+    monkeypatch.setenv("ANOTHER", SECRET[::-1] + "another")
+    place = any_place(tmp_path)
+    assert place.launch() == 0
+    genuine = next(o["code"] for e in place.events().values() for o in e["offers"] if o["id"] == "five")
+    asked = {"CODE": genuine, "--launch": str(place.output), "--offer": "five"} | changes
+    argv = [asked.pop("CODE"), *(f"{name}={value}" for name, value in asked.items())]
+    found, text = told("verify-code", *argv)
+    assert (found, said in text) == (code, True), text

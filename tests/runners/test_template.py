@@ -110,8 +110,9 @@ def test_what_the_launcher_gives_becomes_the_jobs_arguments() -> None:
     ]  # fmt: skip
 
 
-def build(*more: str) -> int:
-    return main(["template", "build", "rebatch", "--image", IMAGE, "--spec", SPEC, *more])
+def build(*more: str, **names: str) -> int:
+    options = [f"--{name}={value}" for name, value in ({"image": IMAGE, "spec": SPEC} | names).items()]
+    return main(["template", "build", "rebatch", *options, *more])
 
 
 def test_a_dry_run_shows_the_commands_and_the_template(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,11 +136,11 @@ def test_the_image_holds_what_the_packages_need() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--image", "rebatch"), ("--image", "x/y:1; rm"), ("--spec", "rebatch.json"), ("--spec", "gs://b/x.yaml")],
+    [("image", "rebatch"), ("image", "x/y:1; rm"), ("spec", "rebatch.json"), ("spec", "gs://b/x.yaml")],
 )
 def test_a_name_that_cannot_be_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build(option, value) == 2
-    assert f"{option} = {value}" in capsys.readouterr().err
+    assert build(**{option: value}) == 2
+    assert f"--{option} = {value}" in capsys.readouterr().err
 
 
 def test_without_docker_and_when_docker_fails_it_is_said_what_to_do(

@@ -1,4 +1,4 @@
-"""Parquet customers, used where they stand: checked by their footers, read by row group."""
+"""Parquet tables, used where they stand: checked by their footers, read by row group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from schemas.elements import BROKEN_ROWS
 from schemas.problems import InputError, Problem
-from stores.customers.sources import check_names, check_same, exact, opened, wrong
+from stores.tables.sources import check_names, check_same, exact, opened, wrong
 
 
 class CustomerFile(NamedTuple):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.problems import InputError
-from stores.customers.csv_files import CsvFiles
-from stores.customers.sources import Rejected
+from stores.tables.csv_files import CsvFiles
+from stores.tables.sources import Rejected
 
 
 def read(*paths: Path) -> tuple[pa.Table, list[Rejected]]:

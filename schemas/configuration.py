@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
-from schemas.audience import NamedAudience, Node
+from schemas.audience import AllOf, AnyOf, InList, NamedAudience, Node, Not
 from schemas.campaign import Campaign
 from schemas.engine import Engine
 from schemas.problems import Problem
@@ -35,9 +35,14 @@ class Configuration:
     versions: dict[str, str]
     files: tuple[str, ...]
 
-    def list_path(self, name: str) -> Path:
-        """The path of a list file, always below the folder of the campaigns."""
-        return self.root / name
+    @property
+    def lists(self) -> tuple[tuple[str, str | None], ...]:
+        """Each list file with the customers' column that is looked up in it; a code list without one."""
+        found: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
+        for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
+            found += _listed(node)
+        found += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
+        return tuple(dict.fromkeys(found))
 
 
 def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]:
@@ -100,6 +105,16 @@ def _workspace_places(engine: Engine) -> Iterator[tuple[tuple[str | int, ...], s
         warm_up = workspace.pace.warm_up if workspace.pace else None
         if warm_up and warm_up.signals:
             yield ("workspaces", retailer, "pace", "warm_up", "signals"), warm_up.signals
+
+
+def _listed(node: Node) -> Iterator[tuple[str, str]]:
+    """The lists in a tree, with their columns."""
+    if isinstance(node, InList):
+        yield node.list, node.column
+    for child in node.all if isinstance(node, AllOf) else node.any if isinstance(node, AnyOf) else ():
+        yield from _listed(child)
+    if isinstance(node, Not):
+        yield from _listed(node.not_)
 
 
 def _list_files(documents: list[Document], campaigns: list[tuple[Document, Campaign]], engine: Engine) -> set[str]:

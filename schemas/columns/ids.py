@@ -1,4 +1,4 @@
-"""Ids are exact: the one function that turns a column into the texts by which customers, units and lists are matched."""
+"""Ids are exact: the one function that makes texts of a column by which customers, units and lists are matched."""
 
 from __future__ import annotations
 

@@ -58,9 +58,11 @@ class CsvFiles:
                 yield pa.record_batch(batch.columns, schema=self.schema)
 
 
-def csv_batches(source: str, file: CsvFile, types: dict[str, str], reject: Reject) -> Iterator[pa.RecordBatch]:
-    """The rows of one file whose fields all fit the types."""
-    names = ", ".join(quoted(name) for name in types)
+def csv_batches(
+    source: str, file: CsvFile, types: dict[str, str], reject: Reject, columns: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one file whose fields all fit the types; all columns in the order of the types, or some."""
+    names = ", ".join(quoted(name) for name in columns or types)
     con = _connection()
     query = f"SELECT {names} FROM {_read(file, types, 'store_rejects = true')}"  # noqa: S608 (names and texts are quoted)
     try:
@@ -127,7 +129,7 @@ def _unreadable(source: str, file: TextFile, error: duckdb.Error) -> Exception:
         fix = f"a row is longer than {MAX_ROW >> 20} MB; shorten it (is a quote left open?)"
         return wrong(source, file.name, fix)
     if line := mixed_line(file):
-        fix = f"line {line} does not end as the lines before it do (a carriage return stands alone, or lacks); end all alike"
+        fix = f"line {line} does not end as those before it do (a carriage return too many or too few); end all alike"
         return wrong(source, file.name, fix)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     told = next((line for line in lines if "unicode" in line), lines[0] if lines else "")

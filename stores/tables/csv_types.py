@@ -46,7 +46,7 @@ def column_types(
 
     A column of `ids` is whole numbers if every value is one, written as a number is; else it stays the text it is.
     """
-    sampled = _forms(con, dict.fromkeys(names, list(FORMS)), f"(FROM {rows} LIMIT {SAMPLE_ROWS})")
+    sampled = _forms(con, {name: list(FORMS) for name in names}, f"(FROM {rows} LIMIT {SAMPLE_ROWS})")
     later = _forms(con, {n: ["BIGINT"] if n in ids else _to_ask(forms) for n, forms in sampled.items()}, rows)
     return {
         name: _id_type(later[name]) if name in ids else _type_of(forms, later.get(name, set()))

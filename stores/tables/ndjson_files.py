@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class NdjsonFiles:
     A column of `ids` in which whole numbers stand is one of whole numbers: floats would not hold them all.
     """
 
-    def __init__(self, source: str, paths: Sequence[Path], ids: Collection[str] = ()) -> None:
+    def __init__(self, source: str, paths: Sequence[Path], ids: Container[str] = ()) -> None:
         self._files = [TextFile(source, path) for path in paths]
         self.schema = _schema(source, self._files, ids)
         check_names(source, self.schema.names)
@@ -98,6 +98,8 @@ def _told(problem: str) -> tuple[str, str]:
         if not column:
             return "broken_json", "is no JSON object; correct the line"
         return "wrong_type", f"column {column}: {problem.partition(') ')[2] or problem}; correct the value"[:300]
+    if found := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
+        return "wrong_type", f"{found[2]} does not fit a column of {found[1]}; correct the value, or write all as text"
     return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
 
 
@@ -148,7 +150,7 @@ def _given(lines: list[bytes], first: int) -> list[Line]:
     return [(first + at, line.strip()) for at, line in enumerate(marked) if line.strip()]
 
 
-def _schema(source: str, files: Sequence[TextFile], ids: Collection[str]) -> pa.Schema:
+def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.Schema:
     """A column for every key of every line, in the order in which they first stand."""
     for file in files:
         _check(file)

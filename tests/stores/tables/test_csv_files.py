@@ -124,7 +124,7 @@ REFUSED = [
     ("an open quote", b'id,x\n1,a\n2,"b\n3,c\n', "line 3 opens a quote that is never closed"),
     ("two columns of one name", b"id,ID\n1,2\n", "is the name of two columns"),
     ("a column without a name", b"id,\n1,2\n", "a column has no name"),
-    ("UTF-16", "id,x\n1,2\n".encode("utf-16"), "is not UTF-8"),
+    ("UTF-16 without a mark", "id,x\n1,2\n".encode("utf-16-le"), "a zero byte at byte 2"),
     ("a row of 40 MB", b"id,x\n1," + b"y" * 40_000_000 + b"\n", "longer than 16 MB"),
     (
         "a quote that swallows the rest",

@@ -11,7 +11,6 @@ from transforms.pacing.warm_up import LADDERS, Signal, day_limit, read_signals
 
 FIRST = date(2026, 4, 1)
 FINE, OVER, FAR_OVER, IDLE = Signal(1000, 30, 0), Signal(1000, 31, 0), Signal(1000, 61, 0), Signal(0, 0, 0)
-HEAD = "date,retailer_id,sent,bounced,complained\n"
 
 
 def limits(warm_up: WarmUp, days: int, signals: list[Signal] | None = None) -> list[int | None]:

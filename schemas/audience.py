@@ -42,7 +42,7 @@ class Named(Strict):
 
 
 class InList(Strict):
-    """Passes when the customer's column stands in the first column of a file."""
+    """Passes when the customer's column stands in a list (stores/lists.py says in which column of it)."""
 
     list: ListFile
     column: str = "customer_id"

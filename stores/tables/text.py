@@ -46,7 +46,7 @@ class TextFile:
             if first.startswith(mark):
                 raise wrong(source, path.name, f"is {told}")
         encoding = "utf-16" if first.startswith(_UTF16) and not first.startswith(_UTF32) else "utf-8"
-        if encoding == "utf-8" and (place := first[:4096].find(b"\0")) >= 0:
+        if encoding == "utf-8" and (place := first.partition(b"\n")[0].find(b"\0")) >= 0:
             fix = f"is not UTF-8 (a zero byte at byte {place + 1}); save it as UTF-8, or as UTF-16 with its mark"
             raise wrong(source, path.name, fix)
         self._rewritten = None

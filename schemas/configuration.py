@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
-from schemas.audience import AllOf, AnyOf, InList, NamedAudience, Node, Not
+from schemas.audience import NamedAudience, Node, listed
 from schemas.campaign import Campaign
 from schemas.engine import Engine
 from schemas.problems import Problem
@@ -40,7 +40,7 @@ class Configuration:
         """Each list file with the customers' column that is looked up in it; a code list without one."""
         found: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
         for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
-            found += _listed(node)
+            found += listed(node)
         found += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
         return tuple(dict.fromkeys(found))
 
@@ -66,6 +66,7 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
     problems += _duplicates(campaigns)
+    problems += _shared_codes(campaigns, root)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -105,16 +106,6 @@ def _workspace_places(engine: Engine) -> Iterator[tuple[tuple[str | int, ...], s
         warm_up = workspace.pace.warm_up if workspace.pace else None
         if warm_up and warm_up.signals:
             yield ("workspaces", retailer, "pace", "warm_up", "signals"), warm_up.signals
-
-
-def _listed(node: Node) -> Iterator[tuple[str, str]]:
-    """The lists in a tree, with their columns."""
-    if isinstance(node, InList):
-        yield node.list, node.column
-    for child in node.all if isinstance(node, AllOf) else node.any if isinstance(node, AnyOf) else ():
-        yield from _listed(child)
-    if isinstance(node, Not):
-        yield from _listed(node.not_)
 
 
 def _list_files(documents: list[Document], campaigns: list[tuple[Document, Campaign]], engine: Engine) -> set[str]:
@@ -195,6 +186,21 @@ def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
         other = first.setdefault(campaign.id, document.file)
         if other != document.file:
             found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
+    return found
+
+
+def _shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list[Problem]:
+    """A problem for each offer whose code list another offer hands out too: both would begin with its first code."""
+    first: dict[Path, str] = {}
+    found = []
+    for document, campaign in campaigns:
+        for index, offer in enumerate(campaign.offers):
+            if offer.codes is None:
+                continue
+            own = f"{campaign.id}/{offer.id}"
+            if (other := first.setdefault((root / offer.codes).resolve(), own)) != own:
+                fix = f"the offer {other} hands out these codes too: two people would get each; give it its own list"
+                found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
     return found
 
 

@@ -213,6 +213,17 @@ def test_a_list_is_refused_before_anything_runs_and_by_validate(
     assert told in capsys.readouterr().err
 
 
+def test_one_code_list_of_two_offers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    offers = [
+        {"id": n, "kind": "code_list", "codes": f"lists/{n}codes.csv", "value": 5, "currency": "USD"}
+        for n in ("", "./")
+    ]
+    offers = [{**offer, "id": name} for offer, name in zip(offers, ("one", "two"), strict=True)]
+    place = place_of(tmp_path, any_campaign(experiment=None, offers=offers), lists={"codes.csv": "code\nA\nB\n"})
+    text = refusal(place, capsys)
+    assert "offers.1.codes = lists/./codes.csv\n    the offer welcome/one hands out these codes too" in text
+
+
 def test_mistakes_of_histories_and_sticky_assignments_come_in_one_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.launch_inputs import Prepared
 from schemas.columns.ids import id_texts
 from schemas.elements import LaunchBatch
+from schemas.problems import InputError, LaunchError, Problem
 from stores.customers.snapshot import read_part
 from stores.decisions import (
     LOSERS,
@@ -84,7 +85,10 @@ class _Survey(beam.DoFn):
 def _repeats(job: Prepared) -> tuple[pa.Table, pa.Table]:
     """The places of every row of a customer but the first; channel, key and place of all who share an address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
-    found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+    try:
+        found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+    except LaunchError as error:  # nothing has been sent yet
+        raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
     customers = found.filter(pc.equal(found["kind"], _CUSTOMER))
     _, first = np.unique(codes_of(customers), return_index=True)
     later = np.delete(np.arange(customers.num_rows), first)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schemas.columns.ids import exact_ids, id_type_problem
 from schemas.elements import BROKEN_ROWS
-from schemas.problems import InputError, Problem, shown
+from schemas.problems import InputError, LaunchError, Problem, shown
 from stores.tables.avro_files import AvroFiles
 from stores.tables.csv_files import CsvFile, csv_batches, first_row
 from stores.tables.csv_rows import check_lengths, line_of_row
@@ -121,8 +121,8 @@ class ParquetTable:
         with _named(self.name):
             try:
                 batches = list(read_row_groups(str(self._path), self._groups, columns, BATCH_ROWS))
-            except (pa.ArrowException, OSError) as error:
-                raise wrong(self.name, "", f"is not a whole Parquet file ({str(error)[:160]}); get it again") from error
+            except LaunchError as error:
+                raise wrong(self.name, self._path.name, str(error)) from error
         for number, batch in enumerate(batches):
             if broken := (batch.schema.metadata or {}).get(BROKEN_ROWS):
                 row = number * BATCH_ROWS + int(np.frombuffer(broken, np.int64)[0]) + 1

@@ -233,3 +233,22 @@ def test_mistakes_of_histories_and_sticky_assignments_come_in_one_report(
     text = refusal(place, capsys, f"--history={tmp_path / 'h.csv'}", f"--sticky={tmp_path / 's.csv'}")
     assert f"{tmp_path / 'h.csv'}:2  sent_at = soon" in text
     assert f"{tmp_path / 's.csv'}  variant = missing" in text
+
+
+def test_a_damaged_page_of_parquet_is_refused_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = place_of(tmp_path)
+    path = tmp_path / "customers.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:40] = bytes(36)
+    path.write_bytes(data)
+    text = refusal_of_a_survey(place, capsys)
+    assert f"{path}  --customers = \n    {path} is damaged" in text
+
+
+def refusal_of_a_survey(place: Place, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert place.launch() == 2
+    assert not list((place.root / "events").glob("*.avro"))
+    return capsys.readouterr().err

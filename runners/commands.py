@@ -41,8 +41,8 @@ from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import id_columns, make_plan
 
 ENGINE = (
-    f"--on {'|'.join(PRESETS)} names the engine (`campaigns engines` tells what is here); every option of Apache Beam "
-    "may stand beside it and wins."
+    f"--on {'|'.join(PRESETS)} chooses the engine (`campaigns engines` lists what is installed). Every option of "
+    "Apache Beam may be given too, and overrides ours."
 )
 
 

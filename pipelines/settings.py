@@ -265,12 +265,10 @@ def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
 
 def _signals(folder: Path, name: str) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
     """The signals of a file, and what is wrong with it; a file that is not there is a problem of the configuration."""
-    if not (folder / name).is_file():
-        return {}, []
     try:
         rows, line = read_signal_rows(folder / name, name, COLUMNS)
     except InputError as error:
-        return {}, error.problems
+        return {}, error.problems if (folder / name).is_file() else []
     return read_signals(rows, name, line)
 
 

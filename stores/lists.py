@@ -136,7 +136,7 @@ def _check_separators(table: CsvTable) -> None:
         for number, line in enumerate(file, 1):
             if not _SEPARATOR.search(line):
                 continue
-            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            text = line.decode("utf-8", "replace").replace("\r", "").rstrip("\n")
             for mark in ";\t|":
                 if len(next(csv.reader([text], delimiter=mark), [])) > 1:
                     fix = (

@@ -120,7 +120,11 @@ def first_row(file: TextFile) -> tuple[list[str], str]:
     if not first.strip():
         raise wrong(file.source, file.name, "line 1 is empty; take it out, as the first line names the columns")
     csv.field_size_limit(2 * MAX_ROW)
-    rows = [(next(csv.reader([first], delimiter=one), []), one) for one in DELIMITERS]
+    try:
+        rows = [(next(csv.reader([first], delimiter=one), []), one) for one in DELIMITERS]
+    except csv.Error as error:
+        fix = f"line 1 cannot be read ({error}); end all lines alike, and put names with line ends in quotes"
+        raise wrong(file.source, file.name, fix) from error
     return max(rows, key=lambda row: len(row[0]))
 
 

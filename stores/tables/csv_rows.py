@@ -80,7 +80,7 @@ def line_of_row(text: TextFile, delimiter: str, row: int) -> int:
     """The line at which a row begins, the rows counted from 0 with the header; empty lines count where a row has but
     one field, as the engine counts them."""
     with text.open() as file:
-        lines = (line.decode("utf-8-sig" if first == 0 else "utf-8", "replace") for first, line in enumerate(file))
+        lines = (line.replace(b"\r", b"").decode("utf-8", "replace") for line in file)
         reader, before, count = csv.reader(lines, delimiter=delimiter), 1, -1
         single = None
         for fields in reader:

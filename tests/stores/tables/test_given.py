@@ -179,6 +179,7 @@ REFUSED: dict[str, tuple[str, Callable[[list[dict[str, str]]], bytes], str]] = {
     "NDJSON whose gzip breaks off": ("t.ndjson.gz", lambda rows: cut(ndjson_of(rows)), r"breaks off or is damaged"),
     "a false gzip": ("t.csv.gz", lambda rows: csv_of(rows).encode(), r"not packed by gzip though its name says so"),
     "an empty first line": ("t.csv", lambda rows: b"\n" + csv_of(rows).encode(), r"line 1 is empty"),
+    "a carriage return in the header": ("t.csv", lambda rows: b"\r" + csv_of(rows).encode(), r"line 1 cannot be read"),
     "mixed line ends": (
         "t.csv",
         lambda rows: csv_of(rows).encode() + b"a\rb\n",

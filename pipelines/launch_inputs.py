@@ -19,15 +19,15 @@ from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import Part, Snapshot, parts, take_snapshot
-from stores.histories import history_files
+from stores.histories import check_histories, history_files
 from stores.launch_folder import LaunchFolder, differences
-from stores.lists import read_list
+from stores.lists import list_problems, read_codes
 from stores.remote_folder import RemoteFolder
 from stores.secrets import Secrets
-from stores.sticky import read_sticky
+from stores.sticky import check_sticky
 from stores.whole_files import damaged
 from transforms.ledger.exposures import SCHEMA
-from transforms.plan import Plan, make_plan
+from transforms.plan import Plan, id_columns, make_plan
 from transforms.read_customers import batch_name
 
 MIN_SECRET = 16
@@ -68,10 +68,16 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     launch was started.
     """
     configuration, problems = load_configuration(config.campaigns)
-    snapshot = _collected(problems, lambda: take_snapshot(config.customers, folder.root))
-    _collected(problems, lambda: history_files(config.history))
+    ids = id_columns(configuration) if configuration else set()
+    snapshot = _collected(problems, lambda: take_snapshot(config.customers, folder.root, ids))
+    if configuration is None:
+        _collected(problems, lambda: history_files(config.history))
+    else:
+        columns = configuration.engine.columns
+        _collected(problems, lambda: check_histories(config.history, (columns.retailer, columns.customer)))
+        problems += list_problems(config.campaigns, configuration.lists)
     if config.sticky:
-        _collected(problems, lambda: read_sticky(str(config.sticky)))
+        _collected(problems, lambda: check_sticky(str(config.sticky)))
     before = _collected(problems, folder.read_manifest)
     launched_at = int(time.time() * 1000) if before is None else int(before["launched_at"])
     launch_id = config.launch_id or (before or {}).get("launch_id") or _new_id(launched_at)
@@ -115,7 +121,7 @@ def reopen(folder: LaunchFolder) -> Prepared:
         raise InputError([damaged(folder.manifest, f"its config lacks {error}", fix)]) from error
     for mirror in config.mirrors:
         RemoteFolder(mirror).pull()
-    snapshot = take_snapshot(config.customers, folder.root)
+    snapshot = take_snapshot(config.customers, folder.root, id_columns(configuration))
     if snapshot.fingerprint != manifest["inputs"].get("customers_fingerprint"):
         fix = "is not what was launched: the customers have changed since, so nothing can be told about them"
         raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
@@ -211,7 +217,7 @@ def _sizes(plan: Plan) -> dict[tuple[str, str], int]:
         for offer in entry.campaign.offers:
             limits = [] if offer.budget is None else [offer.budget]
             if offer.codes is not None:
-                limits.append(len(read_list(Path(plan.root) / offer.codes)))
+                limits.append(len(read_codes(Path(plan.root) / offer.codes, offer.codes)))
             if limits:
                 sizes[entry.campaign.id, offer.id] = min(limits)
     return sizes

@@ -29,10 +29,11 @@ from schemas.problems import InputError, Problem, shown
 from schemas.workspaces import Delivery, Workspace, key_variable
 from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
+from stores.signals import read_signal_rows
 from stores.transports import TransportError
 from stores.vendors.liquid_parse import check_template
 from transforms.pacing.limiter import Terms
-from transforms.pacing.warm_up import Signal, day_limit, read_signals
+from transforms.pacing.warm_up import COLUMNS, Signal, day_limit, read_signals
 
 LOOK_EVERY_S = 5.0
 LOOK_AFAR_EVERY_S = 30.0
@@ -257,10 +258,18 @@ def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
                 problems += _template_problems(file, loaded.templates[file])
         signals = workspace.pace.warm_up.signals if workspace.pace and workspace.pace.warm_up else None
         if signals and signals not in loaded.signals:
-            text = _text(folder, signals, problems)
-            loaded.signals[signals], mistakes = read_signals(text, signals) if text else ({}, [])
+            loaded.signals[signals], mistakes = _signals(folder, signals)
             problems += mistakes
     return loaded, problems
+
+
+def _signals(folder: Path, name: str) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
+    """The signals of a file, and what is wrong with it; a file that is not there is a problem of the configuration."""
+    try:
+        rows, line = read_signal_rows(folder / name, name, COLUMNS)
+    except InputError as error:
+        return {}, error.problems if (folder / name).is_file() else []
+    return read_signals(rows, name, line)
 
 
 def _template_problems(file: str, text: str) -> list[Problem]:

@@ -12,6 +12,7 @@ from pipelines.launch_inputs import Prepared
 from pipelines.why_delivered import delivery_facts
 from pipelines.why_suppressed import exhaustion_facts, suppression_facts
 from schemas.campaign import Experiment
+from schemas.columns.ids import id_texts
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import find_customers
@@ -35,7 +36,7 @@ def why(job: Prepared, customer: str, campaign: str, receipts: Sequence[str] = (
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
-    entry, retailers = job.plan.of(campaign), rows[job.plan.engine.columns.retailer].cast(pa.string()).to_pylist()
+    entry, retailers = job.plan.of(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
     for place in sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place])):
         yield from _one(job, rows.slice(place, 1), entry, receipt_folders(job, receipts))
         yield ""
@@ -44,13 +45,13 @@ def why(job: Prepared, customer: str, campaign: str, receipts: Sequence[str] = (
 def _one(job: Prepared, row: pa.Table, entry: CampaignPlan, receipts: Sequence[str]) -> Iterator[str]:
     columns = job.plan.engine.columns
     values = row.to_pylist()[0]
-    customer, retailer = str(values[columns.customer]), str(values[columns.retailer])
+    customer, retailer = (str(id_texts(row[name])[0]) for name in (columns.customer, columns.retailer))
     exposure = _exposure(job, entry.campaign.id, retailer, customer)
     delivered: list[str] = []
     if receipts and exposure is not None and exposure["outcome"] == "emitted":
         delivered = list(delivery_facts(receipts, exposure["event_id"], job.plan.engine.time_zone(retailer)))
     plan = only(job.plan, entry.campaign.id)
-    evaluator = Evaluator(plan, lambda name: read_list(job.config.campaigns / name))
+    evaluator = Evaluator(plan, lambda name, column: read_list(job.config.campaigns / name, column, name))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
     counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"][entry.campaign.id]
     verdict = "this row was refused: see dead_letters/" if not counts[0].entered else _verdict(exposure, counts[0])

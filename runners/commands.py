@@ -30,11 +30,12 @@ from schemas.problems import InputError, Problem, shown
 from stores.customers.distinct import distinct_values
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
+from stores.lists import list_problems
 from stores.transports.kafka import create_topic as create_kafka_topic
 from stores.transports.kafka_options import read_client, read_time
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
-from transforms.plan import make_plan
+from transforms.plan import id_columns, make_plan
 
 ENGINE = (
     f"--on {'|'.join(PRESETS)} chooses the engine (`campaigns engines` lists what is installed). Every option of "
@@ -150,8 +151,9 @@ def validate(args: argparse.Namespace) -> int:
     config, problems = load_configuration(root)
     engine = config.engine if config is not None else load_engine(root)[0]
     retailers: set[str] = set()
+    problems += list_problems(root, config.lists) if config is not None else []
     if args.customers and config is not None:
-        schema = source_schema(args.customers)
+        schema = source_schema(args.customers, id_columns(config))
         problems += make_plan(config, schema, "validate", 0)[1]
         retailers = _sent_to(config.engine, args.customers, schema.names)
     if engine is not None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
-from schemas.audience import NamedAudience, Node
+from schemas.audience import NamedAudience, Node, listed
 from schemas.campaign import Campaign
 from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
@@ -36,9 +36,14 @@ class Configuration:
     versions: dict[str, str]
     files: tuple[str, ...]
 
-    def list_path(self, name: str) -> Path:
-        """The path of a list file, always below the folder of the campaigns."""
-        return self.root / name
+    @property
+    def lists(self) -> tuple[tuple[str, str | None], ...]:
+        """Each list file with the customers' column that is looked up in it; a code list without one."""
+        found: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
+        for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
+            found += listed(node)
+        found += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
+        return tuple(dict.fromkeys(found))
 
 
 def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]:
@@ -63,6 +68,7 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     problems += _cycles(audience_files)
     problems += _duplicates(campaigns)
     problems += experiment_problems(campaigns)
+    problems += _shared_codes(campaigns, root)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -183,6 +189,21 @@ def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
         other = first.setdefault(campaign.id, document.file)
         if other != document.file:
             found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
+    return found
+
+
+def _shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list[Problem]:
+    """A problem for each offer whose code list another offer hands out too: both would begin with its first code."""
+    first: dict[Path, str] = {}
+    found = []
+    for document, campaign in campaigns:
+        for index, offer in enumerate(campaign.offers):
+            if offer.codes is None:
+                continue
+            own = f"{campaign.id}/{offer.id}"
+            if (other := first.setdefault((root / offer.codes).resolve(), own)) != own:
+                fix = f"the offer {other} hands out these codes too: two people would get each; give it its own list"
+                found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
     return found
 
 

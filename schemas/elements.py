@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.columns.ids import id_texts
 from schemas.contracts import DeadLetter
 
 Ints = npt.NDArray[np.int64]
@@ -130,9 +131,8 @@ class LaunchBatch:
         return np.flatnonzero(some)
 
     def column(self, name: str, rows: Ints) -> pa.Array:
-        """A customers' column at some rows, as text."""
-        column = self.rows.column(name)
-        return column.take(pa.array(rows)).cast(pa.string())
+        """A customers' column at some rows as ids (schemas/columns/ids.py)."""
+        return id_texts(self.rows.column(name).take(pa.array(rows))).cast(pa.string())
 
 
 class EventBatch(NamedTuple):

@@ -68,7 +68,7 @@ class Cap(Strict):
 
 
 class SuppressionList(Strict):
-    """A file whose first column names who must not be sent to."""
+    """A list of who must not be sent to, looked up by a column of the customers (of a channel, or of all)."""
 
     file: ListFile
     column: Text = "customer_id"

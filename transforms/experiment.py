@@ -19,7 +19,6 @@ from transforms.assignment_columns import (
     choose_column,
     in_ranges_column,
     normalise_column,
-    unit_texts,
 )
 from transforms.ids.id_index import IdIndex
 from transforms.plan import Plan
@@ -46,7 +45,7 @@ class Sticky:
 
 def units_of(batch: LaunchBatch, column: str, rows: Ints) -> pa.Array:
     """The texts that are hashed for a column of units."""
-    return unit_texts(batch.rows.column(column).take(pa.array(rows))).cast(pa.string())
+    return batch.column(column, rows)
 
 
 class VariantAssigner:

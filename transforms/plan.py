@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from schemas.campaign import Campaign
+from schemas.columns.ids import id_type_problem
 from schemas.configuration import Configuration
 from schemas.engine import Engine
 from schemas.problems import Problem
@@ -41,7 +42,8 @@ class CampaignPlan:
 class Plan:
     """Everything a worker must know, and nothing secret: it travels with the job.
 
-    `columns` are those of the customers that are read; `values` gives each property's SQL text its type.
+    `columns` are those of the customers that are read, `id_columns` those by which somebody is known or looked up;
+    `values` gives each property's SQL text its type.
     """
 
     launch_id: str
@@ -50,6 +52,7 @@ class Plan:
     engine: Engine
     campaigns: tuple[CampaignPlan, ...]
     columns: tuple[str, ...]
+    id_columns: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     offer_conditions: tuple[str, ...]
     values: dict[str, str]
@@ -81,6 +84,7 @@ def make_plan(
         engine=config.engine,
         campaigns=campaigns,
         columns=tuple(name for name in schema.names if name in binder.columns),
+        id_columns=tuple(name for name in schema.names if name in binder.columns & binder.ids),
         leaves=leaves,
         offer_conditions=tuple(whens),
         values=binder.values,
@@ -89,11 +93,27 @@ def make_plan(
     return plan, binder.problems
 
 
+def id_columns(config: Configuration) -> set[str]:
+    """The columns whose values must be exact: ids of customers and retailers, units, addresses, what lists hold."""
+    engine = config.engine
+    found = {engine.columns.customer, engine.columns.retailer, *(column for _, column in config.lists if column)}
+    if engine.holdouts.global_.share or engine.holdouts.retailers:
+        found.add(engine.holdouts.global_.unit)
+    for campaign in config.campaigns:
+        if campaign.channel in engine.channels:
+            found.add(engine.channels[campaign.channel].address)
+        if campaign.experiment:
+            space = campaign.experiment.namespace
+            found |= {campaign.experiment.unit, *([space.unit] if space and space.unit else [])}
+    return found
+
+
 class _Binder:
     def __init__(self, config: Configuration, schema: pa.Schema) -> None:
         self._config = config
         self._schema = schema
         self._checker = Checker(schema)
+        self.ids = id_columns(config)
         self.columns: set[str] = set()
         self.values: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -151,7 +171,8 @@ class _Binder:
             if place.endswith(".consent") and not pa.types.is_boolean(kind) and not pa.types.is_null(kind):
                 fix = f"a consent is a BOOLEAN column, this is {kind}; convert it in the source"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
-            numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)
+            time = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+            numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or time
             if place == "shared_address.column" and not numeric:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
@@ -171,6 +192,9 @@ class _Binder:
     def _column(self, at: Problem) -> None:
         if at.value in self._schema.names:
             self.columns.add(at.value)
+            fix = id_type_problem(self._schema.field(at.value).type)
+            if fix and at.value in self.ids:
+                self.problems.append(at._replace(fix=fix))
         else:
             fix = f"the customers have no such column; there are: {', '.join(self._schema.names)}"
             self.problems.append(at._replace(fix=fix))

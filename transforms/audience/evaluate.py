@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import id_texts
 from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBatch
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
 from transforms.audience.tree import Leaf, Mask, Masks, match
@@ -21,17 +22,18 @@ from transforms.steps import BatchStep
 class Evaluator:
     """The conditions of a plan over record batches; errors of a row are caught one by one.
 
-    `load_list` gives the ids of a list file; lists are indexed once, when the evaluator is made.
+    `load_list` gives the ids of a list file for a column of the customers; lists are indexed once, when the evaluator
+    is made.
     """
 
-    def __init__(self, plan: Plan, load_list: Callable[[str], pa.Array]) -> None:
+    def __init__(self, plan: Plan, load_list: Callable[[str, str], pa.Array]) -> None:
         self._plan = plan
         self._con = open_connection()
         self._conditions = [leaf.sql for leaf in plan.leaves if leaf.sql] + list(plan.offer_conditions)
         self._conditions = list(dict.fromkeys(self._conditions))
         self._computed = [text for text in plan.values if text not in plan.columns or plan.values[text] == "VARCHAR"]
-        files = dict.fromkeys(leaf.file for leaf in plan.leaves if leaf.file)
-        self._lists = {file: IdIndex.build(load_list(file)) for file in files}
+        lists = dict.fromkeys((leaf.file, leaf.column) for leaf in plan.leaves if leaf.file)
+        self._lists = {(file, column): IdIndex.build(load_list(file, column)) for file, column in lists}
         launched = plan.launched.strftime("%Y-%m-%d %H:%M:%S.%f")
         self._source = f"(SELECT *, TIMESTAMP '{launched}' AS {LAUNCHED_AT} FROM {TABLE})"  # noqa: S608
 
@@ -51,8 +53,7 @@ class Evaluator:
         passed = {Leaf(sql=text): _mask(array) for text, array in zip(self._conditions, arrays[:split], strict=True)}
         for leaf in self._plan.leaves:
             if leaf.file:
-                column = rows.column(leaf.column).cast(pa.string())
-                passed[leaf] = self._lists[leaf.file].contains(column)
+                passed[leaf] = self._lists[leaf.file, leaf.column].contains(id_texts(rows.column(leaf.column)))
         values = dict(zip(self._computed, arrays[split:], strict=True))
         plain = {text: rows.column(text) for text in self._plan.values if text not in values}
         return Masks(passed, failed), values | plain
@@ -99,7 +100,7 @@ def evaluate_batch(
     accepted = accept(plan, batch, duplicates.get(batch.name))
     masks, values = evaluator.evaluate(accepted.rows)
     scopes: dict[tuple[bool, ...], Mask] = {}
-    customers = accepted.rows.column(plan.engine.columns.customer)
+    customers = id_texts(accepted.rows.column(plan.engine.columns.customer)).cast(pa.string())
     retailers = pa.DictionaryArray.from_arrays(
         pa.array(accepted.retailer, pa.int32()), pa.array(accepted.retailers, pa.string())
     )

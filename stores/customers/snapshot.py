@@ -24,17 +24,14 @@ from stores.customers.ndjson_files import NdjsonFiles
 from stores.customers.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups, sound
 from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
 from stores.launch_folder import cannot_write, replace_file
-from stores.whole_files import check_parquet, read_json
+from stores.whole_files import SNAPSHOT, check_parquet, read_json
 
 FILE_ROWS = 8 * BATCH_ROWS
 MAX_BATCH_BYTES = 256 << 20
 FUSE_SHARE, FUSE_ROWS = 0.1, 100
-_AGAIN = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
 _KINDS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
-    "csv": CsvFiles,
-    "ndjson": NdjsonFiles,
-    "avro": AvroFiles,
-}
+    "csv": CsvFiles, "ndjson": NdjsonFiles, "avro": AvroFiles
+}  # fmt: skip
 _REJECTED = pa.schema(
     [("reason", pa.string()), ("detail", pa.string()), ("source", pa.string()), ("data", pa.binary())]
 )
@@ -101,14 +98,10 @@ def _nobody(source: str) -> InputError:
 
 def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot | None:
     """The snapshot that was converted before from the same source (and of the same content, if that is known)."""
-    told = read_json(folder / "done.json", _AGAIN)
+    told = read_json(folder / "done.json", SNAPSHOT)
     if told is None or told.get("source") != source or fingerprint not in (None, told.get("fingerprint")):
         return None
-    count = told.get("parts", 1)  # which snapshots of earlier versions do not say
-    names = [f"part-{number:05d}" for number in range(count if isinstance(count, int) else 1)]
-    names += ["rejected"] if told.get("rejected") else []
-    kept = {*folder.glob("*.parquet"), *(folder / f"{name}.parquet" for name in names)}
-    check_parquet(sorted(kept), _AGAIN)
+    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in told.get("files", ()))}, SNAPSHOT)
     return _stored(source, folder, str(told.get("fingerprint")))
 
 
@@ -132,9 +125,10 @@ def _converted(source: str, fingerprint: str, open_source: Callable[[], Source],
     try:
         folder.mkdir(parents=True)
         _write(source, opened, folder)
-        told = {"source": source, "fingerprint": fingerprint, "parts": len(list(folder.glob("part-*.parquet"))),
-                "rejected": (folder / "rejected.parquet").exists()}  # fmt: skip
-        replace_file(folder / "done.json", json.dumps(told).encode())
+        names = sorted(path.name for path in folder.glob("*.parquet"))
+        replace_file(
+            folder / "done.json", json.dumps({"source": source, "fingerprint": fingerprint, "files": names}).encode()
+        )
     except OSError as error:
         raise LaunchError(cannot_write(folder, error)) from error
     return _stored(source, folder, fingerprint)

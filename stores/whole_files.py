@@ -17,6 +17,7 @@ from schemas.problems import InputError, Problem, shown
 
 COUNTS, COUNTS_CRC = b"campaigns.counts", b"campaigns.counts_crc"
 _DIGEST = "digest"
+SNAPSHOT = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
 
 
 def damaged(path: Path, how: str, fix: str) -> Problem:
@@ -105,7 +106,9 @@ def batch_damage(path: Path, columns: Collection[str], *, counted: bool = True) 
 
 def check_parquet(paths: Iterable[Path], fix: str) -> None:
     """Raises InputError with the fix for every file that is not whole."""
-    if problems := [damaged(path, how, fix) for path in paths if (how := batch_damage(path, (), counted=False))]:
+    if problems := [
+        damaged(path, how, fix) for path in sorted(paths) if (how := batch_damage(path, (), counted=False))
+    ]:
         raise InputError(problems)
 
 

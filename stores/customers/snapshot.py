@@ -26,10 +26,9 @@ from stores.tables.csv_files import CsvFiles
 from stores.tables.ndjson_files import NdjsonFiles
 from stores.tables.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups
 from stores.tables.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
-from stores.whole_files import check_parquet, read_json
+from stores.whole_files import SNAPSHOT, check_parquet, read_json
 
 FILE_ROWS = 8 * BATCH_ROWS
-_AGAIN = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,12 @@ def _kept(
 ) -> Snapshot | None:
     """The snapshot that was converted before from the same source (of the same content, and with the same columns of
     ids, if these are known)."""
-    told = read_json(folder / "done.json", _AGAIN)
+    told = read_json(folder / "done.json", SNAPSHOT)
     if told is None or told.get("source") != source or fingerprint not in (None, told.get("fingerprint")):
         return None
     if ids is not None and sorted(ids) != told.get("ids", []):
         return None
-    count = told.get("parts", 1)  # which snapshots of earlier versions do not say
-    names = [f"part-{number:05d}" for number in range(count if isinstance(count, int) else 1)]
-    names += ["rejected"] if told.get("rejected") else []
-    kept = {*folder.glob("*.parquet"), *(folder / f"{name}.parquet" for name in names)}
-    check_parquet(sorted(kept), _AGAIN)
+    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in told.get("files", ()))}, SNAPSHOT)
     return _stored(source, folder, str(told.get("fingerprint")))
 
 
@@ -141,10 +136,9 @@ def _converted(
     try:
         folder.mkdir(parents=True)
         _write(source, opened, folder)
-        told = {"source": source, "fingerprint": fingerprint, "ids": sorted(ids),
-                "parts": len(list(folder.glob("part-*.parquet"))),
-                "rejected": (folder / "rejected.parquet").exists()}  # fmt: skip
-        replace_file(folder / "done.json", json.dumps(told).encode())
+        names = sorted(path.name for path in folder.glob("*.parquet"))
+        done = {"source": source, "fingerprint": fingerprint, "ids": sorted(ids), "files": names}
+        replace_file(folder / "done.json", json.dumps(done).encode())
     except OSError as error:
         raise LaunchError(cannot_write(folder, error)) from error
     return _stored(source, folder, fingerprint)

@@ -116,6 +116,7 @@ def test_a_damaged_file_is_named_or_does_not_matter(
     kept = tmp_path / "kept"
     shutil.copytree(place.root, kept)
     run(command, place, capsys)  # the first time tells what it warns of once
+    restore(kept, place.root)
     right = run(command, place, capsys)
     restore(kept, place.root)
     events = place.events()

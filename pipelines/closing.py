@@ -10,12 +10,14 @@ from typing import Any
 from pipelines.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
+from pipelines.warnings.counting import list_lines
 from schemas.contracts import DeadLetter
 from stores.customers.snapshot import read_rejected, rejected_by_reason
 from stores.launch_folder import LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
 from transforms.ledger.totals import Totals, summarise
+from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20
 
@@ -71,6 +73,7 @@ def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
         "started_at": _time(job.plan.launched),
         "finished_at": _time(datetime.now(UTC)) if finished else None,
         "events_to": str(job.config.events),
+        "strict": job.strict,
     }
     summary = {**head, **summarise(job.plan, totals, rejected)}
     summary["customers"]["source"] = job.snapshot.source
@@ -154,7 +157,8 @@ def table(summary: dict[str, Any], report: str) -> str:
         f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
         f"{emitted:,} events to {summary['events_to']}"
         f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
-        *(f"warning: {warning}" for warning in summary["warnings"]),
+        *list_lines(summary["lists"]),
+        *map(warning_text, summary["warnings"]),
         f"report: {report}",
     ]
     return "\n".join(lines)

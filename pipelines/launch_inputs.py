@@ -32,7 +32,7 @@ MIN_SECRET = 16
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch that may run: everything was checked and the manifest stands."""
+    """A launch that may run: everything was checked and the manifest stands, `fresh` if it was written just now."""
 
     config: LaunchConfig
     folder: LaunchFolder
@@ -42,6 +42,12 @@ class Prepared:
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
     afar: Afar | None = None
+    fresh: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether warnings are mistakes; a preview publishes nothing and shows them."""
+        return (self.config.strict or self.plan.engine.strict) and self.config.only is None
 
     @property
     def batches(self) -> int:
@@ -81,8 +87,9 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     }
     if before is None:
         folder.keep_configuration(config.campaigns, configuration.files)
-    manifest = _kept(folder, before, manifest)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    kept = _kept(folder, before, manifest)
+    cut = parts(snapshot, config.batch_rows)
+    return Prepared(config, folder, plan, snapshot, cut, _sizes(plan), kept, fresh=kept is manifest)
 
 
 def reopen(folder: LaunchFolder) -> Prepared:

@@ -21,6 +21,7 @@ from pipelines.launch_inputs import Prepared, reopen
 from pipelines.launch_options import LaunchOptions
 from pipelines.rebatch_options import RebatchOptions
 from pipelines.settings import check_delivery
+from pipelines.warnings.counting import list_lines, look
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
 from schemas.accounts import configured_retailers
@@ -38,6 +39,7 @@ from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
 from transforms.offers.codes import verify_code, verify_for_customer
 from transforms.plan import make_plan
+from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
     f"--on {'|'.join(PRESETS)} names the engine (`campaigns engines` tells what is here); every option of Apache Beam "
@@ -110,7 +112,14 @@ def _launched(folder: str) -> Prepared:
 
 def preview(args: argparse.Namespace) -> int:
     for line in previewing.preview(
-        args.campaign, args.campaigns, args.customers, tuple(args.history), args.sticky, args.samples, Bar()
+        args.campaign,
+        args.campaigns,
+        args.customers,
+        tuple(args.history),
+        args.sticky,
+        args.samples,
+        args.strict,
+        Bar(),
     ):
         print(line)
     return 0
@@ -163,11 +172,16 @@ def validate(args: argparse.Namespace) -> int:
         problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
         raise InputError(problems)
+    warnings, lists = look(config, args.customers)
+    if warnings and (args.strict or config.engine.strict):
+        raise refusal(warnings)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
     if retailers:
         print(
             f"the accounts of the customers' {len(retailers)} retailers are sound; whether keys are set, rebatch says"
         )
+    for line in (*list_lines(lists), *map(warning_text, warnings)):
+        print(line)
     return 0
 
 

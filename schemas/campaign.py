@@ -190,7 +190,7 @@ class Campaign(Strict):
     id: Name
     description: str = ""
     surface: Literal["marketplace", "storefront"]
-    retailers: tuple[Text, ...] = ("*",)
+    retailers: tuple[Text, ...] = Field(("*",), min_length=1)
     channel: Name
     priority: int = 100
     audience: Node

@@ -75,7 +75,7 @@ def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
         "events_to": str(job.config.events),
         "strict": job.strict,
     }
-    summary = {**head, **summarise(job.plan, totals, rejected)}
+    summary = {**head, **summarise(job.plan, totals, rejected, finished)}
     summary["customers"]["source"] = job.snapshot.source
     summary["stage_seconds"] = {name: round(value, 3) for name, value in totals.seconds.items()}
     return summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def test_the_numbers_are_those_of_all_batches(tmp_path: Path, run: Run) -> None:
     failed = [n for n in range(30) if n not in nameless]
     assert counts == {
         "condition_failed": (len(failed), "c-0"),
+        "node_matches_nobody": (30, ""),
         "property_null": (sum(n >= 30 for n in nameless), "c-31"),
     }
 
@@ -244,7 +246,32 @@ def test_a_condition_that_fails_whoever_the_customer_is_is_refused(
     assert (code, message in refused) == (2, True)
 
 
-def test_columns_that_differ_in_case_alone_cannot_be_asked_about(tmp_path: Path, run: Run) -> None:
-    place = planted(tmp_path, customers={"Spend": lambda n: 1.0})
-    code, _, refused = run(*asked(place, "validate"))
-    assert (code, "the customers have the columns spend, Spend, which SQL cannot tell apart" in refused) == (2, True)
+def test_conditions_read_the_time_of_the_launch_whatever_column_has_its_name(tmp_path: Path) -> None:
+    place = planted(
+        tmp_path,
+        audience="launched_at > TIMESTAMP '2020-01-01'",
+        engine={"shared_address": {"column": "launched_at"}},
+        customers={"launched_at": lambda n: datetime(1990, 1, 1)},
+    )
+    assert place.launch() == 0
+    assert len(place.events()) == 60
+
+
+def test_of_a_launch_that_still_runs_only_what_is_sure_is_said(tmp_path: Path, run: Run) -> None:
+    place = planted(tmp_path, retailers=["store-1", "store-9"], content={"properties": {"name": "first_name"}})
+    assert run("launch", *place.argv("--batch_rows=20"))[0] == 0
+    (place.output / "summary.json").unlink()
+    sorted((place.output / "exposures").glob("*.parquet"))[-1].unlink()
+    assert run("report", str(place.output))[0] == 0
+    page = (place.output / "report.html").read_text()
+    assert "matched customers have no value here" in page
+    assert "No customer of store-9" not in page
+
+
+def test_validate_says_without_customers_what_needs_none(tmp_path: Path, run: Run) -> None:
+    place = planted(tmp_path, audiences={"spare": "spend > 1"})
+    campaigns = f"--campaigns={place.root / 'campaigns'}"
+    code, printed, _ = run("validate", campaigns)
+    assert (code, "warning: audiences/spare.yaml  audience = spare" in printed) == (0, True)
+    code, _, refused = run("validate", campaigns, "--strict")
+    assert (code, "audiences/spare.yaml  audience = spare" in refused) == (2, True)

@@ -180,8 +180,9 @@ def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
 
 
-def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str, Any]:
-    """The numbers of summary.json; `rejected` are the rows that never became a customer's row."""
+def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bool) -> dict[str, Any]:
+    """The numbers of summary.json; `rejected` are the rows that never became a customer's row. What nobody reaches
+    is a warning only when all batches are `finished`."""
     dead = Counter(rejected) + totals.dead_lettered
     ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
     return {
@@ -196,7 +197,7 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str,
         "retailers": retailer_summaries(totals),
         "ledger": [[*key, number] for key, number in ledger],
         "lists": list_summaries(totals),
-        "warnings": [vars(warning) for warning in find_warnings(plan, totals)],
+        "warnings": [vars(warning) for warning in find_warnings(plan, totals, finished)],
     }
 
 

@@ -29,15 +29,29 @@ _DO = {
 }  # fmt: skip
 
 
-def find_warnings(plan: Plan, totals: Totals) -> list[LaunchWarning]:
-    """All warnings: of the launch, its lists, retailers and columns, then campaign by campaign."""
-    found = [*_launch(plan, totals), *plan.warnings]
-    if not sum(totals.evaluated.values()):
-        return found
-    found += [*_lists(plan, totals), *_retailers(plan.engine, totals.evaluated)]
+def find_warnings(plan: Plan, totals: Totals, finished: bool = True) -> list[LaunchWarning]:
+    """All warnings: of the launch, its lists, retailers and columns, then campaign by campaign.
+
+    Of a launch that is not finished none that the customers still to come could belie.
+    """
+    found = [*plan.warnings, *_time_zones(plan, totals)]
+    if finished:
+        found += _launch(plan, totals)
+        found += _lists(plan, totals)
+        found += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
     for entry in plan.campaigns:
-        found += _campaign(entry, totals)
+        if entry.campaign.id in totals.nodes:
+            counts = [NodeCount(*count) for count in totals.nodes[entry.campaign.id]]
+            found += _expressions(entry, counts[0].passed, totals)
+            found += _campaign(entry, counts, totals) if finished and counts[0].entered else ()
     return found
+
+
+def _time_zones(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
+    if number := totals.unknown_time_zones:
+        text = f"{number:,} customer and campaign pairs have an unknown time zone; the default was used. Correct it."
+        column = plan.engine.columns.time_zone or ""
+        yield LaunchWarning("unknown_time_zone", "", ENGINE, "columns.time_zone", column, number, "", text)
 
 
 def _launch(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
@@ -50,10 +64,6 @@ def _launch(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
         names = listed([entry.campaign.id for entry in plan.campaigns])
         text = f"Nobody is sent anything by {names}. Look at each campaign's numbers."
         yield LaunchWarning("no_events", "", "--campaigns", "", names, evaluated, "", text)
-    if number := totals.unknown_time_zones:
-        text = f"{number:,} customer and campaign pairs have an unknown time zone; the default was used. Correct it."
-        column = plan.engine.columns.time_zone or ""
-        yield LaunchWarning("unknown_time_zone", "", ENGINE, "columns.time_zone", column, number, "", text)
 
 
 def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
@@ -67,7 +77,7 @@ def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
     for index, listing in enumerate(plan.engine.suppression_lists):
         first[listing.file, listing.column] = ("", ENGINE, f"suppression_lists.{index}.file")
     for key, use in {**totals.lists, **totals.suppression_lists}.items():
-        if not use.customers:
+        if not use.customers and totals.evaluated:
             text = (
                 f"None of its {use.ids:,} ids, such as {use.first!r}, is in the customers' column {key[1]}: nobody is "
                 "on this list. Check the file, and the column that it is looked up by."
@@ -94,15 +104,18 @@ def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
     return f"Did you mean {near[0]}?" if near else "Check the spelling, or remove it."
 
 
-def _campaign(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
-    campaign = entry.campaign
-    counts = [NodeCount(*count) for count in totals.nodes[campaign.id]]
-    evidence = totals.evidence.found.items()
-    for (kind, of, place, value), (number, example, why) in evidence:
-        if of == campaign.id:
+def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[LaunchWarning]:
+    """The conditions and properties that were NULL or raised an error."""
+    for (kind, campaign, place, value), (number, example, why) in totals.evidence.found.items():
+        if campaign == entry.campaign.id:
             file, _, field = place.rpartition(": ")
-            text = _DO[kind].format(n=f"{number:,}", matched=f"{counts[0].passed:,}", who=example, why=why)
-            yield LaunchWarning(kind, of, file or entry.file, field, value, number, example, text)
+            text = _DO[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
+            yield LaunchWarning(kind, campaign, file or entry.file, field, value, number, example, text)
+
+
+def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> Iterator[LaunchWarning]:
+    """What of a campaign nobody reaches."""
+    campaign = entry.campaign
     yield from _scope(entry, counts[1].passed, totals.evaluated)
     said = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
     yield from (warning for warning in node_warnings(entry, counts) if warning.value not in said)

@@ -45,6 +45,7 @@ def _node(node: Tree, counts: dict[int, NodeCount], warn: Warn) -> Iterator[Laun
     if node.kind == "not" and not count.passed:
         text = f"This excludes all of the {entered} that come here. Check what is below it."
         yield warn("node_matches_nobody", node, count.entered, text)
+        return
     for child in node.children:
         if node.kind == "any" and not counts[id(child)].entered:
             text = f"Nobody comes here: all {entered} pass one of the nodes before it. Remove it, or those."

@@ -21,7 +21,7 @@ from pipelines.launch_inputs import Prepared, reopen
 from pipelines.launch_options import LaunchOptions
 from pipelines.rebatch_options import RebatchOptions
 from pipelines.settings import check_delivery
-from pipelines.warnings.counting import list_lines, look
+from pipelines.warnings.counting import input_warnings, list_lines
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
 from schemas.accounts import configured_retailers
@@ -172,7 +172,7 @@ def validate(args: argparse.Namespace) -> int:
         problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
         raise InputError(problems)
-    warnings, lists = look(config, args.customers)
+    warnings, lists = input_warnings(config, args.customers)
     if warnings and (args.strict or config.engine.strict):
         raise refusal(warnings)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")

@@ -31,7 +31,7 @@ from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
 
 
-def look(config: Configuration, customers: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def input_warnings(config: Configuration, customers: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The warnings and the use of the lists; without customers what needs none.
 
     The configuration and the columns must be sound. Raises InputError for a source that cannot be read.

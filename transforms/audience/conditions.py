@@ -125,14 +125,18 @@ class Checker:
     def _failing_constant(self, statement: Any, text: str) -> Mistake | None:
         """A part without a column that raises an error: it would for every customer."""
         for node in _constant_parts(statement["select_list"][0]):
-            part = {"error": False, "statements": [{"node": {**statement, "select_list": [node]}}]}
+            query = self._as_sql({**statement, "select_list": [node]})
             try:
-                (query,) = self._con.execute("SELECT json_deserialize_sql(?)", [json.dumps(part)]).fetchall()[0]
                 self._con.execute(query).fetchall()
             except duckdb.Error as error:
                 message = f"fails for every customer: {first_line(error)}"
                 return _in_characters(Mistake(message, _place(node)), text)
         return None
+
+    def _as_sql(self, statement: Any) -> str:
+        tree = json.dumps({"error": False, "statements": [{"node": statement}]})
+        query: str = self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
+        return query
 
     def _unknown(self, name: str) -> str:
         if name.lower() in CLOCKS:

@@ -10,11 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipelines.engines.memory import collect_rarely
-from pipelines.ledger.guard import guard_ledger, note_beat, sqlite_path
+from pipelines.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
+from schemas.problems import InputError
 from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.call_journal import FileJournal
 from stores.call_recovery import recover
@@ -185,6 +186,14 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
+        try:
+            check_open(folder, config.ledger, ledger)
+        except InputError as error:
+            folder.ask_to_stop()
+            (problem,) = error.problems
+            raise LedgerError(
+                f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
+            ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
         record_left(ledger, write, letters, until)

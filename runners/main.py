@@ -26,11 +26,11 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns preview  CAMPAIGN --campaigns DIR --customers FILE
   campaigns launch   --campaigns DIR --customers FILE --events file:DIR --output DIR
   campaigns rebatch  --campaigns DIR --events file:DIR --output DIR [--drain]    deliver a launch's events
-  campaigns check    DIR                               does the ledger close?
+  campaigns check    DIR                               is every customer and event accounted for?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html anew
-  campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    a wrong campaign went out
-  campaigns sandbox                                    a vendor to try things on
+  campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
+  campaigns sandbox                                    a stand-in for the vendor, to send to
 """
 
 
@@ -86,7 +86,11 @@ COMMANDS = {
         ),
         commands.why,
     ),
-    "check": Command("check that the ledger closes and the split is as weighted", (LAUNCH, RECEIPTS), commands.check),
+    "check": Command(
+        "check that each customer and event of a launch is accounted for, and splits are as weighted",
+        (LAUNCH, RECEIPTS),
+        commands.check,
+    ),
     "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH, RECEIPTS), commands.report),
     "schema": Command(
         "the columns of a source of customers",
@@ -135,15 +139,15 @@ COMMANDS = {
         commands.replay,
     ),
     "ledger": Command(
-        "a delivery's ledger: look at it; cancel what was not sent of a campaign; let unknown events be sent again, or "
-        "settle them by the vendor's list; make a lost one from the receipts",
+        "look at a delivery's ledger, which says what was sent; cancel a campaign; settle or resend events whose "
+        "outcome is unknown; rebuild a lost ledger",
         LEDGER,
         ledger,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),
     "flink": Command("a Flink cluster on this machine, for --on flink", FLINK, flink),
-    "sandbox": Command("a vendor that stands in for the real one, with faults by script", SANDBOX, sandbox),
+    "sandbox": Command("run a stand-in for the vendor on this machine; it fails as you tell it", SANDBOX, sandbox),
     "topic": Command(
         "create a topic: of Pub/Sub, which then accepts only our events, or of Kafka",
         (

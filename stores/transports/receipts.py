@@ -38,8 +38,8 @@ _TYPES: dict[str, pa.DataType] = {
 _VIEW = """
 CREATE VIEW outcomes AS SELECT * FROM receipts QUALIFY row_number() OVER (
     PARTITION BY event_id
-    ORDER BY list_position(['accepted', 'rejected', 'expired', 'unknown'], outcome),
-        CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END, batch_id, reason, vendor_id, attempt
+    ORDER BY outcome <> 'accepted', CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END,
+        list_position(['rejected', 'expired', 'unknown'], outcome), batch_id, reason, vendor_id, attempt
 ) = 1
 """
 
@@ -78,8 +78,9 @@ def open_receipts(directories: Iterable[str], launch_id: str | None = None) -> d
     """A connection to the receipts of all *.avro files in these folders, local or gs://.
 
     `receipts` has them as they were written, repeats included, with the columns of a Receipt; `outcomes` has one an
-    event: accepted over rejected over expired over unknown, the first of several accepted, the last of several
-    others. With `launch_id` both leave other launches out, and `others` (launch_id, receipts) counts those.
+    event: the first accepted one, else the last one, as the ledger has it: an event that was rejected, replayed and is
+    unknown since is unknown. Of several at the same time: rejected over expired over unknown. With `launch_id` both
+    leave other launches out, and `others` (launch_id, receipts) counts those.
     Raises InputError with every folder that is not there and every file that cannot be used.
     """
     con = duckdb.connect(":memory:")

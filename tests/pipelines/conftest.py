@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from delivering import KEY
@@ -22,6 +23,12 @@ def sandbox(_running: Sandbox) -> Sandbox:
     _running.script([])
     _running.reset()
     return _running
+
+
+@pytest.fixture(params=["sqlite", "firestore"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """No ledger yet, of each kind."""
+    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ from transforms.plan import make_plan
 from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
-    f"--on {'|'.join(PRESETS)} names the engine (`campaigns engines` tells what is here); every option of Apache Beam "
-    "may stand beside it and wins."
+    f"--on {'|'.join(PRESETS)} chooses the engine (`campaigns engines` lists what is installed). Every option of "
+    "Apache Beam may be given too, and overrides ours."
 )
 
 

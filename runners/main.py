@@ -181,7 +181,9 @@ def parser() -> argparse.ArgumentParser:
     )
     subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("launch", help="launch campaigns; the same command again resumes", add_help=False)
-    subparsers.add_parser("rebatch", help="deliver events, 50 a call; the same command again goes on", add_help=False)
+    subparsers.add_parser(
+        "rebatch", help="deliver a launch's events, 50 a call; after a stop, the same command continues", add_help=False
+    )
     for name, command in COMMANDS.items():
         sub = subparsers.add_parser(name, help=command.help, description=command.help)
         for one in command.arguments:

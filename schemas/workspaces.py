@@ -68,9 +68,9 @@ def _default_lease(given: dict[str, Any]) -> timedelta:
 class Delivery(Strict):
     """How events are delivered.
 
-    `on_unknown`: what to do with an event whose answer never came: `hold` it for a person, or `resend` it at most
-    `resends` times, until `resend_within` after its first claim; then it is held.
-    `wait`: how long a batch that is not full waits for more. `remember`: how long a repeat is known as one.
+    `on_unknown`: what to do with an event whose call had no answer: `hold` settles it as unknown and does not send it
+    again; `resend` sends it again, at most `resends` times and until `resend_within` after its first claim.
+    `wait`: how long a batch that is not full waits for more events. `remember`: how long duplicates are recognised.
     `lease`: how long a claim lasts whose worker died: at least 1 s more than `timeout`, and 20 s more if left out.
     """
 
@@ -88,8 +88,8 @@ class Delivery(Strict):
         least = (self.timeout + LEASE_MARGIN).total_seconds()
         if self.lease.total_seconds() < least:
             raise ValueError(
-                f"`lease` must be {least:g} s or more, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: no call "
-                "is made that could outlast its lease, so nothing would be sent; leave it out to have it fit"
+                f"`lease` must be at least {least:g} s, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: a call "
+                "that could outlast its lease is not made; or leave `lease` out, then it is `timeout` + 20 s"
             )
         return self
 

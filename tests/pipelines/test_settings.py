@@ -308,3 +308,30 @@ def test_mistakes_in_the_signals_are_found_before_the_start(tmp_path: Path) -> N
     warm_up = {"started": "2026-04-01", "signals": "signals.csv"}
     folder = folder_of(tmp_path, {"signals.csv": "date\n"}, workspaces={"a": {"pace": {"warm_up": warm_up}}})
     assert ["missing: retailer_id" in one.fix for one in problems_of(folder)] == [True]
+
+
+def test_an_edit_that_a_running_job_cannot_apply_is_logged_once_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, start = Clock(), {"wait": "PT2S", "remember": "P7D"}
+    folder = folder_of(tmp_path, delivery=start)
+    settings = Settings(folder, clock)
+    assert settings.delivery().wait.total_seconds() == 2
+
+    def edited(**delivery: Any) -> list[str]:
+        edit(folder, delivery={**start, **delivery})
+        caplog.clear()
+        for _ in range(3):
+            clock.now += 5
+            assert settings.delivery().wait.total_seconds() == 2
+        return [record.getMessage().partition(": ")[2] for record in caplog.records]
+
+    assert edited(wait="PT9S") == ["the edit of delivery.wait takes effect at the next start"]
+    assert edited(wait="PT9S", timeout="PT3S") == []  # nothing new of what waits
+    assert settings.delivery().timeout.total_seconds() == 3
+    assert edited(wait="PT9S", remember="P1D", vendor="webhook") == [
+        "the edit of delivery.vendor, delivery.wait, delivery.remember takes effect at the next start"
+    ]
+    assert settings.delivery().vendor == "outbox"
+    assert edited() == []
+    assert Settings(folder, clock).delivery().remember.days == 7

@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
+from pipelines.warnings.counting import list_lines
 from schemas.contracts import DeadLetter
 from schemas.problems import InputError, Problem
 from stores.avro_blocks import record_damage
@@ -22,6 +23,7 @@ from stores.transports.event_sinks import event_file
 from stores.transports.uri import FileUri
 from stores.whole_files import damaged
 from transforms.ledger.totals import EMITTED, Totals, summarise
+from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20
 _NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger")
@@ -132,8 +134,9 @@ def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
         "started_at": _time(job.plan.launched),
         "finished_at": _time(datetime.now(UTC)) if finished else None,
         "events_to": str(job.config.events),
+        "strict": job.strict,
     }
-    summary = {**head, **summarise(job.plan, totals, rejected)}
+    summary = {**head, **summarise(job.plan, totals, rejected, finished)}
     summary["customers"]["source"] = job.snapshot.source
     summary["stage_seconds"] = {name: round(value, 3) for name, value in totals.seconds.items()}
     return summary
@@ -215,7 +218,8 @@ def table(summary: dict[str, Any], report: str) -> str:
         f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
         f"{emitted:,} events to {summary['events_to']}"
         f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
-        *(f"warning: {warning}" for warning in summary["warnings"]),
+        *list_lines(summary["lists"]),
+        *map(warning_text, summary["warnings"]),
         f"report: {report}",
     ]
     return "\n".join(lines)

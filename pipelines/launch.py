@@ -40,6 +40,7 @@ from pipelines.launch_workers import (
 )
 from pipelines.progress import Progress, Silent, watched
 from pipelines.survey import survey
+from pipelines.warnings.counting import refuse_warnings
 from schemas.problems import InputError, LaunchError
 from stores.customers.snapshot import read_part
 from stores.decisions import read_sharing_rows
@@ -110,6 +111,9 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         options = runner_options(options)
         progress.phase("survey")
         survey(job, lambda p, sharing: matched(p, job, set(), preferred=False, sharing=sharing), options)
+        if job.strict:
+            progress.phase("look for warnings")
+            refuse_warnings(job, lambda p: matched(p, job, set(), preferred=True), options)
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
@@ -137,6 +141,9 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
         here = replace(job, afar=None)
         built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
         survey(here, lambda p, sharing: matched(p, here, set(), preferred=False, sharing=sharing), built_in)
+        if job.strict:
+            progress.phase("look for warnings")
+            refuse_warnings(job, lambda p: matched(p, here, set(), preferred=True), built_in)
         FileSystems.set_options(options)  # each pipeline sets its own
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
@@ -177,7 +184,13 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
         print(f"The launch stopped: {told}", file=sys.stderr)
         return 1
     progress.stop()
-    print(made if isinstance(made, Submitted) else table(made, os.path.join(config.output, "report.html")))
+    if isinstance(made, Submitted):
+        print(made)
+        return 0
+    print(table(made, os.path.join(config.output, "report.html")))
+    if made["strict"] and made["warnings"]:
+        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
+        return 2
     return 0
 
 

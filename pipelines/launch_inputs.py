@@ -35,7 +35,7 @@ MIN_SECRET = 16
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch that may run: everything was checked and the manifest stands."""
+    """A launch that may run: everything was checked and the manifest stands, `fresh` if it was written just now."""
 
     config: LaunchConfig
     folder: LaunchFolder
@@ -45,6 +45,12 @@ class Prepared:
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
     afar: Afar | None = None
+    fresh: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether warnings are mistakes; a preview publishes nothing and shows them."""
+        return (self.config.strict or self.plan.engine.strict) and self.config.only is None
 
     @property
     def batches(self) -> int:
@@ -99,10 +105,11 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     }
     if before is None:
         folder.keep_configuration(config.campaigns, configuration.files)
-    manifest = _kept(folder, before, manifest)
-    if before is not None and _same_campaigns(folder, manifest) is None:
+    kept = _kept(folder, before, manifest)
+    if before is not None and _same_campaigns(folder, kept) is None:
         folder.keep_configuration(config.campaigns, configuration.files)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    cut = parts(snapshot, config.batch_rows)
+    return Prepared(config, folder, plan, snapshot, cut, _sizes(plan), kept, fresh=kept is manifest)
 
 
 def reopen(folder: LaunchFolder) -> Prepared:

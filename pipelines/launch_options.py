@@ -50,6 +50,11 @@ class LaunchOptions(PipelineOptions):
             "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
         )
         add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
+        )
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
@@ -66,6 +71,7 @@ class LaunchConfig:
     history: tuple[str, ...] = ()
     sticky: str | None = None
     test: bool = False
+    strict: bool = False
     batch_rows: int = 131_072
     broker_wait: float = 60.0
     only: str | None = None
@@ -97,6 +103,7 @@ class LaunchConfig:
             history=tuple(_here(one, mirrors) for one in options.history or ()),
             sticky=_here(options.sticky, mirrors) if options.sticky else None,
             test=bool(options.test),
+            strict=bool(options.strict),
             batch_rows=options.batch_rows,
             broker_wait=options.broker_wait,
             kafka=kafka,

@@ -19,6 +19,7 @@ from pipelines.command_line.commands import add_launch_options, add_rebatch_opti
 from pipelines.engines.presets import PRESETS
 from pipelines.launch_inputs import Prepared, reopen
 from pipelines.settings import check_delivery
+from pipelines.warnings.counting import input_warnings, list_lines
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
 from schemas.accounts import configured_retailers
@@ -36,6 +37,7 @@ from stores.transports.kafka_options import read_client, read_time
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
 from transforms.plan import id_columns, make_plan
+from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
     f"--on {'|'.join(PRESETS)} chooses the engine (`campaigns engines` lists what is installed). Every option of "
@@ -106,7 +108,14 @@ def _launched(folder: str) -> Prepared:
 
 def preview(args: argparse.Namespace) -> int:
     for line in previewing.preview(
-        args.campaign, args.campaigns, args.customers, tuple(args.history), args.sticky, args.samples, Bar()
+        args.campaign,
+        args.campaigns,
+        args.customers,
+        tuple(args.history),
+        args.sticky,
+        args.samples,
+        args.strict,
+        Bar(),
     ):
         print(line)
     return 0
@@ -160,11 +169,16 @@ def validate(args: argparse.Namespace) -> int:
         problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
         raise InputError(problems)
+    warnings, lists = input_warnings(config, args.customers)
+    if warnings and (args.strict or config.engine.strict):
+        raise refusal(warnings)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
     if retailers:
         print(
             f"the accounts of the customers' {len(retailers)} retailers are sound; whether keys are set, rebatch says"
         )
+    for line in (*list_lines(lists), *map(warning_text, warnings)):
+        print(line)
     return 0
 
 

@@ -52,6 +52,7 @@ RECEIPTS = argument(
     help="folder with receipts of the delivery, may be repeated (LAUNCH/delivery/receipts if it is there)",
 )
 KAFKA = tuple(argument(name, **OPTIONS[name]) for name in PUBLISHING)
+STRICT = argument("--strict", action="store_true", help="warnings are mistakes: exit code 2 (engine.yaml: strict)")
 HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
 
 
@@ -73,6 +74,7 @@ COMMANDS = {
             HISTORY,
             argument("--sticky", help="sticky.parquet of an earlier launch"),
             argument("--samples", type=int, default=3, help="how many events to show (3)"),
+            STRICT,
         ),
         commands.preview,
     ),
@@ -107,7 +109,12 @@ COMMANDS = {
         "columns and retailers too",
         (
             CAMPAIGNS,
-            argument("--customers", help="check the conditions against these columns, and these retailers' accounts"),
+            argument(
+                "--customers",
+                help="check the conditions against these columns, and these retailers' accounts; "
+                "say what matches nobody",
+            ),
+            STRICT,
         ),
         commands.validate,
     ),

@@ -220,7 +220,7 @@ class Campaign(Strict):
     id: Name
     description: str = ""
     surface: Literal["marketplace", "storefront"]
-    retailers: tuple[Text, ...] = ("*",)
+    retailers: tuple[Text, ...] = Field(("*",), min_length=1)
     channel: Name
     priority: int = Field(default=100, ge=-1_000_000, le=1_000_000)
     audience: Node

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
-from schemas.audience import NamedAudience, Node, listed
+from schemas.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
 from schemas.campaign import Campaign
 from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
@@ -234,6 +234,28 @@ def _references(document: Document, audiences: set[str], root: Path) -> list[Pro
 def _uses(document: Document) -> set[str]:
     leaves = _written_leaves(document.data.get("audience"), ("audience",))
     return {name for kind, name, _ in leaves if kind == "audience"}
+
+
+def used_audiences(config: Configuration) -> set[str]:
+    """The named audiences that a campaign of the folder uses, directly or through others."""
+    frontier = {name for document in config.documents.values() for name in _uses(document)}
+    reached = set[str]()
+    while frontier:
+        reached |= frontier
+        frontier = {name for one in frontier & config.audiences.keys() for name in _named(config.audiences[one])}
+        frontier -= reached
+    return reached
+
+
+def _named(node: Node) -> Iterator[str]:
+    """The named audiences in a tree."""
+    if isinstance(node, Named):
+        yield node.audience
+    elif isinstance(node, Not):
+        yield from _named(node.not_)
+    elif isinstance(node, AllOf | AnyOf):
+        for child in node.all if isinstance(node, AllOf) else node.any:
+            yield from _named(child)
 
 
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:

@@ -84,7 +84,7 @@ class SharedAddress(Strict):
 
 
 class Engine(Strict):
-    """engine.yaml, checked."""
+    """engine.yaml, checked. `strict`: warnings are mistakes, as with --strict."""
 
     columns: Columns = Columns()
     channels: dict[Name, Channel] = Field(min_length=1)
@@ -95,6 +95,7 @@ class Engine(Strict):
     shared_address: SharedAddress = SharedAddress()
     delivery: Delivery = Delivery()
     workspaces: dict[str, Workspace] = Field(default_factory=dict)
+    strict: bool = False
     code_secret: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "CAMPAIGNS_CODE_SECRET"
 
     def time_zone(self, retailer: str) -> str:

@@ -118,6 +118,12 @@ class LaunchFolder:
         finally:
             temporary.unlink()
 
+    def withdraw(self) -> None:
+        """Take back a launch of which nothing was published: another may be started here."""
+        for folder in (self.survey, self.campaigns):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.manifest.unlink(missing_ok=True)
+
     def write_json(self, path: Path, data: Any) -> None:
         """Write a file as a whole."""
         replace_file(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())

@@ -15,6 +15,8 @@ from schemas.engine import Engine
 from schemas.problems import Problem
 from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
 from transforms.audience.tree import Leaf, Tree, campaign_tree
+from transforms.warnings.beforehand import shadowed_names, unused_audiences
+from transforms.warnings.warning import LaunchWarning
 
 MARKETPLACE = "marketplace"
 _VALUE_TYPES = {
@@ -25,11 +27,12 @@ _VALUE_TYPES = {
 
 @dataclass(frozen=True)
 class CampaignPlan:
-    """One campaign, ready to run: its compiled audience, and the type of each of its properties."""
+    """One campaign of a file, ready to run: its compiled audience, and the type of each of its properties."""
 
     campaign: Campaign
     version: str
     tree: Tree
+    file: str
 
     def scope(self, retailer: str) -> bool:
         """Whether the campaign is for a retailer's customers."""
@@ -43,7 +46,7 @@ class Plan:
     """Everything a worker must know, and nothing secret: it travels with the job.
 
     `columns` are those of the customers that are read, `id_columns` those by which somebody is known or looked up;
-    `values` gives each property's SQL text its type.
+    `values` gives each property's SQL text its type; `warnings` are those that need no customers.
     """
 
     launch_id: str
@@ -57,6 +60,7 @@ class Plan:
     offer_conditions: tuple[str, ...]
     values: dict[str, str]
     root: str
+    warnings: tuple[LaunchWarning, ...] = ()
 
     @property
     def launched(self) -> datetime:
@@ -89,6 +93,7 @@ def make_plan(
         offer_conditions=tuple(whens),
         values=binder.values,
         root=str(config.root),
+        warnings=(*unused_audiences(config), *shadowed_names(schema)),
     )
     return plan, binder.problems
 
@@ -122,7 +127,7 @@ class _Binder:
         document = self._config.documents[campaign.id]
         for path, text in _conditions(document.data.get("audience"), ("audience",)):
             self._expression(document.problem(path, text, ""), text, "BOOLEAN")
-        for name in self._named(campaign):
+        for name in sorted(self._named(campaign) & self._config.audiences.keys()):
             for path, text in _conditions_of(self._config.audiences[name], ()):
                 problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
                 self._expression(problem, text, "BOOLEAN")
@@ -142,7 +147,7 @@ class _Binder:
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
                 self._column(document.problem(("audience",), node.leaf.column, ""))
-        return CampaignPlan(campaign, self._config.versions[campaign.id], tree)
+        return CampaignPlan(campaign, self._config.versions[campaign.id], tree, document.file)
 
     def engine_columns(self) -> None:
         engine = self._config.engine
@@ -177,9 +182,9 @@ class _Binder:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
 
-    def _named(self, campaign: Campaign) -> list[str]:
+    def _named(self, campaign: Campaign) -> set[str]:
         tree = campaign_tree(campaign.audience, self._config.audiences, "")
-        return [node.label for node in tree.nodes() if node.kind == "audience"]
+        return {node.label for node in tree.nodes() if node.kind == "audience"}
 
     def _expression(self, at: Problem, text: str, want: str | None) -> bool:
         mistake: Mistake | None = self._checker.check(text, want)

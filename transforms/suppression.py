@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import id_texts
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
 from schemas.problems import shown
@@ -18,6 +19,7 @@ from transforms.ids.id_index import IdIndex, joined_key
 from transforms.plan import Plan
 from transforms.send_time import customer_zones, send_times
 from transforms.steps import BatchStep
+from transforms.warnings.evidence import list_use
 
 SuppressionLists = Sequence[tuple[str | None, str, IdIndex]]
 """Who is on which list: (channel or None for all, customers' column, ids)."""
@@ -51,8 +53,15 @@ class Suppressor:
         shared = self._shared.get(batch.name, {})
         matched = batch.matched()
         zones = self._zones(batch, matched)
+        places = [ids.find(id_texts(batch.rows.column(column))) for _, column, ids in self._lists]
+        files = [entry.file for entry in self._engine.suppression_lists]
+        uses = {
+            (file, column): list_use(file, column, ids, found)
+            for file, (_, column, ids), found in zip(files, self._lists, places, strict=True)
+        }
+        batch.counts["suppression_lists"] = list(uses.values())
         channels = {
-            name: self._channel(batch, name, matched)
+            name: self._channel(batch, name, matched, places)
             for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
         }
         done = []
@@ -77,15 +86,15 @@ class Suppressor:
         )
         return zones.dictionary_encode()
 
-    def _channel(self, batch: LaunchBatch, name: str, matched: Ints) -> _Channel:
+    def _channel(self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints]) -> _Channel:
         """What holds for the customers of a batch on a channel, whatever the campaign."""
         channel = self._engine.channels[name]
         address = pc.utf8_trim_whitespace(batch.column(channel.address, matched))
         out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
         listed = np.zeros(len(matched), np.bool_)
-        for list_channel, column, ids in self._lists:
+        for (list_channel, _, _), found in zip(self._lists, on_lists, strict=True):
             if list_channel in (None, name):
-                listed |= ids.contains(batch.column(column, matched))
+                listed |= found[matched] >= 0
         reasons = [
             ("retailer_opted_out", out[batch.retailer[matched]]),
             ("no_consent", _without(batch, matched, channel.consent)),

@@ -14,6 +14,7 @@ import pytest
 
 from examples.journey import contacts, customers, multiply, purchases
 from examples.journey.files import whole_file
+from pipelines.warnings.counting import input_warnings
 from schemas.configuration import load_configuration
 from stores.histories import read_histories
 from stores.lists import read_list
@@ -56,6 +57,16 @@ def test_the_sample_campaigns_find_every_column_with_the_right_type(journey: Jou
     assert problems == []
     _, mistakes = make_plan(configuration, pq.read_schema(journey.customers), "launch-1", 0)
     assert mistakes == []
+
+
+def test_the_sample_campaigns_have_no_warning_and_their_lists_hold_customers_alone(journey: Journey) -> None:
+    configuration, _ = load_configuration(CAMPAIGNS)
+    assert configuration is not None
+    warnings, lists = input_warnings(configuration, str(journey.customers))
+    assert warnings == []
+    assert [(one["file"], one["known"]) for one in lists] == [
+        ("lists/bounced.csv", 12), ("lists/do_not_contact.csv", 31), ("lists/employees.csv", 41),
+    ]  # fmt: skip
 
 
 def test_the_columns_have_these_types(journey: Journey) -> None:

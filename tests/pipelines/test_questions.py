@@ -202,7 +202,7 @@ def test_a_preview_publishes_nothing_and_shows_what_would_happen(tmp_path: Path,
     assert code == 0
     assert "would be sent" in text
     assert "variant a: weight 50.0%" in text
-    assert "property name is missing in" in text
+    assert "matched customers have no value here, such as c-" in text
     assert text.count('"event_id"') == 1
     assert not (tmp_path / "events").exists()
     assert not place.output.exists()

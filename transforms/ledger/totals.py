@@ -10,8 +10,9 @@ from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
 from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
+from transforms.warnings.evidence import Evidence, ListUses
+from transforms.warnings.find import find_warnings
 
-SHOWN = 5
 HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
 
 
@@ -26,6 +27,9 @@ class Totals:
         self.nodes: dict[str, list[list[int]]] = {}
         self.offers: dict[str, dict[str, list[int]]] = {}
         self.outcomes: Counter[tuple[Any, ...]] = Counter()
+        self.variants: Counter[tuple[str, int]] = Counter()
+        self.evidence = Evidence()
+        self.lists, self.suppression_lists = ListUses(), ListUses()
         self.ledger: dict[tuple[Any, ...], int] = {}
         self.seconds: Counter[str] = Counter()
         self.unknown_time_zones: dict[str, list[Any]] = {}
@@ -40,6 +44,11 @@ class Totals:
             self.unknown_time_zones.setdefault(value, [0, example])[0] += number
         for *key, number in counts["outcomes"]:
             self.outcomes[tuple(key)] += number
+        for campaign, variant, number in counts["variants"]:
+            self.variants[campaign, variant] += number
+        self.evidence.add_rows(counts["evidence"])
+        self.lists.add_rows(counts["lists"])
+        self.suppression_lists.add_rows(counts["suppression_lists"])
         for campaign, nodes in counts["nodes"].items():
             self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
         for campaign, offers in counts["offers"].items():
@@ -170,8 +179,9 @@ def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
 
 
-def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str, Any]:
-    """The numbers of summary.json; `rejected` are the rows that never became a customer's row."""
+def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bool) -> dict[str, Any]:
+    """The numbers of summary.json; `rejected` are the rows that never became a customer's row. What nobody reaches
+    is a warning only when all batches are `finished`."""
     dead = Counter(rejected) + totals.dead_lettered
     ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
     return {
@@ -185,30 +195,18 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str,
         "campaigns": [campaign_summary(entry, totals) for entry in plan.campaigns],
         "retailers": retailer_summaries(totals),
         "ledger": [[*key, number] for key, number in ledger],
-        "warnings": _warnings(plan, totals),
+        "lists": list_summaries(totals),
+        "warnings": [vars(warning) for warning in find_warnings(plan, totals, finished)],
     }
 
 
-def _warnings(plan: Plan, totals: Totals) -> list[str]:
-    found = []
-    if totals.unknown_time_zones:
-        found.append(_unknown_time_zones(totals.unknown_time_zones))
-    for entry in plan.campaigns:
-        failed = sum(count[2] for count in totals.nodes.get(entry.campaign.id, []))
-        if failed:
-            found.append(
-                f"{entry.campaign.id}: a condition raised an error for {failed:,} customers, who did not match"
-            )
-    return found
-
-
-def _unknown_time_zones(values: dict[str, list[Any]]) -> str:
-    """How many customers have a text that is no time zone, the most frequent texts, and an example of each."""
-    customers = sum(number for number, _ in values.values())
-    most = sorted(values.items(), key=lambda item: (-item[1][0], item[0]))
-    named = ", ".join(f"{value} {number:,} (such as {example})" for value, (number, example) in most[:SHOWN])
-    more = f" and {len(values) - SHOWN:,} other values" if len(values) > SHOWN else ""
-    return f"unknown time zones of {customers:,} in all, who have their retailer's: {named}{more}"
+def list_summaries(totals: Totals) -> list[dict[str, Any]]:
+    """Per list and customers' column: its ids, how many of them are customers, and how many customers are on it."""
+    uses = {**totals.lists, **totals.suppression_lists}
+    return [
+        {"file": file, "column": column, "ids": use.ids, "known": int(use.known.sum()), "customers": use.customers}
+        for (file, column), use in sorted(uses.items())
+    ]
 
 
 def check_ledger(summary: dict[str, Any]) -> list[str]:

@@ -100,6 +100,20 @@ def cut_off(campaign: Campaign, rows: CampaignRows, offer: Offer) -> tuple[Bools
     return np.isin(rows.variant, having) & rows.emitted, held
 
 
+def demand(plan: Plan, batch: LaunchBatch) -> dict[str, dict[str, OfferCount]]:
+    """What would become of each offer, apart from the order in its queue: granted is who it is open to."""
+    counts: dict[str, dict[str, OfferCount]] = {}
+    for rows in batch.campaigns:
+        campaign = plan.of(rows.campaign).campaign
+        counts[campaign.id] = {}
+        for offer in campaign.offers:
+            want = wanted(campaign, rows, offer.id)
+            meets = _count(want & condition(batch, rows, offer))
+            open_to = 0 if offer.budget == 0 else meets
+            counts[campaign.id][offer.id] = OfferCount(open_to, _count(want) - meets, meets - open_to)
+    return counts
+
+
 class OfferGenerator:
     """Grants the offers of a batch; `limits` by (campaign, offer), `codes` by code list file."""
 

@@ -15,6 +15,7 @@ from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
 from schemas.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
 from schemas.campaign import Campaign
+from schemas.checks.campaigns import duplicate_ids, shared_codes
 from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
 from schemas.problems import Problem
@@ -66,9 +67,9 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     for document in [*campaign_files, *audience_files.values()]:
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
-    problems += _duplicates(campaigns)
+    problems += duplicate_ids(campaigns)
     problems += experiment_problems(campaigns)
-    problems += _shared_codes(campaigns, root)
+    problems += shared_codes(campaigns, root)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -180,31 +181,6 @@ def _field_names(model: type[BaseModel], seen: set[str]) -> set[str]:
     for part in [schema, *schema.get("$defs", {}).values()]:
         seen |= set(part.get("properties", {}))
     return seen
-
-
-def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
-    first: dict[str, str] = {}
-    found = []
-    for document, campaign in campaigns:
-        other = first.setdefault(campaign.id, document.file)
-        if other != document.file:
-            found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
-    return found
-
-
-def _shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list[Problem]:
-    """A problem for each offer whose code list another offer hands out too: both would begin with its first code."""
-    first: dict[Path, str] = {}
-    found = []
-    for document, campaign in campaigns:
-        for index, offer in enumerate(campaign.offers):
-            if offer.codes is None:
-                continue
-            own = f"{campaign.id}/{offer.id}"
-            if (other := first.setdefault((root / offer.codes).resolve(), own)) != own:
-                fix = f"the offer {other} hands out these codes too: two people would get each; give it its own list"
-                found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
-    return found
 
 
 def _written_leaves(raw: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:

@@ -19,7 +19,7 @@ $(DEMO)/delivery/summary.json: $(DEMO)/summary.json examples/journey/faults.yaml
 	  --events file:$(DEMO)/events --output $(DEMO)/delivery --drain --ignore_times
 
 # A launch keeps to its inputs, so changed ones get a new launch.
-$(DEMO)/summary.json: out/customers.parquet $(shell find examples/journey/campaigns -type f)
+$(DEMO)/summary.json: out/customers.parquet out/history.parquet $(shell find examples/journey/campaigns -type f)
 	rm -rf $(DEMO)
 	CAMPAIGNS_CODE_SECRET=$${CAMPAIGNS_CODE_SECRET:-this-secret-is-for-the-demo-only} $(BIN)/campaigns launch \
 	  --campaigns examples/journey/campaigns --customers out/customers.parquet --history out/history.parquet \
@@ -40,6 +40,7 @@ bench: .venv/installed engines
 	$(BIN)/python -m bench.rebatch
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.engines
+	$(BIN)/python -m bench.check
 
 certificate: .venv/installed engines
 	$(BIN)/python -m bench.certificate
@@ -53,8 +54,9 @@ fuzz: .venv/installed
 	$(BIN)/python -m bench.fuzz
 	$(BIN)/python -m bench.input_fuzz $(FUZZ_INPUTS)
 
-out/customers.parquet: .venv/installed $(wildcard examples/journey/*.py)
-	$(BIN)/python -m examples.journey.customers --output $@ --history out/history.parquet
+# One run makes both files: of a pattern with two targets make knows that, so either is made again when it is missing.
+%/customers.parquet %/history.parquet: .venv/installed $(wildcard examples/journey/*.py)
+	$(BIN)/python -m examples.journey.customers --output $*/customers.parquet --history $*/history.parquet
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -73,13 +73,17 @@ class Costs:
         rules: Rules = (),
         per_second: dict[str, float] | None = None,
         seconds: float = 0.0,
+        vendor: str = "braze",
     ) -> dict[str, Any]:
         """What was seen of messages that wait when the job starts, or of those that are published while it runs,
         `per_second` of each retailer for so many seconds."""
         with ExitStack() as stack:
             place = Path(tempfile.mkdtemp(dir=self._folder))
             sandbox = stack.enter_context(running_sandbox(rules, keep=1))
-            campaigns = write_campaigns(place / "campaigns", sandbox.url, DELIVERY, workspaces)
+            if vendor == "webhook":
+                workspaces = {"*": {"url": f"{sandbox.url}/w/{{retailer}}/webhook"}}
+            delivery = {**DELIVERY, "vendor": vendor}
+            campaigns = write_campaigns(place / "campaigns", sandbox.url, delivery, workspaces)
             to, uri = fresh_topic(source, "costs", self._kafka)
             publish_to(to, wire)
             job = start_rebatch(campaigns, uri, place / "out", "--on=prism", log=place / "log")
@@ -160,7 +164,8 @@ def measure(label: str, say: Any) -> dict[str, Any]:
         slow = [{"answer": 429, "every": 20, "form": "retry-after", "seconds": 1}]
         seen["slowed"] = pubsub.situation(events(30_000, 20, 5), rules=slow)
         say("503 for every 10th call")
-        seen["failing"] = pubsub.situation(events(30_000, 20, 6), rules=[{"answer": 503, "every": 10}])
+        rules: Rules = [{"answer": 503, "every": 10}]  # of a webhook: Braze's may have been sent (stores/vendors)
+        seen["failing"] = pubsub.situation(events(30_000, 20, 6), rules=rules, vendor="webhook")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         say("a backlog of 60,000 from Kafka")

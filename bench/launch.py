@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -176,11 +177,13 @@ def customers(number: int) -> dict[str, str]:
     files = 16
     if not (base / "done").exists():
         source = ROOT / "out" / "customers.parquet"
-        if not source.exists():
-            module("examples.journey.customers", "--output", str(source))
+        history = source.with_name("history.parquet")  # `make demo` takes both for done when one is
+        if not (source.exists() and history.exists()):
+            module("examples.journey.customers", "--output", str(source), "--history", str(history))
         module("examples.journey.multiply", "--customers", str(source), "--output", str(base / "all"),
                "--customers-wanted", str(number), "--files", str(files))  # fmt: skip
         for name, count in (("half", files // 2), ("quarter", files // 4), ("stock", STOCK_FILES)):
+            shutil.rmtree(base / name, ignore_errors=True)  # of a run that was broken off
             (base / name).mkdir(parents=True)
             for path in sorted((base / "all").glob("*.parquet"))[:count]:
                 (base / name / path.name).symlink_to(path)

@@ -8,16 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fastavro
-from apache_beam.io.filesystems import FileSystems
+import duckdb
+import pyarrow as pa
 
-from pipelines.closing import add_up, sum_up
+from pipelines.closing import add_up, contradictions, sum_up
 from pipelines.deliveries import Deliveries, join_receipts, receipt_folders
 from pipelines.launch_inputs import Prepared
+from stores.avro_blocks import read_columns
 from stores.customers.snapshot import rejected_by_reason
+from stores.transports.event_sinks import event_file
 from stores.transports.uri import FileUri
 from transforms.ledger.deliveries import TARGET, Group, accepted_ratio, ends, on_target, open_groups, reasons, success
 from transforms.ledger.totals import Totals, check_ledger
+
+_WRONG_EVENTS = """
+SELECT count(*) FROM (SELECT event_id FROM exposures WHERE outcome = 'emitted') AS wanted
+FULL JOIN (SELECT DISTINCT event_id FROM ids) AS found USING (event_id)
+WHERE wanted.event_id IS NULL OR found.event_id IS NULL
+"""
 
 
 @dataclass
@@ -55,7 +63,7 @@ def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
         rows = summary["customers"]["rows"]
         total = job.snapshot.rows + sum(rejected.values())
         found.hold(f"all {total:,} rows of the source were read", rows == total, f"{rows:,} were")
-        _summary_file(found, job, summary)
+    _summary_file(found, job, summary)
     if job.folder.done():
         _exposures(found, job, add_up(job))
     if isinstance(job.config.events, FileUri):
@@ -67,9 +75,12 @@ def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
 
 
 def _summary_file(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
-    written = job.folder.read_summary() or {}
-    same = all(written.get(key) == summary[key] for key in ("campaigns", "retailers", "ledger"))
-    found.hold("summary.json says the same as the batches", same, "launch again to write it anew")
+    written = job.folder.read_summary()
+    if written is None and summary["state"] == "running":
+        return
+    wrong = ["there is none"] if written is None else contradictions(written, summary)
+    told = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it anew"
+    found.hold("summary.json says the same as the batches", not wrong, told)
 
 
 def _exposures(found: Findings, job: Prepared, totals: Totals) -> None:
@@ -88,19 +99,25 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
     """The event files against the exposures, event by event."""
     assert isinstance(job.config.events, FileUri)
     emitted = sum(one["emitted"] for one in summary["campaigns"])
-    con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else None
-    wanted = set() if con is None else {
-        row[0] for row in con.execute("SELECT event_id FROM exposures WHERE outcome = 'emitted'").fetchall()
-    }  # fmt: skip
-    ids: list[str] = []
-    for name in job.folder.done():
-        path = f"{job.config.events.directory}/{job.plan.launch_id}-{name}.avro"
-        with FileSystems.open(path, "application/octet-stream") as file:
-            ids += [record["event_id"] for record in fastavro.reader(file)]
-    found.hold(
-        f"{emitted:,} events are in the files, each once", len(ids) == emitted == len(set(ids)), f"{len(ids):,} are"
+    unusable: dict[str, str] = {}
+    folder = job.config.events.directory.rstrip("/")
+    paths = [f"{folder}/{event_file(job.plan.launch_id, name)}.avro" for name in sorted(job.folder.done())]
+
+    def refuse(path: str, error: Exception) -> None:
+        unusable[path] = str(error) or type(error).__name__
+
+    ids = [table["event_id"] for table in read_columns(paths, "campaign_event", {"event_id": pa.string()}, refuse)]
+    for path, error in unusable.items():
+        todo = "delete the exposures of its batch and run the launch command again: the same events are written anew"
+        found.hold(f"{path} can be read", False, f"{error}; {todo}")
+    con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else duckdb.connect(":memory:")
+    con.register(
+        "ids", pa.table({"event_id": pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string())})
     )
-    found.hold("they are the events of the exposures", set(ids) == wanted)
+    number, distinct = con.execute("SELECT count(*), count(DISTINCT event_id) FROM ids").fetchall()[0]
+    found.hold(f"{emitted:,} events are in the files, each once", number == emitted == distinct, f"{number:,} are")
+    wrong = con.execute(_WRONG_EVENTS).fetchall()[0][0] if job.folder.done() else 0
+    found.hold("they are the events of the exposures", not wrong)
 
 
 def _splits(found: Findings, summary: dict[str, Any]) -> None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.launch_inputs import Prepared
 from pipelines.report.page import write_report
+from pipelines.warnings.counting import list_lines
 from schemas.contracts import DeadLetter
+from schemas.problems import InputError, Problem
+from stores.avro_blocks import record_damage
 from stores.customers.snapshot import read_rejected, rejected_by_reason
-from stores.launch_folder import LaunchFolder
+from stores.launch_folder import SUMMARY, LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
-from transforms.ledger.totals import Totals, summarise
+from stores.transports.event_sinks import event_file
+from stores.transports.uri import FileUri
+from stores.whole_files import damaged
+from transforms.ledger.totals import EMITTED, Totals, summarise
+from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20
+_NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger")
+_STAGES = "stages_us_per_event"
 
 
 def close(job: Prepared, seconds: dict[str, float]) -> dict[str, Any]:
@@ -38,10 +48,11 @@ def report_again(job: Prepared, receipts: Sequence[str] = ()) -> str:
     """Write the report of what is there now, with the delivery when there are receipts; its path.
 
     `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    Raises InputError for a summary.json that says other numbers than the batches.
     """
-    summary = job.folder.read_summary() or {}
-    now = sum_up(job, rejected_by_reason(job.snapshot))
-    if summary.get("state") != "finished":
+    summary = read_closed(job)
+    if summary is None:
+        now = sum_up(job, rejected_by_reason(job.snapshot))
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
     if folders := receipt_folders(job, receipts):
         summary = with_deliveries(summary, join_receipts(job, folders))
@@ -49,6 +60,58 @@ def report_again(job: Prepared, receipts: Sequence[str] = ()) -> str:
     if job.folder.remote is not None:
         job.folder.remote.put(job.folder.report)
     return str(job.folder.report)
+
+
+def read_closed(job: Prepared) -> dict[str, Any] | None:
+    """The summary of a launch that has been closed, or None. Raises InputError for a summary.json that is damaged, or
+    that says other numbers than the batches."""
+    written = job.folder.read_summary()
+    if written is None:
+        return None
+    now = sum_up(job, rejected_by_reason(job.snapshot))
+    now |= {"timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    wrong = contradictions(written, now)
+    timing = written.get("timing")
+    if not isinstance(timing, dict) or any(type(timing.get(name)) is not dict for name in ("phases", _STAGES)):
+        wrong, timing = [*wrong, "timing"], {}
+    if wrong:
+        raise InputError([damaged(job.folder.summary, f"its {', '.join(wrong)} are not those of the batches", SUMMARY)])
+    return {**now, "finished_at": str(written.get("finished_at")), "timing": {**now["timing"], **timing}}
+
+
+def contradictions(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The parts of a written summary that say something else than the batches; what another version has added or left
+    out contradicts nothing."""
+    return [
+        name for name in _NUMBERS if name not in written or not _agree(written[name], json.loads(json.dumps(now[name])))
+    ]
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(value, other[name]) for name, value in one.items() if name in other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
+
+
+def check_resumed(job: Prepared) -> None:
+    """Raises InputError when of a batch that is done the exposures are damaged, or the file of its events is."""
+    job.check_done()
+    if not isinstance(job.config.events, FileUri):
+        return
+    problems = []
+    for name in sorted(job.folder.done()):
+        emitted = sum(
+            number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
+        )
+        path = f"{job.config.events.directory.rstrip('/')}/{event_file(job.plan.launch_id, name)}.avro"
+        if emitted and (how := record_damage(path, emitted)):
+            exposures = job.folder.exposures / f"{name}.parquet"
+            fix = f"delete {exposures} and run the launch command again: the same events are written anew"
+            problems.append(Problem(path, "", how, fix))
+    if problems:
+        raise InputError(problems)
 
 
 def add_up(job: Prepared) -> Totals:
@@ -71,8 +134,9 @@ def sum_up(job: Prepared, rejected: dict[str, int]) -> dict[str, Any]:
         "started_at": _time(job.plan.launched),
         "finished_at": _time(datetime.now(UTC)) if finished else None,
         "events_to": str(job.config.events),
+        "strict": job.strict,
     }
-    summary = {**head, **summarise(job.plan, totals, rejected)}
+    summary = {**head, **summarise(job.plan, totals, rejected, finished)}
     summary["customers"]["source"] = job.snapshot.source
     summary["stage_seconds"] = {name: round(value, 3) for name, value in totals.seconds.items()}
     return summary
@@ -118,7 +182,7 @@ def _timing(seconds: dict[str, float], summary: dict[str, Any]) -> dict[str, Any
         "phases": seconds,
         "customers_per_s": round(summary["customers"]["evaluated"] / running) if running else 0,
         "events_per_s": round(emitted / running) if running else 0,
-        "stages_us_per_event": {name: round(value * 1e6 / max(emitted, 1), 3) for name, value in stages.items()},
+        _STAGES: {name: round(value * 1e6 / max(emitted, 1), 3) for name, value in stages.items()},
     }
 
 
@@ -154,7 +218,8 @@ def table(summary: dict[str, Any], report: str) -> str:
         f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
         f"{emitted:,} events to {summary['events_to']}"
         f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
-        *(f"warning: {warning}" for warning in summary["warnings"]),
+        *list_lines(summary["lists"]),
+        *map(warning_text, summary["warnings"]),
         f"report: {report}",
     ]
     return "\n".join(lines)

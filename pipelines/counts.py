@@ -48,12 +48,13 @@ def watched_counts(show: Show, read: Callable[[], dict[str, int]], every_s: floa
 
 
 def swept_at_times(sweep: Callable[[float], int]) -> AbstractContextManager[None]:
-    """Has what the dead left swept every minute while the job runs: what is older than two."""
+    """Once a minute while the job runs, calls `sweep` for what was settled more than two minutes ago: receipts that a
+    killed worker did not write, and files of the spool that are not needed any more."""
 
     def look() -> None:
         try:
             sweep(time.time() - _SETTLED_AFTER_S)
         except LaunchError as error:
-            _log.warning("what earlier workers left could not be swept: %s", error)
+            _log.warning("receipts of killed workers were not written, and the spool was not cleaned: %s", error)
 
     return repeated(_SWEEP_EVERY_S, look)

@@ -16,7 +16,9 @@ from transforms.ledger.exposures import SCHEMA
 _TABLES = """
 CREATE TABLE emitted AS
 SELECT event_id, campaign_id, retailer_id, variant, assigned_by, deliver_after FROM exposures WHERE outcome = 'emitted';
-CREATE TABLE settled AS FROM outcomes SEMI JOIN emitted USING (event_id);
+CREATE TABLE settled AS
+SELECT event_id, campaign_id, retailer_id, variant, outcome, reason, arrived_at, settled_at
+FROM outcomes SEMI JOIN emitted USING (event_id);
 """
 _ROWS = """
 SELECT campaign_id, retailer_id, variant, outcome, reason, count(*) FROM settled GROUP BY ALL
@@ -33,11 +35,13 @@ _TWICE = """
 SELECT count(*) FILTER (plain > 1), count(*) FILTER (plain < 2), min(event_id) FILTER (plain > 1) FROM (
     SELECT event_id, count(DISTINCT call) AS calls, count(DISTINCT call) FILTER (NOT resent) AS plain FROM (
         SELECT event_id, resent, coalesce(batch_id, '') || ' ' || coalesce(vendor_id, '') AS call
-        FROM receipts SEMI JOIN emitted USING (event_id) WHERE outcome = 'accepted'
+        FROM receipts SEMI JOIN emitted USING (event_id) WHERE outcome = 'accepted' AND event_id IN (
+            SELECT event_id FROM receipts WHERE outcome = 'accepted' GROUP BY event_id HAVING count(*) > 1
+        )
     ) GROUP BY event_id
 ) WHERE calls > 1
 """
-_STRAYS = "SELECT count(*), min(event_id) FROM outcomes ANTI JOIN emitted USING (event_id)"
+_STRAYS = "SELECT count(DISTINCT event_id), min(event_id) FROM receipts ANTI JOIN emitted USING (event_id)"
 _WAITS = """
 SELECT outcome, count(*), quantile_cont(since_arrival, [0.5, 0.99]), quantile_cont(since_due, [0.5, 0.99]) FROM (
     SELECT s.outcome, (s.settled_at - s.arrived_at) / 1000 AS since_arrival,

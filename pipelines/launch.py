@@ -21,12 +21,13 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.closing import close, table
+from pipelines.closing import check_resumed, close, read_closed, table
+from pipelines.command_line.commands import read_launch
+from pipelines.command_line.engine_options import print_warnings
 from pipelines.dataflow.afar import brought, read_brought, write_afar
 from pipelines.dataflow.checks import on_dataflow
 from pipelines.dataflow.launching import check_launch, closed_afar, named, prepare_afar, pull_launch, send_inputs
 from pipelines.dataflow.submit import Submitted, submit
-from pipelines.engines.presets import with_preset
 from pipelines.launch_inputs import Prepared, prepare
 from pipelines.launch_options import LaunchConfig, LaunchOptions, runner_options
 from pipelines.launch_workers import (
@@ -39,6 +40,7 @@ from pipelines.launch_workers import (
 )
 from pipelines.progress import Progress, Silent, watched
 from pipelines.survey import survey
+from pipelines.warnings.counting import refuse_warnings
 from schemas.problems import InputError, LaunchError
 from stores.customers.snapshot import read_part
 from stores.decisions import read_sharing_rows
@@ -105,11 +107,15 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
     with folder.locked():
         progress.phase("read and check")
         job = prepare(config, folder)
+        check_resumed(job)
         options = runner_options(options)
         progress.phase("survey")
         survey(job, lambda p, sharing: matched(p, job, set(), preferred=False, sharing=sharing), options)
+        if job.strict:
+            progress.phase("look for warnings")
+            refuse_warnings(job, lambda p: matched(p, job, set(), preferred=True), options)
         done = folder.done()
-        if len(done) == job.batches and (summary := folder.read_summary()) is not None:
+        if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
         progress.phase("launch", total=job.snapshot.rows)
         with watched(folder, job, progress), beam.Pipeline(options=options) as p:
@@ -130,13 +136,17 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
         progress.phase("read and check")
         pull_launch(folder)
         job = prepare_afar(config, folder)
+        check_resumed(job)
         progress.phase("survey")
         here = replace(job, afar=None)
         built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
         survey(here, lambda p, sharing: matched(p, here, set(), preferred=False, sharing=sharing), built_in)
+        if job.strict:
+            progress.phase("look for warnings")
+            refuse_warnings(job, lambda p: matched(p, here, set(), preferred=True), built_in)
         FileSystems.set_options(options)  # each pipeline sets its own
         done = folder.done()
-        if len(done) == job.batches and (summary := folder.read_summary()) is not None:
+        if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
         if len(done) < job.batches:
             send_inputs(job)
@@ -157,9 +167,10 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
     progress = progress or Silent()
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
-        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=False))
-        check_launch(options)
-        config = LaunchConfig.of(options.view_as(LaunchOptions))
+        given = read_launch(sys.argv[1:] if argv is None else argv)
+        options = given.options
+        config = LaunchConfig.of(options.view_as(LaunchOptions), [*given.problems, *check_launch(options)])
+        print_warnings(given)
         made = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
     except InputError as error:
         progress.stop()
@@ -173,7 +184,13 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
         print(f"The launch stopped: {told}", file=sys.stderr)
         return 1
     progress.stop()
-    print(made if isinstance(made, Submitted) else table(made, os.path.join(config.output, "report.html")))
+    if isinstance(made, Submitted):
+        print(made)
+        return 0
+    print(table(made, os.path.join(config.output, "report.html")))
+    if made["strict"] and made["warnings"]:
+        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -19,20 +19,23 @@ from schemas.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import Part, Snapshot, parts, take_snapshot
-from stores.histories import history_files
+from stores.histories import check_histories, history_files
 from stores.launch_folder import LaunchFolder, differences
-from stores.lists import read_list
+from stores.lists import list_problems, read_codes
 from stores.remote_folder import RemoteFolder
 from stores.secrets import Secrets
-from stores.sticky import read_sticky
-from transforms.plan import Plan, make_plan
+from stores.sticky import check_sticky
+from stores.whole_files import damaged
+from transforms.ledger.exposures import SCHEMA
+from transforms.plan import Plan, id_columns, make_plan
+from transforms.read_customers import batch_name
 
 MIN_SECRET = 16
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch that may run: everything was checked and the manifest stands."""
+    """A launch that may run: everything was checked and the manifest stands, `fresh` if it was written just now."""
 
     config: LaunchConfig
     folder: LaunchFolder
@@ -42,11 +45,26 @@ class Prepared:
     sizes: dict[tuple[str, str], int]
     manifest: dict[str, Any]
     afar: Afar | None = None
+    fresh: bool = False
+
+    @property
+    def strict(self) -> bool:
+        """Whether warnings are mistakes; a preview publishes nothing and shows them."""
+        return (self.config.strict or self.plan.engine.strict) and self.config.only is None
 
     @property
     def batches(self) -> int:
         """How many batches the whole launch has."""
         return sum(part.batches for part in self.parts)
+
+    @property
+    def batch_names(self) -> set[str]:
+        """The names of all batches."""
+        return {batch_name(part.number, n) for part in self.parts for n in range(part.batches)}
+
+    def check_done(self) -> None:
+        """Raises InputError when the file of a finished batch is damaged."""
+        self.folder.check_exposures(SCHEMA.names, self.batch_names)
 
 
 def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
@@ -56,11 +74,17 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     launch was started.
     """
     configuration, problems = load_configuration(config.campaigns)
-    snapshot = _collected(problems, lambda: take_snapshot(config.customers, folder.root))
-    _collected(problems, lambda: history_files(config.history))
+    ids = id_columns(configuration) if configuration else set()
+    snapshot = _collected(problems, lambda: take_snapshot(config.customers, folder.root, ids))
+    if configuration is None:
+        _collected(problems, lambda: history_files(config.history))
+    else:
+        columns = configuration.engine.columns
+        _collected(problems, lambda: check_histories(config.history, (columns.retailer, columns.customer)))
+        problems += list_problems(config.campaigns, configuration.lists)
     if config.sticky:
-        _collected(problems, lambda: read_sticky(str(config.sticky)))
-    before = folder.read_manifest()
+        _collected(problems, lambda: check_sticky(str(config.sticky)))
+    before = _collected(problems, folder.read_manifest)
     launched_at = int(time.time() * 1000) if before is None else int(before["launched_at"])
     launch_id = config.launch_id or (before or {}).get("launch_id") or _new_id(launched_at)
     if configuration is None or snapshot is None:
@@ -81,37 +105,65 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     }
     if before is None:
         folder.keep_configuration(config.campaigns, configuration.files)
-    manifest = _kept(folder, before, manifest)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    kept = _kept(folder, before, manifest)
+    if before is not None and _same_campaigns(folder, kept) is None:
+        folder.keep_configuration(config.campaigns, configuration.files)
+    cut = parts(snapshot, config.batch_rows)
+    return Prepared(config, folder, plan, snapshot, cut, _sizes(plan), kept, fresh=kept is manifest)
 
 
 def reopen(folder: LaunchFolder) -> Prepared:
     """A launch as it was, to be asked about: its own copy of the campaigns, no secret, nothing written.
 
-    Raises InputError when there is none, and when its customers are gone or no longer the same.
+    Raises InputError when there is none, when a file of it is damaged, and when its customers are gone or no longer
+    the same.
     """
     if folder.remote is not None:
         folder.remote.pull()
-    manifest = folder.read_manifest()
-    for mirror in (manifest or {"config": {}})["config"].get("mirrors", ()):
+    manifest, configuration = launched_campaigns(folder)
+    try:
+        config = _config_of(folder, manifest["config"])
+    except (KeyError, TypeError, AttributeError) as error:
+        fix = "was written by another version, or changed: restore it, or use the version that launched"
+        raise InputError([damaged(folder.manifest, f"its config lacks {error}", fix)]) from error
+    for mirror in config.mirrors:
         RemoteFolder(mirror).pull()
-    if manifest is None:
-        fix = "holds no launch (no manifest.json); give the --output of a launch"
-        raise InputError([Problem(str(folder.root), "", "", fix)])
-    config = _config_of(folder, manifest["config"])
-    configuration, problems = load_configuration(config.campaigns)
-    snapshot = take_snapshot(config.customers, folder.root)
-    if snapshot.fingerprint != manifest["inputs"]["customers_fingerprint"]:
+    snapshot = take_snapshot(config.customers, folder.root, id_columns(configuration))
+    if snapshot.fingerprint != manifest["inputs"].get("customers_fingerprint"):
         fix = "is not what was launched: the customers have changed since, so nothing can be told about them"
         raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
-    if configuration is None or problems:
-        raise InputError(problems)
     plan, problems = make_plan(
         configuration, snapshot.schema, manifest["launch_id"], int(manifest["launched_at"]), config.test
     )
     if problems:
         raise InputError(problems)
-    return Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    job = Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
+    job.check_done()
+    return job
+
+
+def launched_campaigns(folder: LaunchFolder) -> tuple[dict[str, Any], Configuration]:
+    """The manifest of a launch, and the campaigns as they were launched. Raises InputError where there is no launch,
+    and where its copy of the campaigns is not theirs any more."""
+    manifest = folder.read_manifest()
+    if manifest is None:
+        fix = "holds no launch (no manifest.json); give the --output of a launch"
+        raise InputError([Problem(str(folder.root), "", "", fix)])
+    configuration = _same_campaigns(folder, manifest)
+    if configuration is None:
+        fix = "put the campaigns back as they were and run the launch command again: they are copied here anew"
+        what = "not the campaigns that were launched"
+        raise InputError([Problem(str(folder.campaigns), "", what, fix), *load_configuration(folder.campaigns)[1]])
+    return manifest, configuration
+
+
+def _same_campaigns(folder: LaunchFolder, manifest: dict[str, Any]) -> Configuration | None:
+    """The launch's copy of its campaigns, if it is what was launched."""
+    configuration, problems = load_configuration(folder.campaigns)
+    if configuration is None or problems:
+        return None
+    same = _files_hash(folder.campaigns, configuration.files) == manifest["inputs"].get("configuration")
+    return configuration if same else None
 
 
 def _new_id(launched_at: int) -> str:
@@ -172,7 +224,7 @@ def _sizes(plan: Plan) -> dict[tuple[str, str], int]:
         for offer in entry.campaign.offers:
             limits = [] if offer.budget is None else [offer.budget]
             if offer.codes is not None:
-                limits.append(len(read_list(Path(plan.root) / offer.codes)))
+                limits.append(len(read_codes(Path(plan.root) / offer.codes, offer.codes)))
             if limits:
                 sizes[entry.campaign.id, offer.id] = min(limits)
     return sizes

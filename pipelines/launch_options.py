@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ class LaunchOptions(PipelineOptions):
             "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
         )
         add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
+        )
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
@@ -65,6 +71,7 @@ class LaunchConfig:
     history: tuple[str, ...] = ()
     sticky: str | None = None
     test: bool = False
+    strict: bool = False
     batch_rows: int = 131_072
     broker_wait: float = 60.0
     only: str | None = None
@@ -73,9 +80,10 @@ class LaunchConfig:
     kafka: KafkaClient = field(default_factory=KafkaClient)
 
     @classmethod
-    def of(cls, options: Any) -> LaunchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"))
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> LaunchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
         events = read_events(options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
@@ -96,6 +104,7 @@ class LaunchConfig:
             history=tuple(_here(one, mirrors) for one in options.history or ()),
             sticky=_here(options.sticky, mirrors) if options.sticky else None,
             test=bool(options.test),
+            strict=bool(options.strict),
             batch_rows=options.batch_rows,
             broker_wait=options.broker_wait,
             kafka=kafka,
@@ -161,10 +170,14 @@ def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Proble
     return None
 
 
-def missing_options(options: Any, command: str, names: tuple[str, ...]) -> list[Problem]:
-    """A problem for each option that a command needs and was not given."""
+def missing_options(
+    options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem] = ()
+) -> list[Problem]:
+    """The mistakes, and a problem for each option that a command needs and that was not given, nor given wrongly."""
     fix = f"give it; `campaigns {command} --help` explains it"
-    return [Problem("command line", f"--{name}", "missing", fix) for name in names if not getattr(options, name)]
+    wrong = {one.field for one in mistakes}
+    missing = [f"--{name}" for name in names if not getattr(options, name) and f"--{name}" not in wrong]
+    return [*mistakes, *(Problem("command line", name, "missing", fix) for name in missing)]
 
 
 def folder_problems(campaigns: str | None) -> list[Problem]:

@@ -14,8 +14,9 @@ from pipelines.launch_inputs import code_secret, secret_mark
 from schemas.elements import CustomerBatch, LaunchBatch
 from schemas.problems import LaunchError
 from stores.decisions import read_duplicates, read_losers, read_queues
+from stores.histories import SCHEMA as HISTORY
 from stores.histories import read_histories
-from stores.lists import read_list
+from stores.lists import read_codes, read_list
 from stores.sticky import read_sticky
 from stores.transports.event_sinks import FileEvents, PubsubEvents
 from stores.transports.kafka import KafkaClient
@@ -24,7 +25,7 @@ from stores.transports.uri import FileUri, KafkaUri, SinkUri
 from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.events import build_events
 from transforms.experiment import Sticky, VariantAssigner
-from transforms.frequency import SendHistory, history_of
+from transforms.frequency import SendHistory
 from transforms.ids.id_index import IdIndex, joined_key
 from transforms.offers.generate import Limit, OfferGenerator
 from transforms.plan import Plan
@@ -34,7 +35,7 @@ from transforms.suppression import Suppressor
 
 def make_evaluator(plan: Plan, survey: Path) -> Callable[[CustomerBatch], LaunchBatch]:
     """EvaluateAudience's work."""
-    evaluator = Evaluator(plan, lambda name: read_list(Path(plan.root) / name))
+    evaluator = Evaluator(plan, lambda name, column: read_list(Path(plan.root) / name, column, name))
     return partial(evaluate_batch, plan, evaluator, read_duplicates(survey))
 
 
@@ -49,7 +50,7 @@ def make_assigner(plan: Plan, sticky: str | None) -> Callable[[LaunchBatch], Lau
 def make_suppressor(plan: Plan, history: tuple[str, ...], survey: Path | None) -> Callable[[LaunchBatch], LaunchBatch]:
     """Suppress' work; without a survey nobody is preferred to anybody yet."""
     lists = tuple(
-        (entry.channel, entry.column, IdIndex.build(read_list(Path(plan.root) / entry.file)))
+        (entry.channel, entry.column, IdIndex.build(read_list(Path(plan.root) / entry.file, entry.column)))
         for entry in plan.engine.suppression_lists
     )
     histories = _histories(plan, history) if plan.engine.caps else {}
@@ -58,9 +59,8 @@ def make_suppressor(plan: Plan, history: tuple[str, ...], survey: Path | None) -
 
 def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:
     columns = plan.engine.columns
-    table = history_of(
-        read_histories(sources, (columns.retailer, columns.customer)), columns.retailer, columns.customer
-    )
+    tables = read_histories(sources, (columns.retailer, columns.customer))
+    table = pa.concat_tables([HISTORY.empty_table(), *tables])
     found = {}
     for channel in {cap.channel for cap in plan.engine.caps}:
         sends = table.filter(pc.equal(table["channel"], channel)).combine_chunks()
@@ -81,11 +81,16 @@ def make_generator(
     if mark and secret_mark(secret) != mark:
         happened = f"{plan.engine.code_secret} is not, on this worker, the secret that the launch was started with"
         raise LaunchError(f"{happened}. Give every worker the same one, or the secret of --secrets the same value")
-    queues = read_queues(survey)
-    limits = {key: Limit(size, queues[key]) for key, size in sizes.items()}
     files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
-    codes = {name: read_list(Path(plan.root) / name) for name in files}
-    return OfferGenerator(plan, secret, limits, codes).generate
+    codes = {name: read_codes(Path(plan.root) / name, name) for name in files}
+    return OfferGenerator(plan, secret, offer_limits(plan, sizes, survey), codes).generate
+
+
+def offer_limits(plan: Plan, sizes: Mapping[tuple[str, str], int], survey: Path) -> dict[tuple[str, str], Limit]:
+    """How far each limited offer reaches, by (campaign, offer), as the survey has decided."""
+    queues = read_queues(survey)
+    listed = {(entry.campaign.id, o.id) for entry in plan.campaigns for o in entry.campaign.offers if o.codes}
+    return {key: Limit(size, queues[key], key in listed) for key, size in sizes.items()}
 
 
 def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.launch import launch
 from pipelines.launch_options import LaunchConfig
 from pipelines.progress import Progress
+from pipelines.warnings.counting import list_lines
 from schemas.configuration import load_configuration
+from schemas.engine import Engine
 from schemas.problems import InputError, Problem
 from stores.transports.uri import FileUri
-
-PROPERTY_SAMPLE = 10_000
+from transforms.warnings.warning import refusal, warning_text
 
 
 def preview(
@@ -30,13 +32,15 @@ def preview(
     history: tuple[str, ...],
     sticky: str | None,
     samples: int,
+    strict: bool,
     progress: Progress,
 ) -> Iterator[str]:
-    """Lines with the funnel, the variants, the offers, properties that are missing, and sample events.
+    """Lines with the funnel, the variants, the offers, the lists, the warnings, and sample events.
 
-    The launch id is made up, so its codes are nobody's; nothing is left behind.
+    The launch id is made up, so its codes are nobody's; nothing is left behind. Where it is strict (or engine.yaml
+    is), warnings raise InputError in the end.
     """
-    _known(campaign, campaigns)
+    strict = _known(campaign, campaigns).strict or strict
     with tempfile.TemporaryDirectory(prefix="campaigns-preview-") as folder, _some_secret(campaigns):
         config = LaunchConfig(
             campaigns=Path(campaigns),
@@ -53,16 +57,22 @@ def preview(
         finally:
             progress.stop()
         yield from funnel(summary["campaigns"][0])
+        yield from list_lines(summary["lists"])
+        if not strict:
+            yield from map(warning_text, summary["warnings"])
         yield from _events(Path(folder) / "events", samples)
+        if strict and summary["warnings"]:
+            raise refusal(summary["warnings"])
 
 
-def _known(campaign: str, campaigns: str) -> None:
+def _known(campaign: str, campaigns: str) -> Engine:
     config, problems = load_configuration(Path(campaigns))
     names = [one.id for one in config.campaigns] if config else []
     if campaign not in names:
         problems.append(Problem("command line", "CAMPAIGN", campaign, f"there are: {', '.join(names)}"))
-    if problems:
+    if problems or config is None:
         raise InputError(problems)
+    return config.engine
 
 
 @contextmanager
@@ -99,6 +109,9 @@ def funnel(one: dict[str, Any]) -> Iterator[str]:
             f"{offer['granted'] + offer['fallback_granted']:>12,}  offer {offer['id']}{left}; "
             f"{offer['condition_not_met']:,} do not meet its condition, {offer['exhausted']:,} came too late"
         )
+        if offer["others_suppressed"] or offer["held_out_exhausted"]:
+            others, held = offer["others_suppressed"], offer["held_out_exhausted"]
+            yield f"{others:>12,}  of the other variants are suppressed with them; of the held out {held:,} would be"
 
 
 def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:
@@ -109,20 +122,9 @@ def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:
 
 
 def _events(folder: Path, samples: int) -> Iterator[str]:
-    seen, missing = 0, dict[str, int]()
-    shown: list[Any] = []
+    left = samples
     for path in sorted(folder.glob("*.avro")):
         with open(path, "rb") as file:
-            for event in fastavro.reader(file):
-                if seen >= PROPERTY_SAMPLE:
-                    break
-                seen += 1
-                if len(shown) < samples:
-                    shown.append(event)
-                for key, value in event["properties"].items():
-                    missing[key] = missing.get(key, 0) + (value is None)
-    for key, number in missing.items():
-        if number:
-            yield f"property {key} is missing in {number / seen:.1%} of the first {seen:,} events"
-    for event in shown:
-        yield json.dumps(event, indent=2, default=str, ensure_ascii=False)
+            for event in islice(fastavro.reader(file), left):
+                left -= 1
+                yield json.dumps(event, indent=2, default=str, ensure_ascii=False)

@@ -21,11 +21,12 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.command_line.commands import read_rebatch
+from pipelines.command_line.engine_options import print_warnings
 from pipelines.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
 from pipelines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.dataflow.submit import Submitted, submit
 from pipelines.engines.choose import Engine, choose_engine
-from pipelines.engines.presets import with_preset
 from pipelines.engines.rounds import Part, Rounds
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
@@ -36,6 +37,7 @@ from pipelines.rebatch_workers import (
     begin_source,
     check_disk,
     local_source,
+    make_buffer,
     make_dispatcher,
     make_ledger,
     make_log,
@@ -55,12 +57,12 @@ from stores.transports.receipts import write_receipts
 from stores.transports.uri import KafkaUri, SubscriptionUri
 from stores.waiting_batches import read_waiting
 from transforms.rebatch.batch import BatchByRetailer
-from transforms.rebatch.counters import on_the_way
+from transforms.rebatch.counters import Limit, on_the_way
 from transforms.rebatch.decode import Decode
 from transforms.rebatch.deliver import DeliverBatches, Dispatcher
 from transforms.rebatch.hold import HoldUntilDue
 from transforms.rebatch.native import ReadNativePubsub
-from transforms.rebatch.read import Limit, ReadMessages, close_readers
+from transforms.rebatch.read import ReadMessages, close_readers
 from transforms.rebatch.read_kafka import ReadPartitions
 from transforms.rebatch.records import RecordDeadLetters, RecordReceipts, UnreportedReceipts
 from transforms.rebatch.repeats import DropRepeats
@@ -70,6 +72,7 @@ from transforms.rebatch.waiting import ReadWaiting
 
 _PASSES = 3  # of a drain: what an engine dropped on its way is read again
 AHEAD = Limit(20_000, 16 << 20)  # messages, and bytes, on their way to the delivery before the sources wait
+RELEASED = Limit(25_000, 20 << 20)  # the same, before what has become due waits: it goes before what is new
 
 
 def build(
@@ -86,12 +89,13 @@ def build(
     ledger, real_time, alone = partial(make_ledger, config.ledger), engine.real_time, engine.alone
     good, unread = _read(p, config, engine, source, part) | "Decode" >> Decode(clock, ignore_times=config.ignore_times)
     dispatcher: Callable[[], Dispatcher] = partial(make_dispatcher, config, settings)
-    patience_s = config.patience
+    patience_s, buffer = config.patience, partial(make_buffer, config.output) if alone else None
     batches = (
         (good | "SkipSettled" >> SkipSettled(ledger) if alone else good)
         | "GroupByRetailer" >> GroupByRetailer()
         | "DropRepeats" >> DropRepeats(delivery.remember.total_seconds(), clock, real_time=real_time, alone=alone)
-        | "HoldUntilDue" >> HoldUntilDue(clock, real_time=real_time)
+        | "HoldUntilDue"
+        >> HoldUntilDue(clock, real_time=real_time, buffer=buffer, most_ahead=RELEASED if alone else None)
         | "BatchByRetailer" >> BatchByRetailer(delivery.wait.total_seconds(), clock, real_time=real_time, alone=alone)
     )
     if part is not None:
@@ -101,7 +105,7 @@ def build(
             p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting),
         ) | "AllBatches" >> beam.Flatten()
     receipts = batches | "DeliverBatches" >> DeliverBatches(
-        dispatcher, clock, real_time=real_time, patience_s=patience_s, leave=part.leave if part else None
+        dispatcher, clock, real_time=real_time, patience_s=patience_s, leave=part.leave if part else None, buffer=buffer
     )
     write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
     if part is None or part.read.number == 1:
@@ -210,6 +214,10 @@ def on_the_cloud(config: RebatchConfig, options: PipelineOptions) -> Submitted:
     )
     if problems := needs_secrets(config.secrets, delivers):
         raise InputError(problems)
+    say(
+        f"There is no journal of calls with --output {config.output}: when a worker is lost, every event that it had "
+        "claimed is in doubt, and `on_unknown` decides when its lease ends"
+    )
     p = new_pipeline(options)
     build(p, config, settings, choose_engine(options, ends=False))
     return submit(p, options)[0]
@@ -227,11 +235,11 @@ def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> No
         if not signals.asked:
             todo = "Run the same command again: nothing is lost"
             raise LaunchError(f"the process of Prism has ended before its job. {todo}") from error
-        say("Prism has ended too: what it held waits for the next run")
+        say("Prism was stopped too: the next run delivers what it still held")
 
 
 def _end(folder: DeliveryFolder) -> None:
-    say("stopping: what was read is delivered; once more to stop at once")
+    say("stopping: what was read is delivered first; give the signal again to stop at once")
     folder.ask_to_stop()
     expect_lost_server()
 
@@ -241,7 +249,7 @@ class _Left(Exception):
 
 
 def _leave() -> None:
-    say("this command ends, the job goes on: stop it with a savepoint, as docs/engines.md says")
+    say("this command ends and the job goes on; to stop the job: campaigns flink stop (docs/engines.md)")
     raise _Left
 
 
@@ -259,8 +267,10 @@ def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exit
 def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
     try:
-        options = PipelineOptions(with_preset(sys.argv[1:] if argv is None else argv, streaming=True))
-        config = RebatchConfig.of(options.view_as(RebatchOptions))
+        given = read_rebatch(sys.argv[1:] if argv is None else argv)
+        options = given.options
+        config = RebatchConfig.of(options.view_as(RebatchOptions), given.problems)
+        print_warnings(given)
         if on_dataflow(options):
             with signals.calling(_stop_submitting):
                 print(on_the_cloud(config, options))
@@ -277,9 +287,10 @@ def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
         return 1
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
     if left := summary["left_waiting"] + max(0, summary["missing"]):
-        print(f"{left:,} events wait for the next run: paused, paced, not yet due, or leased; run it again")
+        why = "paused, over their pace, not yet due, or claimed by another run"
+        print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
     if config.drain and isinstance(config.events, SubscriptionUri):
-        print("not counted: what other subscribers of the subscription hold and do not acknowledge; it comes later")
+        print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,18 +41,19 @@ class RebatchOptions(PipelineOptions):
         )
         parser.add_argument("--drain", action="store_true", help="deliver what is there, then stop")
         parser.add_argument(
-            "--idle", type=float, default=5.0, help="with --drain: seconds without a new event that end it (5)"
+            "--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)"
         )
         parser.add_argument(
             "--patience",
             type=float,
             default=60.0,
-            help="seconds that an ending run waits for what makes no progress (60)",
+            help="when a run ends: stop waiting for events that cannot be sent yet after so many seconds without any "
+            "being sent (60)",
         )
         parser.add_argument(
             "--ignore_times",
             action="store_true",
-            help="for trying out: nothing waits until it is due, nothing has expired",
+            help="for tests: send events at once, also those that are not due yet or have expired",
         )
         parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
 
@@ -75,9 +77,10 @@ class RebatchConfig:
     start: Start | None = None
 
     @classmethod
-    def of(cls, options: Any) -> RebatchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them."""
-        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"))
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> RebatchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
         events = _events(options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)
         ledger = options.ledger or DeliveryFolder(options.output or "").ledger

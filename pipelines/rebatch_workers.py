@@ -10,15 +10,17 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipelines.engines.memory import collect_rarely
-from pipelines.ledger.guard import guard_ledger, note_beat, sqlite_path
+from pipelines.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch_options import RebatchConfig
 from pipelines.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
+from schemas.problems import InputError
 from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.call_journal import FileJournal
-from stores.call_recovery import recover
+from stores.call_recovery import recover, register_output
 from stores.delivery_folder import DeliveryFolder
+from stores.disk_buffer import DiskBuffer
 from stores.disk_space import DiskSpace
 from stores.ledger import LedgerError
 from stores.ledger.beside import LedgerBeside
@@ -57,6 +59,12 @@ def make_disk(output: str, ledger: str) -> DiskSpace:
     folders = [] if is_remote(output) else [Path(output).absolute()]
     folders += [Path(path).absolute().parent] if path else []
     return DiskSpace(folders, on_short=DeliveryFolder(output).ask_to_stop)
+
+
+@cache
+def make_buffer(output: str) -> DiskBuffer:
+    """Where what waits long is kept in a delivery's output folder, one object a process."""
+    return DiskBuffer(DeliveryFolder(output).waiting)
 
 
 def prepare_stores(config: RebatchConfig) -> None:
@@ -151,18 +159,28 @@ def make_spooling_reader(source: LocalSource, index: int) -> Reader:
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
     """The dispatcher of a worker process."""
     vendor, enough = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).enough
-    journal = None if is_remote(config.output) else FileJournal(DeliveryFolder(config.output).journals)
-    return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, journal, enough)
+    if is_remote(config.output):
+        return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, None, enough)
+    journals = DeliveryFolder(config.output).journals
+    return BatchDispatcher(
+        vendor,
+        make_ledger(config.ledger),
+        settings,
+        time.time,
+        FileJournal(journals),
+        enough,
+        lambda ledger: recover(journals, ledger, int(time.time() * 1000)),
+    )
 
 
 def recover_calls(config: RebatchConfig) -> None:
-    """Tells the ledger what the journals of dead processes know of their calls, and says so."""
-    folder, ledger = DeliveryFolder(config.output).journals, open_ledger(config.ledger)
-    if not folder.is_dir():
-        return
+    """Tells the ledger what the journals of dead processes know of their calls, and says so; notes in it where this
+    delivery's journals are."""
+    folder, ledger = DeliveryFolder(config.output), open_ledger(config.ledger)
     ledger.open()
     try:
-        found = recover(folder, ledger, int(time.time() * 1000))
+        register_output(ledger, folder.root)
+        found = recover(folder.journals, ledger, int(time.time() * 1000))
     finally:
         ledger.close()
     if any(found):
@@ -185,6 +203,14 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
+        try:
+            check_open(folder, config.ledger, ledger)
+        except InputError as error:
+            folder.ask_to_stop()
+            (problem,) = error.problems
+            raise LedgerError(
+                f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
+            ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
         record_left(ledger, write, letters, until)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
+from pipelines.ledger.names import find_unknown
+from pipelines.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
+from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem
+from stores.ledger.identity import STEP, reopen_events
 from stores.ledger.open import LedgerUriError, open_ledger
+from stores.remote_folder import is_remote
 from stores.transports.again import fits_file, publisher, read_between
 from stores.transports.dead_letters import read_dead_letters
 from stores.transports.file_reader import list_files
@@ -39,14 +47,22 @@ def replay(
     """Publishes the messages of a delivery's dead letters: those that could not be decoded, and refused ones.
 
     With `ledger` the refused events may be sent again; without it the ledger goes on saying that they are settled.
-    Raises InputError for what cannot be read or published to.
+    Raises InputError for what cannot be read or published to, a reason that no letter has, and a ledger that is not
+    there or is another than that of the output folder in which the letters lie.
     """
-    target, book = _opened(events, ledger)
+    target = _target(events, ledger)
+    if not is_remote(folder) and not Path(folder).is_dir():
+        fix = "is no folder; give the one that holds the dead letters, dead_letters/ in the --output of the delivery"
+        raise InputError([Problem("command line", "SOURCE", folder, fix)])
     letters = [letter for path in list_files(folder.rstrip("/")) for letter in read_dead_letters(path)]
+    reasons_there = [one.reason for one in letters if _wanted(one, set())]
+    if problems := find_unknown("--reason", reasons, reasons_there, f"the dead letters of {folder}"):
+        raise InputError(problems)
     chosen = {dead_id(one): one for one in letters if _wanted(one, reasons)}
     if isinstance(target, FileUri):
         _check_for_files(list(chosen.values()))
-    _reopen(book, [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()])
+    with _opened(ledger, str(Path(folder.rstrip("/")).parent)) as book:
+        _reopen(book, [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()])
     if not chosen:
         return Replayed(0, len(letters))
     token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
@@ -63,13 +79,14 @@ def replay_between(
 
     Whoever was reached stays so: the ledger knows. With `ledger` the rejected and dead may be sent again; unknown ones
     may have been sent, and stay (`campaigns ledger reconcile` or `reopen`).
-    Messages that the target cannot hold are left. Raises InputError for what cannot be read or published to.
+    Messages that the target cannot hold are left. Raises InputError for what cannot be read or published to, and for a
+    ledger that is not there.
     """
-    target, book = _opened(events, ledger)
+    target = _target(events, ledger)
     origin = _source(source, target)
     token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
     read = accepted = 0
-    with publisher(target, client) as publish:
+    with _opened(ledger) as book, publisher(target, client) as publish:
         for envelopes, dealt_with in read_between(origin, client, since, until):
             messages = [(one.body, {**one.attributes, **token}) for one in envelopes]
             if isinstance(target, FileUri):
@@ -82,12 +99,31 @@ def replay_between(
     return Replayed(accepted, read - accepted, "messages")
 
 
-def _opened(events: str, ledger: str | None) -> tuple[SinkUri, Any]:
-    """Where to publish, and the ledger."""
+def _target(events: str, ledger: str | None) -> SinkUri:
+    """Where to publish. Raises InputError for a target or a ledger whose URI cannot be read."""
+    problems = []
     try:
-        return sink_uri(events), open_ledger(ledger) if ledger else None
-    except (UriError, LedgerUriError) as error:
-        raise InputError([Problem("command line", "--events or --ledger", events, str(error))]) from error
+        target = sink_uri(events)
+    except UriError as error:
+        problems.append(Problem("command line", "--events", events, str(error)))
+    try:
+        if ledger:
+            open_ledger(ledger)
+    except LedgerUriError as error:
+        problems.append(Problem("command line", "--ledger", ledger or "", str(error)))
+    if problems:
+        raise InputError(problems)
+    return target
+
+
+@contextmanager
+def _opened(ledger: str | None, output: str | None = None) -> Iterator[DeliveryLedger | None]:
+    """The ledger, open; None if none is given. It must be that of the output folder, if that has one."""
+    if ledger is None:
+        yield None
+        return
+    with existing_ledger(ledger) if output is None else opened_ledger(output, ledger) as book:
+        yield book
 
 
 def _source(text: str, target: SinkUri) -> SourceUri:
@@ -105,14 +141,14 @@ def _source(text: str, target: SinkUri) -> SourceUri:
     raise InputError([Problem("command line", "SOURCE", text, fix)])
 
 
-def _reopen(book: Any, names: Sequence[str]) -> None:
-    if book is None or not names:
+def _reopen(ledger: DeliveryLedger | None, names: Sequence[str]) -> None:
+    """Lets the rejected and the dead among these be sent again."""
+    if ledger is None:
         return
-    book.open()
-    for start in range(0, len(names), 500):
-        outcomes = book.find(names[start : start + 500])
-        book.reopen([name for name, outcome in outcomes.items() if outcome in ("rejected", "dead")])
-    book.close()
+    for start in range(0, len(names), STEP):
+        outcomes = ledger.find(names[start : start + STEP])
+        again = [name for name, outcome in outcomes.items() if outcome in ("rejected", "dead")]
+        reopen_events(ledger, again, int(time.time() * 1000))
 
 
 def _wanted(letter: DeadLetter, reasons: set[str]) -> bool:

@@ -29,13 +29,16 @@ from schemas.problems import InputError, Problem, shown
 from schemas.workspaces import Delivery, Workspace, key_variable
 from stores.remote_folder import RemoteFolder, is_remote
 from stores.secrets import Secrets
+from stores.signals import read_signal_rows
 from stores.transports import TransportError
 from stores.vendors.liquid_parse import check_template
 from transforms.pacing.limiter import Terms
-from transforms.pacing.warm_up import Signal, day_limit, read_signals
+from transforms.pacing.warm_up import COLUMNS, Signal, day_limit, read_signals
 
 LOOK_EVERY_S = 5.0
 LOOK_AFAR_EVERY_S = 30.0
+AT_START = ("vendor", "wait", "remember")
+"""The keys of `delivery` that a running job does not apply: its steps are made of them."""
 _log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -56,9 +59,10 @@ class Settings:
     """engine.yaml of a folder, live: looked at every 5 s at most, read again when it or a file it names has changed.
     The folder may be gs://, looked at every 30 s.
 
-    A broken edit changes nothing: the last good settings stay, `problems` says what is wrong with the new ones, and
-    it is logged once. Safe to use from several threads; a copy sent to a worker reads for itself. `outbox` is where
-    the outbox vendor writes for a workspace without `url`; `secrets` gives the workspaces' keys.
+    An edit of a key in AT_START is logged once, and waits for the next start. A broken edit changes nothing: the last
+    good settings stay, `problems` says what is wrong with the new ones, and it is logged once. Safe to use from several
+    threads; a copy sent to a worker reads for itself. `outbox` is where the outbox vendor writes for a workspace
+    without `url`; `secrets` gives the workspaces' keys.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Settings:
         self._bringing: Thread | None = None
         self._watched: set[str] = {FILE}
         self._stamp: _Stamp = ()
+        self._waiting: dict[str, Any] = {}  # edits for the next start
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_remote", "_folder", "_clock", "_outbox", "_secrets")
@@ -180,11 +185,26 @@ class Settings:
             self._watched = {FILE, *workspace_files(engine)}
             loaded, more = _load(self._folder, engine)
             problems += [*more, *self._problems_in_use(engine)]
-            self._loaded = self._loaded if problems else loaded
+            if not problems:
+                loaded.engine = self._as_at_start(engine)
+                self._loaded = loaded
         if problems and problems != self.problems and self._loaded is not None:
             told = "\n".join(map(str, problems))
             _log.warning("%s has mistakes; the settings before them stay in force.\n%s", self._folder / FILE, told)
         self.problems = problems
+
+    def _as_at_start(self, engine: Engine) -> Engine:
+        """The engine with the values of AT_START that the job runs with; an edit of them is logged."""
+        if self._loaded is None:
+            return engine
+        runs, edited = self._loaded.engine.delivery, engine.delivery
+        waiting = {name: getattr(edited, name) for name in AT_START if getattr(edited, name) != getattr(runs, name)}
+        if waiting and waiting != self._waiting:
+            names = ", ".join(f"delivery.{name}" for name in waiting)
+            _log.warning("%s: the edit of %s takes effect at the next start", self._folder / FILE, names)
+        self._waiting = waiting
+        kept = {name: getattr(runs, name) for name in AT_START}
+        return engine.model_copy(update={"delivery": edited.model_copy(update=kept)})
 
     def _problems_in_use(self, engine: Engine) -> list[Problem]:
         """What new settings would break for the retailers that were sent to here. Those that share an account already
@@ -238,10 +258,18 @@ def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
                 problems += _template_problems(file, loaded.templates[file])
         signals = workspace.pace.warm_up.signals if workspace.pace and workspace.pace.warm_up else None
         if signals and signals not in loaded.signals:
-            text = _text(folder, signals, problems)
-            loaded.signals[signals], mistakes = read_signals(text, signals) if text else ({}, [])
+            loaded.signals[signals], mistakes = _signals(folder, signals)
             problems += mistakes
     return loaded, problems
+
+
+def _signals(folder: Path, name: str) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
+    """The signals of a file, and what is wrong with it; a file that is not there is a problem of the configuration."""
+    try:
+        rows, line = read_signal_rows(folder / name, name, COLUMNS)
+    except InputError as error:
+        return {}, error.problems if (folder / name).is_file() else []
+    return read_signals(rows, name, line)
 
 
 def _template_problems(file: str, text: str) -> list[Problem]:

@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch_inputs import Prepared
+from schemas.columns.ids import id_texts
 from schemas.elements import LaunchBatch
+from schemas.problems import InputError, LaunchError, Problem
 from stores.customers.snapshot import read_part
 from stores.decisions import (
     LOSERS,
@@ -83,7 +85,10 @@ class _Survey(beam.DoFn):
 def _repeats(job: Prepared) -> tuple[pa.Table, pa.Table]:
     """The places of every row of a customer but the first; channel, key and place of all who share an address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
-    found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+    try:
+        found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+    except LaunchError as error:  # nothing has been sent yet
+        raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
     customers = found.filter(pc.equal(found["kind"], _CUSTOMER))
     _, first = np.unique(codes_of(customers), return_index=True)
     later = np.delete(np.arange(customers.num_rows), first)
@@ -108,9 +113,9 @@ def _keys(job: Prepared, channels: list[str]) -> Iterator[tuple[str, Keys]]:
 
 
 def _texts(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
-    """Two columns as text, of all rows or of some."""
+    """Two columns as ids, of all rows or of some."""
     both = [batch.column(name) if rows is None else batch.column(name).take(rows) for name in (group, within)]
-    return both[0].cast(pa.string()), both[1].cast(pa.string())
+    return id_texts(both[0]).cast(pa.string()), id_texts(both[1]).cast(pa.string())
 
 
 def _addresses(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
@@ -125,7 +130,7 @@ def _losers(con: Any, folder: Path) -> pa.Table:
     _view(con, folder, "shared", SHARED)
     return con.sql(
         "SELECT campaign, batch, row FROM shared "
-        "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC, tie) > 1"
+        "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC NULLS LAST, tie) > 1"
     ).to_arrow_table().cast(LOSERS)  # fmt: skip
 
 

@@ -10,12 +10,14 @@ import pyarrow as pa
 from pipelines.deliveries import receipt_folders
 from pipelines.launch_inputs import Prepared
 from pipelines.why_delivered import delivery_facts
-from pipelines.why_suppressed import suppression_facts
+from pipelines.why_suppressed import exhaustion_facts, suppression_facts
+from schemas.campaign import Experiment
+from schemas.columns.ids import id_texts
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.customers.snapshot import find_customers
 from stores.lists import read_list
-from transforms.assignment import bucket, in_namespace
+from transforms.assignment import bucket, bucket_ranges, choose, in_ranges, normalise, scheme_ranges
 from transforms.audience.conditions import Checker
 from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.audience.tree import NodeCount, Tree
@@ -34,7 +36,7 @@ def why(job: Prepared, customer: str, campaign: str, receipts: Sequence[str] = (
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
-    entry, retailers = job.plan.of(campaign), rows[job.plan.engine.columns.retailer].cast(pa.string()).to_pylist()
+    entry, retailers = job.plan.of(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
     for place in sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place])):
         yield from _one(job, rows.slice(place, 1), entry, receipt_folders(job, receipts))
         yield ""
@@ -43,13 +45,13 @@ def why(job: Prepared, customer: str, campaign: str, receipts: Sequence[str] = (
 def _one(job: Prepared, row: pa.Table, entry: CampaignPlan, receipts: Sequence[str]) -> Iterator[str]:
     columns = job.plan.engine.columns
     values = row.to_pylist()[0]
-    customer, retailer = str(values[columns.customer]), str(values[columns.retailer])
+    customer, retailer = (str(id_texts(row[name])[0]) for name in (columns.customer, columns.retailer))
     exposure = _exposure(job, entry.campaign.id, retailer, customer)
     delivered: list[str] = []
     if receipts and exposure is not None and exposure["outcome"] == "emitted":
         delivered = list(delivery_facts(receipts, exposure["event_id"], job.plan.engine.time_zone(retailer)))
     plan = only(job.plan, entry.campaign.id)
-    evaluator = Evaluator(plan, lambda name: read_list(job.config.campaigns / name))
+    evaluator = Evaluator(plan, lambda name, column: read_list(job.config.campaigns / name, column, name))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
     counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"][entry.campaign.id]
     verdict = "this row was refused: see dead_letters/" if not counts[0].entered else _verdict(exposure, counts[0])
@@ -62,6 +64,7 @@ def _one(job: Prepared, row: pa.Table, entry: CampaignPlan, receipts: Sequence[s
     yield from _buckets(job, entry, values, retailer)
     yield "  suppression"
     yield from suppression_facts(job, entry, values, exposure)
+    yield from exhaustion_facts(job, entry, retailer, customer)
     if exposure is not None:
         yield from _told(exposure)
     yield from ["  delivery", *delivered] if delivered else []
@@ -104,7 +107,7 @@ def _tree(
 
 
 def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retailer: str) -> Iterator[str]:
-    """Each hash of the assignment, with the range it is held against."""
+    """Each hash of the assignment, as a bucket from 0 to 1, with the range it is held against."""
     rules = job.plan.engine.holdouts
     unit = values.get(rules.global_.unit)
     if rules.global_.share:
@@ -121,17 +124,27 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
     if experiment.namespace:
         space = experiment.namespace
         own = values.get(space.unit) if space.unit else unit
-        if space.range is not None and space.seed is None:
-            inside = in_namespace(own, (space.key, *space.range))
-        else:
-            at = bucket("growthbook/2", space.seed or space.key, own)
-            inside = at is not None and any(low <= at < high for low, high in space.all_ranges)
-        yield f"    namespace         {space.key} {list(space.all_ranges)}: {'inside' if inside else 'outside'}"
+        scheme, seed = space.hashing
+        inside = in_ranges(scheme, seed, own, space.all_ranges)
+        held = f"bucket {bucket(scheme, seed, own)} in {list(map(list, space.all_ranges))}"
+        yield f"    namespace         {space.key}: {held}: {'inside' if inside else 'outside'}"
     if experiment.holdout:
         found = bucket("growthbook/2", f"{experiment.key}:holdout", unit)
         yield f"    campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
-    seed = experiment.seed or experiment.key
-    yield f"    variant           bucket {bucket(experiment.hash, seed, unit)} of {experiment.hash}, seed {seed!r}"
+    scheme, seed = experiment.hash, experiment.seed or experiment.key
+    found = normalise(scheme, bucket(scheme, seed, unit))
+    yield f"    variant           bucket {found} of {scheme}, seed {seed!r}: {_range(experiment, unit)}"
+
+
+def _range(experiment: Experiment, unit: object) -> str:
+    """The variant whose range the hash of a unit is in, by the edges of the scheme's own product."""
+    weights, scheme = experiment.weights, experiment.hash
+    hashed = bucket(scheme, experiment.seed or experiment.key, unit)
+    chosen = choose(scheme_ranges(scheme, len(weights), experiment.coverage, weights), hashed)
+    if chosen < 0:
+        return "in no variant's range"
+    low, high = bucket_ranges(len(weights), experiment.coverage, weights)[chosen]
+    return f"in that of {experiment.variants[chosen].key!r}, {low:g} to {high:g}"
 
 
 def _yes(found: float | int | None, share: float) -> str:

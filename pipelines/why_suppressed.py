@@ -6,17 +6,23 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.launch_inputs import Prepared
+from pipelines.launch_workers import offer_limits
+from schemas.checks.values import find_time_zone
+from schemas.columns.ids import id_text, id_texts
+from schemas.elements import CampaignRows
 from stores.customers.snapshot import read_part
-from stores.decisions import read_sharing_keys
+from stores.decisions import decided, read_sharing_keys
 from stores.histories import read_histories
 from stores.lists import read_list
-from transforms.frequency import history_of
+from stores.tables.parquet_files import plain_type
 from transforms.ids.id_index import joined_key
 from transforms.offers.candidates import normal_address
+from transforms.offers.generate import order_keys, queue_name
 from transforms.plan import CampaignPlan
 
 
@@ -26,18 +32,18 @@ def suppression_facts(
     """A line a rule with what it saw; the caps only for a customer that matched, at the time of its message."""
     engine, name = job.plan.engine, entry.campaign.channel
     channel, columns = engine.channels[name], engine.columns
-    retailer, customer = str(values[columns.retailer]), str(values[columns.customer])
+    retailer, customer = (_id(job, values, name) or "" for name in (columns.retailer, columns.customer))
     yield f"    retailer          {retailer} {'has opted out' if engine.opted_out(retailer) else 'takes part'}"
     if channel.consent:
         yield f"    consent           {channel.consent} = {values.get(channel.consent)!r}"
     for rule in engine.suppression_lists:
         if rule.channel in (None, name):
-            value = values.get(rule.column)
-            listed = value is not None and str(value) in read_list(job.config.campaigns / rule.file).to_pylist()
+            value = _id(job, values, rule.column)
+            ids = read_list(job.config.campaigns / rule.file, rule.column)
+            listed = value is not None and pc.any(pc.equal(ids, value)).as_py()
             yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
     yield f"    address           {channel.address} = {values.get(channel.address)!r}"
-    zone = values.get(columns.time_zone) if columns.time_zone else None
-    yield f"    time zone         {zone or engine.time_zone(retailer)}"
+    yield f"    time zone         {_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}"
     if exposure is None:
         return
     at = exposure["deliver_after"]
@@ -53,13 +59,41 @@ def suppression_facts(
         yield f"    shared address    with {', '.join(shared)}; one of them is kept"
 
 
+def _zone(written: Any, of_retailer: str) -> str:
+    """The zone that the times are of, and why that one."""
+    own = None if written is None else find_time_zone(str(written))
+    if own is not None:
+        return own if own == written else f"{own}, written {written!r}"
+    return f"{of_retailer}, the retailer's: the customer's is {written!r}"
+
+
+def exhaustion_facts(job: Prepared, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[str]:
+    """A line for each offer that can run out: the customer's place in its hash order, and where the order is cut."""
+    campaign, folder = entry.campaign, job.folder.survey
+    if not decided(folder):
+        return
+    limits = offer_limits(job.plan, job.sizes, folder)
+    who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()
+    rows = CampaignRows.of(campaign.id, np.zeros(1, np.int64), *who)
+    for offer in campaign.offers:
+        if not offer.limited:
+            continue
+        limit = limits[campaign.id, offer.id]
+        place = order_keys(job.plan, rows, queue_name(campaign, offer.id), np.zeros(1, np.int64))
+        told = "enough for all"
+        if limit.used_up:
+            last = limit.keys[-1][:8].decode() if limit.size else "the start"
+            side = "after" if limit.beyond(place)[0] else "not after"
+            told = f"place {place[0][:8].decode()} is {side} {last}, the last"
+        yield f"    offer             {offer.id}, the first {limit.size:,} by hash order: {told}"
+
+
 def _earlier(job: Prepared, channel: str, retailer: str, customer: str) -> list[datetime]:
     """When the histories say that the customer was sent to."""
     columns = job.plan.engine.columns
     names = (columns.retailer, columns.customer)
     found: list[datetime] = []
-    for table in read_histories(job.config.history, names):
-        sends = history_of([table], *names)
+    for sends in read_histories(job.config.history, names):
         own = pc.and_(pc.equal(sends["retailer"], retailer), pc.equal(sends["customer"], customer))
         own = sends.filter(pc.and_(own, pc.equal(sends["channel"], channel)))
         found += [datetime.fromtimestamp(sent / 1000, job.plan.launched.tzinfo) for sent in own["sent_at"].to_pylist()]
@@ -82,8 +116,8 @@ def _of_this_launch(job: Prepared, entry: CampaignPlan, retailer: str, customer:
 def _sharers(job: Prepared, channel: str, values: Mapping[str, Any], retailer: str) -> list[str]:
     """Other customers of the retailer with the same address; looked for only where the survey found that there are."""
     columns, column = job.plan.engine.columns, job.plan.engine.channels[channel].address
-    own, value = str(values[columns.customer]), values.get(column)
-    address = normal_address(pa.array([None if value is None else str(value)], pa.string()))
+    own = _id(job, values, columns.customer)
+    address = normal_address(pa.array([_id(job, values, column)], pa.string()))
     key = joined_key(pa.array([retailer]), address)
     shared = read_sharing_keys(job.folder.survey).get(channel)
     if shared is None or not pc.is_in(key, shared)[0].as_py():
@@ -92,8 +126,13 @@ def _sharers(job: Prepared, channel: str, values: Mapping[str, Any], retailer: s
     found = set()
     for part in job.parts:
         for batch in read_part(part, [columns.retailer, columns.customer, column]):
-            same = pc.equal(normal_address(batch.column(column).cast("string")), wanted)
-            of_retailer = pc.equal(batch.column(columns.retailer).cast("string"), retailer)
+            same = pc.equal(normal_address(id_texts(batch.column(column))), wanted)
+            of_retailer = pc.equal(id_texts(batch.column(columns.retailer)), retailer)
             rows = batch.filter(pc.fill_null(pc.and_(same, of_retailer), False))
-            found |= {str(one) for one in rows.column(columns.customer).to_pylist()}
+            found |= {str(one) for one in id_texts(rows.column(columns.customer)).to_pylist()}
     return sorted(found - {own})
+
+
+def _id(job: Prepared, values: Mapping[str, Any], column: str) -> str | None:
+    """A customer's value of a column, as an id."""
+    return id_text(values.get(column), plain_type(job.snapshot.schema.field(column).type))

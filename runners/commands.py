@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from pipelines import rebatch as rebatching
 from pipelines import replay as replaying
 from pipelines import why as asking
 from pipelines.closing import report_again
+from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.engines.presets import PRESETS
 from pipelines.launch_inputs import Prepared, reopen
-from pipelines.launch_options import LaunchOptions
-from pipelines.rebatch_options import RebatchOptions
 from pipelines.settings import check_delivery
+from pipelines.warnings.counting import input_warnings, list_lines
 from runners.live_counters import live_counters
 from runners.progress_bar import Bar
 from schemas.accounts import configured_retailers
@@ -32,16 +31,17 @@ from schemas.problems import InputError, Problem, shown
 from stores.customers.distinct import distinct_values
 from stores.customers.snapshot import describe, source_schema
 from stores.launch_folder import LaunchFolder
+from stores.lists import list_problems
 from stores.transports.kafka import create_topic as create_kafka_topic
-from stores.transports.kafka_options import add_kafka_options, read_client, read_time
+from stores.transports.kafka_options import read_client, read_time
 from stores.transports.pubsub_admin import create_topic
 from stores.transports.uri import KafkaUri, TopicUri, UriError, parse_uri
-from transforms.offers.codes import verify_code, verify_for_customer
-from transforms.plan import make_plan
+from transforms.plan import id_columns, make_plan
+from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
-    f"--on {'|'.join(PRESETS)} names the engine (`campaigns engines` tells what is here); every option of Apache Beam "
-    "may stand beside it and wins."
+    f"--on {'|'.join(PRESETS)} chooses the engine (`campaigns engines` lists what is installed). Every option of "
+    "Apache Beam may be given too, and overrides ours."
 )
 
 
@@ -53,8 +53,7 @@ def launch(argv: list[str]) -> int:
             description="Launch campaigns over customers. The same command again resumes a launch that stopped.",
             epilog=ENGINE,
         )
-        LaunchOptions._add_argparse_args(parser)
-        add_kafka_options(parser, publishing=True)
+        add_launch_options(parser)
         parser.print_help()
         return 0
     return launching.run(argv, Bar())
@@ -69,8 +68,7 @@ def rebatch(argv: list[str], *, exits: bool = False) -> int:
             "it stopped; Ctrl-C delivers what was read, then stops.",
             epilog=ENGINE,
         )
-        RebatchOptions._add_argparse_args(parser)
-        add_kafka_options(parser)
+        add_rebatch_options(parser)
         parser.print_help()
         return 0
     with live_counters() as show:
@@ -110,7 +108,14 @@ def _launched(folder: str) -> Prepared:
 
 def preview(args: argparse.Namespace) -> int:
     for line in previewing.preview(
-        args.campaign, args.campaigns, args.customers, tuple(args.history), args.sticky, args.samples, Bar()
+        args.campaign,
+        args.campaigns,
+        args.customers,
+        tuple(args.history),
+        args.sticky,
+        args.samples,
+        args.strict,
+        Bar(),
     ):
         print(line)
     return 0
@@ -155,19 +160,25 @@ def validate(args: argparse.Namespace) -> int:
     config, problems = load_configuration(root)
     engine = config.engine if config is not None else load_engine(root)[0]
     retailers: set[str] = set()
+    problems += list_problems(root, config.lists) if config is not None else []
     if args.customers and config is not None:
-        schema = source_schema(args.customers)
+        schema = source_schema(args.customers, id_columns(config))
         problems += make_plan(config, schema, "validate", 0)[1]
         retailers = _sent_to(config.engine, args.customers, schema.names)
     if engine is not None:
         problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
         raise InputError(problems)
+    warnings, lists = input_warnings(config, args.customers)
+    if warnings and (args.strict or config.engine.strict):
+        raise refusal(warnings)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
     if retailers:
         print(
             f"the accounts of the customers' {len(retailers)} retailers are sound; whether keys are set, rebatch says"
         )
+    for line in (*list_lines(lists), *map(warning_text, warnings)):
+        print(line)
     return 0
 
 
@@ -204,21 +215,3 @@ def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
     made = create_kafka_topic(uri, client, args.partitions)
     print(f"{uri}: {'made' if made else 'was there already'}")
     return 0
-
-
-def verify(args: argparse.Namespace) -> int:
-    secret = os.environ.get(args.secret_env, "").encode()
-    if not secret:
-        fix = "set it to the secret that the launch had"
-        raise InputError([Problem("environment", args.secret_env, "missing", fix)])
-    manifest = LaunchFolder(args.launch).read_manifest()
-    launch_id = manifest["launch_id"] if manifest else args.launch
-    if args.customer:
-        genuine = verify_for_customer(secret, args.code, launch_id, args.offer, args.retailer or "", args.customer)
-        print(f"{args.code}: {'is' if genuine else 'is not'} the code of {args.customer} of {args.retailer}")
-    else:
-        genuine = verify_code(secret, args.code, launch_id, args.offer)
-        print(
-            f"{args.code}: {'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}"
-        )
-    return 0 if genuine else 1

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipelines import launch, rebatch
 
 JOBS: dict[str, Callable[[list[str]], int]] = {"rebatch": rebatch.run, "launch": launch.run}
-FLAGS = ("--ignore_times", "--test")
+FLAGS = ("--ignore_times", "--strict", "--test")
 
 
 def arguments(given: Sequence[str], environment: Mapping[str, str]) -> list[str]:

@@ -21,18 +21,29 @@ def _argument(*names: str, **settings: Any) -> Argument:
 
 
 LEDGER = (
-    _argument("action", choices=("show", "cancel", "reopen", "reconcile", "rebuild")),
+    _argument(
+        "action",
+        choices=("show", "cancel", "reopen", "reconcile", "rebuild"),
+        help="show: count events by state and outcome. cancel: end the unsent events of a campaign. reopen: let "
+        "unknown events be sent again. reconcile: settle unknown events by the vendor's list. rebuild: make a lost "
+        "ledger from the receipts",
+    ),
     _argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
-    _argument("--ledger", help="its ledger, if its command named one (sqlite:OUTPUT/ledger.db)"),
+    _argument("--ledger", help="the --ledger of its rebatch command, if that had one (sqlite:OUTPUT/ledger.db)"),
     _argument("--launch", help="cancel: the --output folder of the launch"),
     _argument("--campaign", help="cancel, reopen, reconcile: only this campaign"),
-    _argument("--retailer", action="append", default=[], help="only this retailer; may be repeated"),
+    _argument("--retailer", action="append", default=[], help="all but rebuild: only this retailer; may be repeated"),
     _argument(
         "--accepted",
         metavar="FILE",
         help="reconcile: the event ids that the vendor accepted: one a line, or CSV or NDJSON with event_id",
     ),
-    _argument("--as-of", metavar="TIME", help="reconcile: when that list was taken (when the file was last changed)"),
+    _argument("--as-of", metavar="TIME", help="reconcile: when that list was made (when FILE was last changed)"),
+    _argument(
+        "--allow-foreign-ids",
+        action="store_true",
+        help="reconcile: take a list of which most ids are of other deliveries",
+    ),
     _argument(
         "--receipts",
         action="append",
@@ -41,7 +52,7 @@ LEDGER = (
         help="rebuild, reconcile: receipts that were moved out of OUTPUT/receipts; may be repeated",
     ),
     _argument(
-        "--move-aside", action="store_true", help="rebuild: rename the ledger that is there, instead of refusing"
+        "--move-aside", action="store_true", help="rebuild: if there is a ledger, rename it first; else it is refused"
     ),
 )
 _MEANT_FOR = {
@@ -50,6 +61,7 @@ _MEANT_FOR = {
     "retailer": ("show", "cancel", "reopen", "reconcile"),
     "accepted": ("reconcile",),
     "as_of": ("reconcile",),
+    "allow_foreign_ids": ("reconcile",),
     "receipts": ("rebuild", "reconcile"),
     "move_aside": ("rebuild",),
 }
@@ -74,7 +86,7 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _cancel(args: argparse.Namespace) -> None:
-    fix = "say which campaign of which launch is cancelled"
+    fix = "cancel needs both: --launch, the --output folder of the launch, and --campaign, which campaign to cancel"
     missing = [name for name in ("launch", "campaign") if getattr(args, name) is None]
     if missing:
         raise InputError([_problem(name, "missing", fix) for name in missing])
@@ -83,7 +95,10 @@ def _cancel(args: argparse.Namespace) -> None:
 
 def _reopen(args: argparse.Namespace) -> None:
     count = operate.reopen(args.output, args.ledger, args.campaign, args.retailer)
-    print(f"{count:,} unknown events may be sent again: start rebatch again, or replay what its source has no more")
+    print(
+        f"{count:,} unknown events are reopened: the next run of rebatch sends them again if its source has them; "
+        "`campaigns replay --from` publishes those that it has no more"
+    )
 
 
 def _reconcile(args: argparse.Namespace) -> None:
@@ -97,7 +112,16 @@ def _reconcile(args: argparse.Namespace) -> None:
         problems.append(_problem("as_of", args.as_of, "is in the future; give the time at which the list was made"))
     if problems:
         raise InputError(problems)
-    found = reconcile(args.output, args.ledger, args.accepted, as_of, args.campaign, args.retailer, args.receipts)
+    found = reconcile(
+        args.output,
+        args.ledger,
+        args.accepted,
+        as_of,
+        args.campaign,
+        args.retailer,
+        args.receipts,
+        args.allow_foreign_ids,
+    )
     print("\n".join(found.lines()))
 
 

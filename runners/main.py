@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pipelines.command_line.words import did_you_mean, parse_words
 from runners import commands
 from runners.engines import ENGINES, engines
 from runners.flink.command import FLINK, flink
@@ -16,7 +17,8 @@ from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
 from runners.template import TEMPLATE
 from runners.template import build as build_template
-from schemas.problems import InputError, LaunchError
+from runners.verify_code import verify
+from schemas.problems import InputError, LaunchError, Problem, shown
 from stores.transports.kafka_options import OPTIONS, PUBLISHING
 
 DESCRIPTION = """\
@@ -26,11 +28,11 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns preview  CAMPAIGN --campaigns DIR --customers FILE
   campaigns launch   --campaigns DIR --customers FILE --events file:DIR --output DIR
   campaigns rebatch  --campaigns DIR --events file:DIR --output DIR [--drain]    deliver a launch's events
-  campaigns check    DIR                               does the ledger close?
+  campaigns check    DIR                               is every customer and event accounted for?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html anew
-  campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    a wrong campaign went out
-  campaigns sandbox                                    a vendor to try things on
+  campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
+  campaigns sandbox                                    a stand-in for the vendor, to send to
 """
 
 
@@ -50,6 +52,7 @@ RECEIPTS = argument(
     help="folder with receipts of the delivery, may be repeated (LAUNCH/delivery/receipts if it is there)",
 )
 KAFKA = tuple(argument(name, **OPTIONS[name]) for name in PUBLISHING)
+STRICT = argument("--strict", action="store_true", help="warnings are mistakes: exit code 2 (engine.yaml: strict)")
 HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
 
 
@@ -71,6 +74,7 @@ COMMANDS = {
             HISTORY,
             argument("--sticky", help="sticky.parquet of an earlier launch"),
             argument("--samples", type=int, default=3, help="how many events to show (3)"),
+            STRICT,
         ),
         commands.preview,
     ),
@@ -84,7 +88,11 @@ COMMANDS = {
         ),
         commands.why,
     ),
-    "check": Command("check that the ledger closes and the split is as weighted", (LAUNCH, RECEIPTS), commands.check),
+    "check": Command(
+        "check that each customer and event of a launch is accounted for, and splits are as weighted",
+        (LAUNCH, RECEIPTS),
+        commands.check,
+    ),
     "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH, RECEIPTS), commands.report),
     "schema": Command(
         "the columns of a source of customers",
@@ -101,7 +109,12 @@ COMMANDS = {
         "columns and retailers too",
         (
             CAMPAIGNS,
-            argument("--customers", help="check the conditions against these columns, and these retailers' accounts"),
+            argument(
+                "--customers",
+                help="check the conditions against these columns, and these retailers' accounts; "
+                "say what matches nobody",
+            ),
+            STRICT,
         ),
         commands.validate,
     ),
@@ -128,15 +141,15 @@ COMMANDS = {
         commands.replay,
     ),
     "ledger": Command(
-        "a delivery's ledger: look at it; cancel what was not sent of a campaign; let unknown events be sent again, or "
-        "settle them by the vendor's list; make a lost one from the receipts",
+        "look at a delivery's ledger, which says what was sent; cancel a campaign; settle or resend events whose "
+        "outcome is unknown; rebuild a lost ledger",
         LEDGER,
         ledger,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),
     "flink": Command("a Flink cluster on this machine, for --on flink", FLINK, flink),
-    "sandbox": Command("a vendor that stands in for the real one, with faults by script", SANDBOX, sandbox),
+    "sandbox": Command("run a stand-in for the vendor on this machine; it fails as you tell it", SANDBOX, sandbox),
     "topic": Command(
         "create a topic: of Pub/Sub, which then accepts only our events, or of Kafka",
         (
@@ -158,7 +171,7 @@ COMMANDS = {
             argument("--customer"),
             argument("--secret-env", default="CAMPAIGNS_CODE_SECRET"),
         ),
-        commands.verify,
+        verify,
     ),
 }
 
@@ -170,12 +183,31 @@ def parser() -> argparse.ArgumentParser:
     )
     subparsers = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     subparsers.add_parser("launch", help="launch campaigns; the same command again resumes", add_help=False)
-    subparsers.add_parser("rebatch", help="deliver events, 50 a call; the same command again goes on", add_help=False)
+    subparsers.add_parser(
+        "rebatch", help="deliver a launch's events, 50 a call; after a stop, the same command continues", add_help=False
+    )
     for name, command in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=command.help, description=command.help)
-        for one in command.arguments:
-            sub.add_argument(*one.names, **one.settings)
+        _add_arguments(subparsers.add_parser(name, help=command.help, description=command.help), command)
     return made
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    for one in command.arguments:
+        parser.add_argument(*one.names, **one.settings)
+
+
+def _parsed(given: list[str]) -> argparse.Namespace:
+    """The arguments of a command. Raises InputError with every mistake in them; `--help` ends the program."""
+    name, words = given[0] if given else "missing", given[1:]
+    if {"-h", "--help"} & {*given}:
+        return parser().parse_args(given)
+    if name not in COMMANDS:
+        names = ("launch", "rebatch", *COMMANDS)
+        fix = f"{did_you_mean(name, names)}`campaigns --help` explains the commands: {', '.join(names)}"
+        raise InputError([Problem("command line", "COMMAND", shown(name), fix)])
+    own = argparse.ArgumentParser(prog=f"campaigns {name}", allow_abbrev=False)
+    _add_arguments(own, COMMANDS[name])
+    return parse_words(own, words)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,9 +217,9 @@ def main(argv: list[str] | None = None) -> int:
         return commands.launch(given[1:])
     if given[:1] == ["rebatch"]:
         return commands.rebatch(given[1:], exits=argv is None)
-    args = parser().parse_args(given)
     try:
-        return COMMANDS[args.command].run(args)
+        args = _parsed(given)
+        return COMMANDS[given[0]].run(args)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

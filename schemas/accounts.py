@@ -119,8 +119,9 @@ def account_marks(url: str, variable: str, key: str) -> dict[bytes, tuple[str, s
 def sharing_fix(owner: str, retailer: str) -> str:
     """What to do about two retailers with one account."""
     return (
-        f"is the account of {owner} and of {retailer}: messages to the customers of both would leave from it; give one "
-        "of them a key_env or a url of its own, or both the same shared_account if that is meant"
+        f"is the account of {owner} and of {retailer}: one retailer's customers would be sent to from the other's "
+        "workspace; give one of them another key_env or url, or, if they share an account on purpose, give both the "
+        "same shared_account"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
@@ -14,7 +15,7 @@ ListFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.
 class Strict(BaseModel):
     """A configuration model: frozen, and an unknown field is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AllOf(Strict):
@@ -42,7 +43,7 @@ class Named(Strict):
 
 
 class InList(Strict):
-    """Passes when the customer's column stands in the first column of a file."""
+    """Passes when the customer's column stands in a list (stores/lists.py says in which column of it)."""
 
     list: ListFile
     column: str = "customer_id"
@@ -81,3 +82,13 @@ class NamedAudience(Strict):
 
     audience: Node
     description: str = ""
+
+
+def listed(node: Node) -> Iterator[tuple[str, str]]:
+    """The lists in a tree, with their columns."""
+    if isinstance(node, InList):
+        yield node.list, node.column
+    for child in node.all if isinstance(node, AllOf) else node.any if isinstance(node, AnyOf) else ():
+        yield from listed(child)
+    if isinstance(node, Not):
+        yield from listed(node.not_)

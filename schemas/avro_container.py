@@ -6,6 +6,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import count
 from typing import IO, Any, NamedTuple
 
@@ -48,8 +49,20 @@ class ContainerReader:
         self._codec = meta.get("avro.codec", b"null").decode()
         if self._codec not in BLOCK_READERS:
             raise ValueError(f"the codec {self._codec} is not known here")
-        self._strict = parsed(self.schema)
-        self._lenient = _lenient_schema(self._strict)
+        self._strict, self._lenient = _schemas(meta["avro.schema"])
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """How many records each block says it has, and their bytes. Raises for a file that breaks off, or of which a
+        block cannot be read."""
+        while head := self._file.read(1):
+            claimed = self._varint(head)
+            yield claimed, _decompressed(self._codec, self._block())
+
+    def _block(self) -> bytes:
+        data = self._exactly(self._varint(self._exactly(1)))
+        if self._exactly(_SYNC) != self._sync:
+            raise ValueError("the marker behind a block is not the file's")
+        return data
 
     def records(self) -> Iterator[Stored]:
         """The records in their order. Where the bytes of a record cannot be read, the rest of its block is one piece,
@@ -58,9 +71,7 @@ class ContainerReader:
         number = 0
         while head := self._file.read(1):
             claimed = self._varint(head)
-            data = self._exactly(self._varint(self._exactly(1)))
-            if self._exactly(_SYNC) != self._sync:
-                raise ValueError("the marker behind a block is not the file's")
+            data = self._block()
             try:
                 block = _decompressed(self._codec, data)
             except Exception as error:  # each codec has its own
@@ -119,6 +130,13 @@ def _decompressed(codec: str, data: bytes) -> bytes:
     if codec == "deflate":
         return zlib.decompress(data, -15)
     return bytes(BLOCK_READERS[codec](io.BytesIO(zigzag(len(data)) + data)).read())
+
+
+@lru_cache(maxsize=16)
+def _schemas(text: bytes) -> tuple[Any, Any]:
+    """The schema of a file, parsed, and the lenient one."""
+    strict = parsed(json.loads(text))
+    return strict, _lenient_schema(strict)
 
 
 def _lenient_schema(strict: Any) -> Any:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Rows = npt.NDArray[np.int64]
 _MOST_ITEMS = 1_000  # items of an array or map; longer ones are left to fastavro
@@ -26,7 +28,7 @@ _EXPONENTS = {"float": 0x80, "double": 0xF0}  # its bits in the last byte but on
 class Scan:
     """The top-level fields of records of one parsed schema (contracts.parsed), named in `wanted`.
 
-    Text is `texts(name)`, numbers are `numbers[name]`, in the order of the bodies; a field that is a
+    Text is `texts(name)`, what else is `wanted` is `numbers[name]`, in the order of the bodies; a field that is a
     union with null has `present[name]`. A record with a number outside `limits` (path, such as `offers[].expires_at`,
     to the least and the greatest) is not sound, and with `finite` neither is one with a number that is nan or infinite.
     """
@@ -47,6 +49,7 @@ class Scan:
         self._at = self._starts.copy()
         self._bytes = np.frombuffer(b"".join(bodies) + bytes(_PAD), np.uint8)
         self._high: Rows | None = None
+        self._ascii = bool(self._bytes.max() < 128)
         self._named: dict[str, Mapping[str, Any]] = {}
         self.sound = np.ones(len(bodies), bool)
         self.numbers: dict[str, Rows] = {}
@@ -64,6 +67,15 @@ class Scan:
         places = zip(self._bodies, begin.tolist(), (begin + lengths).tolist(), strict=True)
         return [body[start:end].decode("utf-8", "replace") for body, start, end in places]
 
+    def array(self, name: str) -> pa.LargeStringArray:
+        """The text of a field in every row, null where it is null; every row must be sound."""
+        starts, lengths = self._places[name]
+        edges = np.stack([starts, starts + lengths], axis=1).ravel()
+        both = max(0, len(edges) - 1)  # texts and, between them, what is not theirs
+        texts = pa.LargeStringArray.from_buffers(both, pa.py_buffer(edges), pa.py_buffer(self._bytes))
+        own = texts.take(pa.array(np.arange(0, both, 2)))
+        return own if name not in self.present else pc.if_else(pa.array(self.present[name]), own, None)
+
     def filled(self, names: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Whether each row has text, and not an empty one, in all of these fields."""
         return np.logical_and.reduce([self._places[name][1] > 0 for name in names])
@@ -80,6 +92,10 @@ class Scan:
             for field in node["fields"]:
                 self._walk(field["type"], rows, f"{path}.{field['name']}")
         elif kind in _FIXED:
+            if kind == "boolean" and path in self._wanted:
+                self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = (
+                    self._bytes[self._at[rows]] != 0
+                )
             if self._finite and kind in _EXPONENTS:
                 self._check_finite(rows, kind)
             self._step(rows, np.full(len(rows), _FIXED[kind]))
@@ -88,7 +104,10 @@ class Scan:
         elif kind in ("string", "bytes"):
             self._text(rows, path, check=kind == "string")
         elif kind == "enum":
-            self._refuse(rows, ~_within(self._varint(rows), len(node["symbols"])))
+            symbol = self._varint(rows)
+            self._refuse(rows, ~_within(symbol, len(node["symbols"])))
+            if path in self._wanted:
+                self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = symbol
         elif kind == "union":
             self._union(node, rows, path)
         elif kind in ("array", "map"):
@@ -158,6 +177,8 @@ class Scan:
 
     def _check_text(self, rows: Rows, start: Rows, length: Rows) -> None:
         """Text with bytes beyond ASCII is decoded to see whether it is UTF-8."""
+        if self._ascii:
+            return
         if self._high is None:
             self._high = np.concatenate([[0], np.cumsum(self._bytes > 127)])
         for place in np.nonzero(self._high[start + length] > self._high[start])[0]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from schemas.audience import ListFile, Name, Node, Sql, Strict
+from schemas.checks.values import Count, Duration, Moment, Version
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -40,6 +51,13 @@ class Namespace(Strict):
     def all_ranges(self) -> tuple[tuple[float, float], ...]:
         return self.ranges or ((self.range,) if self.range else ())
 
+    @property
+    def hashing(self) -> tuple[Scheme, str]:
+        """The scheme and the seed: GrowthBook's classic form, or its newer one with several ranges or an own seed."""
+        if self.range is not None and self.seed is None:
+            return "growthbook/1", f"__{self.key}"
+        return "growthbook/2", self.seed or self.key
+
 
 class Variant(Strict):
     """One arm: its weight, and what its customers are sent."""
@@ -63,8 +81,8 @@ class Experiment(Strict):
     outside: Literal["include", "exclude"] = "include"
     variants: tuple[Variant, ...] = Field(min_length=1)
     sticky: bool = False
-    bucket_version: int = Field(default=0, ge=0)
-    min_bucket_version: int = Field(default=0, ge=0)
+    bucket_version: Version = 0
+    min_bucket_version: Version = 0
     force: dict[str, Name] = Field(default_factory=dict)
 
     @field_validator("variants")
@@ -102,10 +120,10 @@ class Offer(Strict):
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     code: Text | None = None
     codes: ListFile | None = None
-    valid_for: timedelta | None = Field(default=None, gt=timedelta(0))
+    valid_for: Annotated[Duration, Field(gt=timedelta(0))] | None = None
     when: Sql | None = None
-    budget: int | None = Field(default=None, ge=0)
-    on_exhausted: Literal["without", "fallback", "suppress"] = "without"
+    budget: Count | None = None
+    on_exhausted: Literal["without", "fallback", "suppress", "suppress_all_variants"] = "without"
     fallback: Name | None = None
 
     @model_validator(mode="after")
@@ -150,14 +168,26 @@ def _clock(raw: object) -> object:
     return raw
 
 
-Clock = Annotated[time, BeforeValidator(_clock)]
+def _wall(clock: time) -> time:
+    if clock.tzinfo is not None:
+        raise ValueError("quiet hours are the customer's: write the time without a zone")
+    return clock
+
+
+def _expiry(raw: object) -> str:
+    moment = isinstance(raw, datetime) or (isinstance(raw, str) and re.match(r"\s*\d{4,}-", raw))
+    return "moment" if moment else "duration"
+
+
+Clock = Annotated[time, BeforeValidator(_clock), AfterValidator(_wall)]
+Expiry = Annotated[Annotated[Duration, Tag("duration")] | Annotated[Moment, Tag("moment")], Discriminator(_expiry)]
 
 
 class Schedule(Strict):
     """When it may be delivered: `start` in the customer's time zone with `local_time`, else in UTC."""
 
-    start: datetime | None = None
-    expires: timedelta | datetime | None = None
+    start: Moment | None = None
+    expires: Expiry | None = None
     local_time: bool = False
     quiet_hours: tuple[Clock, Clock] | None = None
 
@@ -190,9 +220,9 @@ class Campaign(Strict):
     id: Name
     description: str = ""
     surface: Literal["marketplace", "storefront"]
-    retailers: tuple[Text, ...] = ("*",)
+    retailers: tuple[Text, ...] = Field(("*",), min_length=1)
     channel: Name
-    priority: int = 100
+    priority: int = Field(default=100, ge=-1_000_000, le=1_000_000)
     audience: Node
     experiment: Experiment | None = None
     offers: tuple[Offer, ...] = ()

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
-from schemas.audience import NamedAudience, Node
+from schemas.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
 from schemas.campaign import Campaign
+from schemas.checks.campaigns import duplicate_ids, shared_codes
+from schemas.checks.experiments import experiment_problems
 from schemas.engine import Engine
 from schemas.problems import Problem
 from schemas.yaml_files import Document, read_yaml
@@ -35,9 +37,14 @@ class Configuration:
     versions: dict[str, str]
     files: tuple[str, ...]
 
-    def list_path(self, name: str) -> Path:
-        """The path of a list file, always below the folder of the campaigns."""
-        return self.root / name
+    @property
+    def lists(self) -> tuple[tuple[str, str | None], ...]:
+        """Each list file with the customers' column that is looked up in it; a code list without one."""
+        found: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
+        for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
+            found += listed(node)
+        found += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
+        return tuple(dict.fromkeys(found))
 
 
 def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]:
@@ -50,17 +57,19 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         return None, [Problem(str(root), "", "", "is not a folder; give the folder that holds engine.yaml")]
     problems: list[Problem] = []
     documents = _documents(root, problems)
-    engine = _model(documents.get("engine.yaml"), Engine, problems)
+    engine = read_model(documents.get("engine.yaml"), Engine, problems)
     audience_files = {Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")}
-    audiences = {name: _model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
+    audiences = {name: read_model(doc, NamedAudience, problems) for name, doc in audience_files.items()}
     campaign_files = [doc for name, doc in documents.items() if name != "engine.yaml" and "/" not in name]
-    campaigns = [(doc, model) for doc in campaign_files if (model := _model(doc, Campaign, problems))]
+    campaigns = [(doc, model) for doc in campaign_files if (model := read_model(doc, Campaign, problems))]
     if not any(path.name != "engine.yaml" for path in root.glob("*.yaml")):
         problems.append(Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml"))
     for document in [*campaign_files, *audience_files.values()]:
         problems += _references(document, set(audience_files), root)
     problems += _cycles(audience_files)
-    problems += _duplicates(campaigns)
+    problems += duplicate_ids(campaigns)
+    problems += experiment_problems(campaigns)
+    problems += shared_codes(campaigns, root)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -83,7 +92,7 @@ def load_engine(root: Path) -> tuple[Engine | None, list[Problem]]:
     if isinstance(document, Problem):
         return None, [document]
     problems: list[Problem] = []
-    engine = _model(document, Engine, problems)
+    engine = read_model(document, Engine, problems)
     return engine, [*problems, *_engine_references(document, engine, root)]
 
 
@@ -124,7 +133,8 @@ def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
     return found
 
 
-def _model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
+def read_model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
+    """The model of a document; None where there is none, and where it is broken, which adds its problems."""
     if document is None:
         return None
     try:
@@ -173,16 +183,6 @@ def _field_names(model: type[BaseModel], seen: set[str]) -> set[str]:
     return seen
 
 
-def _duplicates(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
-    first: dict[str, str] = {}
-    found = []
-    for document, campaign in campaigns:
-        other = first.setdefault(campaign.id, document.file)
-        if other != document.file:
-            found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
-    return found
-
-
 def _written_leaves(raw: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
     """(kind, name, place) of each named audience and id list written in a tree, sound or not."""
     for key in ("all", "any"):
@@ -210,6 +210,28 @@ def _references(document: Document, audiences: set[str], root: Path) -> list[Pro
 def _uses(document: Document) -> set[str]:
     leaves = _written_leaves(document.data.get("audience"), ("audience",))
     return {name for kind, name, _ in leaves if kind == "audience"}
+
+
+def used_audiences(config: Configuration) -> set[str]:
+    """The named audiences that a campaign of the folder uses, directly or through others."""
+    frontier = {name for document in config.documents.values() for name in _uses(document)}
+    reached = set[str]()
+    while frontier:
+        reached |= frontier
+        frontier = {name for one in frontier & config.audiences.keys() for name in _named(config.audiences[one])}
+        frontier -= reached
+    return reached
+
+
+def _named(node: Node) -> Iterator[str]:
+    """The named audiences in a tree."""
+    if isinstance(node, Named):
+        yield node.audience
+    elif isinstance(node, Not):
+        yield from _named(node.not_)
+    elif isinstance(node, AllOf | AnyOf):
+        for child in node.all if isinstance(node, AllOf) else node.any:
+            yield from _named(child)
 
 
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:

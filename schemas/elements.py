@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.columns.ids import id_texts
 from schemas.contracts import DeadLetter
 
 Ints = npt.NDArray[np.int64]
@@ -41,12 +42,18 @@ class OfferGrant:
 
 @dataclass(frozen=True)
 class OfferCount:
-    """What became of an offer over the customers that were to be sent it."""
+    """What became of an offer over the customers that were to be sent it.
+
+    `others_suppressed` were to be sent something else, in a variant that is cut at the same place; `held_out_exhausted`
+    are held out and would have been suppressed.
+    """
 
     granted: int = 0
     condition_not_met: int = 0
     exhausted: int = 0
     fallback_granted: int = 0
+    others_suppressed: int = 0
+    held_out_exhausted: int = 0
 
 
 @dataclass
@@ -55,7 +62,7 @@ class CampaignRows:
 
     `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome`
     and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have
-    been); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
+    been, but for a shared address); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
     """
 
     campaign: str
@@ -124,9 +131,8 @@ class LaunchBatch:
         return np.flatnonzero(some)
 
     def column(self, name: str, rows: Ints) -> pa.Array:
-        """A customers' column at some rows, as text."""
-        column = self.rows.column(name)
-        return column.take(pa.array(rows)).cast(pa.string())
+        """A customers' column at some rows as ids (schemas/columns/ids.py)."""
+        return id_texts(self.rows.column(name).take(pa.array(rows))).cast(pa.string())
 
 
 class EventBatch(NamedTuple):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field
 
 from schemas.audience import ListFile, Name, Strict
 from schemas.campaign import Share, Text
+from schemas.checks.values import Count, Duration, time_zones
 from schemas.workspaces import Delivery, Workspace
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no IANA time zone; write one such as America/Chicago")
+    if name not in time_zones():
+        raise ValueError("is no IANA time zone; write one such as America/Chicago")
     return name
 
 
@@ -63,12 +63,12 @@ class Cap(Strict):
     """At most `at_most` messages of a channel to a customer `within` a rolling time."""
 
     channel: Name
-    at_most: int = Field(ge=0)
-    within: timedelta = Field(gt=timedelta(0))
+    at_most: Count
+    within: Duration = Field(gt=timedelta(0))
 
 
 class SuppressionList(Strict):
-    """A file whose first column names who must not be sent to."""
+    """A list of who must not be sent to, looked up by a column of the customers (of a channel, or of all)."""
 
     file: ListFile
     column: Text = "customer_id"
@@ -84,7 +84,7 @@ class SharedAddress(Strict):
 
 
 class Engine(Strict):
-    """engine.yaml, checked."""
+    """engine.yaml, checked. `strict`: warnings are mistakes, as with --strict."""
 
     columns: Columns = Columns()
     channels: dict[Name, Channel] = Field(min_length=1)
@@ -95,6 +95,7 @@ class Engine(Strict):
     shared_address: SharedAddress = SharedAddress()
     delivery: Delivery = Delivery()
     workspaces: dict[str, Workspace] = Field(default_factory=dict)
+    strict: bool = False
     code_secret: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "CAMPAIGNS_CODE_SECRET"
 
     def time_zone(self, retailer: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.audience import ListFile, Strict
 from schemas.campaign import Text
+from schemas.checks.values import MOST, Day, Duration
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*(\{retailer\}[A-Z0-9_]*)?$")]
 Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -26,8 +27,8 @@ class WarmUp(Strict):
     """How many messages a day a young sender may send: a named ladder, or the days' numbers; after the last day
     there is no limit. `signals` is a CSV file: date,retailer_id,sent,bounced,complained."""
 
-    ladder: Literal["conservative", "moderate"] | tuple[Annotated[int, Field(gt=0)], ...] = "moderate"
-    started: date
+    ladder: Literal["conservative", "moderate"] | tuple[Annotated[int, Field(gt=0, le=MOST)], ...] = "moderate"
+    started: Day
     stop: StopSignals = StopSignals()
     signals: ListFile | None = None
 
@@ -36,9 +37,9 @@ class Pace(Strict):
     """How fast a workspace is sent to. `per_second` and `burst` count messages, `calls_per_hour` the vendor's
     calls in a clock hour."""
 
-    per_second: float | None = Field(default=None, gt=0)
-    burst: int | None = Field(default=None, ge=1)
-    calls_per_hour: int = Field(default=250_000, ge=1)
+    per_second: float | None = Field(default=None, gt=0, le=MOST)
+    burst: int | None = Field(default=None, ge=1, le=MOST)
+    calls_per_hour: int = Field(default=250_000, ge=1, le=MOST)
     warm_up: WarmUp | None = None
 
 
@@ -68,9 +69,9 @@ def _default_lease(given: dict[str, Any]) -> timedelta:
 class Delivery(Strict):
     """How events are delivered.
 
-    `on_unknown`: what to do with an event whose answer never came: `hold` it for a person, or `resend` it at most
-    `resends` times, until `resend_within` after its first claim; then it is held.
-    `wait`: how long a batch that is not full waits for more. `remember`: how long a repeat is known as one.
+    `on_unknown`: what to do with an event whose call had no answer: `hold` settles it as unknown and does not send it
+    again; `resend` sends it again, at most `resends` times and until `resend_within` after its first claim.
+    `wait`: how long a batch that is not full waits for more events. `remember`: how long duplicates are recognised.
     `lease`: how long a claim lasts whose worker died: at least 1 s more than `timeout`, and 20 s more if left out.
     """
 
@@ -79,17 +80,17 @@ class Delivery(Strict):
     resends: int = Field(default=2, ge=1, le=10)
     resend_within: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(days=7))
     timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0), le=timedelta(minutes=5))
-    lease: timedelta = Field(default_factory=_default_lease, gt=timedelta(0))
+    lease: Duration = Field(default_factory=_default_lease, gt=timedelta(0))
     wait: timedelta = Field(default=timedelta(seconds=2), gt=timedelta(0), le=timedelta(hours=1))
-    remember: timedelta = Field(default=timedelta(days=7), gt=timedelta(0))
+    remember: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
 
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> Delivery:
         least = (self.timeout + LEASE_MARGIN).total_seconds()
         if self.lease.total_seconds() < least:
             raise ValueError(
-                f"`lease` must be {least:g} s or more, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: no call "
-                "is made that could outlast its lease, so nothing would be sent; leave it out to have it fit"
+                f"`lease` must be at least {least:g} s, {LEASE_MARGIN.total_seconds():g} s more than `timeout`: a call "
+                "that could outlast its lease is not made; or leave `lease` out, then it is `timeout` + 20 s"
             )
         return self
 

@@ -11,6 +11,21 @@ import yaml
 from schemas.problems import Problem, shown
 
 MAX_BYTES = 1_000_000
+MAX_DIGITS = 40
+
+
+class _LongNumber(int):
+    """A whole number of more digits than any field takes, shown as it is written: Python converts 4,300 at most."""
+
+    _text: str
+
+    def __new__(cls, text: str) -> _LongNumber:
+        number = super().__new__(cls, -(10**MAX_DIGITS) if text.startswith("-") else 10**MAX_DIGITS)
+        number._text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,11 +37,31 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed: write it out", problem_mark=mark)
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            problem = f"tags ({event.tag}) are not allowed: write the plain value"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            problem = "half of a character (a surrogate, \\ud800 to \\udfff) is no text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return value
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number as YAML 1.2 has it: decimal, whatever zeros lead it."""
+        text = str(self.construct_scalar(node))
+        return int(text) if len(text) <= MAX_DIGITS else _LongNumber(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="the name of a field must be plain text", problem_mark=key.start_mark
+                )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -40,6 +75,7 @@ for _tag, _pattern, _first in [
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ]:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class Document:
@@ -94,7 +130,7 @@ def read_yaml(path: Path, shown_as: str) -> Document | Problem:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         return Problem(shown_as, "", str(error.problem), "is not valid YAML; correct this line", line)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         return Problem(shown_as, "", shown(str(error)), "is not valid YAML")
     except RecursionError:
         return Problem(shown_as, "", "nested too deeply", "flatten the file: a campaign needs a few levels")

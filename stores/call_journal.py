@@ -37,7 +37,7 @@ SIZE = 16 << 20  # of a file; one that is full is written anew, with what is sti
 class Record(msgspec.Struct, frozen=True, array_like=True):
     """One note: events of `claiming` and `started`, ends of `answered` (None: nothing was sent); `closed` without a
     batch is the whole owner. `number` is the call's, which says where its mark is. `boot`: the first of a file; its
-    owner is the machine's boot, its number the file's size."""
+    owner is the machine's boot, its batch the file's id, its number the file's size."""
 
     kind: Literal["boot", "claiming", "started", "answered", "closed"]
     owner: str
@@ -137,9 +137,9 @@ class FileJournal:
             self._marks = _create(marks_path(self._path), MARKS)
         records = [record for records in self._open.values() for record in records]
         size = max(SIZE, 2 * sum(map(len, records)) + SIZE // 2)
-        data = b"".join([_framed(Record("boot", boot_id(), number=size)), *records])
         new.unlink(missing_ok=True)
         pages = _create(new, size)
+        data = b"".join([_framed(Record("boot", boot_id(), file_id(new.stat()), number=size)), *records])
         pages[: len(data)] = data
         new.replace(self._path)
         if self._pages is not None:
@@ -160,6 +160,11 @@ def _create(path: Path, size: int) -> mmap.mmap:
         return mmap.mmap(file, size)  # it has a descriptor of its own, which keeps the lock
     finally:
         os.close(file)
+
+
+def file_id(status: os.stat_result) -> str:
+    """What a file has and no copy of it: a copy has no lock, though its process may live, and may be old."""
+    return str(status.st_ino)
 
 
 def marks_path(path: Path) -> Path:

@@ -22,6 +22,7 @@ from typing import Any
 from weakref import WeakSet
 
 _CHILDREN: WeakSet[subprocess.Popen[bytes]] = WeakSet()
+_END_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,11 +48,16 @@ def start_guarded(command: Sequence[str], **settings: Any) -> subprocess.Popen[b
 
 
 def end_child(child: subprocess.Popen[bytes]) -> int:
-    """Closes a child's input and waits until it has ended; its exit code. May be called twice."""
+    """Closes a child's input and waits until it has ended; its exit code. One that does not end is killed. May be
+    called twice."""
     if child.stdin is not None:
         with suppress(OSError):  # it has ended, and left something unread
             child.stdin.close()
-    return child.wait()
+    try:
+        return child.wait(_END_S)
+    except subprocess.TimeoutExpired:  # somebody has stopped it, and it does not see that its input is closed
+        child.kill()
+        return child.wait()
 
 
 @atexit.register  # as this module is loaded: after all that was registered since, which may still need the children

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from schemas.problems import InputError
 from stores.launch_folder import replace_file, write_parquet
+from stores.whole_files import batch_damage, damaged, read_table
 
 Rows = npt.NDArray[np.int64]
 MEMORY = "400MB"
+_FIX = "delete the folder survey/ of the launch and run the launch command again: all is decided anew, the same way"
 PLACES = pa.schema([("batch", pa.string()), ("row", pa.int64())])
 SHARING = pa.schema([("channel", pa.string()), ("key", pa.string()), *PLACES])
 LOSERS = pa.schema([("campaign", pa.string()), *PLACES])
@@ -46,31 +48,46 @@ def write_decisions(folder: Path, losers: pa.Table, queues: pa.Table) -> None:
 
 
 def decided(folder: Path) -> bool:
-    """Whether the decisions are complete."""
-    return (folder / "done.json").exists()
+    """Whether the decisions are complete. Raises InputError with every file of them that is damaged."""
+    if not (folder / "done.json").exists():
+        return False
+    schemas = {"duplicates": PLACES, "sharing": SHARING, "shared": LOSERS, "queues": QUEUES}
+    found = {folder / f"{name}.parquet": schema.names for name, schema in schemas.items()}
+    problems = [
+        damaged(path, how, _FIX)
+        for path, columns in found.items()
+        if (how := batch_damage(path, columns, counted=False)) is not None
+    ]
+    if problems:
+        raise InputError(problems)
+    return True
+
+
+def _read(folder: Path, name: str, columns: list[str] | None = None) -> pa.Table:
+    return read_table(folder / f"{name}.parquet", columns, _FIX)
 
 
 def read_duplicates(folder: Path) -> dict[str, Rows]:
     """The rows of customers that stand in an earlier row too, by the name of their batch."""
-    return dict(rows_by_batch(pq.read_table(folder / "duplicates.parquet")))
+    return dict(rows_by_batch(_read(folder, "duplicates")))
 
 
 def read_sharing_rows(folder: Path) -> dict[str, Rows]:
     """The rows that share an address, by the name of their batch."""
-    table = pq.read_table(folder / "sharing.parquet", columns=["batch", "row"])
+    table = _read(folder, "sharing", ["batch", "row"])
     return {batch: np.unique(rows) for batch, rows in rows_by_batch(table)}
 
 
 def read_sharing_keys(folder: Path) -> dict[str, pa.Array]:
     """The keys of the addresses that several customers have, by channel."""
-    table = pq.read_table(folder / "sharing.parquet", columns=["channel", "key"])
+    table = _read(folder, "sharing", ["channel", "key"])
     channels = table["channel"].unique().to_pylist()
     return {name: table.filter(pc.equal(table["channel"], name))["key"].combine_chunks().unique() for name in channels}
 
 
 def read_losers(folder: Path) -> dict[str, dict[str, Rows]]:
     """The rows that another customer with the same address is preferred to, by batch and campaign."""
-    losers = pq.read_table(folder / "shared.parquet")
+    losers = _read(folder, "shared")
     found: dict[str, dict[str, Rows]] = {}
     for campaign in losers["campaign"].unique().to_pylist():
         for batch, rows in rows_by_batch(losers.filter(pc.equal(losers["campaign"], campaign))):
@@ -80,7 +97,7 @@ def read_losers(folder: Path) -> dict[str, dict[str, Rows]]:
 
 def read_queues(folder: Path) -> dict[tuple[str, str], npt.NDArray[np.bytes_]]:
     """By (campaign, offer) the granted order keys, sorted, or only the last; none where nobody is refused."""
-    rows = pq.read_table(folder / "queues.parquet").to_pylist()
+    rows = _read(folder, "queues").to_pylist()
     return {(row["campaign"], row["offer"]): np.array(row["keys"], "S32") for row in rows}
 
 

@@ -73,7 +73,10 @@ class DeliveryFolder:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            fix = f"cannot be read ({error}); restore it, or delete it if the ledger is certainly the delivery's newest"
+            fix = (
+                f"cannot be read ({error}); restore it from a backup. Delete it only if you are sure that the ledger "
+                "is the newest of this delivery"
+            )
             raise InputError([Problem(str(self.ledger_copy), "", "damaged", fix)]) from error
 
     def write_ledger_copy(self, copy: LedgerCopy) -> None:

@@ -70,8 +70,8 @@ class DiskSpace:
         """Raises LaunchError, which says how much to free, when there is or was not enough since `prepare`."""
         if told := self._told or _describe(self._short()):
             raise LaunchError(
-                f"the disk is full or nearly so: {told}. No more calls are made, so that the answers to those that are "
-                "out can be written. Then run the same command again: it goes on where it stopped"
+                f"the disk is nearly full: {told}. No more calls are made, so that the answers to calls in flight can "
+                "still be written. Free the space, then run the same command again: it continues where it stopped"
             )
 
     def _short(self) -> list[tuple[Path, int, int]]:

@@ -1,15 +1,29 @@
-"""Earlier sends, for frequency caps: Parquet or CSV files, or the folders of earlier launches."""
+"""Earlier sends, for frequency caps: tables of a send a row, or the folders of earlier launches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from schemas.problems import InputError, Problem
+from stores.tables.given import MOST_PROBLEMS, Table, ids_of, missing_columns, open_table, row_problem
+from stores.tables.times import times_of
+
+SCHEMA = pa.schema(
+    [
+        ("retailer", pa.large_string()),
+        ("customer", pa.large_string()),
+        ("channel", pa.string()),
+        ("sent_at", pa.int64()),
+    ]
+)
+"""`sent_at` in epoch milliseconds."""
+_EXPOSURES = ("retailer_id", "customer_id", "channel", "outcome", "test", "deliver_after")
 
 
 def history_files(sources: Sequence[str]) -> list[Path]:
@@ -31,22 +45,51 @@ def history_files(sources: Sequence[str]) -> list[Path]:
 
 
 def read_histories(sources: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The tables of all sources; each has `columns`, channel and sent_at, or is a launch's exposures.
+    """The sends of each file, as SCHEMA has them.
 
-    Raises InputError that names the file and the column that is missing.
+    A file has two `columns` (the retailer's id and the customer's), channel and sent_at, or is a launch's exposures: of
+    those the emitted, untested rows count, at their deliver_after. Raises InputError that names the file and the column
+    that is missing, or the row of a value that cannot be read.
     """
     for path in history_files(sources):
-        table = pacsv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path, columns=_wanted(path, columns))
-        missing = [] if "outcome" in table.column_names else [
-            name for name in [*columns, "channel", "sent_at"] if name not in table.column_names
-        ]  # fmt: skip
-        if missing:
-            fix = f"a history needs this column; the file has: {', '.join(table.column_names)}"
-            raise InputError(Problem(str(path), name, "missing", fix) for name in missing)
-        yield table
+        table = open_table(path, str(path))
+        yield _of_launch(table) if set(_EXPOSURES) <= set(table.names) else _of_table(table, columns)
 
 
-def _wanted(path: Path, columns: Sequence[str]) -> list[str]:
-    names = pq.read_schema(path).names
-    wanted = {*columns, "retailer_id", "customer_id", "channel", "sent_at", "outcome", "test", "deliver_after"}
-    return [name for name in names if name in wanted]
+def check_histories(sources: Sequence[str], columns: Sequence[str]) -> None:
+    """Read all once. Raises InputError with the mistakes of every file."""
+    problems: list[Problem] = []
+    for path in history_files(sources):
+        try:
+            for _ in read_histories([str(path)], columns):
+                pass
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+
+
+def _of_launch(table: Table) -> pa.Table:
+    rows = table.read(_EXPOSURES)
+    sent = np.array(rows["outcome"].cast(pa.string()).to_numpy(zero_copy_only=False) == "emitted")
+    rows = rows.filter(pa.array(sent & ~rows["test"].to_numpy(zero_copy_only=False)))
+    at = times_of(table, "deliver_after", rows["deliver_after"])
+    return pa.table([rows["retailer_id"], rows["customer_id"], rows["channel"], at], SCHEMA.names).cast(SCHEMA)
+
+
+def _of_table(table: Table, columns: Sequence[str]) -> pa.Table:
+    wanted = [*columns, "channel", "sent_at"]
+    if missing := missing_columns(table, wanted, "a history needs this column"):
+        raise InputError(missing)
+    rows = table.read(wanted)
+    retailer, customer = (ids_of(table, name, rows[name]) for name in columns)
+    channel = ids_of(table, "channel", rows["channel"])
+    if channel.null_count:
+        raise InputError(_nulls(table, "channel", channel, "is empty; write the channel that was sent to"))
+    at = times_of(table, "sent_at", rows["sent_at"])
+    return pa.table([retailer, customer, channel, at], SCHEMA.names).cast(SCHEMA)
+
+
+def _nulls(table: Table, column: str, values: Any, fix: str) -> list[Problem]:
+    places = np.flatnonzero(np.asarray(pc.is_null(values)))[:MOST_PROBLEMS].tolist()
+    return [row_problem(table, column, "", fix, row) for row in places]

@@ -21,10 +21,26 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.problems import LaunchError, Problem
+from schemas.problems import InputError, LaunchError, Problem
 from stores.remote_folder import RemoteFolder, is_remote
+from stores.whole_files import (
+    COUNTS,
+    batch_damage,
+    check_digest,
+    counts_metadata,
+    damaged,
+    list_parquet,
+    read_json,
+    with_digest,
+)
 
-COUNTS = b"campaigns.counts"
+_AGAIN = "and run the launch command again"
+_MANIFEST = (
+    "restore it from a backup; without one, launch the same inputs into an empty --output with the same --launch_id "
+    "(every event names it): events and codes get the same ids, so nobody is sent twice"
+)
+SUMMARY = f"delete it {_AGAIN}: it is made anew from the batches"
+_EXPOSURES = f"delete it {_AGAIN}: the batch is made anew, with the same event ids"
 _DIGITS = {"event_id", "codes"}
 """Columns of hashes, which no compression makes much smaller."""
 
@@ -50,6 +66,8 @@ class LaunchFolder:
             self.remote.own()
         try:
             for folder in (self.root, self.exposures, self.dead_letters, self.survey):
+                if folder.exists() and not folder.is_dir():
+                    raise LaunchError(f"{folder} is a file where a launch needs a folder. Move it away {_AGAIN}")
                 folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):
                 raise PermissionError(13, "Permission denied")
@@ -63,20 +81,23 @@ class LaunchFolder:
             yield
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None when nothing was launched here."""
-        try:
-            found: dict[str, Any] = json.loads(self.manifest.read_text())
-        except FileNotFoundError:
-            return None
+        """The manifest, or None when nothing was launched here. Raises InputError for a damaged one, and where there
+        is none beside what a launch has left."""
+        found = read_json(self.manifest, _MANIFEST)
+        if found is None:
+            left = next((path for path in (self.summary, self.survey / "done.json") if path.exists()), None)
+            if left is None and not self.done():
+                return None
+            raise InputError([Problem(str(self.manifest), "", "missing", f"a launch has begun here: {_MANIFEST}")])
+        found = check_digest(self.manifest, found, _MANIFEST)
+        kinds = {"launch_id": str, "launched_at": int, "config": dict, "inputs": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
+            raise InputError([damaged(self.manifest, f"{wrong[0]} is missing", _MANIFEST)])
         return found
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished launch, or None."""
-        try:
-            found: dict[str, Any] = json.loads(self.summary.read_text())
-        except FileNotFoundError:
-            return None
-        return found
+        """The summary of a finished launch, or None. Raises InputError for a damaged one."""
+        return read_json(self.summary, SUMMARY)
 
     def keep_configuration(self, source: Path, names: Iterable[str]) -> None:
         """Copy the campaigns' files, so that the launch can be asked about when they have changed."""
@@ -91,30 +112,47 @@ class LaunchFolder:
     def create_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, unless there is one: FileExistsError then."""
         temporary = self.manifest.with_suffix(f".{os.getpid()}.tmp")
-        _write(temporary, json.dumps(manifest, indent=2).encode())
+        _write(temporary, json.dumps(with_digest(manifest), indent=2).encode())
         try:
             os.link(temporary, self.manifest)
         finally:
             temporary.unlink()
+
+    def withdraw(self) -> None:
+        """Take back a launch of which nothing was published: another may be started here."""
+        for folder in (self.survey, self.campaigns):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.manifest.unlink(missing_ok=True)
 
     def write_json(self, path: Path, data: Any) -> None:
         """Write a file as a whole."""
         replace_file(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
     def done(self) -> set[str]:
-        """The names of the batches that are finished."""
-        return {path.stem for path in self.exposures.glob("*.parquet")}
+        """The names of the batches that are finished. Raises InputError when they cannot be listed."""
+        return set(list_parquet(self.exposures, "put the folder back, or delete it: every batch is then made anew"))
 
     def write_exposures(self, name: str, table: pa.Table, counts: dict[str, Any]) -> None:
         """Write a batch's exposures with its counts: the batch is done."""
-        metadata = {COUNTS: json.dumps(counts, separators=(",", ":")).encode()}
-        write_parquet(self.exposures / f"{name}.parquet", table.replace_schema_metadata(metadata))
+        write_parquet(self.exposures / f"{name}.parquet", table.replace_schema_metadata(counts_metadata(counts)))
 
     def read_counts(self, name: str) -> dict[str, Any]:
-        """The counts of a finished batch."""
+        """The counts of a finished batch, of which `check_exposures` said that it is whole."""
         metadata = pq.read_metadata(self.exposures / f"{name}.parquet").metadata
         found: dict[str, Any] = json.loads(metadata[COUNTS])
         return found
+
+    def check_exposures(self, columns: Collection[str], batches: Collection[str] | None = None) -> None:
+        """Raises InputError with every file of exposures that is damaged, or of none of these batches."""
+        problems = []
+        for name in sorted(self.done()):
+            path = self.exposures / f"{name}.parquet"
+            if batches is not None and name not in batches:
+                problems.append(Problem(str(path), "", "no batch of this launch", "move it out of the folder"))
+            elif how := batch_damage(path, columns):
+                problems.append(damaged(path, how, _EXPOSURES))
+        if problems:
+            raise InputError(problems)
 
     def open_exposures(self, names: Collection[str]) -> duckdb.DuckDBPyConnection:
         """A connection with the exposures of finished batches as the view `exposures`."""
@@ -141,7 +179,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         with open(temporary, "wb") as file:
             repeating = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
             packed = {field.name: "none" if field.name in _DIGITS else "lz4" for field in table.schema}
-            pq.write_table(table, file, compression=packed, write_statistics=False, use_dictionary=repeating)
+            pq.write_table(table, file, compression=packed, write_statistics=False, use_dictionary=repeating,
+                           write_page_checksum=True)  # fmt: skip
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -153,7 +192,11 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 @contextmanager
 def held_alone(path: Path, told: str) -> Iterator[None]:
     """Hold a lock file; the lock ends with the process. Raises LaunchError with `told` while another holds it."""
-    with open(path, "w") as file:
+    try:
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise LaunchError(f"{path} cannot be opened: {error.strerror}. Remove it, and run the same again") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -192,6 +235,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Problem]:
     found = []
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
-            fix = f"was {before.get(key)!r} when this launch was started; use another launch id for changed inputs"
+            fix = (
+                f"was {before.get(key)!r} when this launch was started: put it back to go on with this launch, or give "
+                "another --output (and no --launch_id that was used before) for one of its own"
+            )
             found.append(Problem("manifest.json", f"inputs.{key}", repr(now.get(key)), fix))
     return found

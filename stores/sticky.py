@@ -1,4 +1,4 @@
-"""Sticky assignments: which variant a unit was given, kept from launch to launch in a Parquet file."""
+"""Sticky assignments: which variant a unit was given, kept from launch to launch in a table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, Problem, shown
+from stores.tables.given import MOST_PROBLEMS, ids_of, missing_columns, open_table, row_problem
 
 SCHEMA = pa.schema(
     [("experiment", pa.string()), ("unit", pa.string()), ("variant", pa.string()), ("bucket_version", pa.int64())]
@@ -18,17 +20,48 @@ SCHEMA = pa.schema(
 
 
 def read_sticky(path: str | Path) -> pa.Table:
-    """The assignments of a file, one a unit and experiment. Raises InputError when it is something else."""
-    try:
-        table = pq.read_table(path)
-        missing = [name for name in SCHEMA.names if name not in table.column_names]
-        if not missing:
-            return table.select(SCHEMA.names).cast(SCHEMA)
-        reason = f"has no column {', '.join(missing)}"
-    except (OSError, pa.ArrowException) as error:
-        reason = f"cannot be read ({error})"
-    fix = f"{reason}; give the sticky.parquet that an earlier launch wrote"
-    raise InputError([Problem("--sticky", "", str(path), fix)])
+    """The assignments of a table, one a unit and experiment; units are texts (schemas/columns/ids.py).
+
+    Raises InputError for a file that is something else, with the row of a value that cannot be used.
+    """
+    table = open_table(Path(path), str(path))
+    if missing := missing_columns(table, SCHEMA.names, "give the sticky.parquet that an earlier launch wrote"):
+        raise InputError(missing)
+    rows = table.read(SCHEMA.names)
+    texts = {name: ids_of(table, name, rows[name]) for name in SCHEMA.names}
+    version = texts["bucket_version"]
+    whole = pc.match_substring_regex(version, "^[0-9]{1,18}$")
+    problems = [
+        row_problem(table, name, "", "is empty; every assignment has an experiment, a unit and a variant", row)
+        for name in SCHEMA.names[:3]
+        for row in _places(texts[name].is_null())
+    ]
+    fix = "is no whole number; write the experiment's bucket_version"
+    problems += [
+        row_problem(table, "bucket_version", version[row].as_py(), fix, row)
+        for row in _places(pc.invert(pc.fill_null(whole, False)))
+    ]
+    if problems:
+        raise InputError(problems)
+    return pa.table({**texts, "bucket_version": version.cast(pa.int64())}).cast(SCHEMA)
+
+
+def check_sticky(path: str | Path) -> None:
+    """Raises InputError where `read_sticky` does, and for a unit that has two assignments in one experiment."""
+    table = read_sticky(path)
+    con = duckdb.connect(":memory:")
+    con.register("given", table)
+    twice = con.execute(
+        "SELECT experiment, unit, count(*) FROM given GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 20"
+    ).fetchall()
+    if twice:
+        fix = "the unit has {} assignments in the experiment {}; keep one"
+        raise InputError(Problem(str(path), "unit", shown(u), fix.format(n, shown(e))) for e, u, n in twice)
+
+
+def _places(mask: Any) -> list[int]:
+    found: list[int] = np.flatnonzero(np.asarray(mask.to_numpy(zero_copy_only=False)))[:MOST_PROBLEMS].tolist()
+    return found
 
 
 def write_sticky(path: Path, before: str | None, exposures: Path, experiments: Mapping[str, tuple[str, int]]) -> None:

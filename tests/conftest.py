@@ -13,14 +13,18 @@ import pytest
 from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from hypothesis import settings
 from servers import missing, needed
 
 from pipelines.engines.prism import prism
 from runners.emulators import pubsub_emulator
 from runners.firestore_emulator import firestore_emulator
 from runners.kafka_broker import KafkaBroker, kafka_broker
+from runners.sandbox.process import Sandbox, running_sandbox
 from stores.transports.pubsub import open_channel
 
+settings.register_profile("no test asserts a time", deadline=None)
+settings.load_profile("no test asserts a time")
 # A runner that was started in the background ignores these, and so would every process that a test starts and stops.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
@@ -37,6 +41,20 @@ class Topic(NamedTuple):
     @property
     def uri(self) -> str:
         return f"pubsub:{self.path}"
+
+
+@pytest.fixture(scope="module")
+def _running() -> Iterator[Sandbox]:
+    with running_sandbox() as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(_running: Sandbox) -> Sandbox:
+    """The vendor of the tests of a file, which has forgotten everything and fails at nothing."""
+    _running.script([])
+    _running.reset()
+    return _running
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 
 from bench.deliveries import ROOT, Wire, kill, make_event, on_the_wire, write_campaigns, write_file
+from pipelines.rebatch_workers import make_ledger
 from runners.main import main
 from stores.ledger.open import open_ledger
 from stores.transports.dead_letters import read_dead_letters
@@ -128,6 +131,18 @@ class Delivery:
         """All dead letters."""
         found = sorted((self.output / "dead_letters").glob("*.avro"))
         return [letter for path in found for letter in read_dead_letters(str(path))]
+
+
+def run(delivery: Delivery, *more: str) -> int:
+    """The exit code of a drain that ends as its process would: no dispatcher and no process has the ledger open."""
+    closings: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
+        code = delivery.run("--drain", *more)
+    for close in closings:
+        close()
+    make_ledger(delivery.ledger).close()
+    return code
 
 
 class ToPlace(Delivery):

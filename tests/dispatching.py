@@ -18,6 +18,8 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import Account, Batch, DeliveryLedger, OnUnknown, Receipt
 from schemas.problems import InputError, Problem
 from schemas.workspaces import Delivery, Pace, Workspace
+from stores.call_journal import FileJournal
+from stores.call_recovery import recover
 from stores.ledger.sqlite import SqliteLedger
 from stores.vendors.braze import Braze
 from transforms.delivery.dispatch import BatchDispatcher
@@ -119,13 +121,18 @@ class Job:
 
 @contextmanager
 def jobs(sandbox: Sandbox, folder: Path, clock: Clock | None = None) -> Iterator[Callable[[], Job]]:
-    """`another()`: one more process over the same ledger file, with the same settings and clock."""
+    """`another()`: one more process over the same ledger file, with the same settings and clock. It keeps a journal in
+    the folder and reads those of the dead."""
     tenants, time = FakeTenants(sandbox), clock or Clock()
     with ExitStack() as stack:
 
         def another() -> Job:
             ledger = SqliteLedger(str(folder / "ledger.db"))
-            dispatcher = BatchDispatcher(Braze(), ledger, tenants, time)
+            calls = folder / "calls"
+            dispatcher = BatchDispatcher(
+                Braze(), ledger, tenants, time, FileJournal(calls),
+                recover=lambda ledger: recover(calls, ledger, int(time() * 1000)),
+            )  # fmt: skip
             dispatcher.open()
             stack.callback(ledger.close)
             stack.callback(dispatcher.close)

@@ -30,15 +30,16 @@ class Place:
         return self.root / "out"
 
     def argv(self, *more: str) -> list[str]:
-        """The command line of the launch."""
-        return [
+        """The command line of the launch; an option that is given takes the place of the usual one."""
+        usual = [
             f"--campaigns={self.root / 'campaigns'}",
             f"--customers={self.root / 'customers.parquet'}",
             f"--events=file:{self.root / 'events'}",
             f"--output={self.output}",
             "--launch_id=launch-1",
-            *more,
         ]
+        given = {one.partition("=")[0] for one in more}
+        return [*(one for one in usual if one.partition("=")[0] not in given), *more]
 
     def launch(self, *more: str) -> int:
         """The exit code of a launch in this process."""

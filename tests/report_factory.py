@@ -32,7 +32,8 @@ def any_experiment(**changes: Any) -> Json:
 
 def any_offer(**changes: Any) -> Json:
     offer = {"id": "five-off", "kind": "unique_code", "value": "5.00", "currency": "USD", "budget": 400}
-    counts = {"granted": 393, "condition_not_met": 41, "exhausted": 13, "fallback_granted": 0}
+    counts = {"granted": 393, "condition_not_met": 41, "exhausted": 13, "fallback_granted": 0,
+              "others_suppressed": 0, "held_out_exhausted": 0}  # fmt: skip
     return offer | counts | changes
 
 
@@ -128,9 +129,16 @@ def any_summary(**changes: Any) -> Json:
                 "source": "customers.csv row 17",
             }
         ],
+        "lists": [{"file": "lists/legal.csv", "column": "customer_id", "ids": 31, "known": 30, "customers": 33}],
         "warnings": [],
     }
     return summary | changes
+
+
+def any_warning(text: str = "Nobody is given this offer.", **changes: Any) -> dict[str, Any]:
+    """A warning of summary.json."""
+    place = {"campaign": "welcome", "file": "welcome.yaml", "field": "offers.0", "value": "five-off"}
+    return {"kind": "offer_reaches_nobody", **place, "count": 0, "example": "", "text": text, **changes}
 
 
 def spread(total: int, places: int) -> list[int]:

@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Thread
 
 import psutil
@@ -106,3 +107,18 @@ def rest_is_delivered_once(delivery: Delivery, sandbox: Sandbox, events: dict[st
     assert sandbox.summary()["accepted_twice"] == 0
     assert sandbox.accepted() == dict.fromkeys(events, 1)
     assert delivery.outcomes() == dict.fromkeys(events, "accepted")
+
+
+def slow_delivery(root: Path, sandbox: Sandbox) -> Delivery:
+    """Thousands of events in a file, to a vendor that answers slowly."""
+    made = Delivery(root, sandbox.url).configure(lease="PT60S", timeout="PT30S")
+    made.put("part-0", many())
+    sandbox.script(SLOW)
+    return made
+
+
+def later(delivery: Delivery) -> dict[str, Wire]:
+    """One more file; all events."""
+    more = any_events(50, "later")
+    delivery.put("part-1", more)
+    return {**many(), **more}

@@ -66,3 +66,22 @@ def any_message(number: int = 1, **changes: Any) -> Message:
         **changes,
     }
     return Message(**values)
+
+
+class Memory:
+    """A buffer that says what it holds."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, bytes] = {}
+        self.written = 0
+
+    def write(self, data: bytes) -> str | None:
+        self.written += 1
+        self.parts[str(self.written)] = data
+        return str(self.written)
+
+    def read(self, place: str) -> bytes:
+        return self.parts[place]
+
+    def free(self, place: str) -> None:
+        del self.parts[place]

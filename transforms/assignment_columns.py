@@ -123,12 +123,6 @@ def choose_column(ranges: Sequence[Range], buckets: Buckets) -> npt.NDArray[np.i
     return chosen
 
 
-def in_namespace_column(column: pa.Array, namespace: tuple[str, float, float]) -> npt.NDArray[np.bool_]:
-    """Whether each row is in GrowthBook's namespace (key, start, end)."""
-    key, start, end = namespace
-    return in_ranges_column("growthbook/1", f"__{key}", column, [(start, end)])
-
-
 def in_ranges_column(scheme: str, seed: str, column: pa.Array, ranges: Iterable[Range]) -> npt.NDArray[np.bool_]:
     """Whether each row's bucket is in one of several shares of [0, 1)."""
     within: npt.NDArray[np.bool_] = choose_column(in_space(scheme, ranges), bucket_column(scheme, seed, column)) >= 0

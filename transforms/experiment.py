@@ -17,10 +17,8 @@ from transforms.assignment_columns import (
     bucket_column,
     bucket_column_each,
     choose_column,
-    in_namespace_column,
     in_ranges_column,
     normalise_column,
-    unit_texts,
 )
 from transforms.ids.id_index import IdIndex
 from transforms.plan import Plan
@@ -47,7 +45,7 @@ class Sticky:
 
 def units_of(batch: LaunchBatch, column: str, rows: Ints) -> pa.Array:
     """The texts that are hashed for a column of units."""
-    return unit_texts(batch.rows.column(column).take(pa.array(rows))).cast(pa.string())
+    return batch.column(column, rows)
 
 
 class VariantAssigner:
@@ -156,11 +154,8 @@ class _Split:
         return np.where(same, code_of[place] if len(code_of) else -1, none).astype(np.int16)
 
     def _in_namespace(self, namespace: Namespace) -> Bools:
-        """The classic form is GrowthBook's; several ranges, an own seed or unit take the newer one."""
         units = units_of(self._batch, namespace.unit, self._rows.rows) if namespace.unit else self._units
-        if namespace.range is not None and namespace.seed is None:
-            return in_namespace_column(units, (namespace.key, *namespace.range))
-        return in_ranges_column("growthbook/2", namespace.seed or namespace.key, units, namespace.all_ranges)
+        return in_ranges_column(*namespace.hashing, units, namespace.all_ranges)
 
     def _force(self, experiment: Experiment) -> None:
         """Forced variants are for trying out: they pass every holdout, and never count."""

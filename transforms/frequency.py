@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 
 import numpy as np
@@ -83,33 +82,3 @@ class _Taken:
             self.times = np.hstack([self.times, np.full((len(self.times), 1), _NEVER)])
         self.times[rows, places] = at
         self._used[rows] += 1
-
-
-def history_of(tables: Iterable[pa.Table], retailer: str, customer: str) -> pa.Table:
-    """The sends of several files as one table: key columns as text, channel, sent_at in epoch milliseconds.
-
-    A file has the columns customer and retailer ids, `channel` and `sent_at`; a launch's exposures also
-    serve: of those the emitted, untested, unforced rows count, at their `deliver_after`.
-    """
-    parts = [_sends(table, retailer, customer) for table in tables]
-    empty = pa.table(
-        {"retailer": pa.array([], pa.string()), "customer": pa.array([], pa.string()),
-         "channel": pa.array([], pa.string()), "sent_at": pa.array([], pa.int64())}
-    )  # fmt: skip
-    return pa.concat_tables([empty, *parts])
-
-
-def _sends(table: pa.Table, retailer: str, customer: str) -> pa.Table:
-    at = "sent_at"
-    if "outcome" in table.column_names:
-        retailer, customer, at = "retailer_id", "customer_id", "deliver_after"
-        sent = np.array(table["outcome"].cast(pa.string()).to_numpy(zero_copy_only=False) == "emitted")
-        table = table.filter(pa.array(sent & ~table["test"].to_numpy(zero_copy_only=False)))
-    return pa.table(
-        {
-            "retailer": table[retailer].cast(pa.string()),
-            "customer": table[customer].cast(pa.string()),
-            "channel": table["channel"].cast(pa.string()),
-            "sent_at": table[at].cast(pa.timestamp("ms")).cast(pa.int64()),
-        }
-    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import INEXACT, exact_ids, id_texts
 from schemas.contracts import DeadLetter
 from schemas.elements import BROKEN_ROWS, CustomerBatch, LaunchBatch
 from transforms.plan import Plan
@@ -19,23 +21,25 @@ _DETAIL = {
     "missing_id": "the customer's or the retailer's id is empty; correct the source and launch again",
     "bad_id": f"an id has control characters or more than {MAX_ID} characters; correct the source",
     "broken_text": "some text is not UTF-8 (escaped here as \\x..); write the source anew as UTF-8",
+    "inexact_id": f"column {{column}} {INEXACT}; write the column as text",
     "duplicate_customer": "this customer stands in an earlier row too, which was used; make ids unique",
 }
 
 
 def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> LaunchBatch:
-    """The usable rows, ids as text; each refused row as a dead letter with its columns as JSON.
+    """The usable rows; each refused row as a dead letter with its columns as JSON.
 
     `duplicates` are numbers of rows in the whole batch.
     """
-    rows = _with_text_ids(plan, batch.rows)
+    rows = batch.rows
     places = np.arange(rows.num_rows) if batch.places is None else batch.places
-    reasons = _reasons(plan, rows, None if duplicates is None else np.isin(places, duplicates))
+    inexact = _inexact(plan, rows)
+    reasons = _reasons(plan, rows, None if duplicates is None else np.isin(places, duplicates), inexact)
     letters = [
         DeadLetter(
             step=STEP,
             reason=str(reasons[row]),
-            detail=_DETAIL[str(reasons[row])],
+            detail=_DETAIL[str(reasons[row])].format(column=inexact.get(int(row))),
             source=f"batch {batch.name} row {places[row]}",
             data=json.dumps(rows.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False).encode(),
             trace=f"{plan.launch_id}/{batch.name}",
@@ -44,7 +48,7 @@ def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> L
     ]
     if letters:
         rows, places = rows.filter(pa.array(reasons == "")), places[reasons == ""]
-    encoded = rows.column(plan.engine.columns.retailer).dictionary_encode()
+    encoded = id_texts(rows.column(plan.engine.columns.retailer)).dictionary_encode()
     retailer = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     retailers = encoded.dictionary.to_pylist()
     return LaunchBatch(
@@ -64,15 +68,16 @@ def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> L
     )
 
 
-def _with_text_ids(plan: Plan, rows: pa.RecordBatch) -> pa.RecordBatch:
-    for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
-        place = rows.schema.get_field_index(name)
-        if rows.schema.field(place).type != pa.string():
-            rows = rows.set_column(place, name, rows.column(place).cast(pa.string()))
-    return rows
+def _inexact(plan: Plan, rows: pa.RecordBatch) -> dict[int, str]:
+    """The rows that have a value but no exact id in a column of ids, with the first such column."""
+    found: dict[int, str] = {}
+    for name in plan.id_columns:
+        for row in exact_ids(rows.column(name)).inexact.tolist():
+            found.setdefault(row, name)
+    return found
 
 
-def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None) -> np.ndarray:
+def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, inexact: Mapping[int, str]) -> np.ndarray:
     """Why a row is refused, an empty text for the others."""
     reasons: np.ndarray = np.full(rows.num_rows, "", dtype="<U20")
     if duplicates is not None:
@@ -80,13 +85,14 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None) ->
     if broken := (rows.schema.metadata or {}).get(BROKEN_ROWS):
         reasons[np.frombuffer(broken, np.int64)] = "broken_text"
     for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
-        column = rows.column(name)
+        column = id_texts(rows.column(name)).cast(pa.string())
         if _plain(column):
             continue
         long: Any = pc.greater(pc.utf8_length(column), MAX_ID)
         reasons[_true(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
         empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
         reasons[_true(empty) | _true(column.is_null())] = "missing_id"
+    reasons[list(inexact)] = "inexact_id"
     return reasons
 
 

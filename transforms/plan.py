@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from schemas.campaign import Campaign
+from schemas.columns.ids import id_type_problem
 from schemas.configuration import Configuration
 from schemas.engine import Engine
 from schemas.problems import Problem
 from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
 from transforms.audience.tree import Leaf, Tree, campaign_tree
+from transforms.warnings.beforehand import shadowed_names, unused_audiences
+from transforms.warnings.warning import LaunchWarning
 
 MARKETPLACE = "marketplace"
 _VALUE_TYPES = {
@@ -24,11 +27,12 @@ _VALUE_TYPES = {
 
 @dataclass(frozen=True)
 class CampaignPlan:
-    """One campaign, ready to run: its compiled audience, and the type of each of its properties."""
+    """One campaign of a file, ready to run: its compiled audience, and the type of each of its properties."""
 
     campaign: Campaign
     version: str
     tree: Tree
+    file: str
 
     def scope(self, retailer: str) -> bool:
         """Whether the campaign is for a retailer's customers."""
@@ -41,7 +45,8 @@ class CampaignPlan:
 class Plan:
     """Everything a worker must know, and nothing secret: it travels with the job.
 
-    `columns` are those of the customers that are read; `values` gives each property's SQL text its type.
+    `columns` are those of the customers that are read, `id_columns` those by which somebody is known or looked up;
+    `values` gives each property's SQL text its type; `warnings` are those that need no customers.
     """
 
     launch_id: str
@@ -50,10 +55,12 @@ class Plan:
     engine: Engine
     campaigns: tuple[CampaignPlan, ...]
     columns: tuple[str, ...]
+    id_columns: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     offer_conditions: tuple[str, ...]
     values: dict[str, str]
     root: str
+    warnings: tuple[LaunchWarning, ...] = ()
 
     @property
     def launched(self) -> datetime:
@@ -81,12 +88,29 @@ def make_plan(
         engine=config.engine,
         campaigns=campaigns,
         columns=tuple(name for name in schema.names if name in binder.columns),
+        id_columns=tuple(name for name in schema.names if name in binder.columns & binder.ids),
         leaves=leaves,
         offer_conditions=tuple(whens),
         values=binder.values,
         root=str(config.root),
+        warnings=(*unused_audiences(config), *shadowed_names(schema)),
     )
     return plan, binder.problems
+
+
+def id_columns(config: Configuration) -> set[str]:
+    """The columns whose values must be exact: ids of customers and retailers, units, addresses, what lists hold."""
+    engine = config.engine
+    found = {engine.columns.customer, engine.columns.retailer, *(column for _, column in config.lists if column)}
+    if engine.holdouts.global_.share or engine.holdouts.retailers:
+        found.add(engine.holdouts.global_.unit)
+    for campaign in config.campaigns:
+        if campaign.channel in engine.channels:
+            found.add(engine.channels[campaign.channel].address)
+        if campaign.experiment:
+            space = campaign.experiment.namespace
+            found |= {campaign.experiment.unit, *([space.unit] if space and space.unit else [])}
+    return found
 
 
 class _Binder:
@@ -94,6 +118,7 @@ class _Binder:
         self._config = config
         self._schema = schema
         self._checker = Checker(schema)
+        self.ids = id_columns(config)
         self.columns: set[str] = set()
         self.values: dict[str, str] = {}
         self.problems: list[Problem] = []
@@ -102,7 +127,7 @@ class _Binder:
         document = self._config.documents[campaign.id]
         for path, text in _conditions(document.data.get("audience"), ("audience",)):
             self._expression(document.problem(path, text, ""), text, "BOOLEAN")
-        for name in self._named(campaign):
+        for name in sorted(self._named(campaign) & self._config.audiences.keys()):
             for path, text in _conditions_of(self._config.audiences[name], ()):
                 problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
                 self._expression(problem, text, "BOOLEAN")
@@ -122,7 +147,7 @@ class _Binder:
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
                 self._column(document.problem(("audience",), node.leaf.column, ""))
-        return CampaignPlan(campaign, self._config.versions[campaign.id], tree)
+        return CampaignPlan(campaign, self._config.versions[campaign.id], tree, document.file)
 
     def engine_columns(self) -> None:
         engine = self._config.engine
@@ -151,14 +176,15 @@ class _Binder:
             if place.endswith(".consent") and not pa.types.is_boolean(kind) and not pa.types.is_null(kind):
                 fix = f"a consent is a BOOLEAN column, this is {kind}; convert it in the source"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
-            numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)
+            time = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+            numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or time
             if place == "shared_address.column" and not numeric:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
 
-    def _named(self, campaign: Campaign) -> list[str]:
+    def _named(self, campaign: Campaign) -> set[str]:
         tree = campaign_tree(campaign.audience, self._config.audiences, "")
-        return [node.label for node in tree.nodes() if node.kind == "audience"]
+        return {node.label for node in tree.nodes() if node.kind == "audience"}
 
     def _expression(self, at: Problem, text: str, want: str | None) -> bool:
         mistake: Mistake | None = self._checker.check(text, want)
@@ -171,6 +197,9 @@ class _Binder:
     def _column(self, at: Problem) -> None:
         if at.value in self._schema.names:
             self.columns.add(at.value)
+            fix = id_type_problem(self._schema.field(at.value).type)
+            if fix and at.value in self.ids:
+                self.problems.append(at._replace(fix=fix))
         else:
             fix = f"the customers have no such column; there are: {', '.join(self._schema.names)}"
             self.problems.append(at._replace(fix=fix))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
-from functools import cache
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.checks.values import find_time_zone, time_zones
 from schemas.elements import Bools, Ints
 
 QuietHours = tuple[time, time]
@@ -28,12 +28,11 @@ class SendTime(NamedTuple):
 
 
 class SendTimes(NamedTuple):
-    """The send times of a column. `unknown_zone` marks the rows whose zone is none; they got the default's times."""
+    """The send times of a column."""
 
     deliver_after: Ints
     expires_at: Ints | None
     window_closed: Bools
-    unknown_zone: Bools
 
 
 def send_time(
@@ -68,41 +67,41 @@ def send_times(
     quiet_hours: QuietHours | None,
     expires: timedelta | datetime | None,
     zones: pa.Array,
-    default_zone: str,
 ) -> SendTimes:
-    """The send times of a column of zones; null and empty ones have the default's, unknown ones too, marked.
+    """The send times of a column of zones, of which none is null: `send_time`, once a distinct zone.
 
-    `send_time` runs once a distinct zone. ValueError for an unknown default.
+    ValueError for an unknown zone.
     """
-    encoded = zones if pa.types.is_dictionary(zones.type) else zones.cast(pa.string()).dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    unknown = [name != "" and name not in _known() for name in names]
-    default = send_time(start, local_time, quiet_hours, expires, default_zone)
-    times = [
-        default if name == "" or bad else send_time(start, local_time, quiet_hours, expires, name)
-        for name, bad in zip(names, unknown, strict=True)
-    ]
-    # A null's place is -1, the default's at the end.
-    places = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    encoded = zones if pa.types.is_dictionary(zones.type) else zones.dictionary_encode()
+    used = encoded.indices.unique()
+    names = encoded.dictionary.take(used).to_pylist()
+    times = [send_time(start, local_time, quiet_hours, expires, name) for name in names]
+    places = pc.index_in(encoded.indices, used).to_numpy(zero_copy_only=False)
 
     def taken(of: Callable[[SendTime], Any], kind: type) -> Any:
-        return np.array([of(one) for one in [*times, default]], kind)[places]
+        return np.array([of(one) for one in times], kind)[places]
 
     return SendTimes(
         deliver_after=taken(lambda one: one.deliver_after, np.int64),
         expires_at=None if expires is None else taken(lambda one: one.expires_at, np.int64),
         window_closed=taken(lambda one: one.window_closed, np.bool_),
-        unknown_zone=np.array([*unknown, False], np.bool_)[places],
     )
 
 
-@cache
-def _known() -> frozenset[str]:
-    return frozenset(available_timezones())
+def customer_zones(written: pa.Array, retailers: pa.Array) -> tuple[pa.Array, Bools]:
+    """Each customer's zone, and whose text names none, though it is not empty: they have the retailer's zone, as those
+    without a text have. Outer blanks and case do not matter."""
+    encoded = written.cast(pa.string()).dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    found = pa.array([find_time_zone(text) for text in texts], pa.string())
+    named = found.take(encoded.indices)
+    wrong = pa.array([bool(text.strip()) for text in texts], pa.bool_()).take(encoded.indices)
+    unknown = pc.and_(pc.is_null(named), pc.fill_null(wrong, False))
+    return pc.coalesce(named, retailers), np.asarray(unknown.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def _zone(name: str) -> ZoneInfo:
-    if name not in _known():
+    if name not in time_zones():
         raise ValueError(f"{name!r} is no IANA time zone; write one such as America/Chicago")
     return ZoneInfo(name)
 

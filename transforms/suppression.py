@@ -10,16 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import id_texts
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
+from schemas.problems import shown
 from transforms.frequency import LaunchSends, SendHistory
 from transforms.ids.id_index import IdIndex, joined_key
 from transforms.plan import Plan
-from transforms.send_time import send_times
+from transforms.send_time import customer_zones, send_times
 from transforms.steps import BatchStep
+from transforms.warnings.evidence import list_use
 
 SuppressionLists = Sequence[tuple[str | None, str, IdIndex]]
 """Who is on which list: (channel or None for all, customers' column, ids)."""
+
+VALUES, OTHERS = 100, "others"
 
 
 class Suppressor:
@@ -46,10 +51,17 @@ class Suppressor:
         """The batch with times, addresses and suppressions; held-out rows keep their outcome."""
         earlier = LaunchSends(batch.rows.num_rows)
         shared = self._shared.get(batch.name, {})
-        zones = self._zones(batch)
         matched = batch.matched()
+        zones = self._zones(batch, matched)
+        places = [ids.find(id_texts(batch.rows.column(column))) for _, column, ids in self._lists]
+        files = [entry.file for entry in self._engine.suppression_lists]
+        uses = {
+            (file, column): list_use(file, column, ids, found)
+            for file, (_, column, ids), found in zip(files, self._lists, places, strict=True)
+        }
+        batch.counts["suppression_lists"] = list(uses.values())
         channels = {
-            name: self._channel(batch, name, matched)
+            name: self._channel(batch, name, matched, places)
             for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
         }
         done = []
@@ -58,23 +70,31 @@ class Suppressor:
             done.append(self._one(batch, rows, facts, zones, earlier, shared.get(rows.campaign)))
         return replace(batch, campaigns=done)
 
-    def _zones(self, batch: LaunchBatch) -> pa.DictionaryArray:
-        """Each customer's time zone: its own, else the retailer's."""
+    def _zones(self, batch: LaunchBatch, matched: Ints) -> pa.DictionaryArray:
+        """Each customer's time zone: its own, else the retailer's. Texts of the matched that name no zone are counted,
+        each with a customer."""
         defaults = pa.array([self._engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
         of_retailer = defaults.take(pa.array(batch.retailer))
         column = self._engine.columns.time_zone
-        own = pc.coalesce(batch.rows.column(column).cast(pa.string()), of_retailer) if column else of_retailer
-        return own.dictionary_encode()
+        if column is None:
+            return of_retailer.dictionary_encode()
+        zones, unknown = customer_zones(batch.rows.column(column), of_retailer)
+        wrong = matched[unknown[matched]]
+        names = self._engine.columns
+        batch.counts["unknown_time_zones"] = value_counts(
+            batch.column(column, wrong), batch.column(names.customer, wrong), batch.column(names.retailer, wrong)
+        )
+        return zones.dictionary_encode()
 
-    def _channel(self, batch: LaunchBatch, name: str, matched: Ints) -> _Channel:
+    def _channel(self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints]) -> _Channel:
         """What holds for the customers of a batch on a channel, whatever the campaign."""
         channel = self._engine.channels[name]
         address = pc.utf8_trim_whitespace(batch.column(channel.address, matched))
         out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
         listed = np.zeros(len(matched), np.bool_)
-        for list_channel, column, ids in self._lists:
+        for (list_channel, _, _), found in zip(self._lists, on_lists, strict=True):
             if list_channel in (None, name):
-                listed |= ids.contains(batch.column(column, matched))
+                listed |= found[matched] >= 0
         reasons = [
             ("retailer_opted_out", out[batch.retailer[matched]]),
             ("no_consent", _without(batch, matched, channel.consent)),
@@ -115,10 +135,7 @@ class Suppressor:
             quiet_hours=schedule.quiet_hours,
             expires=schedule.expires,
             zones=zones.take(pa.array(rows.rows)),
-            default_zone=self._engine.time_zone("*"),
         )
-        unknown = int(np.count_nonzero(times.unknown_zone))
-        batch.counts["unknown_time_zones"] = batch.counts.get("unknown_time_zones", 0) + unknown
         place = channel.place[rows.rows]
         suppression = channel.suppression[place]
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
@@ -158,6 +175,18 @@ class _Channel(NamedTuple):
     suppression: Any
     address: pa.Array
     places: Ints | None
+
+
+def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:
+    """[customers, an example] of each value, short; beyond the hundred most frequent ones they are counted together."""
+    encoded = values.dictionary_encode()
+    counts = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
+    found: dict[str, list[Any]] = {}
+    for place in np.argsort(-counts, kind="stable").tolist():
+        name = shown(repr(encoded.dictionary[place].as_py())) if len(found) < VALUES else OTHERS
+        row = pc.index(encoded.indices, place).as_py()
+        found.setdefault(name, [0, f"{customers[row]} of {retailers[row]}"])[0] += int(counts[place])
+    return found
 
 
 def _without(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:

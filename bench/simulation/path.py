@@ -18,7 +18,8 @@ from zlib import crc32
 from bench.simulation.clock import Clock, Serial, Servers
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
-from schemas.workspaces import Workspace
+from schemas.workspaces import Delivery, Workspace
+from stores.vendors.statuses import meaning
 from transforms.delivery.calls import back_off_ms
 from transforms.delivery.dispatch import POLL_MS
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
@@ -30,16 +31,19 @@ from transforms.rebatch.shards import LIST, Load, group_of
 T = TypeVar("T")
 Key = tuple[str, int]
 START_MS = 1_775_001_600_000.0  # 2026-04-01 00:00 UTC, the start of a clock hour
+_RESENDS = Delivery().resends
 READ_SHARE = 0.4  # of an event's CPU: to read and decode it, where it is read; the rest is where its key lives
 
 
 class Batch(NamedTuple):
-    """So many events, published at so many milliseconds on average."""
+    """So many events, published at so many milliseconds on average. `lost`: how many of its `attempt` calls may have
+    been accepted."""
 
     size: int
     published: float
     attempt: int = 0
     not_before: float = 0.0
+    lost: int = 0
 
 
 class Worker:
@@ -317,9 +321,11 @@ class Path:
         if vendor.every_429 and self.calls["made"] % vendor.every_429 == 0:
             return "slow_down"
         if vendor.every_503 and self.calls["made"] % vendor.every_503 == 0:
-            return "failed"
+            return meaning(vendor.name, 503).kind
         luck = self.rnd.random()
-        return "failed" if luck < vendor.failing else "lost" if luck < vendor.failing + vendor.lost else "sent"
+        if luck < vendor.failing:
+            return meaning(vendor.name, 503).kind
+        return "unknown" if luck < vendor.failing + vendor.lost else "sent"
 
     def _answer(self, worker: Worker, key: Key, bunch: _Bunch, batch: Batch) -> None:
         kind, now = self._says(key[0]), self.clock.now
@@ -332,17 +338,22 @@ class Path:
         attempt = batch.attempt + 1
         if kind == "sent":
             bunch.sent.append(batch)
-        elif kind == "lost" and not self.plan.resend:
+        elif kind == "unknown" and not self._may_resend(batch):
             bunch.lost += batch.size
         else:
-            pause = {"slow_down": 0.0, "failed": 0.0, "lost": self.plan.ledger.lease_s * 1000}[kind]
+            pause = {"slow_down": 0.0, "failed": 0.0, "unknown": self.plan.ledger.lease_s * 1000}[kind]
             if kind == "failed":
                 pause = back_off_ms(attempt, self.rnd.random())
+            lost = batch.lost + (kind == "unknown")
             self._move(batch.size, "out", "lane")
-            self._wait(key, [batch._replace(attempt=attempt, not_before=now + pause)])
+            self._wait(key, [batch._replace(attempt=attempt, lost=lost, not_before=now + pause)])
         if not bunch.left:
             size = sum(one.size for one in bunch.sent) + bunch.lost
             self.clock.at(self._ledger_done(size) if size else now, lambda: self._settle(bunch))
+
+    def _may_resend(self, batch: Batch) -> bool:
+        """Whether a call without a certain answer is made again when its lease ends."""
+        return self.plan.resend and batch.lost < _RESENDS
 
     def _settle(self, bunch: _Bunch) -> None:
         now = self.clock.now

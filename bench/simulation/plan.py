@@ -66,10 +66,12 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Vendor:
-    """The vendor: an answer takes `median_ms` (log-normal with `sigma`), a share of calls fails with 503 or loses its
-    reply, each `every_429`-th is told to come back in `retry_after_s`, and a workspace has `calls_per_hour` in a clock
-    hour. In `outage`, (from, to) seconds, every call fails."""
+    """The vendor `name`: an answer takes `median_ms` (log-normal with `sigma`), a share of calls is `failing` with 503
+    (what that proves is in stores/vendors/statuses.py) or loses its reply, each `every_429`-th is told to come back in
+    `retry_after_s`, and a workspace has `calls_per_hour` in a clock hour. In `outage`, (from, to) seconds, there is no
+    connection: nothing is sent."""
 
+    name: str = "braze"
     median_ms: float = 100.0
     sigma: float = 0.5
     failing: float = 0.0
@@ -83,7 +85,8 @@ class Vendor:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. `resend`: what is done about a lost reply, else its events end as unknown."""
+    """All of it. `resend`: a call without an answer that proves the outcome is made again when its lease ends, as often
+    as a delivery does by default (schemas/workspaces.py); else, and after that, its events end as unknown."""
 
     traffic: Traffic = Traffic()
     broker: Broker = Broker()

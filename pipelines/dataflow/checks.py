@@ -15,11 +15,11 @@ from apache_beam.options.pipeline_options import (
 
 from pipelines.engines.presets import DATAFLOW
 from schemas.problems import Problem
-from stores.customers.sources import BIGQUERY
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.remote_folder import REMOTE, is_remote
 from stores.secrets import PROJECT
+from stores.tables.sources import BIGQUERY
 from stores.transports.uri import FileUri
 
 ELSEWHERE = ("drain", "idle", "kafka_config")

@@ -13,18 +13,17 @@ from pipelines.dataflow.afar import SHARED, Afar
 from pipelines.dataflow.checks import launch_problems, local_problems, needs_secrets, on_dataflow
 from pipelines.launch_inputs import Prepared, needs_code_secret, prepare
 from pipelines.launch_options import LaunchConfig, LaunchOptions
-from schemas.problems import InputError
+from schemas.problems import InputError, Problem
 from stores.histories import history_files
 from stores.launch_folder import LaunchFolder
 from stores.remote_folder import RemoteFolder
 
 
-def check_launch(options: PipelineOptions) -> None:
-    """Raises InputError for what workers could not use; from then on Cloud Storage is reached as the options say."""
+def check_launch(options: PipelineOptions) -> list[Problem]:
+    """What workers could not use; from then on Cloud Storage is reached as the options say."""
     FileSystems.set_options(options)
     given = options.view_as(LaunchOptions)
-    if problems := launch_problems(given, options) if on_dataflow(options) else local_problems(given):
-        raise InputError(problems)
+    return launch_problems(given, options) if on_dataflow(options) else local_problems(given)
 
 
 def pull_launch(folder: LaunchFolder) -> None:

@@ -89,12 +89,22 @@ PRESETS = {
 }
 
 
-_MILLISECONDS = (
-    "checkpointing_interval",
-    "min_pause_between_checkpoints",
-    "max_bundle_time_mills",
-    "shutdown_sources_after_idle_ms",
-)
+_NUMBERS = (
+    "auto_watermark_interval", "checkpoint_timeout_millis", "checkpointing_interval", "execution_retry_delay",
+    "file_input_split_max_size_m_b", "job_check_interval_in_secs", "latency_tracking_interval", "max_bundle_size",
+    "max_bundle_time_mills", "min_pause_between_checkpoints", "num_concurrent_checkpoints",
+    "number_of_execution_retries", "shutdown_sources_after_idle_ms",
+)  # fmt: skip
+_SWITCHES = (
+    "allow_non_restored_state", "disable_metrics", "enable_stable_input_drain", "externalized_checkpoints_enabled",
+    "faster_copy", "finish_bundle_before_checkpointing", "force_slot_sharing_group",
+    "force_unaligned_checkpoint_enabled", "object_reuse", "re_iterable_group_by_key_result",
+    "retain_externalized_checkpoints_on_cancellation", "unaligned_checkpoint_enabled",
+)  # fmt: skip
+_TEXTS = (
+    "checkpointing_mode", "execution_mode_for_batch", "flink_conf_dir", "report_checkpoint_duration", "savepoint_path",
+    "state_backend", "state_backend_factory", "state_backend_storage_path",
+)  # fmt: skip
 
 
 class FlinkOptions(PipelineOptions):
@@ -102,10 +112,12 @@ class FlinkOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        for name in _MILLISECONDS:
-            parser.add_argument(f"--{name}", type=int, help="of Flink: milliseconds")
-        parser.add_argument("--finish_bundle_before_checkpointing", action="store_true", help="of Flink")
-        parser.add_argument("--savepoint_path", help="of Flink: the savepoint or checkpoint to go on from")
+        for name in _NUMBERS:
+            parser.add_argument(f"--{name}", type=int, help="of Flink")
+        for name in _SWITCHES:
+            parser.add_argument(f"--{name}", action="store_true", default=None, help="of Flink")
+        for name in _TEXTS:
+            parser.add_argument(f"--{name}", help="of Flink")
 
 
 def flags_of(name: str, argv: list[str], *, streaming: bool) -> tuple[Flag, ...]:

@@ -18,9 +18,9 @@ from threading import Lock
 from pipelines.engines.memory import collect_rarely
 from schemas.delivery import Batch
 from stores.waiting_batches import WaitingBatches, WaitingFile
-from transforms.rebatch.counters import TALLY, Counter
+from transforms.rebatch.counters import TALLY, Counter, Limit
 from transforms.rebatch.deliver import Dispatcher, Handled
-from transforms.rebatch.read import Limit, Round, all_read
+from transforms.rebatch.read import Round, all_read
 
 ROUND = Limit(50_000, 32 << 20)  # of a round: what it reads, over all readers
 _WAITING = Limit(ROUND.messages // 2, ROUND.bytes // 2)  # what a round takes of what waits, while the source goes on

@@ -1,14 +1,15 @@
 """Refuses a ledger that is not the delivery's newest: without its entries, events that were sent are sent again.
 
 The ledger has an identity, a random id and a beat that grows (stores/ledger/identity.py), of which the output folder
-keeps a copy, ledger.json. And a receipt is written only after its event was settled, so what receipts say was accepted
-or has expired must stand in the ledger.
+keeps a copy, ledger.json. And a receipt is written only after its event was settled, so the events of receipts must
+stand in the ledger: the accepted and expired always, the rejected and unknown unless they were reopened since.
 """
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -17,17 +18,27 @@ from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem, shown
 from stores.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.ledger import LedgerError
+from stores.ledger.file_lock import LedgerLock
 from stores.ledger.firestore import KEEP
-from stores.ledger.identity import CELL, Identity, decode_identity, read_forgotten, read_identity, write_beat
+from stores.ledger.identity import (
+    CELL,
+    STEP,
+    Identity,
+    decode_identity,
+    note_reopened,
+    read_forgotten,
+    read_identity,
+    read_reopened,
+    write_beat,
+)
 from stores.ledger.open import open_ledger
-from stores.ledger.sqlite_file import probe
+from stores.ledger.sqlite_file import Probe, probe
 from stores.transports.receipts import sample_receipts
 from stores.transports.spool import Spool
 
 NEWEST, OLD_FILES, OF_EACH = 4_000, 8, 250
 """Receipts that are compared: the newest, and some from so many of the older files."""
-_STEP = 1_000  # events that the ledger takes at once
-_FINAL = ("accepted", "expired")  # what nobody reopens
+_FINAL = ("accepted", "expired")  # what nobody reopens; the others may be missing if they were reopened
 _DAY_MS = 86_400_000
 
 
@@ -51,8 +62,18 @@ def sqlite_path(uri: str) -> str | None:
     return uri.removeprefix("sqlite:") if uri.startswith("sqlite:") else None
 
 
+@lru_cache(maxsize=1)
+def hold_for_job(path: str) -> LedgerLock:
+    """The shared lock of an SQLite ledger, held until this process ends or guards another ledger: a job's workers open
+    the ledger only later, and until then it must not be renamed."""
+    lock = LedgerLock(path)
+    lock.share()
+    return lock
+
+
 def guard_ledger(output: str, uri: str) -> None:
-    """Returns when the ledger at `uri` may be used for the delivery in `output`; gives a new ledger its identity.
+    """Returns when the ledger at `uri` may be used for the delivery in `output`; gives a new ledger its identity, and
+    keeps `ledger rebuild` from renaming it while this process runs.
 
     Raises InputError that names the file, what is wrong and what to do: a ledger that is missing or empty beside traces
     of earlier runs, a damaged one, another one, one that is older than the traces, one whose rebuild has not ended.
@@ -61,6 +82,8 @@ def guard_ledger(output: str, uri: str) -> None:
     folder = DeliveryFolder(output)
     traces = find_traces(folder)
     check_identity(folder, uri, traces)
+    if path := sqlite_path(uri):
+        hold_for_job(path)
     ledger = open_ledger(uri)
     try:
         ledger.open()
@@ -68,6 +91,8 @@ def guard_ledger(output: str, uri: str) -> None:
             identity = read_identity(ledger)
             _compare(folder, uri, traces.copy, identity)
             _check_receipts(folder, uri, ledger, known=identity is not None)
+            if read_reopened(ledger) is None:
+                note_reopened(ledger, int(time.time() * 1000))
             note_beat(folder, uri, ledger)
         finally:
             ledger.close()
@@ -94,22 +119,37 @@ def check_identity(folder: DeliveryFolder, uri: str, traces: Traces) -> bool:
 
     Raises InputError as `guard_ledger` does, but for what only the receipts show.
     """
-    path = sqlite_path(uri)
-    if path is None:
+    found = find_ledger(uri)
+    if found is None:
         return True
-    try:
-        found = probe(path, CELL)
-        identity = decode_identity(found.cell)
-    except LedgerError as error:
-        _raise_if_damaged(uri, error)
-        raise
     if found.state != "ledger":
         if any(traces):
             value = "is not there" if found.state == "missing" else "is empty"
             _refuse(uri, value, f"{folder.root} has {traces} of earlier runs. {_what_to_do(folder, uri)}")
         return False
-    _compare(folder, uri, traces.copy, identity)
+    _compare(folder, uri, traces.copy, decode_identity(found.cell))
     return True
+
+
+def find_ledger(uri: str) -> Probe | None:
+    """What stands in the file of a ledger, with its identity as the cell; nothing is changed. None for one in
+    Firestore, which is not looked at. Raises InputError for a damaged file."""
+    path = sqlite_path(uri)
+    if path is None:
+        return None
+    try:
+        found = probe(path, CELL)
+        decode_identity(found.cell)
+    except LedgerError as error:
+        _raise_if_damaged(uri, error)
+        raise
+    return found
+
+
+def check_open(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
+    """Raises InputError when an open ledger is not the one that ledger.json names, or is older."""
+    copy = folder.read_ledger_copy()  # first, for the ledger's beat grows
+    _compare(folder, uri, copy, read_identity(ledger))
 
 
 def _compare(folder: DeliveryFolder, uri: str, copy: LedgerCopy | None, identity: Identity | None) -> None:
@@ -133,16 +173,25 @@ def _compare(folder: DeliveryFolder, uri: str, copy: LedgerCopy | None, identity
 
 
 def _check_receipts(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger, known: bool) -> None:
-    """Raises InputError when events that ended for good, as receipts say, are not settled. Entries that were dropped by
+    """Raises InputError when events that ended, as receipts say, are not settled. Entries that were dropped by
     `forget`, or by Firestore after 35 days, are not missed; nor, in a ledger without identity, which may have
-    forgotten without saying so, those of older files."""
+    forgotten without saying so, those of older files. Rejected and unknown events are missed if they ended after the
+    last reopening; in a ledger that never noted one, if it is empty."""
     since = read_forgotten(ledger)
     if sqlite_path(uri) is None:
         since = max(since, int(time.time() * 1000) - int(KEEP.total_seconds() * 1000) + _DAY_MS)
     rows = sample_receipts(Path(folder.receipts), NEWEST, OLD_FILES if known else 1, OF_EACH if known else 0)
-    ended = {row["event_id"]: row for row in rows if row["outcome"] in _FINAL and row["settled_at"] >= since}
+    reopened = read_reopened(ledger)
+    if reopened is None:
+        now = int(time.time() * 1000)
+        reopened = now if any(ledger.counts(now).values()) else 0
+    ended = {
+        row["event_id"]: row
+        for row in rows
+        if row["settled_at"] >= since and (row["outcome"] in _FINAL or row["settled_at"] > reopened)
+    }
     names, missing = iter(ended), list[str]()
-    while some := list(islice(names, _STEP)):
+    while some := list(islice(names, STEP)):
         found = ledger.find(some)
         missing += [name for name in some if name not in found]
     if not missing:

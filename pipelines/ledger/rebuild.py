@@ -6,18 +6,20 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.ledger.guard import sqlite_path
+from pipelines.ledger.guard import hold_for_job, sqlite_path
 from pipelines.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Settlement
 from schemas.problems import InputError, LaunchError, Problem
 from stores.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.ledger import LedgerError
-from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
+from stores.ledger.file_lock import LedgerLock
+from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import probe
 from stores.receipt_ends import ReceiptEnds
@@ -28,7 +30,6 @@ from stores.transports.spool import Spool
 from transforms.rebatch.decode import STEP as DECODE
 from transforms.rebatch.decode import dead_id, read_envelopes
 
-_STEP = 1_000  # events that the ledger takes at once
 _FILES = ("", "-wal", "-shm", "-journal")  # of an SQLite ledger
 Show = Callable[[str], None]
 
@@ -53,12 +54,13 @@ class Rebuilt:
         yield from (f"{outcome:>16}  {count:>12,}" for outcome, count in sorted(self.settled.items()))
         since = f" (the newest is of {_clock(self.newest)})" if self.newest is not None else ""
         yield (
-            "not known: events whose call was out when the old ledger was lost, and those that it had settled without "
-            f"a receipt yet{since}. The next run sends them if its source or its spool has them; ask the vendor first"
+            "not known: events that were in a call when the old ledger was lost, and events that it had settled before "
+            f"their receipt was written{since}. The next run sends those of them that its source or spool has. If no "
+            "customer may get a message twice, ask the vendor what it accepted since, before you start the run"
         )
         yield f"{self.in_spool:,} events of the spool have no receipt: the next run sends them"
         yield from (f"this file of the spool cannot be read, and is not counted: {one}" for one in self.unreadable)
-        yield "events that were reopened for a replay and not yet sent are settled as their receipts say: replay again"
+        yield "events that a replay let be sent again, and that were not sent yet, are settled again: replay them again"
 
 
 def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: bool, show: Show) -> Rebuilt:
@@ -66,7 +68,8 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
     OUTPUT/dead_letters of what could not be decoded. A rebuild that was interrupted goes on.
 
     Raises InputError for a ledger that is there already (unless `move_aside`, which renames the files of an SQLite
-    one), and for receipts that cannot be used; LaunchError while a job runs in the output folder.
+    one), and for receipts that cannot be used; LaunchError while a job runs in the output folder, and while any
+    process has an SQLite ledger open.
     """
     folder, uri = DeliveryFolder(output), read_ledger_uri(output, uri)
     own = [folder.receipts] if Path(folder.receipts).is_dir() else []
@@ -77,12 +80,13 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
     folder.prepare()
     with folder.locked(), ReceiptEnds(folder.root) as ends:
         found, count = Rebuilt(uri), 0
-        for chunk in receipt_chunks(folders):  # before the old ledger is touched: they may be unusable
-            ends.add(chunk)
-            count += len(chunk)
-            show(f"{count:,} receipts read")
-        total = ends.gather()
-        found.moved = _make_room(uri, move_aside)
+        with _in_no_use(uri):  # from before the receipts are read: what others settle later would not be among them
+            for chunk in receipt_chunks(folders):  # before the old ledger is touched: they may be unusable
+                ends.add(chunk)
+                count += len(chunk)
+                show(f"{count:,} receipts read")
+            total = ends.gather()
+            found.moved = _make_room(uri, move_aside)
         ledger = open_ledger(uri)
         ledger.open()
         try:
@@ -97,6 +101,25 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
     return found
 
 
+@contextmanager
+def _in_no_use(uri: str) -> Iterator[None]:
+    """Nobody opens the ledger meanwhile. Raises LaunchError while somebody has it open, such as the job of another
+    output folder that shares it: events that it sends would be missing in the new ledger."""
+    path = sqlite_path(uri)
+    if path is None:  # a Firestore ledger is never renamed
+        yield
+        return
+    hold_for_job.cache_clear()  # a job that ran in this process has ended
+    lock = LedgerLock(path)
+    if not lock.take_alone():
+        happened = f"{path} is in use: a running job, maybe of another --output, or another command has it open"
+        raise LaunchError(f"{happened}. Nothing was changed. Stop that first, then give the same command again")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _make_room(uri: str, move_aside: bool) -> list[str]:
     """Renames the files of an SQLite ledger, if that is wanted; their new paths. Raises InputError for a ledger that is
     there and stays, unless it is the beginning of a rebuild."""
@@ -105,7 +128,7 @@ def _make_room(uri: str, move_aside: bool) -> list[str]:
         return []
     there = {suffix: Path(path + suffix) for suffix in _FILES if Path(path + suffix).exists()}
     if there and not move_aside:
-        fix = "a ledger is never overwritten; give --move-aside to rename it and its -wal if it is damaged or too old"
+        fix = "a ledger is never overwritten; if it is damaged or too old, --move-aside renames it and its -wal file"
         raise InputError([Problem(path, "ledger", f"{', '.join(one.name for one in there.values())} is there", fix)])
     moved, aside = [], f"{path}.{time.time_ns()}.old"  # a -wal belongs to the file that has its name without it
     for suffix, one in there.items():
@@ -142,7 +165,7 @@ def _begin(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
 
 def _settle_ends(ledger: DeliveryLedger, ends: ReceiptEnds, total: int, found: Rebuilt, show: Show) -> None:
     owner, count = f"rebuild/{uuid.uuid4().hex}", 0
-    for some in ends.each(_STEP):
+    for some in ends.each(STEP):
         settlements = [Settlement(one.event_id, one.outcome) for one in some]  # type: ignore[arg-type]
         ledger.settle(owner, settlements, some[-1].settled_at)
         found.settled.update(one.outcome for one in some)
@@ -162,8 +185,8 @@ def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebuilt)
                 [Problem(str(path), "", "dead letters", f"cannot be read ({error}); move it away")]
             ) from error
         names = sorted({dead_id(one) for one in letters if one.step == DECODE})
-        for start in range(0, len(names), _STEP):
-            settled = ledger.settle(owner, [Settlement(one, "dead") for one in names[start : start + _STEP]], now)
+        for start in range(0, len(names), STEP):
+            settled = ledger.settle(owner, [Settlement(one, "dead") for one in names[start : start + STEP]], now)
             found.settled["dead"] += len(settled)
 
 
@@ -177,8 +200,8 @@ def _look_into_spool(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebu
             found.unreadable.append(str(path))
             continue
         names = sorted({dead_id(one) if isinstance(one, DeadLetter) else one.event_id for one in made})
-        for start in range(0, len(names), _STEP):
-            some = names[start : start + _STEP]
+        for start in range(0, len(names), STEP):
+            some = names[start : start + STEP]
             found.in_spool += len(some) - len(ledger.find(some))
 
 

@@ -74,7 +74,7 @@ def _line(name: str, of: str, counts: Mapping[str, Any]) -> Line:
 
 def _facts(delivery: Mapping[str, Any]) -> Iterator[str]:
     read = _some(delivery["receipts"], "receipt")
-    yield f"{read} of this launch read; an event with several has the best outcome of them."
+    yield f"{read} of this launch read; an event counts once: accepted if a receipt says so, else as its last one says."
     if delivery["others"]:
         left = _some(sum(delivery["others"].values()), "receipt")
         yield f"{left} of {_some(len(delivery['others']), 'other launch', 'other launches')} left out."

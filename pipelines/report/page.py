@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from pipelines.report import charts, delivery, words
 from pipelines.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
+from schemas.problems import shown
 from stores.launch_folder import replace_file
 
 Summary = Mapping[str, Any]
@@ -197,10 +198,19 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
         yield Notice("bad", "Sample-ratio mismatch: an experiment is not split as planned", split)
     if found := summary.get("delivery"):
         yield from _delivery_notices(found, summary["state"] == "finished")
-    if summary["warnings"]:
-        yield Notice("warn", "Warnings", [Item(text) for text in summary["warnings"]])
+    if number := len(summary["warnings"]):
+        title = (
+            f"{number} warning{'s' if number != 1 else ''}: something in the inputs has no effect, or not the one meant"
+        )
+        yield Notice("warn", title, [Item(one["text"], _subject(one), "warnings") for one in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])
+
+
+def _subject(warning: Mapping[str, Any]) -> str:
+    """What a warning is about: its value, and the campaign where it is one's."""
+    value = shown(warning["value"], 60)
+    return f"{warning['campaign']}, {value}" if warning["campaign"] else value
 
 
 def _delivery_notices(found: Mapping[str, Any], finished: bool) -> Iterator[Notice]:

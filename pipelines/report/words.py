@@ -42,6 +42,10 @@ _DEAD_LETTERS: dict[str, tuple[str, str]] = {
         "An id has control characters or is too long",
         "Correct the ids at the source.",
     ),
+    "inexact_id": (
+        "An id is a number with a fraction, too large for its type, or no number",
+        "Write the column that the detail names as text.",
+    ),
     "duplicate_customer": (
         "The customer stands in an earlier row too, which was used",
         "Nothing is lost; make the ids unique at the source.",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines.command_line.words import parse_words
 from runners.sandbox.book import Book
 from runners.sandbox.bucket import CALLS_PER_HOUR
 from runners.sandbox.script import ScriptError, load_script
@@ -77,11 +78,11 @@ def _keys(path: str | None) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code of the command, run on its own."""
-    parser = argparse.ArgumentParser(prog="campaigns sandbox", description=sandbox.__doc__)
+    parser = argparse.ArgumentParser(prog="campaigns sandbox", description=sandbox.__doc__, allow_abbrev=False)
     for one in ARGUMENTS:
         parser.add_argument(*one.names, **one.settings)
     try:
-        return sandbox(parser.parse_args(argv))
+        return sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

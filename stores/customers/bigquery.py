@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.problems import LaunchError, shown
-from stores.customers.sources import BIGQUERY, Reject, check_names, wrong
+from stores.tables.sources import BIGQUERY, Reject, check_names, wrong
 
 RETRY_SECONDS = 60.0
 """How long a call is tried again when BigQuery is away."""

@@ -6,36 +6,29 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from schemas.columns.ids import id_texts
 from schemas.problems import InputError, LaunchError
-from stores.customers.avro_files import AvroFiles
 from stores.customers.bigquery import BigQueryRows
-from stores.customers.csv_files import CsvFiles
-from stores.customers.ndjson_files import NdjsonFiles
-from stores.customers.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups, sound
-from stores.customers.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
+from stores.customers.rejected_file import MAX_BATCH_BYTES, RejectedFile
 from stores.launch_folder import cannot_write, replace_file
+from stores.tables.avro_files import AvroFiles
+from stores.tables.csv_files import CsvFiles
+from stores.tables.ndjson_files import NdjsonFiles
+from stores.tables.parquet_files import CustomerFile, Footers, plain_schema, read_footers, read_row_groups
+from stores.tables.sources import BATCH_ROWS, BIGQUERY, Rejected, Source, exact, files_fingerprint, find_files, wrong
+from stores.whole_files import SNAPSHOT, check_parquet, read_json
 
 FILE_ROWS = 8 * BATCH_ROWS
-MAX_BATCH_BYTES = 256 << 20
-FUSE_SHARE, FUSE_ROWS = 0.1, 100
-_KINDS: dict[str, Callable[[str, Sequence[Path]], Source]] = {
-    "csv": CsvFiles,
-    "ndjson": NdjsonFiles,
-    "avro": AvroFiles,
-}
-_REJECTED = pa.schema(
-    [("reason", pa.string()), ("detail", pa.string()), ("source", pa.string()), ("data", pa.binary())]
-)
 
 
 @dataclass(frozen=True)
@@ -65,15 +58,17 @@ class Part(NamedTuple):
         return -(-self.rows // self.batch_rows)
 
 
-def take_snapshot(source: str, folder: Path) -> Snapshot:
+def take_snapshot(source: str, folder: Path, ids: Collection[str] = ()) -> Snapshot:
     """The customers of a source; `folder`/snapshot holds what had to be converted, and is found again on a resume.
+
+    `ids` are columns whose values must come out as they were written.
 
     Raises InputError for a source that cannot be read, has no customers, or whose rows are broken by the tenth.
     """
     if source.startswith(BIGQUERY):
         # The question alone: it is asked once, as its answer may change.
         asked = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
-        return _converted(source, asked, lambda: BigQueryRows(source), folder / "snapshot")
+        return _converted(source, asked, lambda: BigQueryRows(source), folder / "snapshot", ())
     try:
         kind, paths = find_files(source)
     except InputError:
@@ -83,7 +78,15 @@ def take_snapshot(source: str, folder: Path) -> Snapshot:
     if kind == "parquet":
         footers = read_footers(source, paths)
         return _given(source, footers, footers.fingerprint)
-    return _converted(source, files_fingerprint(paths), lambda: _KINDS[kind](source, paths), folder / "snapshot")
+    make = partial(open_files, kind, source, paths, ids)
+    return _converted(source, files_fingerprint(paths), make, folder / "snapshot", ids)
+
+
+def open_files(kind: str, source: str, paths: Sequence[Path], ids: Collection[str] = ()) -> Source:
+    """The rows of files of a format that is not Parquet."""
+    if kind == "avro":
+        return AvroFiles(source, paths)
+    return (CsvFiles if kind == "csv" else NdjsonFiles)(source, paths, ids)
 
 
 def _given(source: str, footers: Footers, fingerprint: str, rejected: str | None = None) -> Snapshot:
@@ -97,15 +100,18 @@ def _nobody(source: str) -> InputError:
     return wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
 
 
-def _kept(source: str, folder: Path, fingerprint: str | None = None) -> Snapshot | None:
-    """The snapshot that was converted before from the same source (and of the same content, if that is known)."""
-    try:
-        told = json.loads((folder / "done.json").read_text())
-    except FileNotFoundError:
+def _kept(
+    source: str, folder: Path, fingerprint: str | None = None, ids: Collection[str] | None = None
+) -> Snapshot | None:
+    """The snapshot that was converted before from the same source (of the same content, and with the same columns of
+    ids, if these are known)."""
+    told = read_json(folder / "done.json", SNAPSHOT)
+    if told is None or told.get("source") != source or fingerprint not in (None, told.get("fingerprint")):
         return None
-    if told["source"] != source or fingerprint not in (None, told["fingerprint"]):
+    if ids is not None and sorted(ids) != told.get("ids", []):
         return None
-    return _stored(source, folder, told["fingerprint"])
+    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in told.get("files", ()))}, SNAPSHOT)
+    return _stored(source, folder, str(told.get("fingerprint")))
 
 
 def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
@@ -114,12 +120,14 @@ def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
     return _given(source, footers, fingerprint, str(rejected) if rejected.exists() else None)
 
 
-def _converted(source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path) -> Snapshot:
+def _converted(
+    source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path, ids: Collection[str]
+) -> Snapshot:
     """The snapshot of a source that is no Parquet, which is opened only when there is none yet.
 
     A launch that was started keeps its snapshot: under another fingerprint the manifest refuses it.
     """
-    if (kept := _kept(source, folder, fingerprint)) is not None:
+    if (kept := _kept(source, folder, fingerprint, ids)) is not None:
         return kept
     if (folder / "done.json").exists() and (folder.parent / "manifest.json").exists():
         return _stored(source, folder, fingerprint)
@@ -128,14 +136,16 @@ def _converted(source: str, fingerprint: str, open_source: Callable[[], Source],
     try:
         folder.mkdir(parents=True)
         _write(source, opened, folder)
-        replace_file(folder / "done.json", json.dumps({"source": source, "fingerprint": fingerprint}).encode())
+        names = sorted(path.name for path in folder.glob("*.parquet"))
+        done = {"source": source, "fingerprint": fingerprint, "ids": sorted(ids), "files": names}
+        replace_file(folder / "done.json", json.dumps(done).encode())
     except OSError as error:
         raise LaunchError(cannot_write(folder, error)) from error
     return _stored(source, folder, fingerprint)
 
 
 def _write(source: str, opened: Source, folder: Path) -> None:
-    rejected = _RejectedFile(source, folder / "rejected.parquet")
+    rejected = RejectedFile(source, folder / "rejected.parquet")
     rows, number = 0, 0
     writer: pq.ParquetWriter | None = None
     try:
@@ -143,62 +153,20 @@ def _write(source: str, opened: Source, folder: Path) -> None:
             if writer is None or rows >= FILE_ROWS:
                 if writer is not None:
                     writer.close()
-                writer = pq.ParquetWriter(folder / f"part-{number:05d}.parquet", opened.schema, compression="lz4")
+                writer = pq.ParquetWriter(
+                    folder / f"part-{number:05d}.parquet", opened.schema, compression="lz4", write_page_checksum=True
+                )
                 rows, number = 0, number + 1
             writer.write_batch(batch, row_group_size=BATCH_ROWS)
             rows += batch.num_rows
-            rejected.blow(batch.num_rows)
-        rejected.blow(0, at_the_end=True)
+            rejected.check_fuse(batch.num_rows)
+        rejected.check_fuse(0, at_the_end=True)
         if writer is None:
             raise _nobody(source)
     finally:
         if writer is not None:
             writer.close()
         rejected.close()
-
-
-class _RejectedFile:
-    """Rows that could not be read, in a file; the fuse for a source of which too much is broken."""
-
-    def __init__(self, source: str, path: Path) -> None:
-        self._source, self._path = source, path
-        self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[Rejected] = []
-        self._count = self._good = self._bytes = 0
-        self._first: list[Rejected] = []
-
-    def add(self, row: Rejected) -> None:
-        """Keep a row."""
-        self._count += 1
-        self._first += [row] if len(self._first) < 3 else []
-        self._waiting.append(row)
-        self._bytes += len(row.data)
-        if self._bytes > MAX_BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
-            self._flush()
-
-    def blow(self, good: int, at_the_end: bool = False) -> None:
-        """Raises InputError when, of all rows so far, more than a tenth (and more than a hundred) are broken,
-        or none is sound."""
-        self._good += good
-        total = self._good + self._count
-        if (self._count > FUSE_ROWS and self._count > FUSE_SHARE * total) or (
-            at_the_end and self._count and not self._good
-        ):
-            told = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
-            fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {told}"
-            raise wrong(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED)
-            self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._waiting], schema=_REJECTED))
-            self._waiting, self._bytes = [], 0
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
 
 
 def read_rejected(snapshot: Snapshot) -> Iterator[Rejected]:
@@ -239,27 +207,34 @@ def read_part(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def find_customers(snapshot: Snapshot, column: str, value: str) -> pa.Table:
-    """The rows whose column, as text, has a value."""
-    files = pads.dataset([file.path for file in snapshot.files], format="parquet")
-    found = files.to_table(filter=pc.field(column).cast(pa.string()) == value).combine_chunks()
-    schema = plain_schema(found.schema)
-    return pa.Table.from_batches([sound(batch) for batch in found.cast(schema).to_batches()], schema)
+    """The rows whose column of ids has a value."""
+    schema = plain_schema(snapshot.schema)
+    found = [schema.empty_table()]
+    for part in parts(snapshot):
+        keys = [id_texts(batch.column(0)) for batch in read_part(part, [column])]
+        if not any(pc.any(pc.equal(texts, value)).as_py() for texts in keys):
+            continue
+        for texts, batch in zip(keys, read_part(part, schema.names), strict=True):
+            found.append(pa.Table.from_batches([batch.replace_schema_metadata(None)]).filter(pc.equal(texts, value)))
+    return pa.concat_tables(found)
 
 
-def source_schema(source: str) -> pa.Schema:
+def source_schema(source: str, ids: Collection[str] = ()) -> pa.Schema:
     """The columns of a source, without converting it."""
-    return open_rows(source)[0]
+    return open_rows(source, ids=ids)[0]
 
 
-def open_rows(source: str, column: str | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def open_rows(
+    source: str, column: str | None = None, ids: Collection[str] = ()
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The columns of a source and its rows, of which those that cannot be read are left out; of Parquet files only the
-    one column, if it is named."""
+    one column, if it is named. `ids` are columns whose values must come out as they were written."""
     if source.startswith(BIGQUERY):
         rows = BigQueryRows(source)
         return rows.schema, rows.batches(lambda _: None)
     kind, paths = find_files(source)
     if kind != "parquet":
-        opened = _KINDS[kind](source, paths)
+        opened = open_files(kind, source, paths, ids)
         return opened.schema, opened.batches(lambda _: None)
     snapshot = _given(source, footers := read_footers(source, paths), footers.fingerprint)
     names = snapshot.schema.names if column is None else [column]

@@ -4,7 +4,8 @@ SQLite hands Python's lock back at each statement, and a thread that wants it ag
 and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.beside PATH` is
 that process: requests on its standard input, answers on its output; it ends when its input does. Should it be killed,
-nothing more is claimed, so the job ends; what its calls still say is settled from this process.
+or not answer for two minutes, nothing more is claimed, so the job ends; what its calls still say is settled from this
+process.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
 from stores.child_process import ignore_stop_signals, start_child
 from stores.ledger import LedgerError
+from stores.ledger.answer_watch import AnswerWatch
+from stores.ledger.framing import read_message, write_message
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import sound_cell
 
@@ -171,21 +174,25 @@ class LedgerBeside:
 
     def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
         """Passes on all that has queued up as one request, again and again; an empty request ends it."""
+        watch = AnswerWatch(process, f"the process that keeps the ledger {self._path}")
         while True:
             with self._coming:
                 self._coming.wait_for(lambda: self._queue)
                 requests, self._queue = self._queue, []
             asked = [one for one in requests if one.data is not None]
             if asked:
-                self._pass_on(process, asked)
+                self._pass_on(process, watch, asked)
             if len(asked) < len(requests):
-                process.communicate()
+                with watch:
+                    process.communicate()
+                watch.close()
                 return
 
-    def _pass_on(self, process: subprocess.Popen[bytes], requests: list[_Request]) -> None:
+    def _pass_on(self, process: subprocess.Popen[bytes], watch: AnswerWatch, requests: list[_Request]) -> None:
         try:
-            _write(process.stdin, _encode([one.data for one in requests]))
-            data = _read(process.stdout)
+            with watch:
+                write_message(process.stdin, _encode([one.data for one in requests]))
+                data = read_message(process.stdout)
             if data is None:
                 raise EOFError("no answer")
             for one, (result, problem) in zip(requests, _decode(data), strict=True):
@@ -193,7 +200,7 @@ class LedgerBeside:
                 if problem:
                     one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
-            happened = f"The process that keeps the ledger {self._path} has ended ({error})"
+            happened = f"The process that keeps the ledger {self._path} has ended ({watch.why_ended or error})"
             gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
                 one.lost = gone
@@ -213,19 +220,6 @@ class _Request:
         self.lost: LedgerError | None = None  # the process has ended; whether it still did this is not known
 
 
-def _write(stream: BinaryIO | Any, data: bytes) -> None:
-    stream.write(len(data).to_bytes(4, "big") + data)
-    stream.flush()
-
-
-def _read(stream: BinaryIO | Any) -> bytes | None:
-    """The next message; None when the stream has ended, also in the middle of one."""
-    head = stream.read(4)
-    size = int.from_bytes(head, "big")
-    data = stream.read(size) if len(head) == 4 else b""
-    return data if len(head) == 4 and len(data) == size else None
-
-
 class _Keeper:
     """What the process does."""
 
@@ -238,8 +232,10 @@ class _Keeper:
             made = self._ledger.several([partial(self.call, *one) for one in words])
         except LedgerError as error:
             made = [error] * len(words)
-        return [_told(result) if isinstance(result, Exception) else (_short(one, result), None)
-                for one, result in zip(words, made, strict=True)]  # fmt: skip
+        return [
+            _told(result) if isinstance(result, Exception) else (_short(one, result), None)
+            for one, result in zip(words, made, strict=True)
+        ]
 
     def call(self, name: str, *args: Any) -> Any:
         """The result of one request, or the exception that it raised."""
@@ -285,10 +281,10 @@ def main(path: str, wait_s: str) -> None:
     """Answer until the input ends, whatever else asks to stop."""
     ignore_stop_signals()
     keeper = _Keeper(SqliteLedger(path, float(wait_s)))
-    while (data := _read(sys.stdin.buffer)) is not None:
+    while (data := read_message(sys.stdin.buffer)) is not None:
         answers = _encode(keeper.answer(_decode(data)))
         try:
-            _write(sys.stdout.buffer, answers)
+            write_message(sys.stdout.buffer, answers)
         except BrokenPipeError:  # who asked was killed; what is written stays
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return

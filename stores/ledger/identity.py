@@ -7,15 +7,19 @@ backup, a file without its -wal) has a beat below the copy's.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 
 from schemas.delivery import DeliveryLedger
 from stores.ledger import LedgerError
 
+STEP = 1_000  # events that a ledger takes at once
 CELL = "ledger/identity"
 FORGOTTEN = "ledger/forgotten"
 """The cell with the time (epoch ms) before which settled entries were dropped."""
+REOPENED = "ledger/reopened"
+"""The cell with the time (epoch ms) until which rejected, unknown and dead entries may have been reopened."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -72,10 +76,34 @@ def note_forgotten(raw: bytes | None, before: int) -> tuple[bytes, None]:
 
 def decode_forgotten(raw: bytes | None) -> int:
     """The time in the cell FORGOTTEN. Raises LedgerError for bytes that hold something else."""
+    return _decode_time(FORGOTTEN, raw)
+
+
+def _decode_time(cell: str, raw: bytes | None) -> int:
     try:
         return int(raw or b"0")
     except ValueError as error:
-        raise LedgerError(f"The ledger's cell {FORGOTTEN} is damaged", "Restore the ledger", True) from error
+        raise LedgerError(f"The ledger's cell {cell} is damaged", "Restore the ledger", True) from error
+
+
+def read_reopened(ledger: DeliveryLedger) -> int | None:
+    """The time (epoch ms) until which entries may have been reopened; None in a ledger that never noted one."""
+    raw = _read(ledger, REOPENED)
+    return _decode_time(REOPENED, raw) if raw else None
+
+
+def note_reopened(ledger: DeliveryLedger, now: int) -> None:
+    """Notes that entries which were settled until now may be missing since somebody reopened them."""
+    ledger.change(REOPENED, lambda raw: (str(max(now, _decode_time(REOPENED, raw))).encode(), None))
+
+
+def reopen_events(ledger: DeliveryLedger, event_ids: Sequence[str], now: int) -> int:
+    """Reopens the rejected, unknown and dead among these; how many. The time is noted first, so that a receipt without
+    an entry does not make the ledger look older than it is."""
+    if not event_ids:
+        return 0
+    note_reopened(ledger, now)
+    return sum(ledger.reopen(event_ids[start : start + STEP]) for start in range(0, len(event_ids), STEP))
 
 
 def _read(ledger: DeliveryLedger, cell: str) -> bytes:

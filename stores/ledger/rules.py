@@ -10,6 +10,9 @@ import msgspec
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
 
+CANCEL = "cancel/"
+"""How the name of an owner begins that claims events to end them and never sends them: when its lease is over, its
+events are as if it had not claimed them."""
 REOPENED = frozenset({"rejected", "unknown", "dead"})
 
 
@@ -54,6 +57,8 @@ def grant(
     standings, changes = [], {}
     for event_id, batch_id in claims:
         entry = entries.get(event_id)
+        if entry and _lapsed(entry, now) and entry.owner.startswith(CANCEL):
+            entry = None
         state = "taken" if event_id in changes else _state(entry, owner, now, on_unknown, limit)
         resends = int(entry.resends) if entry else 0
         if state in ("granted", "regranted"):

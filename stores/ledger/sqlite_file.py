@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from stores.ledger import LedgerError
+from stores.ledger.file_lock import LedgerLock
 
 VERSION = 2
 APPLICATION = 0x4C444752  # "LDGR", what `PRAGMA application_id` says about our files
@@ -58,17 +59,29 @@ class Probe(NamedTuple):
     cell: bytes | None = None
 
 
-def connect(path: str, wait_s: float) -> sqlite3.Connection:
-    """A connection to the ledger's file, which is made if there is none; each statement is its own transaction.
+class _Connection(sqlite3.Connection):
+    """A connection that shares the ledger's lock until it is closed."""
 
-    Raises LedgerError for a file that is no ledger, one of a newer version, and one that cannot be opened.
+    lock: LedgerLock
+
+    def close(self) -> None:
+        """Closes it, then gives the lock back."""
+        super().close()
+        self.lock.release()
+
+
+def connect(path: str, wait_s: float) -> sqlite3.Connection:
+    """A connection to the ledger's file, which is made if there is none; each statement is its own transaction. It
+    shares the ledger's lock (file_lock.py).
+
+    Raises LedgerError for a file that is no ledger, one of a newer version, one that cannot be opened, and while a
+    rebuild renames the ledger.
     """
+    lock = LedgerLock(path)
+    lock.share()
     with told(path):
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LedgerError(f"The ledger's folder cannot be made ({error})", "Choose another path") from error
-        con = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+        con = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False, factory=_Connection)
+        con.lock = lock
         try:
             _make_ready(con, path, wait_s)
         except BaseException:

@@ -11,6 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from schemas.avro_columns import encode_records
 from schemas.contracts import DeadLetter, schema
+from schemas.problems import InputError, Problem, shown
 from stores.disk_space import with_reserve
 from stores.transports.files import FileSink
 
@@ -39,6 +40,11 @@ def _storable(value: str | bytes) -> str | bytes:
 
 
 def read_dead_letters(path: str) -> list[DeadLetter]:
-    """The letters of one file, local or gs://, in its order."""
-    with FileSystems.open(path, "application/octet-stream") as file:
-        return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
+    """The letters of one file, local or gs://, in its order. Raises InputError for a file that cannot be used."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
+    except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
+        told = f"is no whole file of dead letters ({type(error).__name__}: {shown(str(error), 120)})"
+        fix = f"{told}; copy it again from where it was written, or move it out of the folder"
+        raise InputError([Problem(path, "", "dead letters", fix)]) from error

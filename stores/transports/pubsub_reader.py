@@ -192,7 +192,7 @@ class PubsubReader:
         """A drain says why it will not end at once."""
         left = self._earlier - time.time()
         if self._idle_s is not None and left > 0:
-            told = "%s: an earlier run was killed; what it had pulled comes again within %.0f s: waiting as long"
+            told = "%s: an earlier run was killed; waiting up to %.0f s until Pub/Sub redelivers what it had pulled"
             _log.warning(told, self._subscription, left)
 
     def _end_pulls(self) -> None:

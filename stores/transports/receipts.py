@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from schemas.avro_columns import encode_records
 from schemas.contracts import parsed, schema
 from schemas.delivery import Receipt
 from schemas.problems import InputError, Problem, shown
+from stores.avro_blocks import read_columns
 from stores.disk_space import with_reserve
 from stores.transports.files import FileSink
 
@@ -38,8 +39,8 @@ _TYPES: dict[str, pa.DataType] = {
 _VIEW = """
 CREATE VIEW outcomes AS SELECT * FROM receipts QUALIFY row_number() OVER (
     PARTITION BY event_id
-    ORDER BY list_position(['accepted', 'rejected', 'expired', 'unknown'], outcome),
-        CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END, batch_id, reason, vendor_id, attempt
+    ORDER BY outcome <> 'accepted', CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END,
+        list_position(['rejected', 'expired', 'unknown'], outcome), batch_id, reason, vendor_id, attempt
 ) = 1
 """
 
@@ -78,17 +79,19 @@ def open_receipts(directories: Iterable[str], launch_id: str | None = None) -> d
     """A connection to the receipts of all *.avro files in these folders, local or gs://.
 
     `receipts` has them as they were written, repeats included, with the columns of a Receipt; `outcomes` has one an
-    event: accepted over rejected over expired over unknown, the first of several accepted, the last of several
-    others. With `launch_id` both leave other launches out, and `others` (launch_id, receipts) counts those.
+    event: the first accepted one, else the last one, as the ledger has it: an event that was rejected, replayed and is
+    unknown since is unknown. Of several at the same time: rejected over expired over unknown. With `launch_id` both
+    leave other launches out, and `others` (launch_id, receipts) counts those.
     Raises InputError with every folder that is not there and every file that cannot be used.
     """
     con = duckdb.connect(":memory:")
+    con.execute("SET enable_progress_bar = false")
     con.register("chunk", _table([]))
     con.execute("CREATE TABLE receipts AS FROM chunk; CREATE TABLE others (launch_id VARCHAR, receipts BIGINT)")
     con.execute(_VIEW)
     problems: list[Problem] = []
-    for rows in _chunks(directories, problems):
-        con.register("chunk", _table(rows))
+    for chunk in read_columns(_files(directories, problems), _SCHEMA, _TYPES, partial(_refuse, problems)):
+        con.register("chunk", chunk)
         con.execute("INSERT INTO receipts FROM chunk WHERE $1 IS NULL OR launch_id = $1", [launch_id])
         count = "SELECT launch_id, count(*) FROM chunk WHERE launch_id <> $1 GROUP BY ALL"
         con.execute(f"INSERT INTO others {count}", [launch_id])
@@ -192,12 +195,21 @@ def _blocks(path: str, holding: bytes = b"") -> Iterator[list[Row]]:
                     yield [fastavro.schemaless_reader(block.bytes_, writer, reader) for _ in range(block.num_records)]
     except InputError:
         raise
-    except OSError as error:
-        fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
-        raise _wrong(path, fix) from error
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
+        raise InputError([_unusable(path, error)]) from error
+
+
+def _unusable(path: str, error: Exception) -> Problem:
+    if isinstance(error, OSError):
+        fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
+    else:
         told = f"is no whole file of receipts ({type(error).__name__}: {shown(str(error), 120)})"
-        raise _wrong(path, f"{told}; copy it again from where it was written, or move it out of the folder") from error
+        fix = f"{told}; copy it again from where it was written, or move it out of the folder"
+    return Problem(path, "", "receipts", fix)
+
+
+def _refuse(problems: list[Problem], path: str, error: Exception) -> None:
+    problems.append(_unusable(path, error))
 
 
 def _schemas(path: str, header: str) -> tuple[Any, Any]:

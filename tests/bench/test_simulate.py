@@ -27,8 +27,11 @@ def entries() -> list[dict[str, Any]]:
     [
         {},
         {"traffic_skew": 1.5, "traffic_in_turn": False},
-        {"vendor_failing": 0.2, "vendor_lost": 0.05, "ledger_lease_s": 3.0},
-        {"vendor_lost": 0.1, "resend": False},
+        {"vendor_name": "webhook", "vendor_failing": 0.2, "vendor_lost": 0.0005, "ledger_lease_s": 3.0},
+        {"vendor_name": "webhook", "vendor_failing": 0.2, "resend": False},
+        {"vendor_lost": 0.1, "resend": False, "is_unknown": True},
+        {"vendor_failing": 0.1, "resend": False, "is_unknown": True},
+        {"vendor_failing": 0.3, "ledger_lease_s": 3.0, "is_unknown": True},
         {"vendor_every_429": 3, "vendor_retry_after_s": 0.2},
         {"vendor_outage": (0.5, 20.0)},
         {"ledger_op_ms": 20.0, "ledger_events_per_s": 3_000.0, "ledger_cell_ms": 25.0},
@@ -37,10 +40,12 @@ def entries() -> list[dict[str, Any]]:
     ids=str,
 )
 def test_every_event_ends_in_one_place_and_twice_the_same(changes: dict[str, Any]) -> None:
+    changes = dict(changes)
+    is_unknown = changes.pop("is_unknown", False)
     found = Run(PLAN.changed(**changes)).run()
     assert sum(found["places"].values()) == found["published"]
     assert set(found["places"]) <= {"accepted", "unknown"}
-    assert ("unknown" in found["places"]) == (not changes.get("resend", True))
+    assert ("unknown" in found["places"]) == is_unknown
     assert Run(PLAN.changed(**changes)).run() == found
 
 
@@ -194,3 +199,20 @@ def test_a_ledger_elsewhere_adds_its_round_trips() -> None:
         )
     ).run()
     assert far["latency_ms"]["p50"] - near["latency_ms"]["p50"] == pytest.approx(400, abs=60)
+
+
+def test_a_503_of_braze_may_have_been_sent_and_one_of_a_webhook_was_not() -> None:
+    braze, webhook = (
+        Run(PLAN.changed(vendor_failing=0.1, resend=False, vendor_name=name)).run() for name in ("braze", "webhook")
+    )
+    assert "unknown" in braze["calls"]
+    assert "failed" not in braze["calls"]
+    assert "failed" in webhook["calls"]
+    assert "unknown" not in webhook["calls"]
+    assert webhook["places"] == {"accepted": webhook["published"]}
+
+
+def test_a_call_without_an_answer_is_made_again_only_so_often() -> None:
+    found = Run(PLAN.changed(vendor_failing=1.0, ledger_lease_s=3.0)).run()
+    assert found["places"] == {"unknown": found["published"]}
+    assert found["calls_over_minimum"] < 1.5 * 3

@@ -63,7 +63,9 @@ def test_a_submitted_job_is_described_drained_and_cancelled_by_the_commands_it_t
     commands = []
     for name in ("one", "two"):
         assert submit(name) == 0
-        told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+        said = capsys.readouterr()
+        assert "There is no journal of calls with --output gs://" in said.err
+        told = dict(line.split(maxsplit=1) for line in said.out.splitlines())
         assert told["page"].endswith(f"/dataflow/jobs/europe-west1/{told['job']}?project={PROJECT}")
         commands.append(told)
     one, two = commands

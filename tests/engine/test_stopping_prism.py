@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from delivering import KEY, Delivery, any_events, eventually
-from stopping import EVENTS, SLOW, gone, in_the_middle, many, rest_is_delivered_once, started
+from delivering import KEY, Delivery, eventually
+from stopping import EVENTS, gone, in_the_middle, later, many, rest_is_delivered_once, slow_delivery, started
 
-from bench.deliveries import Wire, kill
+from bench.deliveries import kill
 from runners.sandbox.process import Sandbox
 
 pytestmark = pytest.mark.engine
@@ -25,18 +25,7 @@ def _environment(prism_engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
-    """Thousands of events in a file, to a vendor that answers slowly."""
-    made = Delivery(tmp_path, sandbox.url).configure(lease="PT60S", timeout="PT30S")
-    made.put("part-0", many())
-    sandbox.script(SLOW)
-    return made
-
-
-def later(delivery: Delivery) -> dict[str, Wire]:
-    """One more file; all events."""
-    more = any_events(50, "later")
-    delivery.put("part-1", more)
-    return {**many(), **more}
+    return slow_delivery(tmp_path, sandbox)
 
 
 def named(children: list[psutil.Process], word: str) -> psutil.Process:

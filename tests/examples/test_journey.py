@@ -14,10 +14,10 @@ import pytest
 
 from examples.journey import contacts, customers, multiply, purchases
 from examples.journey.files import whole_file
+from pipelines.warnings.counting import input_warnings
 from schemas.configuration import load_configuration
 from stores.histories import read_histories
 from stores.lists import read_list
-from transforms.frequency import history_of
 from transforms.plan import MARKETPLACE, make_plan
 
 CAMPAIGNS = Path(__file__).resolve().parents[2] / "examples" / "journey" / "campaigns"
@@ -57,6 +57,16 @@ def test_the_sample_campaigns_find_every_column_with_the_right_type(journey: Jou
     assert problems == []
     _, mistakes = make_plan(configuration, pq.read_schema(journey.customers), "launch-1", 0)
     assert mistakes == []
+
+
+def test_the_sample_campaigns_have_no_warning_and_their_lists_hold_customers_alone(journey: Journey) -> None:
+    configuration, _ = load_configuration(CAMPAIGNS)
+    assert configuration is not None
+    warnings, lists = input_warnings(configuration, str(journey.customers))
+    assert warnings == []
+    assert [(one["file"], one["known"]) for one in lists] == [
+        ("lists/bounced.csv", 12), ("lists/do_not_contact.csv", 31), ("lists/employees.csv", 41),
+    ]  # fmt: skip
 
 
 def test_the_columns_have_these_types(journey: Journey) -> None:
@@ -162,8 +172,8 @@ def shared(table: pa.Table, column: str) -> Counter[tuple[str, str]]:
 
 
 def test_the_history_is_one_the_caps_can_read_and_brings_some_to_the_cap(journey: Journey) -> None:
-    tables = read_histories([str(journey.history)], ["customer_id", "retailer_id"])
-    sends = history_of(tables, "retailer_id", "customer_id").to_pylist()
+    (table,) = read_histories([str(journey.history)], ["retailer_id", "customer_id"])
+    sends = table.to_pylist()
     known = {(row["retailer_id"], row["customer_id"]) for row in journey.rows}
     assert {(send["retailer"], send["customer"]) for send in sends} <= known
     assert {send["channel"] for send in sends} == {"email", "sms"}
@@ -176,8 +186,8 @@ def test_the_history_is_one_the_caps_can_read_and_brings_some_to_the_cap(journey
 
 @pytest.mark.parametrize("file", ["employees.csv", "do_not_contact.csv", "bounced.csv"])
 def test_the_lists_name_customers_that_exist(journey: Journey, file: str) -> None:
-    listed = read_list(CAMPAIGNS / "lists" / file).to_pylist()
     column = "email" if file == "bounced.csv" else "customer_id"
+    listed = read_list(CAMPAIGNS / "lists" / file, column).to_pylist()
     assert len(listed) >= 12
     assert set(listed) <= set(journey.table[column].to_pylist())
 

@@ -38,7 +38,7 @@ def test_a_disk_that_fills_up_ends_the_job_and_after_it_nothing_is_unknown_or_tw
         filling = fill(delivery.output, leave)
         _, err = job.communicate(timeout=300)
     assert job.returncode == 1, err
-    assert "Rebatch stopped: the disk is full or nearly so" in err
+    assert "Rebatch stopped: the disk is nearly full" in err
     assert "MB more. No more calls are made" in err
     taken = set(sandbox.accepted())
     assert 0 < len(taken) < len(EVENTS)

@@ -77,6 +77,19 @@ def test_of_customers_with_one_address_the_preferred_one_is_kept(tmp_path: Path)
     assert set(recipients.values()) == {1}
 
 
+def test_a_shared_address_is_decided_among_those_to_be_sent_and_never_told_of_the_held_out(tmp_path: Path) -> None:
+    engine = {"channels": {"email": {"address": "email"}}, "holdouts": {"global": {"share": 0.5}}}
+    place = any_place(
+        tmp_path, any_campaign(experiment=None), engine=engine, customers=60, email=lambda n: f"c{n % 6}@x.com"
+    )
+    assert place.launch() == 0
+    rows = place.exposures()
+    held = [row for row in rows if row["outcome"] == "held_out"]
+    assert {row["suppression"] for row in held} == {None}
+    assert len(held) > 10
+    assert {row["reason"] for row in rows} >= {"shared_address", "global"}
+
+
 def test_one_worker_and_two_give_the_same_events(tmp_path: Path) -> None:
     one, two = any_place(tmp_path / "one"), any_place(tmp_path / "two")
     assert one.launch("--batch_rows=50") == 0
@@ -110,7 +123,7 @@ def test_launching_again_changes_nothing_and_other_inputs_are_refused(
     text = (tmp_path / "campaigns" / "text.yaml").read_text()
     (tmp_path / "campaigns" / "text.yaml").write_text(text + "description: changed\n")
     assert place.launch() == 2
-    assert "use another launch id for changed inputs" in capsys.readouterr().err
+    assert "give another --output (and no --launch_id that was used before)" in capsys.readouterr().err
 
 
 def test_a_launch_without_an_id_makes_one_up_and_keeps_it(tmp_path: Path) -> None:

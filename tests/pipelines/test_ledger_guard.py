@@ -9,20 +9,22 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from delivering import KEY, Delivery, any_events
+from delivering import KEY, Delivery, any_events, run
 from receipts_factory import any_receipt, written
 
 from pipelines.ledger.guard import guard_ledger
-from pipelines.rebatch_workers import make_ledger
+from pipelines.rebatch_options import RebatchConfig, RebatchOptions
+from pipelines.rebatch_workers import sweep
 from runners.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import DeliveryLedger, Settlement
 from schemas.problems import InputError
 from stores.delivery_folder import DeliveryFolder
+from stores.ledger import LedgerError
 from stores.ledger.firestore import KEEP
+from stores.ledger.identity import reopen_events
 from stores.ledger.open import open_ledger
 from stores.transports.spool import Spool
 
@@ -49,18 +51,6 @@ def delivery(delivered: Path, sandbox: Sandbox, tmp_path: Path) -> Delivery:
     """A copy of it."""
     shutil.copytree(delivered, tmp_path / "it")
     return Delivery(tmp_path / "it", sandbox.url)
-
-
-def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
-    closings: list[Callable[[], None]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
-        code = delivery.run("--drain", *more)
-    for close in closings:
-        close()
-    make_ledger(delivery.ledger).close()
-    return code
 
 
 def db(delivery: Delivery) -> Path:
@@ -306,12 +296,6 @@ def test_the_commands_refuse_a_lost_ledger_too(
     assert says in told.err or action == "cancel"
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty ledger of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
-
-
 def filled(uri: str, names: list[str], at: int) -> DeliveryLedger:
     """The ledger, open, with these events accepted and reported."""
     ledger = open_ledger(uri)
@@ -346,6 +330,58 @@ def test_what_may_be_reopened_or_was_forgotten_is_not_missed(uri: str, tmp_path:
     with pytest.raises(InputError, match="such as newer"):
         guard_ledger(str(output), uri)
     ledger.close()
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "rejected"])
+def test_an_older_ledger_is_found_by_unknown_and_rejected_receipts_alone_unless_they_were_reopened(
+    uri: str, tmp_path: Path, outcome: str
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    guard_ledger(str(output), uri)
+    (output / "ledger.json").unlink()
+    now = int(time.time() * 1000)
+    written(output / "receipts", [any_receipt(event_id="a", outcome=outcome, settled_at=now + 1_000)])
+    with pytest.raises(InputError, match=f"does not know 1 of 1 events .*(\n.*)*such as a, {outcome}"):
+        guard_ledger(str(output), uri)
+    ledger = open_ledger(uri)
+    ledger.open()
+    ledger.settle("one", [Settlement("a", outcome)], now + 1_000)  # type: ignore[arg-type]
+    guard_ledger(str(output), uri)
+    assert reopen_events(ledger, ["a"], now + 2_000) == 1
+    guard_ledger(str(output), uri)
+    ledger.close()
+
+
+def test_an_empty_ledger_beside_unknown_receipts_alone_is_refused(uri: str, tmp_path: Path) -> None:
+    ledger = open_ledger(uri)
+    ledger.open()
+    ledger.close()
+    receipt = any_receipt(event_id="a", outcome="unknown", settled_at=int(time.time() * 1000))
+    written(tmp_path / "out" / "receipts", [receipt])
+    with pytest.raises(InputError, match="does not know 1 of 1 events"):
+        guard_ledger(str(tmp_path / "out"), uri)
+
+
+def test_a_job_whose_ledger_is_replaced_stops_and_does_not_take_the_other_for_its_own(
+    delivery: Delivery, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    backup = db(delivery).read_bytes()
+    delivery.put("part-1", any_events(20, "b"))
+    assert run(delivery) == 0
+    folder, config = DeliveryFolder(delivery.output), RebatchConfig.of(RebatchOptions(delivery.argv("--drain")))
+    sweep(config)
+    copy = folder.ledger_copy.read_bytes()
+    db(delivery).write_bytes(backup)
+    with pytest.raises(LedgerError, match=r"The job stops because of its ledger: .* is older than the delivery"):
+        sweep(config)
+    assert folder.must_stop()
+    assert folder.ledger_copy.read_bytes() == copy
+    db(delivery).unlink()
+    _made_anew_at(db(delivery))
+    with pytest.raises(LedgerError, match="is another ledger: a new one"):
+        sweep(config)
+    assert folder.ledger_copy.read_bytes() == copy
 
 
 def test_what_firestore_drops_after_35_days_is_not_missed(firestore_uri: str, tmp_path: Path) -> None:

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from delivering import Delivery, any_events, on_the_wire
+from delivering import Delivery, any_events, eventually, on_the_wire, run
 from receipts_factory import any_receipt, written
 
-from bench.deliveries import make_event
+from bench.deliveries import ROOT, make_event
 from pipelines.ledger.guard import guard_ledger
 from pipelines.ledger.rebuild import rebuild
-from pipelines.rebatch_workers import make_ledger
 from runners.main import main
 from runners.sandbox.process import Sandbox
+from schemas.delivery import Settlement
 from schemas.problems import InputError
 from schemas.transport import Envelope
 from stores.delivery_folder import DeliveryFolder
+from stores.ledger import LedgerError
+from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import write_beat
 from stores.ledger.open import open_ledger
 from stores.transports.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("built_in")
 NOW = int(time.time() * 1000)
-
-
-def run(delivery: Delivery, *more: str) -> int:
-    """The exit code of a run that ends as its process would: no dispatcher and no process has the ledger open."""
-    closings: list[Callable[[], None]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.rebatch.deliver.atexit", SimpleNamespace(register=closings.append))
-        code = delivery.run("--drain", *more)
-    for close in closings:
-        close()
-    make_ledger(delivery.ledger).close()
-    return code
-
-
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """No ledger yet, of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
 
 
 def found_in(uri: str, names: list[str]) -> dict[str, str]:
@@ -75,7 +59,7 @@ def test_a_lost_ledger_is_rebuilt_and_nothing_is_sent_again(
         ["accepted", "29"],
         ["rejected", "1"],
     ]
-    assert "not known: events whose call was out when the old ledger was lost" in told
+    assert "not known: events that were in a call when the old ledger was lost" in told
     assert "(the newest is of 2" in told
     assert delivery.settled(*events) == before == dict.fromkeys(events, "accepted") | {refused: "rejected"}
     calls = sandbox.summary()["calls"]
@@ -110,6 +94,57 @@ def test_a_ledger_that_is_there_is_not_overwritten_but_moved_away_when_that_is_w
     assert main(["ledger", "rebuild", str(output)]) == 2
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from stores.ledger.open import open_ledger; ledger = open_ledger(uri); ledger.open()",
+        "from stores.ledger.beside import LedgerBeside; ledger = LedgerBeside(uri[7:]); ledger.open()",
+        "from pipelines.ledger.guard import guard_ledger; guard_ledger(output, uri)",  # its workers open it later
+    ],
+    ids=["open", "open in a process of its own", "a job that has begun"],
+)
+def test_a_ledger_that_another_process_has_open_is_not_renamed_until_that_has_ended_also_by_a_kill(
+    tmp_path: Path, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output, other = tmp_path / "shared.db", tmp_path / "out", tmp_path / "other"
+    written(output / "receipts", [any_receipt(event_id="a", settled_at=NOW)])
+    ledger = open_ledger(f"sqlite:{path}")
+    ledger.open()
+    ledger.settle("one", [Settlement("a", "accepted"), Settlement("of the other", "accepted")], NOW)
+    ledger.close()
+    argv = ["ledger", "rebuild", str(output), "--ledger", f"sqlite:{path}", "--move-aside"]
+    program = f"import sys; uri, output = sys.argv[1:]; {code}; print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, f"sqlite:{path}", str(other)]
+    other.mkdir()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "open\n"
+        before = path.read_bytes()
+        assert main(argv) == 1
+        told = capsys.readouterr().err
+        assert f"{path} is in use: a running job" in told
+        assert "Nothing was changed" in told
+        assert path.read_bytes() == before
+        assert not list(tmp_path.glob("*.old*"))
+        job.kill()
+    eventually(lambda: main(argv) == 0, "the end of the killed process's lock")
+    assert found_in(f"sqlite:{path}", ["a", "of the other"]) == {"a": "accepted"}
+
+
+def test_a_ledger_is_not_opened_while_a_rebuild_renames_it(tmp_path: Path) -> None:
+    lock = LedgerLock(f"{tmp_path}/ledger.db")
+    assert lock.take_alone()
+    with pytest.raises(LedgerError, match="is being renamed by `campaigns ledger rebuild"):
+        open_ledger(f"sqlite:{tmp_path}/ledger.db").open()
+    lock.release()
+    ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
+    ledger.open()
+    assert not LedgerLock(f"{tmp_path}/ledger.db").take_alone()
+    ledger.close()
+    assert LedgerLock(f"{tmp_path}/ledger.db").take_alone()
+
+
 def test_a_firestore_ledger_with_entries_is_not_overwritten(firestore_uri: str, tmp_path: Path) -> None:
     written(tmp_path / "out" / "receipts", [any_receipt(event_id="a")])
     rebuild(str(tmp_path / "out"), [], firestore_uri, False, lambda text: None)
@@ -123,6 +158,7 @@ def test_each_event_ends_as_its_receipts_say_together_wherever_they_lie(uri: str
         "b": ["expired", "rejected"],
         "c": ["unknown", "expired"],
         "d": ["unknown"],
+        "e": ["rejected", "unknown"],
     }
     receipts = [
         any_receipt(event_id=name, outcome=outcome, settled_at=NOW + number)
@@ -133,8 +169,14 @@ def test_each_event_ends_as_its_receipts_say_together_wherever_they_lie(uri: str
     written(output / "receipts", receipts[::2])
     written(moved, receipts[1::2])
     found = rebuild(str(output), [str(moved)], uri, False, lambda text: None)
-    assert found_in(uri, list("abcde")) == {"a": "accepted", "b": "rejected", "c": "expired", "d": "unknown"}
-    assert dict(found.settled) == {"accepted": 1, "rejected": 1, "expired": 1, "unknown": 1}
+    assert found_in(uri, list("abcdef")) == {
+        "a": "accepted",
+        "b": "rejected",
+        "c": "expired",
+        "d": "unknown",
+        "e": "unknown",
+    }
+    assert dict(found.settled) == {"accepted": 1, "rejected": 1, "expired": 1, "unknown": 2}
     ledger = open_ledger(uri)
     ledger.open()
     assert ledger.unreported(10) == [], "the receipts are there already"

@@ -23,12 +23,6 @@ pytestmark = pytest.mark.usefixtures("built_in")
 NOW = int(time.time() * 1000)
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """No ledger yet, of each kind."""
-    return f"sqlite:{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("firestore_uri")
-
-
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
@@ -73,8 +67,8 @@ def test_an_unknown_event_in_the_list_is_accepted_and_the_others_are_sent_again(
     capsys.readouterr()
     assert main(["ledger", "reconcile", str(delivery.output), "--accepted", names]) == 0
     told = capsys.readouterr().out
-    assert f"{len(lost)} unknown events are accepted now" in told
-    assert f"{len(never)} unknown events are not in the list and may be sent again" in told
+    assert f"{len(lost)} unknown events are in the list: they are accepted now" in told
+    assert f"{len(never)} unknown events are not in the list: the next run of rebatch sends them again" in told
     assert delivery.run("--drain") == 0
     assert sandbox.accepted() == dict.fromkeys(events, 1)
     assert delivery.outcomes() == dict.fromkeys(events, "accepted") == delivery.settled(*events)
@@ -108,6 +102,36 @@ def test_a_list_of_another_delivery_changes_nothing(uri: str, output: Path, tmp_
     argv = ["ledger", "reconcile", str(output), "--ledger", uri, "--accepted"]
     for names in ([], ["x", "y"]):
         assert main([*argv, accepted_file(tmp_path, *names)]) == 2
+    assert ledger.find(["a"]) == {"a": "unknown"}
+    ledger.close()
+
+
+def test_a_list_of_which_most_ids_are_foreign_is_taken_only_when_that_is_said(
+    uri: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = settled(uri, output, {"a": ("unknown", NOW - 9_000), "b": ("unknown", NOW - 9_000)})
+    argv = ["ledger", "reconcile", str(output), "--ledger", uri, "--accepted", accepted_file(tmp_path, "a", "x", "y")]
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert "event_id = 1 of 3 ids known\n" in told
+    assert "Less than half of its ids" in told
+    assert ledger.find(["a", "b"]) == {"a": "unknown", "b": "unknown"}
+    assert main([*argv, "--allow-foreign-ids"]) == 0
+    assert ledger.find(["a", "b"]) == {"a": "accepted"}
+    ledger.close()
+
+
+def test_a_campaign_and_a_retailer_that_no_receipt_has_are_told(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:{output}/ledger.db"
+    ledger = settled(uri, output, {"a": ("unknown", NOW - 9_000)})
+    argv = ["ledger", "reconcile", str(output), "--accepted", accepted_file(tmp_path, "a")]
+    assert main([*argv, "--campaign", "welcom", "--retailer", "store-2"]) == 2
+    told = capsys.readouterr().err
+    assert "--campaign = welcom\n" in told
+    assert "did you mean welcome? known: welcome\n" in told
+    assert "did you mean store-1? known: store-1\n" in told
     assert ledger.find(["a"]) == {"a": "unknown"}
     ledger.close()
 
@@ -146,7 +170,7 @@ def test_ids_that_the_ledger_says_otherwise_of_are_counted_and_left(
     path = accepted_file(tmp_path, *ends, "nobody")
     assert main(["ledger", "reconcile", str(output), "--ledger", uri, "--accepted", path]) == 0
     told = capsys.readouterr().out
-    for text in ("accepted already", "are rejected, says", "have expired, says", "have no end in the ledger"):
+    for text in ("accepted already", "are rejected in", "are expired in", "have no outcome in the ledger"):
         assert f"1 ids of the list {text}" in told or f"1 ids of the list were {text}" in told
     assert ledger.find(list(ends)) == {one: one for one in ends}
     ledger.close()

@@ -69,6 +69,45 @@ def test_why_names_the_list_the_cap_and_the_sharers(tmp_path: Path, told: Any) -
     assert f"shared address    with c-{int(shared[2:]) + 3}" in why(place, told, shared)
 
 
+def test_why_shows_the_bucket_that_the_exposures_hold_on_the_same_scale(tmp_path: Path, told: Any) -> None:
+    experiment = {
+        "key": "e",
+        "hash": "eppo",
+        "namespace": {"key": "n", "range": [0.0, 0.5]},
+        "variants": SENT["experiment"]["variants"],
+    }
+    place = any_place(tmp_path, any_campaign(experiment=experiment))
+    assert place.launch() == 0
+    for row in place.exposures()[:20]:
+        text = why(place, told, row["customer_id"])
+        side = "'a', 0 to 0.5" if row["bucket"] < 0.5 else "'b', 0.5 to 1"
+        assert 0 <= row["bucket"] < 1
+        assert f"variant           bucket {row['bucket']} of eppo, seed 'e': in that of {side}" in text
+        assert row["variant"] is None or "]: inside" in text
+    assert all(0 <= event["experiment"]["bucket"] < 1 for event in place.events().values())
+
+
+def test_why_names_the_zone_that_the_times_are_of(tmp_path: Path, told: Any) -> None:
+    zones = {0: " europe/BERLIN", 1: "JST", 2: None}
+    engine = {"channels": {"email": {"address": "email"}}, "columns": {"time_zone": "zone"},
+              "retailers": {"*": {"time_zone": "UTC"}, "store-1": {"time_zone": "Asia/Tokyo"}}}  # fmt: skip
+    schedule = {"start": "2026-04-01T14:00Z", "quiet_hours": ["21:00", "08:00"]}
+    place = any_place(tmp_path, any_campaign(experiment=None, schedule=schedule), engine=engine, customers=3,
+                      zone=lambda n: zones[n])  # fmt: skip
+    assert place.launch() == 0
+    said = [
+        "Europe/Berlin, written ' europe/BERLIN'",
+        "Asia/Tokyo, the retailer's: the customer's is 'JST'",
+        "UTC, the retailer's",
+    ]
+    for n, text in enumerate(said):
+        assert f"time zone         {text}" in why(place, told, f"c-{n}")
+    at = {row["customer_id"]: row["deliver_after"].hour for row in place.exposures()}
+    assert at == {"c-0": 14, "c-1": 23, "c-2": 14}
+    warning = "unknown time zones of 1 in all, who have their retailer's: 'JST' 1 (such as c-1 of store-1)"
+    assert warning in json.loads((place.output / "summary.json").read_text())["warnings"]
+
+
 def test_why_counts_earlier_sends_as_the_launch_does(tmp_path: Path, told: Any) -> None:
     history = pa.table({
         "customer_id": ["c-50", "c-51", "c-50"], "retailer_id": ["store-2", "store-0", "store-2"],
@@ -163,7 +202,7 @@ def test_a_preview_publishes_nothing_and_shows_what_would_happen(tmp_path: Path,
     assert code == 0
     assert "would be sent" in text
     assert "variant a: weight 50.0%" in text
-    assert "property name is missing in" in text
+    assert "matched customers have no value here, such as c-" in text
     assert text.count('"event_id"') == 1
     assert not (tmp_path / "events").exists()
     assert not place.output.exists()
@@ -194,7 +233,6 @@ def test_the_codes_of_a_launch_are_verified_without_a_look_up(tmp_path: Path, to
         == 0
     )
     assert told("verify-code", code, *argv, "--retailer", event["retailer_id"], "--customer", "c-999")[0] == 1
-    assert told("verify-code", code, "--launch", str(place.output), "--offer", "one")[0] == 1
     assert told("verify-code", ("A" if code[0] != "A" else "B") + code[1:], *argv)[0] == 1
 
 
@@ -211,3 +249,31 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
     assert code == 0
     assert text.splitlines()[0].split() == ["column", "type", "nulls", "examples"]
     assert any(line.split()[:3] == ["spend", "double", "0.0%"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"--offer": "fiev"}, 2, "did you mean five?"),
+        ({"--offer": "one"}, 2, "its codes are not derived (fixed)"),
+        ({"--launch": "out/none"}, 2, "holds no launch"),
+        ({"--secret-env": "ANOTHER"}, 2, "ANOTHER = another secret"),
+        ({"--secret-env": "NOT_SET"}, 2, "NOT_SET = missing"),
+        ({"--customer": "c-1"}, 2, "--retailer = missing"),
+        ({"--retailer": "store-1"}, 2, "--customer = missing"),
+        ({"CODE": "0"}, 1, "a character is wrong or missing"),
+        ({"--launch": "launch-2"}, 1, "give --launch the folder"),
+        ({"--launch": "launch-1"}, 0, "genuine for the offer five"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_from_a_code_that_is_not_genuine(
+    tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], code: int, said: str
+) -> None:
+    monkeypatch.setenv("ANOTHER", SECRET[::-1] + "another")
+    place = any_place(tmp_path)
+    assert place.launch() == 0
+    genuine = next(o["code"] for e in place.events().values() for o in e["offers"] if o["id"] == "five")
+    asked = {"CODE": genuine, "--launch": str(place.output), "--offer": "five"} | changes
+    argv = [asked.pop("CODE"), *(f"{name}={value}" for name, value in asked.items())]
+    found, text = told("verify-code", *argv)
+    assert (found, said in text) == (code, True), text

@@ -10,7 +10,7 @@ from delivering import Delivery, any_events
 
 from pipelines.engines import rounds
 from runners.sandbox.process import Sandbox
-from transforms.rebatch.read import Limit
+from transforms.rebatch.counters import Limit
 
 pytestmark = pytest.mark.usefixtures("built_in")
 
@@ -66,7 +66,7 @@ def test_a_paused_retailers_backlog_of_many_rounds_is_counted_and_holds_up_nobod
     assert sandbox.accepted() == dict.fromkeys(others, 1)
     summary = delivery.summary()
     assert (summary["read"], summary["accepted"], summary["left_waiting"], summary["missing"]) == (1_000, 500, 500, 0)
-    assert "500 events wait for the next run" in capsys.readouterr().out
+    assert "500 events were not delivered" in capsys.readouterr().out
     assert len([part for part in small_rounds if part.patience_s]) == 1  # its patience is waited for once
     assert not list((delivery.output / "waiting").iterdir())
     delivery.configure()

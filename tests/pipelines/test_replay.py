@@ -16,6 +16,7 @@ from runners.main import main
 from schemas.contracts import DeadLetter
 from schemas.delivery import Settlement
 from schemas.transport import Envelope
+from stores.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.ledger.open import open_ledger
 from stores.transports.dead_letters import write_dead_letters
 from transforms.rebatch.decode import dead_id, read_envelope
@@ -111,7 +112,13 @@ def test_only_the_reasons_that_were_asked_for_are_replayed(
     letters: Path, ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["replay", str(letters), "--events", f"file:{tmp_path}/again", "--ledger", ledger]
-    assert main([*argv, "--reason", "no_template", "--reason", "nothing_has_this"]) == 0
+    before = settled(ledger)
+    assert main([*argv, "--reason", "no_template", "--reason", "no_templat"]) == 2
+    told = capsys.readouterr().err
+    assert "--reason = no_templat\n" in told
+    assert "did you mean no_template? known: invalid_address, missing_attributes, no_template\n" in told
+    assert settled(ledger) == before
+    assert main([*argv, "--reason", "no_template"]) == 0
     assert capsys.readouterr().out == "1 messages published again, 4 letters left\n"
     assert written(tmp_path / "again") == [NAMES[1]]
     assert settled(ledger).keys() == {NAMES[0], NAMES[3], dead_id(without_retailer(NAMES[2]))}
@@ -170,6 +177,33 @@ def test_mistakes_are_told_and_nothing_is_published(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize("dated", [False, True], ids=["letters", "between two times"])
+def test_a_ledger_that_is_not_there_is_refused_and_not_made(
+    letters: Path, dated: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events").mkdir()
+    source = [f"file:{tmp_path}/events", "--from", "2026-04-01T09:00Z"] if dated else [str(letters)]
+    path = tmp_path / "mistyped" / "ledegr.db"
+    assert main(["replay", *source, "--events", f"file:{tmp_path}/again", "--ledger", f"sqlite:{path}"]) == 2
+    assert f"--ledger = {path}\n    is not there" in capsys.readouterr().err
+    assert not path.parent.exists()
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_ledger_of_another_delivery_is_refused(
+    letters: Path, ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DeliveryFolder(tmp_path).write_ledger_copy(LedgerCopy("sqlite:other.db", "the id of another", 1))
+    before = settled(ledger)
+    assert main(["replay", str(letters), "--events", f"file:{tmp_path}/again", "--ledger", ledger]) == 2
+    assert "is another ledger" in capsys.readouterr().err
+    assert settled(ledger) == before
+
+
 def test_a_folder_without_letters_replays_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(tmp_path / "none"), "--events", f"file:{tmp_path}/again"]) == 0
+    argv = ["replay", str(tmp_path / "none"), "--events", f"file:{tmp_path}/again"]
+    assert main(argv) == 2
+    assert f"SOURCE = {tmp_path}/none\n    is no folder" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert main(argv) == 0
     assert capsys.readouterr().out == "0 messages published again, 0 letters left\n"

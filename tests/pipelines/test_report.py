@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_factory import any_campaign, any_experiment, any_summary, delivered_summary, large_summary
+from report_factory import any_campaign, any_experiment, any_summary, any_warning, delivered_summary, large_summary
 from report_page import ATTACK, Page, attacked
 
 from pipelines.report.page import SHOWN, render_report, write_report
@@ -31,7 +31,9 @@ PAGES = {
     "without campaigns": any_summary(campaigns=[], retailers=[], ledger=[], dead_letter_examples=[]),
     "plain campaign": any_summary(campaigns=[any_campaign(experiment=None, offers=[])]),
     "delivered": delivered_summary(),
-    "running": any_summary(state="running", finished_at=None, test=True, timing=None, warnings=["look"] * 9),
+    "running": any_summary(
+        state="running", finished_at=None, test=True, timing=None, warnings=[any_warning("look")] * 9
+    ),
 }
 
 
@@ -172,7 +174,7 @@ def test_an_experiment_without_customers_is_drawn_and_not_tested() -> None:
 
 
 def test_a_test_launch_and_warnings_come_before_every_number() -> None:
-    text = page(test=True, warnings=["7 customers have an unknown time zone"]).text
+    text = page(test=True, warnings=[any_warning("7 customers have an unknown time zone")]).text
     body = text[text.index("Skip to") :]
     assert body.index("Test launch.") < body.index("7 customers have") < body.index("Customers evaluated")
     assert "Test launch" not in page().text
@@ -220,7 +222,9 @@ def test_dead_letters_say_where_they_are_and_what_to_do() -> None:
     assert "None: every row could be read" in page(customers=none, campaigns=[clean], dead_letter_examples=[]).text
 
 
-@pytest.mark.parametrize("summary", [any_summary(test=True, warnings=["x"]), PAGES["large"]], ids=["usual", "large"])
+@pytest.mark.parametrize(
+    "summary", [any_summary(test=True, warnings=[any_warning("x")]), PAGES["large"]], ids=["usual", "large"]
+)
 def test_no_text_of_the_summary_becomes_html(summary: dict[str, Any]) -> None:
     harmless, found = Page(render_report(summary)), Page(render_report(attacked(summary)))
     assert found.text.count(ATTACK) > 20

@@ -288,7 +288,7 @@ def test_a_lease_that_is_left_out_fits_the_timeout(tmp_path: Path) -> None:
         delivery = Delivery.model_validate({"timeout": f"PT{seconds}S"})
         assert delivery.lease.total_seconds() == seconds + 20
     for lease, timeout in (("PT30S", "PT30S"), ("PT30S", "PT29.5S"), ("PT5S", "PT10S")):
-        with pytest.raises(ValueError, match=r"1 s more than `timeout`.*leave it out"):
+        with pytest.raises(ValueError, match=r"1 s more than `timeout`.*leave `lease` out"):
             Delivery.model_validate({"lease": lease, "timeout": timeout})
     assert Delivery.model_validate({"lease": "PT31S", "timeout": "PT30S"}).lease.total_seconds() == 31
 
@@ -307,4 +307,32 @@ def test_two_retailers_never_share_a_key_by_accident(tmp_path: Path, monkeypatch
 def test_mistakes_in_the_signals_are_found_before_the_start(tmp_path: Path) -> None:
     warm_up = {"started": "2026-04-01", "signals": "signals.csv"}
     folder = folder_of(tmp_path, {"signals.csv": "date\n"}, workspaces={"a": {"pace": {"warm_up": warm_up}}})
-    assert ["missing: retailer_id" in one.fix for one in problems_of(folder)] == [True]
+    missing = {(one.file, one.field, one.value) for one in problems_of(folder)}
+    assert missing == {("signals.csv", name, "missing") for name in ("retailer_id", "sent", "bounced", "complained")}
+
+
+def test_an_edit_that_a_running_job_cannot_apply_is_logged_once_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, start = Clock(), {"wait": "PT2S", "remember": "P7D"}
+    folder = folder_of(tmp_path, delivery=start)
+    settings = Settings(folder, clock)
+    assert settings.delivery().wait.total_seconds() == 2
+
+    def edited(**delivery: Any) -> list[str]:
+        edit(folder, delivery={**start, **delivery})
+        caplog.clear()
+        for _ in range(3):
+            clock.now += 5
+            assert settings.delivery().wait.total_seconds() == 2
+        return [record.getMessage().partition(": ")[2] for record in caplog.records]
+
+    assert edited(wait="PT9S") == ["the edit of delivery.wait takes effect at the next start"]
+    assert edited(wait="PT9S", timeout="PT3S") == []  # nothing new of what waits
+    assert settings.delivery().timeout.total_seconds() == 3
+    assert edited(wait="PT9S", remember="P1D", vendor="webhook") == [
+        "the edit of delivery.vendor, delivery.wait, delivery.remember takes effect at the next start"
+    ]
+    assert settings.delivery().vendor == "outbox"
+    assert edited() == []
+    assert Settings(folder, clock).delivery().remember.days == 7

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from delivering import Delivery, any_events, eventually
-from stopping import SLOW, gone, in_the_middle, many, rest_is_delivered_once, started
+from delivering import Delivery, eventually
+from stopping import gone, in_the_middle, later, many, rest_is_delivered_once, slow_delivery, started
 
 from runners.sandbox.process import Sandbox
 
@@ -21,18 +21,7 @@ ON = ("--drain", "--on=direct")
 
 @pytest.fixture
 def delivery(tmp_path: Path, sandbox: Sandbox) -> Delivery:
-    """Thousands of events in a file, to a vendor that answers slowly."""
-    made = Delivery(tmp_path, sandbox.url).configure(lease="PT60S", timeout="PT30S")
-    made.put("part-0", many())
-    sandbox.script(SLOW)
-    return made
-
-
-def later(delivery: Delivery) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """One more file; all events."""
-    more = any_events(50, "later")
-    delivery.put("part-1", more)
-    return {**many(), **more}
+    return slow_delivery(tmp_path, sandbox)
 
 
 def test_a_ctrl_c_on_a_terminal_delivers_what_was_read_and_the_next_run_the_rest(
@@ -173,5 +162,41 @@ def test_a_ledger_process_that_is_killed_stops_the_job_and_nobody_is_sent_to_twi
     gone(children)
     assert "Rebatch stopped: The process that keeps the ledger" in job.said
     assert "Run the same command again" in job.said
+    assert "Traceback" not in job.said
+    rest_is_delivered_once(delivery, sandbox, later(delivery))
+
+
+HASTY = """
+import sys
+from stores.ledger import answer_watch
+answer_watch.ALARM_S, answer_watch.LIMIT_S = 1.0, float(sys.argv.pop(1))
+from runners.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_ledger_process_that_is_stopped_is_told_and_the_job_goes_on_with_it(
+    delivery: Delivery, sandbox: Sandbox
+) -> None:
+    with started(delivery, *ON, program=(sys.executable, "-c", HASTY, "600")) as job:
+        ledger = next(one for one in in_the_middle(sandbox, job) if "stores.ledger.beside" in one.cmdline())
+        ledger.send_signal(signal.SIGSTOP)
+        eventually(lambda: "ALARM: the process that keeps the ledger" in job.said, "the alarm")
+        ledger.send_signal(signal.SIGCONT)
+        assert job.ended() == 0, job.said
+    assert "answers again" in job.said
+    assert sandbox.accepted() == dict.fromkeys(many(), 1)
+
+
+def test_a_ledger_process_that_stands_still_ends_the_job_and_nobody_is_sent_to_twice(
+    delivery: Delivery, sandbox: Sandbox
+) -> None:
+    with started(delivery, *ON, program=(sys.executable, "-c", HASTY, "3")) as job:
+        children = in_the_middle(sandbox, job)
+        next(child for child in children if "stores.ledger.beside" in child.cmdline()).send_signal(signal.SIGSTOP)
+        assert job.ended() == 1
+    gone(children)
+    assert "Rebatch stopped: The process that keeps the ledger" in job.said
+    assert "had not answered for 3 s and was killed" in job.said
     assert "Traceback" not in job.said
     rest_is_delivered_once(delivery, sandbox, later(delivery))

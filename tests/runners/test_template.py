@@ -34,7 +34,7 @@ GOOD = {
     "customers": ["gs://bucket/customers.parquet", "gs://bucket/day/*.csv", "bigquery:project-1.crm.customers"],
     "launch_id": ["spring-1", "2026_04.a"], "history": ["gs://bucket/out/winter"],
     "sticky": ["gs://bucket/out/winter/sticky.parquet"],
-    "batch_rows": ["131072"], "broker_wait": ["60", "0.5"], "test": ["true"],
+    "batch_rows": ["131072"], "broker_wait": ["60", "0.5"], "strict": ["true"], "test": ["true"],
 }  # fmt: skip
 BAD = {
     "campaigns": ["", "campaigns", "/campaigns", "gs://", "gs://bucket/a b", "s3://bucket/a"],
@@ -47,7 +47,7 @@ BAD = {
     "kafka_group": ["a group", ""], "start": ["yesterday", "0:", "0-10"],
     "customers": ["customers.parquet", "bigquery:", "gs://"],
     "launch_id": ["-a", "a b", "a" * 65], "history": ["winter"], "sticky": ["gs://bucket/sticky.csv"],
-    "batch_rows": ["0", "1.5"], "broker_wait": ["0", "0.0", "-1"], "test": ["on"],
+    "batch_rows": ["0", "1.5"], "broker_wait": ["0", "0.0", "-1"], "strict": ["yes"], "test": ["on"],
 }  # fmt: skip
 
 
@@ -110,8 +110,9 @@ def test_what_the_launcher_gives_becomes_the_jobs_arguments() -> None:
     ]  # fmt: skip
 
 
-def build(*more: str) -> int:
-    return main(["template", "build", "rebatch", "--image", IMAGE, "--spec", SPEC, *more])
+def build(*more: str, **names: str) -> int:
+    options = [f"--{name}={value}" for name, value in ({"image": IMAGE, "spec": SPEC} | names).items()]
+    return main(["template", "build", "rebatch", *options, *more])
 
 
 def test_a_dry_run_shows_the_commands_and_the_template(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,11 +136,11 @@ def test_the_image_holds_what_the_packages_need() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--image", "rebatch"), ("--image", "x/y:1; rm"), ("--spec", "rebatch.json"), ("--spec", "gs://b/x.yaml")],
+    [("image", "rebatch"), ("image", "x/y:1; rm"), ("spec", "rebatch.json"), ("spec", "gs://b/x.yaml")],
 )
 def test_a_name_that_cannot_be_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build(option, value) == 2
-    assert f"{option} = {value}" in capsys.readouterr().err
+    assert build(**{option: value}) == 2
+    assert f"--{option} = {value}" in capsys.readouterr().err
 
 
 def test_without_docker_and_when_docker_fails_it_is_said_what_to_do(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from journals import IDS, LEASE, NOW, claim, die, leaves, states
 
-from schemas.delivery import Claim, DeliveryLedger, Mark, Settlement
+from schemas.delivery import Claim, DeliveryLedger, Settlement
 from stores import call_journal, call_recovery
 from stores.call_journal import FileJournal
 from stores.call_recovery import Recovered, read_records, recover
@@ -17,8 +19,6 @@ from stores.ledger.sqlite import SqliteLedger
 from stores.transports import TransportError
 
 ROOT = Path(__file__).resolve().parents[2]
-NOW, LEASE = 1_700_000_000_000, 30_000
-IDS = [f"{number:032x}" for number in range(8)]
 
 
 @pytest.fixture
@@ -26,25 +26,6 @@ def ledger(tmp_path: Path) -> DeliveryLedger:
     made = SqliteLedger(str(tmp_path / "ledger.db"))
     made.open()
     return made
-
-
-def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[str]) -> None:
-    journal.claiming(owner, ids)
-    ledger.claim([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold")
-
-
-def die(journal: FileJournal) -> None:
-    """As a kill does: the file stays, its lock goes."""
-    assert journal._pages is not None
-    journal._pages.close()
-
-
-def leaves(mark: Mark) -> None:
-    mark.cells[mark.at] = mark.value
-
-
-def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
-    return [one.state for one in ledger.claim([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold")]
 
 
 def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledger: DeliveryLedger) -> None:
@@ -198,6 +179,18 @@ def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -
     marks = [journal.started("one", str(number), []) for number in range(call_journal.MARKS + 1)]
     assert marks[0].at == marks[-1].at
     assert marks[0].value != marks[-1].value
+
+
+def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    """A copy has no lock; what is in no call yet may be in one when the copy is read."""
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    copies = tmp_path / "copy" / "calls"
+    shutil.copytree(tmp_path / "calls", copies)
+    assert recover(copies, ledger, NOW) == Recovered(in_doubt=8)
+    assert states(ledger, IDS) == ["taken"] * 8
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 8
 
 
 def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stores import child_process
 from stores.child_process import STOP_SIGNALS, end_child, start_child, start_guarded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,3 +93,10 @@ def test_children_end_when_their_parent_is_killed_or_exits() -> None:
             parent.send_signal(end)
             parent.wait(60)
         assert not psutil.wait_procs(children, timeout=60)[1]
+
+
+def test_a_child_that_is_stopped_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "_END_S", 0.5)
+    child = start_child(["cat"])
+    child.send_signal(signal.SIGSTOP)
+    assert end_child(child) == -signal.SIGKILL

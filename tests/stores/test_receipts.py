@@ -73,7 +73,16 @@ OUTCOMES = {
     "an answer that came late": ([UNKNOWN, FIRST._replace(settled_at=ARRIVED + 9_000)], ("accepted", None)),
     "an answer that came before the unknown was written": ([FIRST, UNKNOWN], ("accepted", None)),
     "rejected, then accepted in a replay": ([REJECTED, FIRST], ("accepted", None)),
-    "rejected over expired": ([EXPIRED, REJECTED], ("rejected", "invalid_address")),
+    "rejected, then expired after a replay": ([EXPIRED, REJECTED], ("expired", "expired")),
+    "rejected, then unknown after a replay": ([REJECTED, UNKNOWN], ("unknown", "timeout")),
+    "rejected, replayed, unknown, then accepted": (
+        [REJECTED, UNKNOWN, FIRST._replace(settled_at=ARRIVED + 9_000)],
+        ("accepted", None),
+    ),
+    "rejected over expired at the same time": (
+        [EXPIRED, rejected(FIRST)],
+        ("rejected", "invalid_address"),
+    ),
     "expired over unknown": ([UNKNOWN, EXPIRED], ("expired", "expired")),
     "rejected twice: the last reason": (
         [rejected(FIRST, "gone", settled_at=ARRIVED + 5_000), REJECTED],
@@ -83,7 +92,9 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize(("several", "best"), OUTCOMES.values(), ids=OUTCOMES.keys())
-def test_the_outcome_of_an_event_is_its_best(tmp_path: Path, several: list[Receipt], best: tuple[str, str]) -> None:
+def test_the_outcome_of_an_event_is_its_acceptance_or_else_its_last(
+    tmp_path: Path, several: list[Receipt], best: tuple[str, str]
+) -> None:
     for order in (several, several[::-1]):
         for place, receipt in enumerate(order):
             written(tmp_path, [receipt], f"part-{place}")

@@ -22,7 +22,6 @@ from transforms.assignment import (
 from transforms.assignment_columns import (
     bucket_column,
     choose_column,
-    in_namespace_column,
     in_ranges_column,
     normalise_column,
     unit_texts,
@@ -85,7 +84,9 @@ def test_a_column_is_assigned_as_its_units_are(
 def test_a_columns_namespace_is_that_of_its_units(scheme: str, column: pa.Array, lo: float, hi: float) -> None:
     units = column.to_pylist()
     several = [(lo, hi), (0.0, 0.1)]
-    assert in_namespace_column(column, ("n", lo, hi)).tolist() == [in_namespace(unit, ("n", lo, hi)) for unit in units]
+    assert in_ranges_column("growthbook/1", "__n", column, [(lo, hi)]).tolist() == [
+        in_namespace(unit, ("n", lo, hi)) for unit in units
+    ]
     assert in_ranges_column(scheme, "s", column, several).tolist() == [
         in_ranges(scheme, "s", unit, several) for unit in units
     ]

@@ -25,7 +25,6 @@ from transforms.assignment import (
 from transforms.assignment_columns import (
     bucket_column,
     choose_column,
-    in_namespace_column,
     in_ranges_column,
 )
 
@@ -76,7 +75,7 @@ def test_growthbook_assigns_numbers_the_same_variants(version: int) -> None:
 def test_growthbooks_namespace_takes_the_same_users() -> None:
     namespace = ("shared", 0.2, 0.65)
     expected = growthbook_variants(USERS, weights=[1.0, 0.0], namespace=namespace, hashVersion=2)
-    within = in_namespace_column(pa.array(USERS), namespace)
+    within = in_ranges_column("growthbook/1", "__shared", pa.array(USERS), [namespace[1:]])
     assert np.where(within, 0, -1).tolist() == expected
     assert [in_namespace(user, namespace) for user in USERS] == within.tolist()
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transforms.send_time import SendTime, send_time, send_times
+from schemas.checks.values import find_time_zone, time_zones
+from transforms.send_time import SendTime, customer_zones, send_time, send_times
 
 NEW_YORK, BERLIN, LORD_HOWE, KATHMANDU = "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu"
 ZONES = [NEW_YORK, BERLIN, LORD_HOWE, KATHMANDU, "UTC", "Pacific/Apia", "America/Phoenix"]
@@ -167,20 +168,18 @@ def test_a_delivery_is_never_in_quiet_hours_and_never_early(
         assert moved - plain <= 49 * 3_600_000
 
 
-@given(STARTS, st.booleans(), QUIET, EXPIRES, st.lists(st.sampled_from([*ZONES, None, "", "Mars/Base"]), max_size=30))
+@given(STARTS, st.booleans(), QUIET, EXPIRES, st.lists(st.sampled_from(ZONES), max_size=30))
 def test_a_column_has_the_times_of_its_zones(
     start: datetime,
     local: bool,
     quiet: tuple[time, time] | None,
     expires: timedelta | datetime | None,
-    zones: list[str | None],
+    zones: list[str],
 ) -> None:
-    times = send_times(start, local, quiet, expires, pa.array(zones, pa.string()), BERLIN)
-    used = [zone if zone in ZONES else BERLIN for zone in zones]
-    expected = [send_time(start, local, quiet, expires, zone) for zone in used]
+    times = send_times(start, local, quiet, expires, pa.array(zones, pa.string()))
+    expected = [send_time(start, local, quiet, expires, zone) for zone in zones]
     assert times.deliver_after.tolist() == [one.deliver_after for one in expected]
     assert times.window_closed.tolist() == [one.window_closed for one in expected]
-    assert times.unknown_zone.tolist() == [zone == "Mars/Base" for zone in zones]
     if expires is None:
         assert times.expires_at is None
     else:
@@ -189,13 +188,39 @@ def test_a_column_has_the_times_of_its_zones(
 
 
 def test_a_column_may_be_a_dictionary_or_a_slice() -> None:
-    zones = pa.array(["x", NEW_YORK, None, NEW_YORK]).dictionary_encode().slice(1)
-    times = send_times(datetime(2026, 6, 1, 9), True, None, None, zones, "UTC")
+    zones = pa.array(["x", NEW_YORK, "UTC", NEW_YORK]).dictionary_encode().slice(1)
+    times = send_times(datetime(2026, 6, 1, 9), True, None, None, zones)
     assert times.deliver_after.tolist() == [utc(f"2026-06-01T{hour}:00") for hour in ("13", "09", "13")]
-    assert not times.unknown_zone.any()
     assert times.deliver_after.dtype == np.int64
 
 
-def test_an_unknown_default_zone_is_refused() -> None:
+def test_an_unknown_zone_of_a_column_is_refused() -> None:
     with pytest.raises(ValueError, match="'Mars/Base' is no IANA time zone"):
-        send_times(datetime(2026, 6, 1), True, None, None, pa.array(["UTC"]), "Mars/Base")
+        send_times(datetime(2026, 6, 1), True, None, None, pa.array(["UTC", "Mars/Base"]))
+
+
+@pytest.mark.parametrize(
+    ("written", "zone", "unknown"),
+    [
+        ("Asia/Tokyo", "Asia/Tokyo", False),
+        (" asia/TOKYO\t", "Asia/Tokyo", False),
+        ("utc", "UTC", False),
+        (None, BERLIN, False),
+        ("", BERLIN, False),
+        ("  ", BERLIN, False),
+        ("Tokyo", BERLIN, True),
+        ("localtime", BERLIN, True),
+        ("Factory", BERLIN, True),
+        ("../Asia/Tokyo", BERLIN, True),
+        ("\0", BERLIN, True),
+    ],
+)
+def test_a_customer_without_a_zone_has_the_retailers(written: str | None, zone: str, unknown: bool) -> None:
+    found = customer_zones(pa.array([NEW_YORK, written]), pa.array([KATHMANDU, BERLIN]))
+    assert found[0].to_pylist() == [NEW_YORK, zone]
+    assert found[1].tolist() == [False, unknown]
+
+
+def test_no_two_zones_differ_in_case_alone() -> None:
+    assert len({name.casefold() for name in time_zones()}) == len(time_zones()) > 400
+    assert all(find_time_zone(name.upper()) == name for name in time_zones())

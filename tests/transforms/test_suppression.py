@@ -8,6 +8,9 @@ import pytest
 from batches import LAUNCHED_AT, any_plan, outcomes, stepped
 from factories import any_campaign, any_customers, any_engine
 
+from schemas.outcomes import OUTCOMES
+from transforms.suppression import value_counts
+
 PLAIN = {"experiment": None, "audience": "spend >= 0"}
 
 
@@ -76,6 +79,33 @@ def test_a_window_that_quiet_hours_close_is_a_refusal(tmp_path: Path) -> None:
     assert set(found.values()) == {"suppressed/window_closed"}
 
 
+def in_zones(*zones: str | None, **engine: Any) -> tuple[pa.Table, dict[str, Any]]:
+    """Customers of store-0 with these time zones, and an engine in which that retailer is in Tokyo."""
+    customers = any_customers(len(zones), zone=pa.array(zones, pa.string()), retailer_id=["store-0"] * len(zones))
+    retailers = {"*": {"time_zone": "UTC"}, "store-0": {"time_zone": "Asia/Tokyo"}}
+    return customers, any_engine(columns={"time_zone": "zone"}, retailers=retailers, **engine)
+
+
+def test_a_customer_whose_zone_is_empty_or_unknown_is_in_the_retailers_quiet_hours(tmp_path: Path) -> None:
+    zones = ["asia/tokyo ", "Europe/Berlin", None, "", " ", "JST", "JST", "Tokyo"]
+    customers, engine = in_zones(*zones)
+    schedule = {"start": "2026-04-01T14:00Z", "quiet_hours": ["21:00", "08:00"]}
+    plan = any_plan(tmp_path, any_campaign(schedule=schedule, **PLAIN), customers=customers, engine=engine)
+    batch = stepped(plan, customers)
+    hours = [datetime.fromtimestamp(ms / 1000, UTC).hour for ms in batch.campaigns[0].deliver_after.tolist()]
+    assert hours == [23, 14, *[23] * 6]  # 14:00 is 23:00 in Tokyo, which moves to 08:00 there, and 16:00 in Berlin
+    assert batch.counts["unknown_time_zones"] == {"'JST'": [2, "c-5 of store-0"], "'Tokyo'": [1, "c-7 of store-0"]}
+
+
+def test_many_unknown_zones_are_counted_together_beyond_a_hundred() -> None:
+    values = pa.array([f"z-{n}" for n in range(150)] + ["z-149"] * 3)
+    ids = pa.array([f"c-{n}" for n in range(153)])
+    found = value_counts(values, ids, pa.array(["r"] * 153))
+    assert len(found) == 101
+    assert found["'z-149'"] == [4, "c-149 of r"]
+    assert sum(number for number, _ in found.values()) == 153
+
+
 def at(days: float) -> datetime:
     return datetime.fromtimestamp(LAUNCHED_AT / 1000, UTC) - timedelta(days=days)
 
@@ -138,6 +168,44 @@ def test_a_held_out_customer_keeps_the_place_under_the_cap_and_the_reason(tmp_pa
     rows = stepped(plan, customers).campaigns[0]
     assert set(outcomes(stepped(plan, customers)).values()) == {"held_out/global"}
     assert [int(code) > 0 for code in rows.suppression] == [False, True]
+
+
+def test_a_cap_counts_campaigns_of_the_launch_on_both_sides_and_the_history_before_it_only(tmp_path: Path) -> None:
+    engine = any_engine(caps=[{"channel": "email", "at_most": 1, "within": "P7D"}])
+    customers = any_customers(2)
+    later = any_campaign(id="later", priority=1, schedule={"start": "2026-04-20T09:00"}, **PLAIN)
+    starts = {"six-before": "2026-04-14T09:00", "seven-before": "2026-04-13T09:00", "six-after": "2026-04-26T09:00",
+              "seven-after": "2026-04-27T09:00"}  # fmt: skip
+    for name, start in starts.items():
+        other = any_campaign(id=name, priority=2, schedule={"start": start}, **PLAIN)
+        plan = any_plan(tmp_path / name, later, other, customers=customers, engine=engine)
+        found = set(outcomes(batch := stepped(plan, customers), batch.campaigns[1]).values())
+        assert found == {"suppressed/frequency_cap" if name.startswith("six") else "emitted"}, name
+    sent = {
+        "sent_at": datetime(2026, 4, 21, tzinfo=UTC),
+        "retailer_id": "store-0",
+        "customer_id": "c-0",
+        "channel": "email",
+    }
+    pq.write_table(pa.Table.from_pylist([sent]), tmp_path / "sends.parquet")
+    plan = any_plan(tmp_path / "alone", later, customers=customers, engine=engine)
+    assert set(outcomes(stepped(plan, customers, history=(str(tmp_path / "sends.parquet"),))).values()) == {"emitted"}
+
+
+def test_a_held_out_customers_suppression_tells_the_cap_and_takes_no_place(tmp_path: Path) -> None:
+    engine = any_engine(
+        caps=[{"channel": "email", "at_most": 1, "within": "P7D"}], holdouts={"retailers": {"store-0": 1.0}}
+    )
+    customers = any_customers(2)
+    campaigns = [any_campaign(id=f"n-{n}", priority=n, **PLAIN) for n in (1, 2)]
+    plan = any_plan(tmp_path, *campaigns, customers=customers, engine=engine)
+    first, second = stepped(plan, customers).campaigns
+    assert [OUTCOMES[code].reason for code in first.suppression.tolist()] == [None, None]
+    assert [OUTCOMES[code].reason for code in second.suppression.tolist()] == [None, "frequency_cap"]
+    sends = history(tmp_path / "sends.parquet", ("store-0", "c-0", "email", 1))
+    capped = stepped(plan, customers, history=(sends,)).campaigns[0]
+    assert [OUTCOMES[code].reason for code in capped.suppression.tolist()] == ["frequency_cap", None]
+    assert [OUTCOMES[code].reason for code in capped.outcome.tolist()] == ["retailer", None]
 
 
 def test_of_customers_with_one_address_the_survey_named_ones_are_refused(tmp_path: Path) -> None:

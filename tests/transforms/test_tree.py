@@ -47,7 +47,7 @@ def test_a_tree_passes_whom_the_logic_passes(raw: Any, rows: list[tuple[bool, ..
     given_masks: dict[Leaf, Mask] = {
         Leaf(sql=name): np.array([row[index] for row in rows]) for index, name in enumerate(LEAVES)
     }
-    passed, counts = match(tree, np.ones(ROWS, np.bool_), Masks(given_masks, {}))
+    passed, counts, _ = match(tree, np.ones(ROWS, np.bool_), Masks(given_masks, {}))
     wanted = [oracle(raw, dict(zip(LEAVES, row, strict=True))) for row in rows]
     assert passed.tolist() == wanted
     assert len(counts) == len(list(tree.nodes()))
@@ -56,13 +56,13 @@ def test_a_tree_passes_whom_the_logic_passes(raw: Any, rows: list[tuple[bool, ..
 
 def test_a_child_of_all_sees_only_what_the_ones_before_passed() -> None:
     tree = compile_tree(node({"all": ["a", "b"]}), {})
-    _, counts = match(tree, np.ones(ROWS, np.bool_), masks(a=[0, 1, 2], b=[1, 2, 9]))
+    _, counts, _ = match(tree, np.ones(ROWS, np.bool_), masks(a=[0, 1, 2], b=[1, 2, 9]))
     assert [(count.entered, count.passed) for count in counts] == [(16, 2), (16, 3), (3, 2)]
 
 
 def test_a_child_of_any_sees_only_what_the_ones_before_did_not_pass() -> None:
     tree = compile_tree(node({"any": ["a", "b"]}), {})
-    passed, counts = match(tree, np.ones(ROWS, np.bool_), masks(a=[0, 1, 2], b=[1, 2, 9]))
+    passed, counts, _ = match(tree, np.ones(ROWS, np.bool_), masks(a=[0, 1, 2], b=[1, 2, 9]))
     assert np.flatnonzero(passed).tolist() == [0, 1, 2, 9]
     assert [(count.entered, count.passed) for count in counts] == [(16, 4), (16, 3), (13, 1)]
 
@@ -71,7 +71,7 @@ def test_named_audiences_are_unfolded_and_the_scope_comes_first() -> None:
     tree = campaign_tree(node({"all": [{"not": {"audience": "lost"}}, "a"]}), {"lost": node("b")}, "every retailer")
     assert [one.kind for one in tree.nodes()] == ["all", "retailers", "not", "audience", "sql", "sql"]
     scope = np.arange(ROWS) < 4
-    passed, counts = match(tree, scope, masks(a=[0, 1, 8], b=[1]))
+    passed, counts, _ = match(tree, scope, masks(a=[0, 1, 8], b=[1]))
     assert np.flatnonzero(passed).tolist() == [0]
     shown = counted(tree, counts)
     assert shown["children"][0] == {
@@ -89,5 +89,5 @@ def test_rows_whose_condition_raised_an_error_are_counted_where_they_entered() -
     tree = compile_tree(node({"all": ["a", "b"]}), {})
     failed = {Leaf(sql="b"): np.isin(np.arange(ROWS), [2, 5])}
     given_masks = masks(a=[0, 1, 2], b=[0])
-    _, counts = match(tree, np.ones(ROWS, np.bool_), Masks(given_masks.passed, failed))
+    _, counts, _ = match(tree, np.ones(ROWS, np.bool_), Masks(given_masks.passed, failed))
     assert [count.failed for count in counts] == [0, 0, 1]

@@ -15,6 +15,8 @@ from transforms.audience.functions import ALLOWED_FUNCTIONS, ALLOWED_NODES
 
 TABLE = "customers"
 LAUNCHED_AT = "launched_at"
+CLOCKS = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "now", "today"})
+"""Names of SQL for the time of the evaluation; they are refused, unless the customers have a column of the name."""
 _PREFIX = "SELECT (\n"
 _UNPLACED = 2**63
 
@@ -37,10 +39,14 @@ class Mistake(NamedTuple):
         return f"{self.message} (character {self.position + 1})\n{shown}"
 
 
-def open_connection() -> duckdb.DuckDBPyConnection:
-    """A connection that sees no file, no network, no Python variable and no setting; UTC, one thread."""
+def open_connection(*more: str) -> duckdb.DuckDBPyConnection:
+    """A connection that sees no file, no network, no Python variable and no setting; UTC, one thread.
+
+    `more` are settings to set before they are locked.
+    """
     con = duckdb.connect(":memory:")
     for setting in (
+        *more,
         "threads = 1",
         "TimeZone = 'UTC'",
         "python_enable_replacements = false",
@@ -63,8 +69,9 @@ class Checker:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._con = open_connection()
-        self._names = {name.lower(): name for name in [*schema.names, LAUNCHED_AT]}
-        fields = [*schema, pa.field(LAUNCHED_AT, pa.timestamp("us"))]
+        fields = [field for field in schema if field.name.lower() != LAUNCHED_AT]
+        fields.append(pa.field(LAUNCHED_AT, pa.timestamp("us")))
+        self._names = {field.name.lower(): field.name for field in fields}
         self._con.register(TABLE, pa.schema(fields).empty_table())
 
     def check(self, text: str, want: str | None = None) -> Mistake | None:
@@ -75,7 +82,7 @@ class Checker:
         for node in _nodes(statement["select_list"]):
             if (mistake := self._refused(node)) is not None:
                 return _in_characters(mistake, text)
-        return self._bind(text, want)
+        return self._bind(text, want) or self._failing_constant(statement, text)
 
     def columns(self, text: str) -> set[str]:
         """The customers' columns that a sound expression reads."""
@@ -115,8 +122,24 @@ class Checker:
             return Mistake(self._unknown(node["column_names"][0]), place)
         return None
 
+    def _failing_constant(self, statement: Any, text: str) -> Mistake | None:
+        """A part without a column that raises an error: it would for every customer."""
+        for node in _constant_parts(statement["select_list"][0]):
+            query = self._as_sql({**statement, "select_list": [node]})
+            try:
+                self._con.execute(query).fetchall()
+            except duckdb.Error as error:
+                message = f"fails for every customer: {first_line(error)}"
+                return _in_characters(Mistake(message, _place(node)), text)
+        return None
+
+    def _as_sql(self, statement: Any) -> str:
+        tree = json.dumps({"error": False, "statements": [{"node": statement}]})
+        query: str = self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
+        return query
+
     def _unknown(self, name: str) -> str:
-        if name.lower() in {"current_date", "current_timestamp", "today", "now"}:
+        if name.lower() in CLOCKS:
             return f"{name} changes between runs; use {LAUNCHED_AT}, the time the launch was first started"
         near = difflib.get_close_matches(name.lower(), self._names, n=1)
         hint = f"did you mean {self._names[near[0]]}?" if near else f"there are: {', '.join(self._names.values())}"
@@ -157,12 +180,16 @@ def _refused_function(node: Mapping[str, Any], place: int | None) -> Mistake | N
     if node.get("schema") or node.get("catalog"):
         return Mistake("a function with a schema is not allowed", place)
     if name not in ALLOWED_FUNCTIONS:
-        if name in {"now", "today", "current_timestamp", "current_date", "get_current_timestamp"}:
+        if name in {*CLOCKS, "get_current_timestamp"}:
             return Mistake(f"{name}() changes between runs; use {LAUNCHED_AT}", place)
         near = difflib.get_close_matches(name, ALLOWED_FUNCTIONS, n=1)
         return Mistake(f"the function {name} is not allowed" + (f"; did you mean {near[0]}?" if near else ""), place)
     if node.get("filter") or node.get("distinct") or (node.get("order_bys") or {}).get("orders"):
         return Mistake("an aggregate is not allowed: a condition sees one customer", place)
+    if name.endswith("like_escape"):
+        escape = node["arguments"][-1]["expression"].get("literal", {}).get("text", "")
+        if len(escape) > 1:
+            return Mistake(f"ESCAPE takes one character, this is {escape!r}", place)
     return None
 
 
@@ -177,6 +204,25 @@ def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
             yield from _nodes(value)
 
 
+def _constant_parts(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The largest parts of an expression that are computed from constants alone."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _constant_parts(child)
+    elif isinstance(node, dict):
+        parts = [part["class"] for part in _nodes(node)]
+        if "class" in node and "COLUMN_REF" not in parts:
+            yield from [node] if len(parts) > 1 and node["class"] != "TYPE" else []
+        else:
+            for child in node.values():
+                yield from _constant_parts(child)
+
+
+def first_line(error: duckdb.Error) -> str:
+    """The engine's message in one line, without the name of its kind."""
+    return re.sub(r"^[\w ]+ Error: ", "", str(error).split("\n", 1)[0])
+
+
 def _place(node: Mapping[str, Any]) -> int | None:
     place = int(node.get("query_location", _UNPLACED))
     return None if place >= _UNPLACED else place - len(_PREFIX)
@@ -184,7 +230,7 @@ def _place(node: Mapping[str, Any]) -> int | None:
 
 def _bind_mistake(text: str, error: str) -> Mistake:
     """The engine's own message, and its caret as a character of the expression."""
-    message = re.sub(r"^\w+ Error: ", "", error.split("\n", 1)[0])
+    message = re.sub(r"^[\w ]+ Error: ", "", error.split("\n", 1)[0])
     caret = re.search(r"LINE \d+: (.*)\n( *)\^", error)
     if caret is None:
         return Mistake(message)

@@ -24,12 +24,16 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True)
 class Tree:
-    """A node: `kind` is all, any, not, audience, sql, list or retailers; only sql and list have a leaf."""
+    """A node: `kind` is all, any, not, audience, sql, list or retailers; only sql and list have a leaf.
+
+    `place` is where it is written, such as `audience.all.1`, after its file where that is not the campaign's.
+    """
 
     kind: str
     label: str
     children: tuple[Tree, ...] = ()
     leaf: Leaf | None = None
+    place: str = "audience"
 
     def nodes(self) -> Iterator[Tree]:
         """This node and all below it, parents first: the order of the counts."""
@@ -46,25 +50,36 @@ class NodeCount(NamedTuple):
     failed: int
 
 
-def compile_tree(node: Node, audiences: Mapping[str, Node]) -> Tree:
-    """The tree of an audience, named audiences unfolded (they are known to be without cycles)."""
+def compile_tree(
+    node: Node, audiences: Mapping[str, Node], place: str = "audience", inside: tuple[str, ...] = ()
+) -> Tree:
+    """The tree of an audience, named audiences unfolded.
+
+    One that is missing or contains itself (a problem of the configuration) has no children here. `inside` are the
+    named audiences around the node.
+    """
     if isinstance(node, str):
-        return Tree("sql", node, leaf=Leaf(sql=node))
+        return Tree("sql", node, leaf=Leaf(sql=node), place=place)
     if isinstance(node, InList):
-        return Tree("list", f"{node.column} in {node.list}", leaf=Leaf(file=node.list, column=node.column))
+        return Tree("list", f"{node.column} in {node.list}", leaf=Leaf(file=node.list, column=node.column), place=place)
     if isinstance(node, Named):
-        return Tree("audience", node.audience, (compile_tree(audiences[node.audience], audiences),))
+        name = node.audience
+        found = name in audiences and name not in inside
+        below = f"audiences/{name}.yaml: audience"
+        children = (compile_tree(audiences[name], audiences, below, (*inside, name)),) if found else ()
+        return Tree("audience", name, children, place=place)
     if isinstance(node, Not):
-        return Tree("not", "not", (compile_tree(node.not_, audiences),))
-    kind, children = ("all", node.all) if isinstance(node, AllOf) else ("any", node.any)
-    return Tree(kind, kind, tuple(compile_tree(child, audiences) for child in children))
+        return Tree("not", "not", (compile_tree(node.not_, audiences, f"{place}.not", inside),), place=place)
+    kind, nodes = ("all", node.all) if isinstance(node, AllOf) else ("any", node.any)
+    compiled = [compile_tree(child, audiences, f"{place}.{kind}.{n}", inside) for n, child in enumerate(nodes)]
+    return Tree(kind, kind, tuple(compiled), place=place)
 
 
 def campaign_tree(audience: Node, audiences: Mapping[str, Node], scope: str) -> Tree:
     """A campaign's whole tree: first the retailers it is for, then its audience."""
     tree = compile_tree(audience, audiences)
     children = tree.children if tree.kind == "all" else (tree,)
-    return Tree("all", "all", (Tree("retailers", scope), *children))
+    return Tree("all", "all", (Tree("retailers", scope, place="retailers"), *children))
 
 
 class Masks(NamedTuple):
@@ -74,36 +89,65 @@ class Masks(NamedTuple):
     failed: Mapping[Leaf, Mask]
 
 
-def match(tree: Tree, scope: Mask, masks: Masks) -> tuple[Mask, list[NodeCount]]:
-    """The rows that pass a campaign's tree, and the counts of its nodes in the order of `Tree.nodes`."""
-    counts: list[NodeCount] = []
-    passed = _pass(tree, np.ones(len(scope), dtype=np.bool_), scope, masks, counts)
-    return passed, counts
+class Match(NamedTuple):
+    """What a tree makes of a batch: the rows that pass, the counts of its nodes in the order of `Tree.nodes`, and
+    by the number of a node whose condition raised errors the first row that it did for."""
+
+    passed: Mask
+    counts: list[NodeCount]
+    failed: dict[int, int]
 
 
-def _pass(tree: Tree, entered: Mask, scope: Mask, masks: Masks, counts: list[NodeCount]) -> Mask:
-    place = len(counts)
-    counts.append(NodeCount(0, 0, 0))
-    failed = 0
-    if tree.leaf is not None:
-        passed = entered & masks.passed[tree.leaf]
-        if tree.leaf in masks.failed:
-            failed = int(np.count_nonzero(entered & masks.failed[tree.leaf]))
-    elif tree.kind == "retailers":
-        passed = entered & scope
-    elif tree.kind == "not":
-        passed = entered & ~_pass(tree.children[0], entered, scope, masks, counts)
-    elif tree.kind == "any":
-        passed, left = np.zeros_like(entered), entered
+def match(tree: Tree, scope: Mask, masks: Masks) -> Match:
+    """The rows that pass a campaign's tree. A row whose condition raised an error does not pass at that node, nor
+    through a `not` around it: nobody is contacted because of an error."""
+    walk = _Walk(scope, masks)
+    passed, _ = walk.passes(tree, np.ones(len(scope), dtype=np.bool_))
+    return Match(passed, walk.counts, walk.failed)
+
+
+class _Walk:
+    def __init__(self, scope: Mask, masks: Masks) -> None:
+        self._scope, self._masks = scope, masks
+        self.counts: list[NodeCount] = []
+        self.failed: dict[int, int] = {}
+
+    def passes(self, tree: Tree, entered: Mask) -> tuple[Mask, Mask | None]:
+        """Of the rows that enter a node those that pass, and those of which an error leaves it open."""
+        place = len(self.counts)
+        self.counts.append(NodeCount(0, 0, 0))
+        failed, doubt = 0, None
+        if tree.leaf is not None:
+            passed = entered & self._masks.passed[tree.leaf]
+            if tree.leaf in self._masks.failed:
+                doubt = entered & self._masks.failed[tree.leaf]
+                if failed := int(np.count_nonzero(doubt)):
+                    self.failed[place] = int(np.argmax(doubt))
+        elif tree.kind == "retailers":
+            passed = entered & self._scope
+        elif tree.kind == "not":
+            inner, doubt = self.passes(tree.children[0], entered)
+            passed = entered & ~inner if doubt is None else entered & ~inner & ~doubt
+        elif tree.kind == "any":
+            passed, doubt = self._any(tree, entered)
+        else:
+            passed = entered
+            for child in tree.children:
+                passed, open_ = self.passes(child, passed)
+                doubt = _either(doubt, open_)
+        self.counts[place] = NodeCount(int(np.count_nonzero(entered)), int(np.count_nonzero(passed)), failed)
+        return passed, doubt
+
+    def _any(self, tree: Tree, entered: Mask) -> tuple[Mask, Mask | None]:
+        passed, left, doubt = np.zeros_like(entered), entered, None
         for child in tree.children:
-            found = _pass(child, left, scope, masks, counts)
-            passed, left = passed | found, left & ~found
-    else:
-        passed = entered
-        for child in tree.children:
-            passed = _pass(child, passed, scope, masks, counts)
-    counts[place] = NodeCount(int(np.count_nonzero(entered)), int(np.count_nonzero(passed)), failed)
-    return passed
+            found, open_ = self.passes(child, left)
+            passed, left, doubt = passed | found, left & ~found, _either(doubt, open_)
+        return passed, None if doubt is None else doubt & ~passed
+
+
+def _either(one: Mask | None, other: Mask | None) -> Mask | None:
+    return other if one is None else one if other is None else one | other
 
 
 def counted(tree: Tree, counts: list[NodeCount]) -> dict[str, Any]:

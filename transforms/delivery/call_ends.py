@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Answer, Batch, Message, OnUnknown, Receipt, Settlement
-from transforms.pacing.limiter import Reserved
+from transforms.pacing.limiter import Reserved, Terms
+from transforms.pacing.pace import Grant
 from transforms.rebatch.outcomes import encode_receipt, make_receipt, refused_letter
 
 LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
@@ -106,3 +107,14 @@ def _end_of(answer: Answer, place: int, resends: int) -> tuple[str, str | None]:
     if answer.kind == "sent" and reason is None:
         return "accepted", None
     return ("unknown" if resends else "rejected"), reason
+
+
+def reserved_for(batch: Batch, grant: Grant) -> Reserved:
+    """What a grant reserves for the call of a batch."""
+    return Reserved(len(batch.messages), 1, grant.until)
+
+
+def without_rate(terms: Terms) -> bool:
+    """Whether only the vendor's calls an hour bind: then one question does for many batches."""
+    pace = terms.workspace.pace
+    return pace is None or (pace.per_second is None and pace.warm_up is None)

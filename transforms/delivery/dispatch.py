@@ -11,12 +11,11 @@ from threading import Lock
 from msgspec.structs import replace
 
 from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
-from transforms.delivery.call_ends import Lease, Reply, Result, over
+from transforms.delivery.call_ends import Lease, Reply, Result, over, reserved_for, without_rate
 from transforms.delivery.calls import Caller, Tenants
 from transforms.delivery.journal import CallJournal, NoJournal
 from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.pacing.limiter import Limiter, Reserved, Terms
-from transforms.pacing.pace import Grant
 from transforms.rebatch.batch import split
 from transforms.rebatch.counters import Counter
 from transforms.rebatch.deliver import Handled
@@ -35,7 +34,7 @@ class BatchDispatcher:
     A call is waited for a short while; one that takes longer goes on in its thread, its batch is handed back as
     waiting, and the answer is picked up when the batch comes again. So a workspace that hangs costs the others two
     seconds once, then next to nothing until it answers in time again. Only what can start at once is claimed.
-    """
+    `recover` tells the ledger what is known of the calls of dead processes."""
 
     def __init__(
         self,
@@ -45,9 +44,10 @@ class BatchDispatcher:
         clock: Callable[[], float],
         journal: CallJournal | None = None,
         enough_room: Callable[[], bool] = lambda: True,
+        recover: Callable[[DeliveryLedger], object] = lambda ledger: None,
     ) -> None:
         self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
-        self._journal, self._enough_room = journal or NoJournal(), enough_room
+        self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
         self._settled, self._batched = Counter("already_settled"), Counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -162,13 +162,13 @@ class BatchDispatcher:
         """At most so many batches that may be sent now, in order, with what was granted to them; the others; and until
         when those wait (epoch ms; None: only for a slot)."""
         granted, left = list[tuple[Batch, Reserved]](), batches
-        if _without_rate(terms):
+        if without_rate(terms):
             some = batches[:most]
             grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in some), len(some))
             # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try.
             for batch in some[: grant.calls]:
                 taken, rest = split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
-                granted.append((taken, _reserved(taken, grant)))
+                granted.append((taken, reserved_for(taken, grant)))
                 left = [*rest, *left[1:]]
             refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
             return granted, left, (grant.wake_at or self._caller.now() + POLL_MS) if refused else None
@@ -178,7 +178,7 @@ class BatchDispatcher:
             may = grant.messages if grant.calls else 0
             taken, rest = split(left[0], may)
             if may:
-                granted.append((taken, _reserved(taken, grant)))
+                granted.append((taken, reserved_for(taken, grant)))
             left = [*rest, *left[1:]]
             if may < size:
                 return granted, left, grant.wake_at or self._caller.now() + POLL_MS
@@ -226,12 +226,20 @@ class BatchDispatcher:
         on_unknown: OnUnknown,
         limit: ResendLimit = RESENDS,
     ) -> list[tuple[Batch, Pairs]]:
-        """What the ledger says to each message of the batches, which are claimed in one step."""
+        """What the ledger says to each message of the batches, which are claimed in one step. Where a claim has lapsed
+        it is asked once more after it was told what is known of that claim's call."""
         ids = [(batch, batch.batch_id) for batch in batches]
         claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
         self._journal.claiming(owner, [one.event_id for one in claims])
-        standings = iter(self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit))
-        return [(batch, [(message, next(standings)) for message in batch.messages]) for batch in batches]
+        standings = self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit)
+        lapsed = [place for place, standing in enumerate(standings) if standing.state == "lapsed"]
+        if lapsed:
+            self._recover(self._ledger)
+            again = self._ledger.claim([claims[at] for at in lapsed], owner, now, lease_until, on_unknown, limit)
+            for place, standing in zip(lapsed, again, strict=True):
+                standings[place] = standing
+        following = iter(standings)
+        return [(batch, [(message, next(following)) for message in batch.messages]) for batch in batches]
 
     def _sort_out(self, retailer: str, batch: Batch, pairs: Pairs, now: int, result: Result) -> list[Message]:
         """The messages that this owner may send. Settled ones are over; taken ones wait for the lease to end."""
@@ -287,13 +295,3 @@ class BatchDispatcher:
 
     def _owner(self) -> str:
         return f"{self._process}/{uuid.uuid4().hex[:12]}"
-
-
-def _reserved(batch: Batch, grant: Grant) -> Reserved:
-    return Reserved(len(batch.messages), 1, grant.until)
-
-
-def _without_rate(terms: Terms) -> bool:
-    """Whether only the vendor's calls an hour bind: then one question does for many batches."""
-    pace = terms.workspace.pace
-    return pace is None or (pace.per_second is None and pace.warm_up is None)

@@ -119,6 +119,12 @@ def outcome_counts(rows: CampaignRows) -> list[list[Any]]:
     return [[rows.campaign, *OUTCOMES[code], number] for code, number in enumerate(counts) if number]
 
 
+def variant_counts(rows: CampaignRows) -> list[list[Any]]:
+    """[campaign, variant's number, customers] of one campaign's rows."""
+    counts = np.bincount(rows.variant[rows.variant >= 0]).tolist()
+    return [[rows.campaign, variant, number] for variant, number in enumerate(counts) if number]
+
+
 def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
     """What the summary needs of a batch, as JSON data; written into the metadata of its exposures."""
     return {
@@ -131,7 +137,11 @@ def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
             for name, offers in batch.counts.get("offers", {}).items()
         },
         "outcomes": [count for rows in batch.campaigns for count in outcome_counts(rows)],
-        "unknown_time_zones": batch.counts.get("unknown_time_zones", 0),
+        "variants": [count for rows in batch.campaigns for count in variant_counts(rows)],
+        "evidence": batch.counts.get("evidence", []),
+        "lists": batch.counts.get("lists", []),
+        "suppression_lists": batch.counts.get("suppression_lists", []),
+        "unknown_time_zones": batch.counts.get("unknown_time_zones", {}),
         "seconds": batch.seconds,
     }
 

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
 from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
+from transforms.warnings.evidence import Evidence, ListUses
+from transforms.warnings.find import find_warnings
 
 HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
 
@@ -24,9 +27,12 @@ class Totals:
         self.nodes: dict[str, list[list[int]]] = {}
         self.offers: dict[str, dict[str, list[int]]] = {}
         self.outcomes: Counter[tuple[Any, ...]] = Counter()
+        self.variants: Counter[tuple[str, int]] = Counter()
+        self.evidence = Evidence()
+        self.lists, self.suppression_lists = ListUses(), ListUses()
         self.ledger: dict[tuple[Any, ...], int] = {}
         self.seconds: Counter[str] = Counter()
-        self.unknown_time_zones = 0
+        self.unknown_time_zones: dict[str, list[Any]] = {}
 
     def add(self, counts: dict[str, Any]) -> None:
         """Add the counts of one batch."""
@@ -34,9 +40,15 @@ class Totals:
         self.evaluated.update(counts["evaluated"])
         self.dead_lettered.update(counts["dead_lettered"])
         self.seconds.update(counts["seconds"])
-        self.unknown_time_zones += counts["unknown_time_zones"]
+        for value, (number, example) in counts["unknown_time_zones"].items():
+            self.unknown_time_zones.setdefault(value, [0, example])[0] += number
         for *key, number in counts["outcomes"]:
             self.outcomes[tuple(key)] += number
+        for campaign, variant, number in counts["variants"]:
+            self.variants[campaign, variant] += number
+        self.evidence.add_rows(counts["evidence"])
+        self.lists.add_rows(counts["lists"])
+        self.suppression_lists.add_rows(counts["suppression_lists"])
         for campaign, nodes in counts["nodes"].items():
             self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
         for campaign, offers in counts["offers"].items():
@@ -136,7 +148,7 @@ def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
     found = []
     for offer in entry.campaign.offers:
-        granted, unmet, exhausted, instead = counts.get(offer.id, [0, 0, 0, 0])
+        count = OfferCount(*counts.get(offer.id, ()))
         found.append(
             {
                 "id": offer.id,
@@ -144,10 +156,7 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
                 "value": offer.amount,
                 "currency": offer.currency,
                 "budget": offer.budget,
-                "granted": granted,
-                "condition_not_met": unmet,
-                "exhausted": exhausted,
-                "fallback_granted": instead,
+                **vars(count),
             }
         )
     return found
@@ -170,8 +179,9 @@ def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
 
 
-def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str, Any]:
-    """The numbers of summary.json; `rejected` are the rows that never became a customer's row."""
+def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bool) -> dict[str, Any]:
+    """The numbers of summary.json; `rejected` are the rows that never became a customer's row. What nobody reaches
+    is a warning only when all batches are `finished`."""
     dead = Counter(rejected) + totals.dead_lettered
     ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
     return {
@@ -185,23 +195,18 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int]) -> dict[str,
         "campaigns": [campaign_summary(entry, totals) for entry in plan.campaigns],
         "retailers": retailer_summaries(totals),
         "ledger": [[*key, number] for key, number in ledger],
-        "warnings": _warnings(plan, totals),
+        "lists": list_summaries(totals),
+        "warnings": [vars(warning) for warning in find_warnings(plan, totals, finished)],
     }
 
 
-def _warnings(plan: Plan, totals: Totals) -> list[str]:
-    found = []
-    if totals.unknown_time_zones:
-        found.append(
-            f"{totals.unknown_time_zones:,} customer and campaign pairs have an unknown time zone; the default was used"
-        )
-    for entry in plan.campaigns:
-        failed = sum(count[2] for count in totals.nodes.get(entry.campaign.id, []))
-        if failed:
-            found.append(
-                f"{entry.campaign.id}: a condition raised an error for {failed:,} customers, who did not match"
-            )
-    return found
+def list_summaries(totals: Totals) -> list[dict[str, Any]]:
+    """Per list and customers' column: its ids, how many of them are customers, and how many customers are on it."""
+    uses = {**totals.lists, **totals.suppression_lists}
+    return [
+        {"file": file, "column": column, "ids": use.ids, "known": int(use.known.sum()), "customers": use.customers}
+        for (file, column), use in sorted(uses.items())
+    ]
 
 
 def check_ledger(summary: dict[str, Any]) -> list[str]:

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
 from transforms.ids.id_index import IdIndex, joined_key
-from transforms.offers.generate import condition, order_keys, wanted
+from transforms.offers.generate import condition, order_keys, queue_name, wanted
 from transforms.plan import Plan
 
 SHARED = pa.schema(
-    [("campaign", pa.string()), ("address", pa.string()), ("value", pa.float64()), ("tie", pa.binary(32)),
+    [("campaign", pa.string()), ("address", pa.string()), ("value", pa.int64()), ("tie", pa.binary(32)),
      ("batch", pa.string()), ("row", pa.int64())]
 )  # fmt: skip
 QUEUED = pa.schema(
@@ -28,6 +28,30 @@ QUEUED = pa.schema(
 def normal_address(address: Any) -> pa.Array:
     """An address as it is compared: without outer blanks, in lower case."""
     return pc.utf8_lower(pc.utf8_trim_whitespace(address))
+
+
+def ranks(column: pa.Array, highest: bool) -> pa.Array:
+    """Whole numbers in the exact order of a column's numbers or times, or in the reverse; null where there is no value
+    or NaN."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = column.cast(pa.float64())
+        nothing = _mask(pc.fill_null(pc.is_nan(column), True))
+        bits = (column.fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0).view(np.int64)
+        order = np.where(bits < 0, bits ^ np.int64(0x7FFFFFFFFFFFFFFF), bits)
+    else:
+        nothing = _mask(column.is_null())
+        if pa.types.is_temporal(kind):
+            column = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())
+        if pa.types.is_uint64(kind):
+            order = (column.fill_null(0).to_numpy(zero_copy_only=False) ^ np.uint64(1 << 63)).view(np.int64)
+        else:
+            order = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return pa.array(order if highest else ~order, mask=nothing)
+
+
+def _mask(array: Any) -> Bools:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 class Surveyor:
@@ -62,18 +86,15 @@ class Surveyor:
     def _candidates(self, batch: LaunchBatch, rows: CampaignRows, chosen: np.ndarray) -> pa.Table:
         rule = self._plan.engine.shared_address
         n = len(chosen)
-        value = np.zeros(n)
+        value = pa.nulls(n, pa.int64())
         if rule.column is not None:
-            column = batch.rows.column(rule.column).take(pa.array(rows.rows[chosen]))
-            number = column.cast(pa.int64()) if pa.types.is_temporal(column.type) else column
-            number = pc.fill_null(number.cast(pa.float64()), -np.inf if rule.keep == "highest" else np.inf)
-            value = number.to_numpy(zero_copy_only=False) * (1 if rule.keep == "highest" else -1)
+            value = ranks(batch.rows.column(rule.column).take(pa.array(rows.rows[chosen])), rule.keep == "highest")
         tie = order_keys(self._plan, rows, "shared address", chosen)
         return pa.table(
             [
                 pa.repeat(rows.campaign, n),
                 self._addresses(rows).take(pa.array(chosen)),
-                pa.array(value),
+                value,
                 _fixed(tie),
                 pa.repeat(batch.name, n),
                 pa.array(batch.places[rows.rows[chosen]]),
@@ -88,7 +109,7 @@ class Surveyor:
             if not offer.limited:
                 continue
             chosen = np.flatnonzero(wanted(campaign, rows, offer.id) & condition(batch, rows, offer))
-            keys = order_keys(self._plan, rows, offer.id, chosen)
+            keys = order_keys(self._plan, rows, queue_name(campaign, offer.id), chosen)
             keep = _first(keys, sharing[chosen], self._sizes[campaign.id, offer.id])
             n = int(np.count_nonzero(keep))
             columns = [pa.repeat(campaign.id, n), pa.repeat(offer.id, n), _fixed(keys[keep]), pa.repeat(batch.name, n)]

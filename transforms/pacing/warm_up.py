@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -13,6 +11,7 @@ from schemas.workspaces import StopSignals, WarmUp
 
 IDLE_DAYS = 30
 COLUMNS = ("date", "retailer_id", "sent", "bounced", "complained")
+_MOST_DIGITS = 18
 _THOUSANDS = (50, 75, 100, 150, 200, 300, 400, 500, 650, 800, 1_000)
 LADDERS: dict[str, tuple[int, ...]] = {
     "moderate": (
@@ -60,26 +59,21 @@ def day_limit(warm_up: WarmUp, day: date, signals: Signals | None = None) -> int
     return ladder[place] if place < len(ladder) else None
 
 
-def read_signals(text: str, file: str) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
-    """The signals of a CSV file (date,retailer_id,sent,bounced,complained) by retailer and day, and what is wrong."""
-    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff")))
-    header = [name.strip() for name in next(rows, [])]
-    if missing := [name for name in COLUMNS if name not in header]:
-        fix = f"the first line must name the columns {','.join(COLUMNS)}; missing: {', '.join(missing)}"
-        return {}, [Problem(file, "", shown(",".join(header)), fix, 1)]
+def read_signals(
+    rows: Sequence[Mapping[str, str]], file: str, line: Callable[[int], int | None]
+) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
+    """The signals of a table's rows (COLUMNS as text) by retailer and day, and what is wrong; `line` tells a row's."""
     found: dict[str, dict[date, Signal]] = {}
     problems = []
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        read = _row(dict(zip(header, (cell.strip() for cell in row), strict=False)), file, rows.line_num)
+    for number, row in enumerate(rows):
+        read = _row(row)
         if isinstance(read, Problem):
-            problems.append(read)
+            problems.append(read._replace(file=file, line=line(number)))
             continue
         day, retailer, signal = read
         if found.setdefault(retailer, {}).setdefault(day, signal) is not signal:
             fix = f"{retailer} has this day twice; keep one line"
-            problems.append(Problem(file, "date", day.isoformat(), fix, rows.line_num))
+            problems.append(Problem(file, "date", day.isoformat(), fix, line(number)))
     return found, problems
 
 
@@ -106,20 +100,20 @@ def _rung_start(ladder: Sequence[int], place: int) -> int:
     return place
 
 
-def _row(cells: Mapping[str, str], file: str, line: int) -> tuple[date, str, Signal] | Problem:
+def _row(cells: Mapping[str, str]) -> tuple[date, str, Signal] | Problem:
     try:
         day = date.fromisoformat(cells["date"])
-    except (KeyError, ValueError):
-        return Problem(file, "date", shown(cells.get("date", "")), "must be a day such as 2026-04-01", line)
-    retailer = cells.get("retailer_id")
+    except ValueError:
+        return Problem("", "date", shown(cells["date"]), "must be a day such as 2026-04-01")
+    retailer = cells["retailer_id"]
     if not retailer:
-        return Problem(file, "retailer_id", "", "is empty; name the retailer", line)
+        return Problem("", "retailer_id", "", "is empty; name the retailer")
     numbers = []
     for name in COLUMNS[2:]:
-        value = cells.get(name, "")
-        if not (value.isascii() and value.isdigit()):
-            return Problem(file, name, shown(value), "must be a whole number, 0 or more", line)
+        value = cells[name]
+        if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
+            return Problem("", name, shown(value), "must be a whole number, 0 or more")
         numbers.append(int(value))
     if max(numbers[1:]) > numbers[0]:
-        return Problem(file, "sent", str(numbers[0]), "is less than the day's bounces or complaints", line)
+        return Problem("", "sent", str(numbers[0]), "is less than the day's bounces or complaints")
     return day, retailer, Signal(*numbers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -30,6 +30,13 @@ _GONE = ("dead_lettered", "already_settled", "repeats", "held", "batched")
 TALLY: Tally[str] = Tally()
 _BYTES: Tally[str] = Tally()  # of bodies, of the same messages
 _LOCK = Lock()
+
+
+class Limit(NamedTuple):
+    """So many messages, and so many bytes of their bodies."""
+
+    messages: int
+    bytes: int
 
 
 class Counter:
@@ -58,6 +65,11 @@ def on_the_way() -> int:
 def bytes_on_the_way() -> int:
     """Bytes of the bodies of those messages, and of those whose calls are out."""
     return _left(_BYTES)
+
+
+def exceeds(limit: Limit | None) -> bool:
+    """Whether more than that is on the way; never without a limit."""
+    return limit is not None and (on_the_way() > limit.messages or bytes_on_the_way() > limit.bytes)
 
 
 def _left(tally: Tally[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
+from msgspec.structs import replace
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
@@ -31,8 +32,10 @@ from transforms.rebatch.elements import (
     at_finish,
     body_bytes,
 )
+from transforms.rebatch.on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
+_AFTER_MS = 1_000  # lists behind one of which nothing could leave are not read before that
 _SIDE_BY_SIDE = 48  # lists of a bundle that are claimed and sent at the same time, each of another retailer
 
 
@@ -86,8 +89,7 @@ class _Delivering(beam.DoFn):
 
 
 class _Send(_Delivering):
-    """Sends at once, the retailers of a bundle side by side, so that a bundle takes as long as its slowest one; what
-    must wait goes on to _Wait."""
+    """Sends at once, a bundle's retailers side by side; what must wait goes on to _Wait."""
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         super().__init__(make, shared)
@@ -109,7 +111,7 @@ class _Send(_Delivering):
         self._batched.inc(sum(len(batch.messages) for batch in batches.items))
         if retailer in self._under_way:
             yield from self._finish(retailer)
-        self._sizes[retailer] = sum(body_bytes(batch.messages) for batch in batches.items)
+        self._sizes[retailer] = _size(batches.items)
         self._under_way[retailer] = self._pool.submit(self._handle, retailer, batches.items)
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -120,7 +122,7 @@ class _Send(_Delivering):
 
     def _finish(self, retailer: str) -> Iterator[Any]:
         handled = self._under_way.pop(retailer).result()
-        self._batched.inc(0, self._sizes.pop(retailer))
+        self._batched.inc(0, self._sizes.pop(retailer) - _size(handled.waiting))  # what waits is on its way to _Wait
         yield from self._put_out(handled)
         if handled.waiting:
             key = (retailer, lane_of(handled.waiting[0]))
@@ -128,8 +130,9 @@ class _Send(_Delivering):
 
 
 class _Wait(_Delivering):
-    """Keyed by (retailer, lane): `waiting` holds the batches that could not leave and dies when they have left. When
-    the input has ended, what may leave within `patience_s` still does."""
+    """Keyed by (retailer, lane): `waiting` holds the batches that could not leave and dies when they have left. Lists
+    on disk are read when they are due, one after the other. When the input has ended, what may leave within
+    `patience_s` still does."""
 
     WAITING = BagStateSpec("waiting", StructCoder(Waiting))
     NEXT = ReadModifyWriteStateSpec("next", VarIntCoder())  # when WAKE fires: a timer cannot be asked
@@ -144,13 +147,16 @@ class _Wait(_Delivering):
         real_time: bool,
         patience_s: float,
         leave: Leave | None,
+        buffer: MakeBuffer | None,
     ) -> None:
         super().__init__(make, shared)
         self._clock, self._real_time, self._patience_s, self._leave = clock, real_time, patience_s, leave
-        self._left = Counter("left_waiting")
+        self._make_buffer = buffer
+        self._left, self._batched = Counter("left_waiting"), Counter("batched")
 
     def setup(self) -> None:
         super().setup()
+        self._on_disk = OnDisk(Waiting, self._make_buffer)
         self._progress, self._tally = 0.0, -1
 
     def process(
@@ -162,8 +168,9 @@ class _Wait(_Delivering):
         over: Any = beam.DoFn.TimerParam(OVER),
     ) -> Iterator[Any]:
         (retailer, _), held = element
+        self._batched.inc(0, _size(held.items))
         if self._real_time:
-            waiting.add(held)
+            waiting.add(self._on_disk.put(held))
             before = following.read()
             if before is None or held.wake_at < before:
                 following.write(held.wake_at)
@@ -184,12 +191,37 @@ class _Wait(_Delivering):
         lists = list(waiting.read())
         waiting.clear()
         following.clear()
-        handled = self._handle(key[0], [batch for some in lists for batch in some.items])
+        times, earliest = list[int](), 0
+        for held in self._due(lists):
+            rest: Waiting | None = replace(held, wake_at=max(held.wake_at, earliest))
+            if not held.place or held.wake_at <= self._clock() * 1000 >= earliest:
+                rest = yield from self._try(key[0], held)
+                if rest is not None and rest.place == held.place != "":  # nothing could leave
+                    earliest = min(rest.wake_at, int(self._clock() * 1000) + _AFTER_MS)
+            if rest is not None:
+                waiting.add(rest)
+                times.append(rest.wake_at)
+        if times:
+            following.write(min(times))
+            wake.set(_moment(min(times)))
+
+    def _try(self, retailer: str, held: Waiting) -> Generator[Any, None, Waiting | None]:
+        """Puts out what came of a list; what of it waits on."""
+        items = self._on_disk.read(held).items
+        handled = self._handle(retailer, items)
         yield from self._put_out(handled)
-        if handled.waiting:
-            waiting.add(Waiting(handled.waiting, handled.wake_at))
-            following.write(handled.wake_at)
-            wake.set(_moment(handled.wake_at))
+        if held.place and is_unchanged(items, handled.waiting):
+            return replace(held, wake_at=handled.wake_at)
+        self._on_disk.free(held)
+        return self._on_disk.put(Waiting(handled.waiting, handled.wake_at)) if handled.waiting else None
+
+    @staticmethod
+    def _due(lists: list[Waiting]) -> Iterator[Waiting]:
+        """What is in memory as one list, then those on disk."""
+        here = [held for held in lists if not held.place]
+        if here:
+            yield Waiting([batch for held in here for batch in held.items], min(held.wake_at for held in here))
+        yield from (held for held in lists if held.place)
 
     @on_timer(OVER)
     def end(
@@ -199,11 +231,13 @@ class _Wait(_Delivering):
         wake: Any = beam.DoFn.TimerParam(WAKE),
     ) -> Iterator[Any]:
         """The input has ended: a last attempt, then nothing keeps the job waiting."""
-        batches = [batch for some in waiting.read() for batch in some.items]
+        lists = list(waiting.read())
         waiting.clear()
         wake.clear()
-        if batches:
-            yield from self._to_the_end(key[0], Handled([], [], batches, 0))
+        for held in self._due(lists):
+            items = self._on_disk.read(held).items
+            self._on_disk.free(held)
+            yield from self._to_the_end(key[0], Handled([], [], items, 0))
 
     def _to_the_end(self, retailer: str, handled: Handled) -> Iterator[Any]:
         """Waits in place as long as something leaves within the patience, whatever retailer it is of; then all that
@@ -223,6 +257,16 @@ class _Wait(_Delivering):
         self._tally = TALLY.total()
 
 
+def is_unchanged(before: list[Batch], after: list[Batch]) -> bool:
+    """Whether batches wait as they did: nothing left, and no call was made."""
+    known = {batch.batch_id: batch.attempt for batch in before}
+    return len(before) == len(after) and all(known.get(batch.batch_id) == batch.attempt for batch in after)
+
+
+def _size(batches: list[Batch]) -> int:
+    return sum(body_bytes(batch.messages) for batch in batches)
+
+
 def _moment(wake_at: int) -> Timestamp:
     return Timestamp(micros=wake_at * 1000)
 
@@ -231,7 +275,8 @@ class DeliverBatches(beam.PTransform):
     """Receipts of batches, with the letters of what was refused. What may leave is sent in the bundle that brought it;
     only what must wait goes through state. `make` makes the dispatcher, once a worker process. `real_time`: whether the
     engine's timers follow the clock; on one where they do not, waiting is done in place. `leave` takes what could not
-    leave in an engine that ends and begins again in this process; without it that is counted as left_waiting."""
+    leave in an engine that ends and begins again in this process; without it that is counted as left_waiting. `buffer`
+    makes what keeps the waiting batches where the engine's state is in memory."""
 
     def __init__(
         self,
@@ -241,11 +286,12 @@ class DeliverBatches(beam.PTransform):
         real_time: bool = True,
         patience_s: float = 60.0,
         leave: Leave | None = None,
+        buffer: MakeBuffer | None = None,
     ) -> None:
         super().__init__()
         shared = Shared()
         self._send = _Send(make, shared)
-        self._wait = _Wait(make, shared, clock, real_time, patience_s, leave)
+        self._wait = _Wait(make, shared, clock, real_time, patience_s, leave, buffer)
 
     def expand(self, batches: beam.PCollection[Addressed]) -> beam.PCollection[Receipts]:
         sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(_WAIT, main=_RECEIPTS)

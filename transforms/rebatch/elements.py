@@ -28,10 +28,22 @@ class Envelopes(msgspec.Struct, frozen=True):
 
 
 class Messages(msgspec.Struct, frozen=True):
-    """Messages that go together; `fresh` as Poll has it."""
+    """Messages that go together; `fresh` as Poll has it. In a state they may be on disk (on_disk.py): then `place` says
+    where, and `count` how many they are."""
 
     items: list[Message]
     fresh: bool = False
+    place: str = ""
+    count: int = 0
+
+    def stored_at(self, place: str) -> Messages:
+        """The same without its items, which are there."""
+        return Messages([], self.fresh, place, len(self.items))
+
+    @property
+    def total(self) -> int:
+        """How many they are, wherever."""
+        return self.count or len(self.items)
 
 
 class Batches(msgspec.Struct, frozen=True):
@@ -41,10 +53,16 @@ class Batches(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """Batches of one retailer that wait until `wake_at` (epoch ms)."""
+    """Batches of one retailer that wait until `wake_at` (epoch ms). In a state they may be on disk (on_disk.py): then
+    `place` says where."""
 
     items: list[Batch]
     wake_at: int
+    place: str = ""
+
+    def stored_at(self, place: str) -> Waiting:
+        """The same without its items, which are there."""
+        return Waiting([], self.wake_at, place)
 
 
 class Receipts(msgspec.Struct, frozen=True):

@@ -18,20 +18,13 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from schemas.transport import Envelope, Poll, Reader
-from transforms.rebatch.counters import bytes_on_the_way, on_the_way
+from transforms.rebatch.counters import Limit, exceeds
 from transforms.rebatch.elements import Envelopes
 
 POLL = 5_000  # messages in one element
 BUNDLE = 10_000  # messages in one bundle
 FULL_S = 0.02  # how long to wait when too much is on the way
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
-
-
-class Limit(NamedTuple):
-    """So many messages, and so many bytes of their bodies."""
-
-    messages: int
-    bytes: int
 
 
 NOTHING = Limit(0, 0)
@@ -192,7 +185,7 @@ class _Read(beam.DoFn):
         if self._named:
             source.polled[source.bundles] = handles
         finalizer.register(partial(source.committed, source.bundles, handles, self._early))
-        if _too_much(self._ahead):
+        if exceeds(self._ahead):
             tracker.try_claim(position)
             source.position = position + 1
             tracker.defer_remainder(Duration(FULL_S))
@@ -223,10 +216,6 @@ class _Read(beam.DoFn):
 
 def _bytes(envelopes: list[Envelope]) -> int:
     return sum([len(envelope.body) for envelope in envelopes])
-
-
-def _too_much(ahead: Limit | None) -> bool:
-    return ahead is not None and (on_the_way() > ahead.messages or bytes_on_the_way() > ahead.bytes)
 
 
 class ReadMessages(beam.PTransform):

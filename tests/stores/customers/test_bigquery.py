@@ -20,7 +20,7 @@ from schemas.problems import InputError, LaunchError
 from stores.customers import bigquery
 from stores.customers.bigquery import BigQueryRows
 from stores.customers.snapshot import Snapshot, describe, parts, read_part, source_schema, take_snapshot
-from stores.customers.sources import Rejected
+from stores.tables.sources import Rejected
 
 NAME = "shop.crm.customers"
 TABLE = f"bigquery:{NAME}"

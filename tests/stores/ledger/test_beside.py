@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delivering import eventually
 
 from schemas.delivery import Claim, Settlement
-from stores.ledger import LedgerError, beside
+from stores.ledger import LedgerError, answer_watch, beside, framing
 from stores.ledger.beside import LedgerBeside
 from stores.ledger.sqlite import SqliteLedger
 
@@ -121,6 +122,40 @@ def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger:
                 one.result(timeout=120)
 
 
+def test_a_process_that_stands_still_is_alarmed_and_goes_on(
+    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answer_watch, "ALARM_S", 0.5)
+    os.kill(process_of(ledger).pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(claim, ledger, ids(3))
+        eventually(lambda: "ALARM: the process that keeps the ledger" in caplog.text, "the alarm")
+        assert ledger._path in caplog.text
+        os.kill(process_of(ledger).pid, signal.SIGCONT)
+        assert asked.result(timeout=120) == ["granted"] * 3
+    eventually(lambda: "answers again" in caplog.text, "the end of the alarm")
+
+
+def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_settled_in_the_file(
+    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
+    claim(ledger, ids(3))
+    os.kill(process_of(ledger).pid, signal.SIGSTOP)
+    assert ledger.settle("one", [Settlement("event-0", "accepted", b"r" * 200_000)], NOW) == ["event-0"]
+    with pytest.raises(LedgerError, match=r"had not answered for 1 s and was killed.*Run the same command again"):
+        claim(ledger, ids(1, "more"))
+    assert ledger.find(ids(3)) == {"event-0": "accepted"}
+
+
+def test_closing_ends_a_process_that_stands_still(ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
+    process = process_of(ledger)
+    os.kill(process.pid, signal.SIGSTOP)
+    ledger.close()
+    assert process.poll() == -signal.SIGKILL
+
+
 def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
     ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,8 +185,8 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        beside._write(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
-        assert beside._decode(beside._read(process.stdout) or b"") == [[None, None], [{}, None]]
+        framing.write_message(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
+        assert beside._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
         process.stdin.close()
         assert process.wait(60) == 0
     ledger = SqliteLedger(path)

@@ -15,6 +15,7 @@ import pytest
 
 from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
 from stores.ledger.beside import LedgerBeside
+from stores.ledger.rules import CANCEL
 
 NOW, LEASE = 1_700_000_000_000, 60_000
 LATER = NOW + LEASE  # the first moment at which a claim made NOW has lapsed
@@ -95,6 +96,16 @@ def test_a_lapsed_claim_is_nobodys_under_hold(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
     for owner in ("two", "three", "one"):
         assert claim(ledger, [A], owner, LATER, "hold") == [Standing(A, "lapsed")]
+
+
+def test_a_lapsed_claim_of_who_cancels_is_as_if_it_had_not_been_made(ledger: DeliveryLedger) -> None:
+    canceller = f"{CANCEL}1"
+    claim(ledger, [A, B], canceller)
+    assert states(claim(ledger, [A], "two")) == ["taken"]
+    assert claim(ledger, [A], "two", LATER, "hold") == [Standing(A, "granted")]
+    assert settle(ledger, [A], canceller, "expired", LATER) == []
+    assert claim(ledger, [B], f"{CANCEL}2", LATER, "hold") == [Standing(B, "granted")]
+    assert settle(ledger, [B], f"{CANCEL}2", "expired", LATER) == [B]
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "rejected", "expired", "unknown", "dead"])

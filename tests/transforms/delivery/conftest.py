@@ -1,4 +1,4 @@
-"""The sandbox of a module, forgetful between tests, and dispatchers that send to it."""
+"""Dispatchers that send to the sandbox."""
 
 from __future__ import annotations
 
@@ -8,21 +8,7 @@ from pathlib import Path
 import pytest
 from dispatching import Job, jobs
 
-from runners.sandbox.process import Sandbox, running_sandbox
-
-
-@pytest.fixture(scope="module")
-def _running() -> Iterator[Sandbox]:
-    with running_sandbox() as made:
-        yield made
-
-
-@pytest.fixture
-def sandbox(_running: Sandbox) -> Sandbox:
-    """A running sandbox that was never called."""
-    _running.script([])
-    _running.reset()
-    return _running
+from runners.sandbox.process import Sandbox
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from transforms.pacing.warm_up import LADDERS, Signal, day_limit, read_signals
 
 FIRST = date(2026, 4, 1)
 FINE, OVER, FAR_OVER, IDLE = Signal(1000, 30, 0), Signal(1000, 31, 0), Signal(1000, 61, 0), Signal(0, 0, 0)
-HEAD = "date,retailer_id,sent,bounced,complained\n"
 
 
 def limits(warm_up: WarmUp, days: int, signals: list[Signal] | None = None) -> list[int | None]:
@@ -84,28 +83,31 @@ def test_signals_never_allow_more_than_the_days_alone(signals: list[Signal], lad
         assert with_signals is None or with_signals in LADDERS[ladder]
 
 
+def row(day: str = "2026-04-01", **changes: str) -> dict[str, str]:
+    """A row of signals."""
+    return {"date": day, "retailer_id": "kroger", "sent": "100", "bounced": "2", "complained": "1", **changes}
+
+
 def test_signals_are_read_by_retailer_and_day() -> None:
-    found, problems = read_signals(
-        "\ufeff" + HEAD + "2026-04-01,kroger,100,2,1\n\n2026-04-02, kroger ,0,0,0\n", "s.csv"
-    )
+    second = row("2026-04-02", sent="0", bounced="0", complained="0")
+    found, problems = read_signals([row("2026-04-01"), second], "s.csv", lambda number: number + 2)
     assert problems == []
     assert found == {"kroger": {FIRST: Signal(100, 2, 1), FIRST + timedelta(days=1): Signal(0, 0, 0)}}
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "field", "says"),
+    ("rows", "line", "field", "says"),
     [
-        ("", 1, "", "must name the columns date,retailer_id"),
-        ("date,sent\n", 1, "", "missing: retailer_id, bounced, complained"),
-        (HEAD + "1/4/2026,a,1,0,0\n", 2, "date", "such as 2026-04-01"),
-        (HEAD + "\n2026-04-01,,1,0,0\n", 3, "retailer_id", "name the retailer"),
-        (HEAD + "2026-04-01,a,1.5,0,0\n", 2, "sent", "whole number"),
-        (HEAD + "2026-04-01,a,1,0\n", 2, "complained", "whole number"),
-        (HEAD + "2026-04-01,a,1,2,0\n", 2, "sent", "less than"),
-        (HEAD + "2026-04-01,a,1,0,0\n2026-04-01,a,1,0,0\n", 3, "date", "twice"),
+        ([{"day": "1/4/2026"}], 2, "date", "such as 2026-04-01"),
+        ([{}, {"day": "2026-04-02", "retailer_id": ""}], 3, "retailer_id", "name the retailer"),
+        ([{"sent": "1.5"}], 2, "sent", "whole number"),
+        ([{"complained": ""}], 2, "complained", "whole number"),
+        ([{"sent": "9" * 5_000}], 2, "sent", "whole number"),
+        ([{"sent": "1"}], 2, "sent", "less than"),
+        ([{}, {}], 3, "date", "twice"),
     ],
 )
-def test_a_mistake_in_the_signals_names_its_line(text: str, line: int, field: str, says: str) -> None:
-    (problem,) = read_signals(text, "lists/signals.csv")[1]
+def test_a_mistake_in_the_signals_names_its_line(rows: list[dict[str, str]], line: int, field: str, says: str) -> None:
+    (problem,) = read_signals([row(**changes) for changes in rows], "lists/signals.csv", lambda number: number + 2)[1]
     assert (problem.file, problem.line, problem.field) == ("lists/signals.csv", line, field)
     assert says in problem.fix

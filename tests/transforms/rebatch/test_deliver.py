@@ -11,14 +11,14 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
 from receipts_factory import any_receipt
-from streams import any_message, run_stream, stream_clock
+from streams import Memory, any_message, run_stream, stream_clock
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch
 from transforms.rebatch import deliver
 from transforms.rebatch.batch import lane_of
 from transforms.rebatch.counters import TALLY
-from transforms.rebatch.deliver import DeliverBatches, Handled
+from transforms.rebatch.deliver import DeliverBatches, Handled, is_unchanged
 from transforms.rebatch.elements import ADDRESSED, Batches, Receipts
 
 LANE = [1 << 4 * place for place in range(9)]  # numbers of events that share a lane
@@ -239,3 +239,50 @@ def test_nothing_is_lost_or_sent_twice_whatever_waits(gate: Gate) -> None:
     found = came(stream.advance_watermark_to_infinity())
     assert sorted(chain.from_iterable(some for _, some in found)) == list(range(1, 59))
     assert all(at >= gate.due[number] for at, some in found for number in some)
+
+
+BUFFER = [Memory()]
+
+
+def memory() -> Memory:
+    return BUFFER[0]
+
+
+def test_what_waits_is_in_the_buffer_and_is_written_again_only_when_some_of_it_has_left(gate: Gate) -> None:
+    gate.due = {LANE[0]: 60, LANE[1]: 60, LANE[2]: 90}
+    BUFFER[0] = Memory()
+    stream = TestStream().add_elements([addressed(*LANE[:3])])
+    for _ in range(9):
+        stream = stream.advance_processing_time(10)
+
+    def step(batches: Any) -> Any:
+        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
+
+    receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
+    assert receipts == [(60, LANE[:2]), (90, LANE[2:3])]
+    assert (BUFFER[0].written, BUFFER[0].parts) == (2, {})
+
+
+def test_a_list_behind_one_of_which_nothing_can_leave_is_tried_a_moment_later(gate: Gate) -> None:
+    gate.due = {LANE[0]: 60, LANE[1]: 5}
+    BUFFER[0] = Memory()
+    stream = TestStream().add_elements([addressed(LANE[0])]).add_elements([addressed(LANE[1])])
+    for _ in range(60):
+        stream = stream.advance_processing_time(1)
+
+    def step(batches: Any) -> Any:
+        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
+
+    receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
+    assert receipts == [(5, [LANE[1]]), (60, [LANE[0]])]
+    assert BUFFER[0].parts == {}
+
+
+def test_batches_are_unchanged_when_nothing_left_and_no_call_was_made() -> None:
+    one, two = Batch([any_message(1)]), Batch([any_message(2)])
+    assert is_unchanged([one, two], [two, Batch(one.messages, 0, 99)])
+    assert not is_unchanged([one, two], [two])
+    assert not is_unchanged([one], [Batch(one.messages, 1)])
+    assert not is_unchanged([one], [two])

@@ -8,9 +8,10 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
-from streams import any_message, run_stream, stream_clock
+from streams import Memory, any_message, run_stream, stream_clock
 
 from schemas.delivery import Message
+from transforms.rebatch import counters
 from transforms.rebatch.counters import TALLY
 from transforms.rebatch.elements import KEYED, Messages
 from transforms.rebatch.hold import HoldUntilDue, split_due
@@ -55,6 +56,46 @@ def test_what_comes_later_for_the_same_second_waits_with_the_rest() -> None:
     made = passed(stream.advance_watermark_to_infinity())
     assert [time for time, _ in made] == [60, 60]
     assert sorted(chain.from_iterable(numbers for _, numbers in made)) == [1, 2]
+
+
+BUFFER = [Memory()]
+
+
+def memory() -> Memory:
+    return BUFFER[0]
+
+
+def test_what_is_held_is_in_the_buffer_until_it_is_due() -> None:
+    BUFFER[0] = Memory()
+    hold = HoldUntilDue(stream_clock, buffer=memory)
+    stream = TestStream().add_elements([keyed(due(1, 0), due(2, 60), due(3, 9_000))]).advance_processing_time(60)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    assert [messages.items for _, (_, messages) in made] == [[due(1, 0)], [due(2, 60)]]
+    assert (BUFFER[0].written, BUFFER[0].parts) == (2, {})
+
+
+def test_what_is_due_waits_while_too_much_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def bytes_on_the_way() -> int:
+        asked.append(stream_clock())
+        return 11 if len(asked) <= 3 else 0
+
+    monkeypatch.setattr(counters, "bytes_on_the_way", bytes_on_the_way)
+    hold = HoldUntilDue(stream_clock, most_ahead=counters.Limit(1 << 40, 10))
+    stream = TestStream().add_elements([keyed(due(2, 60))]).advance_processing_time(60)
+    for _ in range(5):
+        stream = stream.advance_processing_time(1)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    assert [(time, messages.items) for time, (_, messages) in made] == [(63, [due(2, 60)])]
+
+
+def test_what_is_due_and_was_not_released_goes_when_the_input_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "bytes_on_the_way", lambda: 11)
+    hold = HoldUntilDue(stream_clock, most_ahead=counters.Limit(1 << 40, 10))
+    stream = TestStream().add_elements([keyed(due(2, 60))]).advance_processing_time(60)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    assert [messages.items for _, (_, messages) in made] == [[due(2, 60)]]
 
 
 def test_when_the_input_ends_what_is_not_due_is_left_out_and_counted() -> None:

@@ -14,9 +14,10 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from wire_events import any_envelope
 
 from schemas.transport import Envelope, Poll
-from transforms.rebatch import read
+from transforms.rebatch import counters
+from transforms.rebatch.counters import Limit
 from transforms.rebatch.elements import Envelopes
-from transforms.rebatch.read import BUNDLE, POLL, Limit, ReadMessages, Round, _Read, all_read, close_readers
+from transforms.rebatch.read import BUNDLE, POLL, ReadMessages, Round, _Read, all_read, close_readers
 
 ONE = any_envelope(1)
 
@@ -184,7 +185,7 @@ def test_nothing_is_read_while_too_much_is_on_the_way(monkeypatch: pytest.Monkey
         asked.append(len(source.places("poll")))
         return 11 if len(asked) <= 3 else 10
 
-    monkeypatch.setattr(read, "on_the_way", on_the_way)
+    monkeypatch.setattr(counters, "on_the_way", on_the_way)
     assert len(run(source, most_ahead=Limit(10, 1 << 40))) == 2
     assert asked[:4] == [0, 0, 0, 0]
     assert source.places("poll") == [0, 1]
@@ -197,7 +198,7 @@ def test_nothing_is_read_while_too_many_bytes_are_on_the_way(monkeypatch: pytest
         asked.append(len(source.places("poll")))
         return 11 if len(asked) <= 3 else 10
 
-    monkeypatch.setattr(read, "bytes_on_the_way", bytes_on_the_way)
+    monkeypatch.setattr(counters, "bytes_on_the_way", bytes_on_the_way)
     assert len(run(source, most_ahead=Limit(1 << 40, 10))) == 2
     assert asked[:4] == [0, 0, 0, 0]
 

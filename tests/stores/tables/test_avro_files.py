@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.problems import InputError
-from stores.customers.avro_files import AvroFiles
-from stores.customers.sources import Rejected
+from stores.tables.avro_files import AvroFiles
+from stores.tables.sources import Rejected
 
 
 def read(*paths: Path) -> tuple[pa.Table, list[Rejected]]:

@@ -1,10 +1,12 @@
-"""NDJSON customers: one JSON object a line. Types are those most of the first lines have; dates stay text."""
+"""NDJSON tables: one JSON object a line. Types are those most of the first lines have; dates stay text."""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from stores.customers.sources import SAMPLE_ROWS, Reject, Rejected, check_names, opened, wrong
+from stores.tables.sources import SAMPLE_ROWS, Reject, Rejected, check_names, wrong
+from stores.tables.text import BLOCK, TextFile
 
-BLOCK = 16 << 20
 MAX_LINE = 64 << 20
+MAX_DEPTH = 100
+"""Objects and lists within one another. The parser takes memory of the stack for each and ends the process when there
+is no more of it, so deeper lines never reach it."""
 _TYPES = {
     "UBIGINT": pa.int64(), "BIGINT": pa.int64(), "HUGEINT": pa.float64(), "UHUGEINT": pa.float64(),
     "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "VARCHAR": pa.string(), "NULL": pa.string(), "JSON": pa.string(),
@@ -27,21 +32,31 @@ Line = tuple[int, bytes]
 
 
 class NdjsonFiles:
-    """Customers of NDJSON files. Raises InputError when no line of the sample is a JSON object."""
+    """The objects of NDJSON files. Raises InputError when no line of the sample is a JSON object.
 
-    def __init__(self, source: str, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self.schema = _schema(source, paths)
+    A column of `ids` in which whole numbers stand is one of whole numbers: floats would not hold them all.
+    """
+
+    def __init__(self, source: str, paths: Sequence[Path], ids: Container[str] = ()) -> None:
+        self._files = [TextFile(source, path) for path in paths]
+        self.schema = _schema(source, self._files, ids)
         check_names(source, self.schema.names)
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The lines that are objects whose values fit their columns."""
-        for path in self._paths:
-            for lines in _blocks(path):
-                for part in self._parsed(lines, path, reject):
+        for file in self._files:
+            for lines in _blocks(file):
+                sound = []
+                for number, data in lines:
+                    if _too_deep(data):
+                        fix = f"has more than {MAX_DEPTH} objects and lists within one another; write it flatter"
+                        reject(Rejected("broken_json", fix, f"{file.name} line {number}", data))
+                    else:
+                        sound.append((number, data))
+                for part in self._parsed(sound, file.name, reject):
                     yield from part.to_batches()
 
-    def _parsed(self, lines: list[Line], path: Path, reject: Reject) -> Iterator[pa.Table]:
+    def _parsed(self, lines: list[Line], name: str, reject: Reject) -> Iterator[pa.Table]:
         """The rows of some lines; a line that cannot be read is found by halving."""
         if not lines:
             return
@@ -50,11 +65,11 @@ class NdjsonFiles:
             yield table
         elif len(lines) == 1:
             number, data = lines[0]
-            reject(Rejected(*_told(problem), f"{path.name} line {number}", data))
+            reject(Rejected(*_told(problem), f"{name} line {number}", data))
         else:
             middle = len(lines) // 2
-            yield from self._parsed(lines[:middle], path, reject)
-            yield from self._parsed(lines[middle:], path, reject)
+            yield from self._parsed(lines[:middle], name, reject)
+            yield from self._parsed(lines[middle:], name, reject)
 
 
 def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
@@ -83,27 +98,47 @@ def _told(problem: str) -> tuple[str, str]:
         if not column:
             return "broken_json", "is no JSON object; correct the line"
         return "wrong_type", f"column {column}: {problem.partition(') ')[2] or problem}; correct the value"[:300]
+    if found := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
+        return "wrong_type", f"{found[2]} does not fit a column of {found[1]}; correct the value, or write all as text"
     return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
 
 
-def _check_lengths(source: str, path: Path) -> None:
-    """Raises InputError for a line over MAX_LINE."""
+def _too_deep(line: bytes) -> bool:
+    """Whether more objects and lists are open at once than may be; brackets in texts do not count."""
+    if len(line) <= MAX_DEPTH or line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for mark in _MARKS.findall(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark, 0)
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def _check(file: TextFile) -> None:
+    """Raises InputError for a line over MAX_LINE, and for a file that is one list."""
     line, length = 1, 0
-    with opened(path) as file:
-        while block := file.read(BLOCK):
+    with file.open() as opened:
+        while block := opened.read(BLOCK):
+            if line == 1 and not length and block.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+                fix = "is one JSON list; write one object a line (jq -c '.[]' does)"
+                raise wrong(file.source, file.name, fix)
             ends = block.count(b"\n")
             length += block.find(b"\n") if ends else len(block)
             if length > MAX_LINE:
                 fix = f"line {line} is longer than {MAX_LINE >> 20} MB; write one object a line"
-                raise wrong(source, path.name, fix)
+                raise wrong(file.source, file.name, fix)
             line, length = line + ends, len(block) - 1 - block.rfind(b"\n") if ends else length
 
 
-def _blocks(path: Path) -> Iterator[list[Line]]:
+def _blocks(file: TextFile) -> Iterator[list[Line]]:
     """The lines of a file, some megabytes at a time; empty ones are left out."""
     number, rest = 1, b""
-    with opened(path) as file:
-        while block := file.read(BLOCK):
+    with file.open() as opened:
+        while block := opened.read(BLOCK):
             *whole, rest = (rest + block).split(b"\n")
             yield _given(whole, number)
             number += len(whole)
@@ -115,22 +150,23 @@ def _given(lines: list[bytes], first: int) -> list[Line]:
     return [(first + at, line.strip()) for at, line in enumerate(marked) if line.strip()]
 
 
-def _schema(source: str, paths: Sequence[Path]) -> pa.Schema:
+def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.Schema:
     """A column for every key of every line, in the order in which they first stand."""
-    for path in paths:
-        _check_lengths(source, path)
-    sample = _structures(_lines(paths), SAMPLE_ROWS)
+    for file in files:
+        _check(file)
+    sample = _structures(_lines(files), SAMPLE_ROWS)
     votes: dict[str, Counter[str]] = {}
     for structure in sample:
         for key, kind in structure.items():
             votes.setdefault(key, Counter())[json.dumps(kind)] += kind != "NULL"
     if not votes:
-        raise wrong(source, "no JSON object", "no line is a JSON object; write one object a line: {…}")
-    chosen = {key: _chosen(kinds) for key, kinds in votes.items()}
-    (all_of_it,) = _structures(_lines(paths), None)
+        raise wrong(source, files[0].name, "no line is a JSON object; write one object a line: {…}")
+    chosen = {key: _chosen_id(kinds) if key in ids else _chosen(kinds) for key, kinds in votes.items()}
+    (all_of_it,) = _structures(_lines(files), None)
     for key, kind in all_of_it.items():
         before = chosen.get(key)
-        if before is None or before == "NULL" or (before in _WHOLE and kind in ("DOUBLE", "HUGEINT")):
+        wider = before in _WHOLE and kind in ("DOUBLE", "HUGEINT") and key not in ids
+        if before is None or before == "NULL" or wider:
             chosen[key] = kind
     return pa.schema([(key, _arrow(kind)) for key, kind in chosen.items()])
 
@@ -141,13 +177,21 @@ def _chosen(kinds: Counter[str]) -> Any:
     return "DOUBLE" if most in _WHOLE and numbers else most
 
 
-def _lines(paths: Sequence[Path]) -> pa.RecordBatchReader:
+def _chosen_id(kinds: Counter[str]) -> Any:
+    """The type that most have; whole numbers among others that have a fraction, or are too large, stay such."""
+    whole = any(votes for kind, votes in kinds.items() if kind in ('"UBIGINT"', '"BIGINT"', '"HUGEINT"', '"UHUGEINT"'))
+    most = json.loads(kinds.most_common(1)[0][0])
+    return "BIGINT" if whole and most in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else most
+
+
+def _lines(files: Sequence[TextFile]) -> pa.RecordBatchReader:
     """All lines that are UTF-8, as a column `line`."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for path in paths:
-            for lines in _blocks(path):
-                yield pa.record_batch([_texts([data for _, data in lines])], schema=schema)
+        for file in files:
+            for lines in _blocks(file):
+                texts = _texts([data for _, data in lines if not _too_deep(data)])
+                yield pa.record_batch([texts], schema=schema)
 
     schema = pa.schema([("line", pa.string())])
     return pa.RecordBatchReader.from_batches(schema, batches())

@@ -1,4 +1,4 @@
-"""Avro customers: container files of records, read by fastavro block by block."""
+"""Avro tables: container files of records, read by fastavro block by block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 import fastavro
 import pyarrow as pa
 
-from stores.customers.sources import Reject, Rejected, check_names, check_same, opened, wrong
+from stores.tables.sources import Reject, Rejected, check_names, check_same, opened, wrong
 
 ROWS = 16_384
 _TYPES = {
@@ -31,7 +31,7 @@ _LOGICAL: dict[str, Callable[[Any], pa.DataType]] = {
 
 
 class AvroFiles:
-    """Customers of Avro container files. Raises InputError for a file whose header or schema cannot be used."""
+    """The records of Avro container files. Raises InputError for a file whose header or schema cannot be used."""
 
     def __init__(self, source: str, paths: Sequence[Path]) -> None:
         self._source, self._paths = source, paths
@@ -98,9 +98,14 @@ def _schema(source: str, path: Path) -> pa.Schema:
             fix = f"is no Avro container file ({type(error).__name__}: {str(error)[:120]}); get it again"
             raise wrong(source, path.name, fix) from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
-        raise wrong(source, path.name, "does not hold records; write a record a customer")
+        raise wrong(source, path.name, "does not hold records; write a record a row")
     named: dict[str, Any] = {}
-    return pa.schema([(f["name"], _arrow(source, path, f["name"], f["type"], named)) for f in schema["fields"]])
+    try:
+        return pa.schema([(f["name"], _arrow(source, path, f["name"], f["type"], named)) for f in schema["fields"]])
+    except RecursionError as error:
+        raise wrong(
+            source, path.name, "has types nested within one another without an end; write it flatter"
+        ) from error
 
 
 def _arrow(source: str, path: Path, name: str, schema: Any, named: dict[str, Any]) -> pa.DataType:

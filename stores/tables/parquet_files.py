@@ -1,4 +1,4 @@
-"""Parquet customers, used where they stand: checked by their footers, read by row group."""
+"""Parquet tables, used where they stand: checked by their footers, read by row group."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.elements import BROKEN_ROWS
-from schemas.problems import InputError, Problem
-from stores.customers.sources import check_names, check_same, exact, opened, wrong
+from schemas.problems import InputError, LaunchError, Problem
+from stores.tables.sources import check_names, check_same, exact, opened, wrong
 
 
 class CustomerFile(NamedTuple):
@@ -116,11 +116,21 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 def read_row_groups(
     path: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS)."""
+    """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS).
+
+    Raises LaunchError where the file is damaged between its footer and its beginning.
+    """
     with pq.ParquetFile(path, memory_map=True) as file:
         found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
-        for batch in exact(found, batch_rows):
+        for batch in exact(_undamaged(path, found), batch_rows):
             yield sound(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
+
+
+def _undamaged(path: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise LaunchError(f"{path} is damaged ({' '.join(str(error).split())[:160]}); get it again") from error
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.problems import InputError
-from stores.customers.csv_files import CsvFiles
-from stores.customers.sources import Rejected
+from stores.tables.csv_files import CsvFiles
+from stores.tables.sources import Rejected
 
 
 def read(*paths: Path) -> tuple[pa.Table, list[Rejected]]:
@@ -109,6 +109,44 @@ def test_the_delimiter_is_the_one_in_the_first_line(tmp_path: Path, delimiter: s
     assert table.to_pylist() == [{"id": 1, "x": "a"}]
 
 
+def test_a_zero_byte_in_a_row_refuses_no_file(tmp_path: Path) -> None:
+    assert read(any_csv(tmp_path, b"id,x\n1,a\0b\n"))[0].to_pylist() == [{"id": 1, "x": "a\0b"}]
+
+
+IDS: list[tuple[str, list[str], pa.DataType]] = [
+    ("whole numbers", ["7", "", "-1"], pa.int64()),
+    ("a leading zero", ["7", "007"], pa.string()),
+    ("a fraction", ["7", "12.5"], pa.string()),
+    ("fractions", ["1.10", "2.50"], pa.string()),
+    ("days", ["2026-01-01", "2026-01-02"], pa.string()),
+    ("booleans", ["true", "TRUE"], pa.string()),
+    ("a minus zero", ["-0", "7"], pa.string()),
+    ("nothing", ["", ""], pa.string()),
+]
+
+
+@pytest.mark.parametrize(("values", "kind"), [row[1:] for row in IDS], ids=[row[0] for row in IDS])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_column_of_ids_is_whole_numbers_or_stays_as_it_is(
+    tmp_path: Path, values: list[str], kind: pa.DataType, later: bool
+) -> None:
+    every = [*["5"] * (20_480 if later else 0), *values]
+    path = any_csv(tmp_path, "id,x\n" + "".join(f"{value},x\n" for value in every))
+    files, rejected = CsvFiles(str(path), [path], ["id"]), list[Rejected]()
+    table = pa.Table.from_batches(files.batches(rejected.append), files.schema)
+    kind = pa.int64() if later and not any(values) else kind
+    assert (table.schema.field("id").type, rejected) == (kind, [])
+    wanted = [value or None for value in every]
+    assert table["id"].cast(pa.string()).to_pylist() == wanted
+
+
+def test_files_of_which_one_has_whole_numbers_keep_the_ids_of_both(tmp_path: Path) -> None:
+    paths = [any_csv(tmp_path, "id,x\n7,a\n", "1.csv"), any_csv(tmp_path, "id,x\n1.10,b\n", "2.csv")]
+    files = CsvFiles("both", paths, ["id"])
+    rows = [row for batch in files.batches(lambda _: None) for row in batch.to_pylist()]
+    assert [row["id"] for row in rows] == ["7", "1.10"]
+
+
 def test_a_value_of_ten_megabytes_is_read(tmp_path: Path) -> None:
     table, rejected = read(any_csv(tmp_path, f"id,x\n1,{'y' * 10_000_000}\n2,z\n"))
     assert [len(value) for value in table["x"].to_pylist()] == [10_000_000, 1]
@@ -124,7 +162,7 @@ REFUSED = [
     ("an open quote", b'id,x\n1,a\n2,"b\n3,c\n', "line 3 opens a quote that is never closed"),
     ("two columns of one name", b"id,ID\n1,2\n", "is the name of two columns"),
     ("a column without a name", b"id,\n1,2\n", "a column has no name"),
-    ("UTF-16", "id,x\n1,2\n".encode("utf-16"), "is not UTF-8"),
+    ("UTF-16 without a mark", "id,x\n1,2\n".encode("utf-16-le"), "a zero byte at byte 2"),
     ("a row of 40 MB", b"id,x\n1," + b"y" * 40_000_000 + b"\n", "longer than 16 MB"),
     (
         "a quote that swallows the rest",

@@ -1,9 +1,8 @@
-"""Where customers come from: files of one format, or BigQuery; all of them give large Arrow record batches."""
+"""What tables are read from: files of one format, or BigQuery; all of them give large Arrow record batches."""
 
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -82,18 +81,16 @@ def files_fingerprint(files: Sequence[Path]) -> str:
     """A hash of the files' names and bytes. Raises InputError for a file that may not be read."""
     total = hashlib.sha256()
     for path in files:
-        with opened(path, packed=True) as file:
+        with opened(path) as file:
             total.update(
                 f"{path.name}\0{hashlib.file_digest(cast(io.BufferedReader, file), 'sha256').hexdigest()}\0".encode()
             )
     return total.hexdigest()[:16]
 
 
-def opened(path: Path, *, packed: bool = False) -> BinaryIO:
-    """A file's bytes, unpacked unless `packed`. Raises InputError when it may not be read."""
+def opened(path: Path) -> BinaryIO:
+    """A file's bytes. Raises InputError when it may not be read."""
     try:
-        if path.suffix == ".gz" and not packed:
-            return cast(BinaryIO, gzip.open(path, "rb"))
         return path.open("rb")
     except OSError as error:
         raise wrong(str(path), path.name, f"cannot be read ({error.strerror}); check its permissions") from error

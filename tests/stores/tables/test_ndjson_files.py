@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.problems import InputError
-from stores.customers.ndjson_files import NdjsonFiles
-from stores.customers.sources import Rejected
+from stores.tables.ndjson_files import NdjsonFiles
+from stores.tables.sources import Rejected
 
 
 def read(*paths: Path) -> tuple[pa.Table, list[Rejected]]:

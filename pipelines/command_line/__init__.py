@@ -1,0 +1,1 @@
+"""What stands on a command line, held against what the command knows."""

@@ -1,0 +1,46 @@
+"""The command lines of launch and rebatch: the options of each, and whose an option is that the other has not."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+
+from pipelines.command_line.engine_options import Given, read_options
+from pipelines.launch_options import LaunchOptions
+from pipelines.rebatch_options import RebatchOptions
+from stores.transports.kafka_options import add_kafka_options
+
+
+def read_launch(argv: Sequence[str]) -> Given:
+    """The options of a launch."""
+    others = _not_of("rebatch", add_rebatch_options, add_launch_options)
+    return read_options(argv, "launch", add_launch_options, others, streaming=False)
+
+
+def read_rebatch(argv: Sequence[str]) -> Given:
+    """The options of rebatch."""
+    others = _not_of("launch", add_launch_options, add_rebatch_options)
+    return read_options(argv, "rebatch", add_rebatch_options, others, streaming=True)
+
+
+def add_launch_options(parser: ArgumentParser) -> None:
+    """Adds a launch's own options to a parser."""
+    LaunchOptions._add_argparse_args(parser)
+    add_kafka_options(parser, publishing=True)
+
+
+def add_rebatch_options(parser: ArgumentParser) -> None:
+    """Adds rebatch's own options to a parser."""
+    RebatchOptions._add_argparse_args(parser)
+    add_kafka_options(parser)
+
+
+def _not_of(
+    command: str, add: Callable[[ArgumentParser], None], add_own: Callable[[ArgumentParser], None]
+) -> dict[str, str]:
+    """The options of a command that another has not, and what to say about each there."""
+    theirs, own = ArgumentParser(add_help=False), ArgumentParser(add_help=False)
+    add(theirs)
+    add_own(own)
+    names = theirs._option_string_actions.keys() - own._option_string_actions.keys()
+    return dict.fromkeys(names, f"is an option of `campaigns {command}`: leave it out")

@@ -1,0 +1,144 @@
+"""The options of launch and rebatch: ours, and those of Apache Beam and of the engine that is chosen.
+
+Beam warns of an option that it does not know, and runs. Here it is a mistake.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from pipelines.command_line.words import COMMAND_LINE, did_you_mean, read_words
+from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of, with_preset
+from schemas.problems import Problem, shown
+
+_BEAM = "apache_beam.options.pipeline_options"
+_TESTS = ("TestOptions", "TestDataflowOptions")
+"""Options of Beam's own tests. Nothing of ours heeds them: with --dry_run a launch would be a real one."""
+_ENGINES = {BUILT_IN: "direct", PRISM: "prism", DATAFLOW: "dataflow", **dict.fromkeys(FLINK, "flink")}
+_ONLY = {
+    "DirectOptions": ("direct",),
+    "PrismRunnerOptions": ("prism",),
+    "FlinkRunnerOptions": ("flink",),
+    "FlinkOptions": ("flink",),
+    "JobServerOptions": ("flink",),
+    "PortableOptions": ("flink", "prism", "dataflow"),
+    "WorkerOptions": ("dataflow",),
+    "SparkRunnerOptions": ("SparkRunner",),
+    "KafkaStreamsRunnerOptions": ("KafkaStreamsRunner",),
+}
+"""The options that only these engines heed, by Beam's class of them."""
+_EVERY_WORKER = (
+    "--sdk_container_image", "--worker_harness_container_image", "--default_sdk_harness_log_level",
+    "--sdk_harness_log_level_overrides", "--max_cache_memory_usage_mb", "--element_processing_timeout_minutes",
+)  # fmt: skip
+_ONLY_DATAFLOW = (
+    "--dataflow_endpoint", "--service_account_email", "--template_location", "--label", "--labels", "--update",
+    "--transform_name_mapping", "--enable_streaming_engine", "--dataflow_kms_key", "--create_from_snapshot",
+    "--flexrs_goal", "--dataflow_service_option", "--dataflow_service_options", "--enable_hot_key_logging",
+    "--enable_artifact_caching", "--dataflow_job_file",
+)  # fmt: skip
+_INSTEAD = {
+    "--dry_run": "nothing here heeds it: `campaigns preview` shows what a launch would do, `validate` checks it",
+}
+
+
+class Given(NamedTuple):
+    """The options that are sound, what is wrong with the others, and which of them have no effect."""
+
+    options: PipelineOptions
+    problems: list[Problem]
+    warnings: list[str]
+
+
+def read_options(
+    argv: Sequence[str],
+    command: str,
+    add_own: Callable[[ArgumentParser], None],
+    others: dict[str, str],
+    *,
+    streaming: bool,
+) -> Given:
+    """The options of a command: its own, which `add_own` adds to a parser, and Beam's. `others` are options of other
+    commands of ours, and what to say about each."""
+    parser = ArgumentParser(prog=f"campaigns {command}", allow_abbrev=False, add_help=False)
+    add_own(parser)
+    parser.add_argument("--on", metavar="ENGINE", choices=tuple(PRESETS))
+    own = list(parser._option_string_actions)
+    classes = _add_beams(parser)
+    words = read_words(parser, argv, own, {**_INSTEAD, **others})
+    problems = list(words.problems)
+    options = [_named_in_full(one, problems) for one in words.options]
+    engines = _engines(options, streaming)
+    warnings = []
+    for name in dict.fromkeys(one.partition("=")[0] for one in options):
+        heeding = _heeding(name, classes.get(name, ""))
+        if not heeding or engines & {*heeding}:
+            continue
+        if classes[name] == FlinkOptions.__name__:
+            problems.append(Problem(COMMAND_LINE, name, "not known", "is of Flink: leave it out, or give --on flink"))
+        else:
+            ours = " and ".join(sorted(engines))
+            warnings.append(f"{name} has no effect: {ours} does not heed it, only {' and '.join(heeding)} would")
+    return Given(PipelineOptions(with_preset(options, streaming=streaming)), problems, warnings)
+
+
+def print_warnings(given: Given) -> None:
+    """Says which options have no effect."""
+    for warning in given.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _add_beams(parser: ArgumentParser) -> dict[str, str]:
+    """Adds Beam's options; the class that each is of."""
+    beams = [one for one in PipelineOptions.__subclasses__() if one.__module__ == _BEAM and one.__name__ not in _TESTS]
+    found = {}
+    for one in (*beams, FlinkOptions):
+        before = set(parser._option_string_actions)
+        one._add_argparse_args(parser)
+        found.update(dict.fromkeys(parser._option_string_actions.keys() - before, one.__name__))
+    return found
+
+
+def _heeding(name: str, of: str) -> tuple[str, ...]:
+    """The engines that heed an option; empty for all."""
+    if name in _EVERY_WORKER:
+        return ()
+    return ("dataflow",) if name in _ONLY_DATAFLOW else _ONLY.get(of, ())
+
+
+def _named_in_full(option: str, problems: list[Problem]) -> str:
+    """An option; of --runner with the name that is compared elsewhere. A problem more when there is no such runner."""
+    name, _, runner = option.partition("=")
+    if name != "--runner":
+        return option
+    for path in (*StandardOptions.ALL_KNOWN_RUNNERS, BUILT_IN):
+        short = path.rpartition(".")[2]
+        if runner.lower() in (path.lower(), short.lower(), short.lower().removesuffix("runner")):
+            return f"--runner={path if path == BUILT_IN else short}"
+    module, _, own = runner.rpartition(".")
+    try:
+        if module and hasattr(import_module(module), own):
+            return option
+    except ImportError:
+        pass
+    known = StandardOptions.KNOWN_RUNNER_NAMES
+    near = did_you_mean(runner, [one.removesuffix("Runner") for one in known])
+    fix = f"{near}--on {'|'.join(PRESETS)} names an engine; a runner of Beam is one of {', '.join(known)}"
+    problems.append(Problem(COMMAND_LINE, name, shown(runner), fix))
+    return "--runner=DirectRunner"
+
+
+def _engines(options: list[str], streaming: bool) -> set[str]:
+    """The engine that these options name; where they name none, those that we choose from."""
+    given = dict(one.partition("=")[::2] for one in options)
+    preset = [one.option for one in flags_of(given["--on"], options, streaming=streaming)] if "--on" in given else []
+    runner = {**dict(one.partition("=")[::2] for one in preset), **given}.get("--runner")
+    if runner is None:
+        return {"direct", "prism"} if streaming else {"direct"}
+    return {_ENGINES.get(runner, "direct" if runner.endswith("DirectRunner") else runner)}

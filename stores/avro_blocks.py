@@ -1,0 +1,147 @@
+"""Avro container files, block by block: many records at once become columns, and no record becomes a Python object.
+
+A block says how many records it has, not where each begins. Ours begin with an event id, so its pattern says where a
+record may begin; a scan of the pieces then proves that each is one record, whole (schemas/avro_scan.py). Blocks of
+which that cannot be proved are left to fastavro, which takes ten times as long and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.avro_container import ContainerReader
+from schemas.avro_scan import Scan
+from schemas.contracts import parsed, schema
+from schemas.problems import shown
+
+_AT_ONCE = 1 << 18  # bytes of records that are scanned together at least: more would not stay in the cache
+_EVENT_ID = re.compile(rb"@[0-9a-f]{32}")  # its length, 32 as a zigzag number, and its hex digits
+_BRANCH = 2  # before a call's id, which looks like an event's: that it is not null
+
+Refuse = Callable[[str, Exception], None]
+"""Takes the path of a file that cannot be used, and why."""
+
+
+class _Block(NamedTuple):
+    path: str
+    records: int
+    data: bytes
+
+
+def read_columns(
+    paths: Iterable[str], name: str, types: Mapping[str, pa.DataType], refuse: Refuse
+) -> Iterator[pa.Table]:
+    """Columns of the records of these files, local or gs://, in their order, many files or a part of one at a time.
+
+    `name` is our schema, whose fields these columns are. Files of an earlier version of it are read too.
+    """
+    waiting: list[_Block] = []
+    size = 0
+    for path in paths:
+        try:
+            with FileSystems.open(path, "application/octet-stream") as file:
+                container = ContainerReader(file)
+                held, wanted = _name(parsed(container.schema)), _name(parsed(schema(name)))
+                if held != wanted:
+                    raise ValueError(f"it holds {shown(held, 60)}, not {wanted}")
+                current = container.schema == schema(name)
+                for count, data in container.blocks():
+                    block = _Block(path, count, data)
+                    if not current:
+                        yield from _read_slowly([block], name, types, refuse, parsed(container.schema))
+                        continue
+                    waiting.append(block)
+                    size += len(data)
+                    if size >= _AT_ONCE:
+                        yield from _read(waiting, name, types, refuse)
+                        waiting, size = [], 0
+        except Exception as error:  # each file system and each codec has its own
+            refuse(path, error)
+    yield from _read(waiting, name, types, refuse)
+
+
+def _name(of: Any) -> str:
+    return str(of.get("name") if isinstance(of, Mapping) else of)
+
+
+def _read(blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse) -> Iterator[pa.Table]:
+    bodies: list[bytes] = []
+    for block in blocks:
+        pieces = _pieces(block)
+        if pieces is None:
+            yield from _read_slowly(blocks, name, types, refuse)
+            return
+        bodies += pieces
+    if not bodies:
+        return
+    scan = Scan(parsed(schema(name)), bodies, frozenset(types))
+    if not scan.sound.all():
+        yield from _read_slowly(blocks, name, types, refuse)
+        return
+    symbols = {field["name"]: field["type"]["symbols"] for field in schema(name)["fields"] if _is_enum(field["type"])}
+    yield pa.table({column: _column(scan, column, kind, symbols.get(column)) for column, kind in types.items()})
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, Mapping) and kind["type"] == "enum"
+
+
+def _pieces(block: _Block) -> list[bytes] | None:
+    """What should be the records of a block; None where that cannot be told."""
+    starts = [match.start() for match in _EVENT_ID.finditer(block.data)]
+    if len(starts) != block.records:
+        starts = [start for start in starts if start == 0 or block.data[start - 1] != _BRANCH]
+    if len(starts) != block.records or (starts and starts[0]):
+        return None
+    return [block.data[start:end] for start, end in zip(starts, [*starts[1:], len(block.data)], strict=True)]
+
+
+def _column(scan: Scan, name: str, kind: pa.DataType, symbols: list[str] | None) -> pa.Array:
+    if symbols is not None:
+        codes = pa.array(scan.numbers[name].astype(np.int32))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(symbols)).cast(kind)
+    if name in scan.numbers:
+        return pa.array(scan.numbers[name]).cast(kind)
+    return scan.array(name).cast(kind)
+
+
+def _read_slowly(
+    blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse, writer: Any = None
+) -> Iterator[pa.Table]:
+    """The same, record by record; `writer` is the schema of the blocks, if it is not ours."""
+    for block in blocks:
+        data, rows = io.BytesIO(block.data), list[Any]()
+        try:
+            own = parsed(schema(name))
+            rows = [
+                fastavro.schemaless_reader(data, writer or own, own if writer else None) for _ in range(block.records)
+            ]
+            if data.tell() != len(block.data):
+                raise ValueError(
+                    f"{len(block.data) - data.tell():,} bytes are left in a block of {block.records:,} records"
+                )
+        except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, …
+            refuse(block.path, error)
+            continue
+        yield pa.table({column: pa.array([row[column] for row in rows], kind) for column, kind in types.items()})
+
+
+def record_damage(path: str, records: int) -> str | None:
+    """What is wrong with a container file, local or gs://, that should have so many records; None where nothing is.
+    The records are counted, not read."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            found = sum(count for count, _ in ContainerReader(file).blocks())
+    except FileNotFoundError:
+        return "missing"
+    except Exception as error:  # each file system and each codec has its own
+        return f"damaged: {shown(str(error) or type(error).__name__, 160)}"
+    return None if found == records else f"damaged: {found:,} of {records:,} records are there"

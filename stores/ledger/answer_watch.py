@@ -1,0 +1,54 @@
+"""An alarm when a child process owes an answer for long, and the child's end when it owes it for too long."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from threading import Event, Thread
+from types import TracebackType
+
+ALARM_S, LIMIT_S = 10.0, 120.0  # a commit may wait 60 s for other writers
+_TICK_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+class AnswerWatch:
+    """`with watch:` around each question to the process; used by one thread. A process that has not answered after
+    LIMIT_S is killed, so that its pipes end; `why_ended` says so. Counted are the ticks in which this process runs:
+    one that was stopped itself and goes on does not blame the other."""
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
+        self._process, self._name = process, f"{name} (process {process.pid})"
+        self._asking, self._over = Event(), Event()
+        self._waited, self._alarmed, self.why_ended = 0.0, False, ""
+        Thread(target=self._look, daemon=True, name="ledger watch").start()
+
+    def __enter__(self) -> None:
+        self._waited = 0.0
+        self._asking.set()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._asking.clear()
+        if self._alarmed and not self.why_ended:
+            _log.warning("%s answers again", self._name)
+        self._alarmed = False
+
+    def close(self) -> None:
+        """Nothing more will be asked."""
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(_TICK_S):
+            self._waited += _TICK_S
+            if not self._asking.is_set():
+                continue
+            if self._waited >= LIMIT_S:
+                self.why_ended = f"it had not answered for {LIMIT_S:.0f} s and was killed"
+                self._process.kill()
+                return
+            if self._waited >= ALARM_S and not self._alarmed:
+                self._alarmed = True
+                _log.error(
+                    "ALARM: %s has not answered for %.0f s: it is stopped, or its disk is slow. Nothing is claimed or "
+                    "settled meanwhile; after %.0f s the job ends.", self._name, ALARM_S, LIMIT_S
+                )  # fmt: skip

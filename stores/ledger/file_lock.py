@@ -1,0 +1,59 @@
+"""The lock of an SQLite ledger: who has the ledger open shares it, a rebuild that renames the ledger holds it alone.
+
+It is a flock on the file PATH.lock, so it ends with its process, also after kill -9. It is not on the ledger's own
+file: closing a second descriptor of that would drop SQLite's locks. The lock file is never deleted, or two processes
+could lock two different files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from stores.ledger import LedgerError
+
+
+class LedgerLock:
+    """The lock of the ledger at a path, not taken yet. It is released by `release`, and when the object is deleted."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def share(self) -> None:
+        """Take it beside others. Raises LedgerError while a rebuild holds it alone."""
+        if not self._take(fcntl.LOCK_SH):
+            happened = f"The ledger {self._path} is being renamed by `campaigns ledger rebuild --move-aside`"
+            raise LedgerError(happened, "Wait until the rebuild has ended, then run the same command again")
+
+    def take_alone(self) -> bool:
+        """Take it if nobody else has it; whether that worked."""
+        return self._take(fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Give it back; may be called twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _take(self, kind: int) -> bool:
+        path = Path(os.path.realpath(self._path) + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(f"The ledger's folder cannot be made ({error})", "Choose another path") from error
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            happened = f"The ledger's lock file {path} cannot be opened ({error.strerror or error})"
+            raise LedgerError(happened, "Give this account the right to write the ledger's folder") from error
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self.release()
+        self._file = file
+        return True

@@ -1,0 +1,193 @@
+"""The warnings of a launch, from the sums over its batches."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from schemas.engine import Engine
+from transforms.audience.tree import NodeCount
+from transforms.plan import MARKETPLACE, CampaignPlan, Plan
+from transforms.warnings.nodes import node_warnings
+from transforms.warnings.warning import ENGINE, LaunchWarning, listed
+
+if TYPE_CHECKING:
+    from transforms.ledger.totals import Totals
+
+_DO = {
+    "condition_failed": "{n} customers make this condition raise an error, such as {who} ({why}). They do not match. "
+    "Correct the column, or write what they mean (TRY_CAST, CASE).",
+    "property_failed": "{n} of {matched} matched customers make this property raise an error, such as {who} ({why}). "
+    "Their events have no such property. Correct the column, or write what they mean (TRY_CAST, CASE).",
+    "property_null": "{n} of {matched} matched customers have no value here, such as {who}. Their events have no such "
+    "property. Give a default: coalesce(…, 'friend').",
+    "when_failed": "{n} of {matched} matched customers make this condition raise an error, such as {who} ({why}). They "
+    "do not get the offer. Correct the column, or write what they mean (TRY_CAST, CASE).",
+    "when_null": "{n} of {matched} matched customers have no value here, such as {who}. They do not get the offer. Say "
+    "what no value means: coalesce(…, 0).",
+}  # fmt: skip
+
+
+def find_warnings(plan: Plan, totals: Totals, finished: bool = True) -> list[LaunchWarning]:
+    """All warnings: of the launch, its lists, retailers and columns, then campaign by campaign.
+
+    Of a launch that is not finished none that the customers still to come could belie.
+    """
+    found = [*plan.warnings, *_time_zones(plan, totals)]
+    if finished:
+        found += _launch(plan, totals)
+        found += _lists(plan, totals)
+        found += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
+    for entry in plan.campaigns:
+        if entry.campaign.id in totals.nodes:
+            counts = [NodeCount(*count) for count in totals.nodes[entry.campaign.id]]
+            found += _expressions(entry, counts[0].passed, totals)
+            found += _campaign(entry, counts, totals) if finished and counts[0].entered else ()
+    return found
+
+
+def _time_zones(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
+    """The texts of the matched customers that name no time zone, the most frequent first."""
+    values = sorted(totals.unknown_time_zones.items(), key=lambda item: (-item[1][0], item[0]))
+    if values:
+        customers = sum(number for _, (number, _) in values)
+        counts = listed([f"{value} {number:,} (such as {example})" for value, (number, example) in values])
+        text = f"{customers:,} customers have no known time zone here: {counts}. Their retailer's was used. Correct it."
+        column, example = plan.engine.columns.time_zone or "", values[0][1][1]
+        yield LaunchWarning("unknown_time_zone", "", ENGINE, "columns.time_zone", column, customers, example, text)
+
+
+def _launch(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
+    evaluated = sum(totals.evaluated.values())
+    emitted = sum(n for (_, outcome, _), n in totals.outcomes.items() if outcome == "emitted")
+    if not evaluated:
+        text = "No row became a customer, so nobody is sent anything. See the dead letters, and correct the source."
+        yield LaunchWarning("no_customers", "", "--customers", "rows", f"{totals.read:,} rows", totals.read, "", text)
+    elif not emitted:
+        names = listed([entry.campaign.id for entry in plan.campaigns])
+        text = f"Nobody is sent anything by {names}. Look at each campaign's numbers."
+        yield LaunchWarning("no_events", "", "--campaigns", "", names, evaluated, "", text)
+
+
+def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
+    """The lists of which no id is a customer."""
+    first: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for entry in plan.campaigns:
+        for node in entry.tree.nodes():
+            if node.leaf is not None and node.leaf.file:
+                file, _, field = node.place.rpartition(": ")
+                first.setdefault((node.leaf.file, node.leaf.column), (entry.campaign.id, file or entry.file, field))
+    for index, listing in enumerate(plan.engine.suppression_lists):
+        first[listing.file, listing.column] = ("", ENGINE, f"suppression_lists.{index}.file")
+    for key, use in {**totals.lists, **totals.suppression_lists}.items():
+        if not use.customers and totals.evaluated:
+            text = (
+                f"None of its {use.ids:,} ids, such as {use.first!r}, is in the customers' column {key[1]}: nobody is "
+                "on this list. Check the file, and the column that it is looked up by."
+            )
+            yield LaunchWarning("list_matches_nobody", *first[key], key[0], use.ids, use.first, text)
+
+
+def _retailers(engine: Engine, known: Collection[str]) -> Iterator[LaunchWarning]:
+    """What engine.yaml says of retailers that have no customers."""
+    named: dict[str, Iterable[str]] = {
+        "retailers": engine.retailers,
+        "holdouts.retailers": engine.holdouts.retailers,
+        "workspaces": engine.workspaces,
+    }
+    for field, names in named.items():
+        unknown = [name for name in names if name != "*" and name not in known]
+        if unknown:
+            text = f"No customer is of {listed(unknown)}, so this has no effect. {_spelling(unknown, known)}"
+            yield LaunchWarning("unknown_retailer", "", ENGINE, field, listed(unknown), len(unknown), unknown[0], text)
+
+
+def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(unknown[0], list(known), n=1)
+    return f"Did you mean {near[0]}?" if near else "Check the spelling, or remove it."
+
+
+def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[LaunchWarning]:
+    """The conditions and properties that were NULL or raised an error."""
+    for (kind, campaign, place, value), (number, example, why) in totals.evidence.found.items():
+        if campaign == entry.campaign.id:
+            file, _, field = place.rpartition(": ")
+            text = _DO[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
+            yield LaunchWarning(kind, campaign, file or entry.file, field, value, number, example, text)
+
+
+def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> Iterator[LaunchWarning]:
+    """What of a campaign nobody reaches."""
+    campaign = entry.campaign
+    yield from _scope(entry, counts[1].passed, totals.evaluated)
+    said = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
+    yield from (warning for warning in node_warnings(entry, counts) if warning.value not in said)
+    outcomes = {(outcome, reason): n for (of, outcome, reason), n in totals.outcomes.items() if of == campaign.id}
+    if any(outcome == "emitted" for outcome, _ in outcomes):
+        yield from _variants(entry, totals)
+        yield from _offers(entry, totals)
+    elif counts[0].passed:
+        reasons = listed([f"{reason} {n:,}" for (_, reason), n in outcomes.items()])
+        text = f"None of the {counts[0].passed:,} matched customers is sent anything ({reasons}). Look at the reasons."
+        yield LaunchWarning("campaign_sends_nothing", campaign.id, entry.file, "id", campaign.id,
+                            counts[0].passed, "", text)  # fmt: skip
+
+
+def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Iterator[LaunchWarning]:
+    """A campaign that is for nobody, or for a retailer without customers."""
+    campaign = entry.campaign
+    retailers = [name for name in campaign.retailers if name != "*"]
+    if not customers:
+        if campaign.surface == MARKETPLACE:
+            why = f"a marketplace campaign is for the retailer {MARKETPLACE}: write no retailers:, and see --customers"
+        elif MARKETPLACE in retailers:
+            why = f"customers of {MARKETPLACE} are reached by surface: marketplace alone"
+        else:
+            why = _spelling(retailers or [campaign.surface], known)
+        text = f"The campaign is for nobody: no customer is of these retailers on the surface {campaign.surface}. {why}"
+        yield LaunchWarning(
+            "empty_scope", campaign.id, entry.file, "retailers", listed(campaign.retailers), 0, "", text
+        )
+        return
+    unknown = [name for name in retailers if name not in known or not entry.scope(name)]
+    if unknown:
+        text = f"No customer of {listed(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
+        yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", listed(unknown), len(unknown),
+                            unknown[0], text)  # fmt: skip
+
+
+def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
+    """The variants with a weight that nobody was assigned."""
+    experiment = entry.campaign.experiment
+    weights = experiment.weights if experiment else []
+    empty = [n for n, weight in enumerate(weights) if weight and not totals.variants[entry.campaign.id, n]]
+    if experiment and empty:
+        names = listed([experiment.variants[n].key for n in empty])
+        text = f"Nobody is assigned {names}. Check the namespace, the coverage and the weights, and how many match."
+        yield LaunchWarning("variant_reaches_nobody", entry.campaign.id, entry.file, "experiment.variants", names,
+                            len(empty), "", text)  # fmt: skip
+
+
+def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
+    """The offers that nobody is granted; one that is the fallback alone may be needed by nobody."""
+    campaign = entry.campaign
+    used = {*campaign.content.offers}
+    for variant in campaign.experiment.variants if campaign.experiment else ():
+        used |= {*variant.offers}
+    counts = totals.offers.get(campaign.id, {})
+    for index, offer in enumerate(campaign.offers):
+        granted, unmet, _, instead = counts.get(offer.id, [0, 0, 0, 0])
+        spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
+        if granted or instead or spare:
+            continue
+        if offer.id not in used:
+            why = "No variant and no content names it"
+        elif unmet:
+            why = f"None of {unmet:,} customers meets its condition"
+        else:
+            why = "Nobody is sent the variant or the content that has it, or its budget is 0"
+        text = f"Nobody is given this offer. {why}. Correct that, or remove the offer."
+        yield LaunchWarning(
+            "offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id, unmet, "", text
+        )

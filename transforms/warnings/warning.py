@@ -1,0 +1,48 @@
+"""A warning: something in the inputs that is valid and has no effect, or not the one that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.problems import InputError, Problem, shown
+
+ENGINE = "engine.yaml"
+
+
+@dataclass(frozen=True)
+class LaunchWarning:
+    """Where it stands, what stands there, how many it concerns with one of them, and what to do.
+
+    `campaign` is empty where it is about no campaign alone; `file` names the file of the campaigns' folder.
+    """
+
+    kind: str
+    campaign: str
+    file: str
+    field: str
+    value: str
+    count: int
+    example: str
+    text: str
+
+
+def warning_text(warning: Mapping[str, Any]) -> str:
+    """A warning of summary.json as two lines for a terminal."""
+    return f"warning: {_problem(LaunchWarning(**warning))}"
+
+
+def refusal(warnings: Iterable[Mapping[str, Any]]) -> InputError:
+    """The warnings as mistakes in the input: what --strict makes of them."""
+    return InputError([_problem(LaunchWarning(**warning)) for warning in warnings])
+
+
+def _problem(warning: LaunchWarning) -> Problem:
+    return Problem(warning.file, warning.field, shown(warning.value), warning.text)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names as a text, the first few of many."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

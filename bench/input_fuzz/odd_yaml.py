@@ -37,7 +37,7 @@ SQL = (
     "regexp_matches(first_name, first_name || '(')", "CAST('9" + "9" * 400 + "' AS BIGINT) > 0", "9" * 400 + " > spend", "1e400 > spend", "first_name = '\x00'",
     "first_name = U&'\\d800'", "levenshtein(first_name, NULL) = 0", "launched_at", "strftime(launched_at, '%') = ''", "strftime(launched_at, first_name) = ''",
     "CAST(first_name AS DATE) > launched_at", "CAST(spend AS TINYINT) > 0", "CAST(first_name AS BOOLEAN)", "CAST(first_name AS UUID) IS NULL",
-    " OR ".join(["spend > 1"] * 900), "(" * 400 + "spend > 1" + ")" * 400, "NOT " * 500 + "true", "bar(orders, 0, 1) = ''", "hash(first_name) > 0",
+    " OR ".join(["spend > 1"] * 900), "(" * 400 + "spend > 1" + ")" * 400, "NOT " * 500 + "true", "NOT " * 240 + "true", "bar(orders, 0, 1) = ''", "hash(first_name) > 0",
     "date_trunc('x', launched_at) IS NULL", "date_diff(first_name, launched_at, launched_at) = 1", "array_extract([1], orders) = 1", "spend >= ALL (1)",
     "struct_extract({'a': 1}, first_name) = 1", "map_extract(MAP {'a': 1}, first_name)[1] = 1", "translate(first_name, NULL, 'a') = ''", "spend IN ()",
     "\ufeffspend > 1", "spend > 1", "spend\u00a0> 1", "spend ＞ 1", "'", "\"", "\\", ";", "--", "TRUE;", "EXISTS (SELECT 1)", "make_timestamp(9223372036854775807) > launched_at",

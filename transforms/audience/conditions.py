@@ -18,7 +18,7 @@ LAUNCHED_AT = "launched_at"
 CLOCKS = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "now", "today"})
 """Names of SQL for the time of the evaluation; they are refused, unless the customers have a column of the name."""
 MAX_DEPTH = 500
-"""Levels of a parsed expression as JSON, two or three for one of SQL: what walks over it stays within Python's limit."""
+"""Levels of a parsed expression as JSON, two or three for one of SQL: what walks over it has Python's limit."""
 _PREFIX = "SELECT (\n"
 _UNPLACED = 2**63
 

@@ -140,7 +140,13 @@ def _offers(draw: Draw, campaign: str, facts: Facts, lists: dict[str, bytes]) ->
     elif chance(draw):
         offer["budget"] = one_of(draw, 0, 1, 10, 10_000)
     if kind == "code_list" or "budget" in offer:
-        offer |= one_of(draw, {}, {"on_exhausted": "without"}, {"on_exhausted": "fallback", "fallback": "one"})
+        offer |= one_of(
+            draw,
+            {},
+            {"on_exhausted": "without"},
+            {"on_exhausted": "fallback", "fallback": "one"},
+            {"on_exhausted": "suppress"},
+        )
     if chance(draw, 3):
         offer["valid_for"] = one_of(draw, "P14D", "PT1H")
     if chance(draw, 4):
@@ -186,6 +192,9 @@ def _campaign(
         campaign["offers"] = _offers(draw, name, facts, lists)
     if chance(draw):
         campaign["experiment"] = _experiment(draw, number, offers)
+        for offer in campaign.get("offers", ()):
+            if offer.get("on_exhausted") == "suppress":
+                offer["on_exhausted"] = "suppress_all_variants"
     campaign["content"] = {"template": "plain", "properties": {}}
     for place, text in enumerate(draw(st.lists(st.sampled_from(PROPERTIES), max_size=3))):
         text = text.replace("signed_up", "CAST(signed_up AS TIMESTAMP)") if "json" in table.format else text

@@ -70,6 +70,14 @@ def odd_value(draw: Draw, inputs: Inputs) -> None:
         inputs.facts.never_of.clear()
 
 
+def strict(draw: Draw, inputs: Inputs) -> None:
+    """Warnings are mistakes: whatever is odd in the sound part is refused, and said as a mistake is."""
+    if chance(draw):
+        inputs.engine["strict"] = True
+    else:
+        inputs.more.append("--strict")
+
+
 def lost_option(draw: Draw, inputs: Inputs) -> None:
     """An option that must be given is not."""
     inputs.options.pop(one_of(draw, "--campaigns", "--customers", "--events", "--output"), None)
@@ -153,5 +161,5 @@ def odd_question(draw: Draw, inputs: Inputs) -> None:
 
 FAULTS: dict[str, Callable[[Draw, Inputs], None]] = {
     "a mistyped option": mistyped, "an odd option": odd_value, "an odd option too": odd_value, "a lost option": lost_option,
-    "a damaged launch": damaged, "a damaged launch too": damaged, "an odd question": odd_question,
+    "a damaged launch": damaged, "a damaged launch too": damaged, "an odd question": odd_question, "strict": strict,
 }  # fmt: skip

@@ -239,6 +239,45 @@ def odd_sticky(draw: Draw, inputs: Inputs) -> None:
     inputs.must = 2 if kind in ("folder", "nobody", "missing", "bytes") else None
 
 
+SIGNALS = "date,retailer_id,sent,bounced,complained\n2026-01-01,store-0,100,1,0\n2026-01-02,store-0,200,2,0\n"
+ODD_SIGNALS: dict[str, bytes] = {
+    "semicolons": SIGNALS.replace(",", ";").encode(),
+    "UTF-16": SIGNALS.encode("utf-16"),
+    "nothing": b"",
+    "a header alone": SIGNALS.partition("\n")[0].encode(),
+    "a column less": SIGNALS.replace(",complained", "").replace(",0\n", "\n").encode(),
+    "words": SIGNALS.replace("100", "many").encode(),
+    "fractions": SIGNALS.replace("100", "100.5").encode(),
+    "negative": SIGNALS.replace("100", "-100").encode(),
+    "huge": SIGNALS.replace("100", "9" * 400).encode(),
+    "no day": SIGNALS.replace("2026-01-01", "2026-02-30").encode(),
+    "twice": (SIGNALS + SIGNALS.partition("\n")[2]).encode(),
+    "bytes": bytes(range(256)),
+    "zipped": gzip.compress(SIGNALS.encode()),
+    "other columns": b"a,b\n1,2\n",
+}
+TEMPLATES = (
+    b"", b"{{", b"{% if %}", b"{{ name | nope }}", b"{% for x in (1..1000000000) %}{{ x }}{% endfor %}", b"\xff\xfe", b"{% include 'x' %}",
+    b"{% assign a = 1 %}", "{{ 'é' }}".encode("latin-1"), b"{% raw %}", b"\x00", b"{{ name | truncate: 99999999999999999999 }}", b"{% if a %}" * 2_000,
+)  # fmt: skip
+
+
+def odd_workspace(draw: Draw, inputs: Inputs) -> None:
+    """Signals of a warm-up, or a template, that cannot be read."""
+    signals = chance(draw)
+    kind = one_of(draw, *ODD_SIGNALS) if signals else one_of(draw, *range(len(TEMPLATES)))
+    workspace: dict[str, Any] = {"url": "http://127.0.0.1:9/w/{retailer}", "key_env": "KEY_{retailer}"}
+    if signals:
+        inputs.lists["lists/signals.csv"] = ODD_SIGNALS[kind]
+        workspace["pace"] = {"warm_up": {"started": "2026-01-01", "signals": "lists/signals.csv"}}
+    else:
+        inputs.lists["templates/plain.liquid"] = TEMPLATES[kind]
+        workspace["templates"] = {"plain": "templates/plain.liquid"}
+    inputs.engine["delivery"], inputs.engine["workspaces"] = {"vendor": "webhook"}, {"*": workspace}
+    inputs.commands = ["validate"] if chance(draw) else ["validate", "launch"]
+    inputs.bad[-1] += f" ({'signals' if signals else 'template'} {kind})"
+
+
 FAULTS: dict[str, Callable[[Draw, Inputs], None]] = {
-    "an odd list": odd_list, "an odd list too": odd_list, "odd earlier sends": odd_history, "odd assignments": odd_sticky,
+    "an odd list": odd_list, "an odd list too": odd_list, "odd earlier sends": odd_history, "odd assignments": odd_sticky, "an odd workspace": odd_workspace,
 }  # fmt: skip

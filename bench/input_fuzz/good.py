@@ -91,7 +91,8 @@ def id_list(draw: Draw, table: Table) -> tuple[bytes, set[str]]:
         lines = ["customer_id,reason", *(f"{one},asked" for one in quoted)]
     else:
         lines = [*(["customer_id"] if chance(draw) else []), *quoted]
-    return (one_of(draw, "\n", "\r\n").join(lines) + "\n").encode(), set(ids)
+    end = one_of(draw, "\n", "\r\n")
+    return "".join(line + end for line in lines).encode(), set(ids)
 
 
 def _engine(draw: Draw, table: Table, facts: Facts, lists: dict[str, bytes]) -> dict[str, Any]:

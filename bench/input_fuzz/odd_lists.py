@@ -53,6 +53,7 @@ SHAPES: dict[str, Callable[[str], bytes]] = {
     "a long line": lambda text: b"x" * 300_000 + b"\n" + text.encode(),
     "JSON": lambda text: b'["c-1", "c-2"]\n',
     "ragged": lambda text: text.encode() + b",,,,\n,x\n",
+    "ends of two kinds": lambda text: (text.replace("\r\n", "\n").replace("\n", "\r\n") + "c-x\n").encode(),
     "comments": lambda text: b"# do not contact\n" + text.encode(),
 }
 _KEPT = {

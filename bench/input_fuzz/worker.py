@@ -64,7 +64,7 @@ class Worker:
             self.close()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.input_fuzz.worker"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "CAMPAIGNS_CODE_SECRET": SECRET}, stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "CAMPAIGNS_CODE_SECRET": SECRET, "LANGUAGE": "C", "COLUMNS": "80"}, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         return self._process
 

@@ -179,6 +179,7 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     counts = totals.offers.get(campaign.id, {})
     for index, offer in enumerate(campaign.offers):
         count = OfferCount(*counts.get(offer.id, ()))
+        unmet = count.condition_not_met
         spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
         if count.granted or count.fallback_granted or spare:
             continue

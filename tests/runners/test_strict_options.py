@@ -153,7 +153,7 @@ def test_what_only_another_engine_heeds_is_told_and_the_launch_runs(
     monkeypatch.setenv("CAMPAIGNS_CODE_SECRET", SECRET)
     place = any_place(tmp_path)
     assert place.launch("--machine_type=n1-standard-4", "--on=direct", "--experiments=a", "--experiments=b") == 0
-    told = "warning: --machine_type has no effect: direct does not heed it, only dataflow would\n"
+    told = "warning: --machine_type has no effect on direct; only dataflow reads it\n"
     assert told in capsys.readouterr().err
     assert place.exposures()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from bench.input_fuzz.tables import Table
 from bench.input_fuzz.worker import Run
 
 EXAMPLES = 500 if os.environ.get("CAMPAIGNS_ENGINE_TESTS") else 60
+SEED = 13
+"""The same inputs in every run, so that a change is to blame for a find; `make fuzz` takes a seed of its own."""
 PROBLEM = "1 mistake in the input; nothing was run.\nwelcome.yaml:3  audience = x > 1\n    the customers have no such column\n"
 
 
 @pytest.mark.timeout(3_600)
 def test_every_whole_input_ends_with_sums_that_close_or_with_what_to_do() -> None:
-    start = random.randrange(1 << 30)
-    print(f"seed {start}")  # shown when it fails: python -m bench.input_fuzz --seed … --examples …
-    found = fuzz(EXAMPLES, start)
+    found = fuzz(EXAMPLES, SEED)
     assert not found["finds"], found
     assert found["examples"] >= EXAMPLES * 0.9
     assert found["ends"]["launch 0"] > EXAMPLES * 0.05

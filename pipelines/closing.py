@@ -121,6 +121,7 @@ def add_up(job: Prepared) -> Totals:
     for name in sorted(done):
         totals.add(job.folder.read_counts(name))
     totals.ledger = job.folder.count_exposures(done)
+    totals.units = job.folder.count_units(done)
     return totals
 
 

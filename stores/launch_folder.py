@@ -171,6 +171,17 @@ class LaunchFolder:
         )
         return {tuple(row[:-1]): row[-1] for row in rows.fetchall()}
 
+    def count_units(self, names: Collection[str]) -> dict[tuple[str, str], tuple[int, int]]:
+        """Units by (campaign, variant) where a unit is not one customer: assigned, and with a customer that was
+        emitted. Forced variants do not count."""
+        if not names:
+            return {}
+        rows = self.open_exposures(names).execute(
+            "SELECT campaign_id, variant, count(DISTINCT unit), count(DISTINCT unit) FILTER (outcome = 'emitted') "
+            "FROM exposures WHERE unit IS NOT NULL AND variant IS NOT NULL AND assigned_by <> 'forced' GROUP BY ALL"
+        )
+        return {(campaign, variant): (assigned, emitted) for campaign, variant, assigned, emitted in rows.fetchall()}
+
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a Parquet file as a whole. Raises LaunchError when the disk refuses."""

@@ -31,6 +31,7 @@ class Totals:
         self.evidence = Evidence()
         self.lists, self.suppression_lists = ListUses(), ListUses()
         self.ledger: dict[tuple[Any, ...], int] = {}
+        self.units: dict[tuple[str, str], tuple[int, int]] = {}
         self.seconds: Counter[str] = Counter()
         self.unknown_time_zones: dict[str, list[Any]] = {}
 
@@ -84,7 +85,7 @@ def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
         "audience": counted(entry.tree, nodes),
         **{outcome: _by_reason(rows, outcome) for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD)},
         "emitted": sum(n for key, n in rows.items() if key[4] == EMITTED),
-        "experiment": _experiment(entry, rows),
+        "experiment": _experiment(entry, rows, totals.units),
         "offers": _offers(entry, totals.offers.get(campaign.id, {})),
     }
 
@@ -97,7 +98,11 @@ def _by_reason(rows: dict[tuple[Any, ...], int], outcome: str) -> dict[str, int]
     return dict(found)
 
 
-def _experiment(entry: CampaignPlan, rows: dict[tuple[Any, ...], int]) -> dict[str, Any] | None:
+def _experiment(
+    entry: CampaignPlan, rows: dict[tuple[Any, ...], int], units: dict[tuple[str, str], tuple[int, int]]
+) -> dict[str, Any] | None:
+    """The split. What is tested are units: customers, or of an experiment by household the households, since the
+    customers of one are no independent draws."""
     experiment = entry.campaign.experiment
     if experiment is None:
         return None
@@ -109,9 +114,14 @@ def _experiment(entry: CampaignPlan, rows: dict[tuple[Any, ...], int]) -> dict[s
         if variant is not None and assigned_by != "forced":
             assigned[variant] += number
             emitted[variant] += number if outcome == EMITTED else 0
-    total = sum(assigned.values())
+    pairs = {key: units.get((entry.campaign.id, key), (0, 0)) for key in keys}
+    by_customer = not any(number for number, _ in pairs.values())
+    tested = assigned if by_customer else Counter({key: pair[0] for key, pair in pairs.items()})
+    tested_emitted = emitted if by_customer else Counter({key: pair[1] for key, pair in pairs.items()})
+    total = sum(tested.values())
     return {
         "key": experiment.key,
+        "unit": experiment.unit,
         "scheme": experiment.hash,
         "forced": by["forced"],
         "sticky": by["sticky"],
@@ -122,13 +132,14 @@ def _experiment(entry: CampaignPlan, rows: dict[tuple[Any, ...], int]) -> dict[s
                 "weight": weight,
                 "assigned": assigned[key],
                 "emitted": emitted[key],
-                **_share(assigned[key], total),
+                "units": tested[key],
+                **_share(tested[key], total),
             }
             for key, weight in zip(keys, experiment.weights, strict=True)
         ],
         "sample_ratio": {
             name: _ratio([counts[key] for key in keys], experiment.weights)
-            for name, counts in (("assigned", assigned), ("emitted", emitted))
+            for name, counts in (("assigned", tested), ("emitted", tested_emitted))
         },
     }
 

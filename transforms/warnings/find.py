@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from schemas.elements import OfferCount
 from schemas.engine import Engine
 from transforms.audience.tree import NodeCount
 from transforms.plan import MARKETPLACE, CampaignPlan, Plan
@@ -177,9 +178,10 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
         used |= {*variant.offers}
     counts = totals.offers.get(campaign.id, {})
     for index, offer in enumerate(campaign.offers):
-        granted, unmet, _, instead = counts.get(offer.id, [0, 0, 0, 0])
+        count = OfferCount(*counts.get(offer.id, ()))
+        unmet = count.condition_not_met
         spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
-        if granted or instead or spare:
+        if count.granted or count.fallback_granted or spare:
             continue
         if offer.id not in used:
             why = "No variant and no content names it"

@@ -70,7 +70,7 @@ def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
         _events(found, job, summary)
     _splits(found, summary)
     if folders := receipt_folders(job, receipts):
-        _deliveries(found, job, join_receipts(job, folders), summary["state"] == "finished")
+        _deliveries(found, job, join_receipts(job, folders, waits=False), summary["state"] == "finished")
     return found
 
 

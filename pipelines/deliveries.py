@@ -77,8 +77,9 @@ def receipt_folders(job: Prepared, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or ((str(own),) if own.is_dir() else ())
 
 
-def join_receipts(job: Prepared, folders: Sequence[str]) -> Deliveries:
-    """The launch's events against these receipts. Raises InputError for folders and files that cannot be used."""
+def join_receipts(job: Prepared, folders: Sequence[str], *, waits: bool) -> Deliveries:
+    """The launch's events against these receipts, with the `waits` if they are asked for. Raises InputError for folders
+    and files that cannot be used."""
     con = open_receipts(folders, job.plan.launch_id, _COLUMNS)
     _open_emitted(con, job)
     strays, stray = _one(con, _STRAYS)
@@ -94,7 +95,7 @@ def join_receipts(job: Prepared, folders: Sequence[str]) -> Deliveries:
         twice=twice,
         resent=resent,
         an_example={"stray": stray, "twice": example},
-        waits=[_wait(*row) for row in con.execute(_WAITS).fetchall()],
+        waits=[_wait(*row) for row in con.execute(_WAITS).fetchall()] if waits else [],
     )
 
 

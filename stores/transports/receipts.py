@@ -39,7 +39,7 @@ _TYPES: dict[str, pa.DataType] = {
     "attempt": pa.int32(),
     "resent": pa.bool_(),
 }
-_MEMORY = "1GB"
+_MEMORY = "512MB"
 _AT_ONCE = 1 << 17  # receipts that become rows of the table by one statement, at least
 _VIEW = """
 CREATE TABLE repeated AS SELECT event_id FROM receipts GROUP BY event_id HAVING count(*) > 1;

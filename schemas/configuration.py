@@ -235,10 +235,14 @@ def _named(node: Node) -> Iterator[str]:
 
 
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:
-    full = (root / name).resolve()
+    try:
+        full = (root / name).resolve()
+        found = full.is_file()
+    except (OSError, ValueError):
+        return [document.problem(path, name, "is no name of a file; give a path in the folder of the campaigns")]
     if not full.is_relative_to(root.resolve()):
         return [document.problem(path, name, "must stay inside the folder of the campaigns")]
-    if not full.is_file():
+    if not found:
         return [document.problem(path, name, f"there is no such file in the campaigns' folder {root.name}/")]
     return []
 

@@ -30,6 +30,8 @@ def shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list
                 continue
             own = f"{campaign.id}/{offer.id}"
             if (other := first.setdefault((root / offer.codes).resolve(), own)) != own:
-                fix = f"the offer {other} hands out these codes too: two people would get each; give it its own list"
+                fix = (
+                    f"the offer {other} hands out these codes too: two customers would get each; write a list for each"
+                )
                 found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
     return found

@@ -264,7 +264,7 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
         ({"--customer": "c-1"}, 2, "--retailer = missing"),
         ({"--retailer": "store-1"}, 2, "--customer = missing"),
         ({"CODE": "0"}, 1, "a character is wrong or missing"),
-        ({"--launch": "launch-2"}, 1, "give --launch the folder"),
+        ({"--launch": "launch-2"}, 1, "give the launch's folder as --launch"),
         ({"--launch": "launch-1"}, 0, "genuine for the offer five"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,17 @@ def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
 
     `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
     """
+    folders = receipt_folders(job, receipts)
+    with ThreadPoolExecutor(1) as beside:  # the receipts are read and joined while the events are
+        joined = beside.submit(join_receipts, job, folders, waits=False) if folders else None
+        found, finished = _launch(job)
+        if joined is not None:
+            _deliveries(found, job, joined.result(), finished)
+    return found
+
+
+def _launch(job: Prepared) -> tuple[Findings, bool]:
+    """The findings about the launch alone, and whether it is finished."""
     found = Findings()
     rejected = rejected_by_reason(job.snapshot)
     summary = sum_up(job, rejected)
@@ -69,9 +81,7 @@ def check(job: Prepared, receipts: Sequence[str] = ()) -> Findings:
     if isinstance(job.config.events, FileUri):
         _events(found, job, summary)
     _splits(found, summary)
-    if folders := receipt_folders(job, receipts):
-        _deliveries(found, job, join_receipts(job, folders), summary["state"] == "finished")
-    return found
+    return found, summary["state"] == "finished"
 
 
 def _summary_file(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def report_again(job: Prepared, receipts: Sequence[str] = ()) -> str:
         now = sum_up(job, rejected_by_reason(job.snapshot))
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
     if folders := receipt_folders(job, receipts):
-        summary = with_deliveries(summary, join_receipts(job, folders))
+        summary = with_deliveries(summary, join_receipts(job, folders, waits=True))
     write_report(summary, job.folder.report)
     if job.folder.remote is not None:
         job.folder.remote.put(job.folder.report)

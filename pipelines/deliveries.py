@@ -13,31 +13,28 @@ from stores.transports.receipts import open_receipts
 from transforms.ledger.deliveries import ENDS, Counted, Group, accepted_ratio, ends, ends_by, open_groups, reasons
 from transforms.ledger.exposures import SCHEMA
 
-_TABLES = """
+_COLUMNS = ("campaign_id", "retailer_id", "variant", "resent", "arrived_at")
+_EXPOSED = """
 CREATE TABLE emitted AS
 SELECT event_id, campaign_id, retailer_id, variant, assigned_by, deliver_after FROM exposures WHERE outcome = 'emitted';
-CREATE TABLE settled AS
-SELECT event_id, campaign_id, retailer_id, variant, outcome, reason, arrived_at, settled_at
-FROM outcomes SEMI JOIN emitted USING (event_id);
 """
 _ROWS = """
-SELECT campaign_id, retailer_id, variant, outcome, reason, count(*) FROM settled GROUP BY ALL
+SELECT campaign_id, retailer_id, variant, outcome, reason, count(*) FROM outcomes SEMI JOIN emitted USING (event_id)
+GROUP BY ALL
 UNION ALL
-SELECT campaign_id, retailer_id, variant, 'pending', NULL, count(*)
-FROM emitted ANTI JOIN settled USING (event_id) GROUP BY ALL
+SELECT campaign_id, retailer_id, variant, 'pending', NULL, count(*) FROM emitted ANTI JOIN receipts USING (event_id)
+GROUP BY ALL
 """
 _EMITTED = "SELECT campaign_id, retailer_id, variant, count(*) FROM emitted GROUP BY ALL"
 _ACCEPTED = """
-SELECT e.campaign_id, e.variant, count(*) FROM emitted e JOIN settled s USING (event_id)
-WHERE s.outcome = 'accepted' AND e.variant IS NOT NULL AND e.assigned_by IS DISTINCT FROM 'forced' GROUP BY ALL
+SELECT e.campaign_id, e.variant, count(*) FROM emitted e JOIN outcomes o USING (event_id)
+WHERE o.outcome = 'accepted' AND e.variant IS NOT NULL AND e.assigned_by IS DISTINCT FROM 'forced' GROUP BY ALL
 """
 _TWICE = """
 SELECT count(*) FILTER (plain > 1), count(*) FILTER (plain < 2), min(event_id) FILTER (plain > 1) FROM (
     SELECT event_id, count(DISTINCT call) AS calls, count(DISTINCT call) FILTER (NOT resent) AS plain FROM (
         SELECT event_id, resent, coalesce(batch_id, '') || ' ' || coalesce(vendor_id, '') AS call
-        FROM receipts SEMI JOIN emitted USING (event_id) WHERE outcome = 'accepted' AND event_id IN (
-            SELECT event_id FROM receipts WHERE outcome = 'accepted' GROUP BY event_id HAVING count(*) > 1
-        )
+        FROM receipts SEMI JOIN repeated USING (event_id) SEMI JOIN emitted USING (event_id) WHERE outcome = 'accepted'
     ) GROUP BY event_id
 ) WHERE calls > 1
 """
@@ -46,7 +43,7 @@ _WAITS = """
 SELECT outcome, count(*), quantile_cont(since_arrival, [0.5, 0.99]), quantile_cont(since_due, [0.5, 0.99]) FROM (
     SELECT s.outcome, (s.settled_at - s.arrived_at) / 1000 AS since_arrival,
         (s.settled_at - greatest(s.arrived_at, coalesce(epoch_ms(e.deliver_after), 0))) / 1000 AS since_due
-    FROM settled s JOIN emitted e USING (event_id)
+    FROM outcomes s JOIN emitted e USING (event_id)
 ) GROUP BY outcome
 """
 
@@ -80,9 +77,10 @@ def receipt_folders(job: Prepared, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or ((str(own),) if own.is_dir() else ())
 
 
-def join_receipts(job: Prepared, folders: Sequence[str]) -> Deliveries:
-    """The launch's events against these receipts. Raises InputError for folders and files that cannot be used."""
-    con = open_receipts(folders, job.plan.launch_id)
+def join_receipts(job: Prepared, folders: Sequence[str], *, waits: bool) -> Deliveries:
+    """The launch's events against these receipts, with the `waits` if they are asked for. Raises InputError for folders
+    and files that cannot be used."""
+    con = open_receipts(folders, job.plan.launch_id, _COLUMNS)
     _open_emitted(con, job)
     strays, stray = _one(con, _STRAYS)
     twice, resent, example = _one(con, _TWICE)
@@ -97,16 +95,16 @@ def join_receipts(job: Prepared, folders: Sequence[str]) -> Deliveries:
         twice=twice,
         resent=resent,
         an_example={"stray": stray, "twice": example},
-        waits=[_wait(*row) for row in con.execute(_WAITS).fetchall()],
+        waits=[_wait(*row) for row in con.execute(_WAITS).fetchall()] if waits else [],
     )
 
 
 def _open_emitted(con: duckdb.DuckDBPyConnection, job: Prepared) -> None:
-    """The tables `emitted`, the exposures that became events, and `settled`, their outcomes."""
+    """The table `emitted`, the exposures that became events."""
     files = [str(job.folder.exposures / f"{name}.parquet") for name in sorted(job.folder.done())]
     source = con.read_parquet(files) if files else con.from_arrow(SCHEMA.empty_table())
     source.create_view("exposures")
-    con.execute(_TABLES)
+    con.execute(_EXPOSED)
 
 
 def _one(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

@@ -15,8 +15,9 @@ from pipelines.launch_workers import offer_limits
 from schemas.checks.values import find_time_zone
 from schemas.columns.ids import id_text, id_texts
 from schemas.elements import CampaignRows
+from schemas.problems import InputError
 from stores.customers.snapshot import read_part
-from stores.decisions import decided, read_sharing_keys
+from stores.decisions import decided, read_sharing_keys, undecided
 from stores.histories import read_histories
 from stores.lists import read_list
 from stores.tables.parquet_files import plain_type
@@ -71,6 +72,8 @@ def exhaustion_facts(job: Prepared, entry: CampaignPlan, retailer: str, customer
     """A line for each offer that can run out: the customer's place in its hash order, and where the order is cut."""
     campaign, folder = entry.campaign, job.folder.survey
     if not decided(folder):
+        if job.folder.done():
+            raise InputError([undecided(folder)])
         return
     limits = offer_limits(job.plan, job.sizes, folder)
     who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()

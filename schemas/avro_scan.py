@@ -31,6 +31,7 @@ class Scan:
     Text is `texts(name)`, what else is `wanted` is `numbers[name]`, in the order of the bodies; a field that is a
     union with null has `present[name]`. A record with a number outside `limits` (path, such as `offers[].expires_at`,
     to the least and the greatest) is not sound, and with `finite` neither is one with a number that is nan or infinite.
+    `bodies` are the records; with `lengths`, those of the records, each of the bodies may be many of them.
     """
 
     def __init__(
@@ -41,31 +42,34 @@ class Scan:
         limits: Mapping[str, tuple[int, int]] = MappingProxyType({}),
         *,
         finite: bool = False,
+        lengths: Rows | None = None,
     ) -> None:
-        self._bodies, self._wanted, self._limits, self._finite = bodies, wanted, limits, finite
-        lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
+        self._wanted, self._limits, self._finite = wanted, limits, finite
+        if lengths is None:
+            lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
         self._ends = np.cumsum(lengths)
         self._starts = self._ends - lengths
-        self._at = self._starts.copy()
-        self._bytes = np.frombuffer(b"".join(bodies) + bytes(_PAD), np.uint8)
-        self._high: Rows | None = None
-        self._ascii = bool(self._bytes.max() < 128)
+        self._at = self._starts
+        self._data = b"".join([*bodies, bytes(_PAD)])
+        self._bytes = np.frombuffer(self._data, np.uint8)
+        self._everyone = np.arange(len(lengths))
+        self._unchecked: list[tuple[Rows, Rows, Rows]] = []
+        self._high_elsewhere = 0
         self._named: dict[str, Mapping[str, Any]] = {}
-        self.sound = np.ones(len(bodies), bool)
+        self.sound = np.ones(len(lengths), bool)
         self.numbers: dict[str, Rows] = {}
         self.present: dict[str, npt.NDArray[np.bool_]] = {}
         self._places: dict[str, tuple[Rows, Rows]] = {}
-        everyone = np.arange(len(bodies))
         for field in schema["fields"]:
-            self._walk(field["type"], everyone, field["name"])
+            self._walk(field["type"], self._everyone, field["name"])
         self.sound &= self._at == self._ends
+        self._check_texts()
 
     def texts(self, name: str) -> list[str]:
         """The text of a field in every row; empty where it is null, of no meaning where the row is not sound."""
         starts, lengths = self._places[name]
-        begin = starts - self._starts
-        places = zip(self._bodies, begin.tolist(), (begin + lengths).tolist(), strict=True)
-        return [body[start:end].decode("utf-8", "replace") for body, start, end in places]
+        places = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
+        return [self._data[start:end].decode("utf-8", "replace") for start, end in places]
 
     def array(self, name: str) -> pa.LargeStringArray:
         """The text of a field in every row, null where it is null; every row must be sound."""
@@ -92,13 +96,7 @@ class Scan:
             for field in node["fields"]:
                 self._walk(field["type"], rows, f"{path}.{field['name']}")
         elif kind in _FIXED:
-            if kind == "boolean" and path in self._wanted:
-                self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = (
-                    self._bytes[self._at[rows]] != 0
-                )
-            if self._finite and kind in _EXPONENTS:
-                self._check_finite(rows, kind)
-            self._step(rows, np.full(len(rows), _FIXED[kind]))
+            self._fixed(kind, rows, path)
         elif kind in ("int", "long"):
             self._number(rows, path)
         elif kind in ("string", "bytes"):
@@ -107,7 +105,7 @@ class Scan:
             symbol = self._varint(rows)
             self._refuse(rows, ~_within(symbol, len(node["symbols"])))
             if path in self._wanted:
-                self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = symbol
+                self._keep(path, rows, symbol)
         elif kind == "union":
             self._union(node, rows, path)
         elif kind in ("array", "map"):
@@ -115,32 +113,49 @@ class Scan:
         else:
             self.sound[rows] = False
 
+    def _pick(self, values: Rows, rows: Rows) -> Rows:
+        return values if rows is self._everyone else values[rows]
+
+    def _keep(self, path: str, rows: Rows, values: Rows) -> None:
+        """Remembers the numbers of a field that is wanted."""
+        if rows is self._everyone:
+            self.numbers[path] = values
+        else:
+            self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = values
+
     def _varint(self, rows: Rows) -> Rows:
         """The zigzag number at each row's place, which moves behind it."""
-        at = self._at[rows]
-        value = np.zeros(len(rows), np.uint64)
-        open_rows = np.arange(len(rows))
-        for shift in range(0, 63, 7):  # nine bytes; longer ones are left to fastavro
-            byte = self._bytes[at[open_rows]].astype(np.uint64)
-            value[open_rows] |= (byte & np.uint64(127)) << np.uint64(shift)
-            at[open_rows] += 1
-            open_rows = open_rows[byte > 127]
-            if not len(open_rows):
+        at = self._pick(self._at, rows)
+        byte = self._bytes[at]
+        value = byte.astype(np.int64)
+        at = at + 1
+        longer = np.flatnonzero(byte > 127)
+        if len(longer):
+            value[longer] &= 127
+        for shift in range(7, 63, 7):  # nine bytes; longer ones are left to fastavro
+            if not len(longer):
                 break
-        else:
-            self.sound[rows[open_rows]] = False
+            self._high_elsewhere += len(longer)
+            byte = self._bytes[at[longer]]
+            value[longer] |= (byte & 127).astype(np.int64) << shift
+            at[longer] += 1
+            longer = longer[byte > 127]
+        if len(longer):
+            self.sound[rows[longer]] = False
         self._move(rows, at)
-        return (value >> np.uint64(1)).astype(np.int64) ^ -(value & np.uint64(1)).astype(np.int64)
+        return (value >> 1) ^ -(value & 1)
 
     def _move(self, rows: Rows, at: Rows) -> None:
-        over = at > self._ends[rows]
+        ends = self._pick(self._ends, rows)
+        over = at > ends
         if over.any():
             self.sound[rows[over]] = False
-            at = np.minimum(at, self._ends[rows])
-        self._at[rows] = at
-
-    def _step(self, rows: Rows, by: Rows) -> None:
-        self._move(rows, self._at[rows] + by)
+            at = np.minimum(at, ends)
+        if rows is self._everyone:
+            self._at = at
+        else:
+            self._at = self._at.copy() if self._at is self._starts else self._at
+            self._at[rows] = at
 
     def _refuse(self, rows: Rows, wrong: npt.NDArray[np.bool_]) -> None:
         if wrong.any():
@@ -152,7 +167,21 @@ class Scan:
             least, greatest = self._limits[path]
             self._refuse(rows, (value < least) | (value > greatest))
         if path in self._wanted:
-            self.numbers.setdefault(path, np.zeros(len(self._ends), np.int64))[rows] = value
+            self._keep(path, rows, value)
+
+    def _fixed(self, kind: str, rows: Rows, path: str) -> None:
+        """A value that has the same length in every row."""
+        if kind == "null":
+            return
+        at = self._pick(self._at, rows)
+        if kind == "boolean" and path in self._wanted:
+            self._keep(path, rows, (self._bytes[at] != 0).astype(np.int64))
+        if self._finite and kind in _EXPONENTS:
+            self._check_finite(rows, kind)
+        self._move(rows, at + _FIXED[kind])
+        for place in range(_FIXED[kind]):
+            beyond = np.minimum(at + place, len(self._bytes) - 1)
+            self._high_elsewhere += int(np.count_nonzero(self._bytes[beyond] > 127))
 
     def _check_finite(self, rows: Rows, kind: str) -> None:
         """A number whose exponent has all its bits set is nan or infinite."""
@@ -163,40 +192,55 @@ class Scan:
 
     def _text(self, rows: Rows, path: str, check: bool) -> None:
         length = self._varint(rows)
-        start = self._at[rows]
-        wrong = ~_within(length, self._ends[rows] - start + 1)
-        self._refuse(rows, wrong)
-        length = np.where(wrong, 0, length)
+        start = self._pick(self._at, rows)
+        wrong = (length < 0) | (length > self._pick(self._ends, rows) - start)
+        if wrong.any():
+            self.sound[rows[wrong]] = False
+            length = np.where(wrong, 0, length)
         if check:
-            self._check_text(rows, start, length)
+            self._unchecked.append((rows, start, length))
+        else:
+            self._high_elsewhere += len(self._bytes) + 1  # so many there are not: the texts are looked at
         if path in self._wanted:
-            everyone = len(self._ends)
-            starts, lengths = self._places.setdefault(path, (self._starts.copy(), np.zeros(everyone, np.int64)))
-            starts[rows], lengths[rows] = start, length
-        self._at[rows] = start + length
+            if rows is self._everyone:
+                self._places[path] = start, length
+            else:
+                starts, lengths = self._empty_texts(path)
+                starts[rows], lengths[rows] = start, length
+        self._move(rows, start + length)
 
-    def _check_text(self, rows: Rows, start: Rows, length: Rows) -> None:
-        """Text with bytes beyond ASCII is decoded to see whether it is UTF-8."""
-        if self._ascii:
+    def _empty_texts(self, path: str) -> tuple[Rows, Rows]:
+        return self._places.setdefault(path, (self._starts.copy(), np.zeros(len(self._ends), np.int64)))
+
+    def _check_texts(self) -> None:
+        """Text with bytes beyond ASCII is decoded to see whether it is UTF-8.
+
+        Every byte of sound records is in a text, a varint or a fixed value. Where the latter two have all the bytes
+        beyond ASCII, there is no such text.
+        """
+        beyond = self._bytes > 127
+        if self.sound.all() and np.count_nonzero(beyond) == self._high_elsewhere:
             return
-        if self._high is None:
-            self._high = np.concatenate([[0], np.cumsum(self._bytes > 127)])
-        for place in np.nonzero(self._high[start + length] > self._high[start])[0]:
-            try:
-                self._bytes[start[place] : start[place] + length[place]].tobytes().decode()
-            except UnicodeDecodeError:
-                self.sound[rows[place]] = False
+        high = np.zeros(len(beyond) + 1, np.int32)
+        np.cumsum(beyond, dtype=np.int32, out=high[1:])
+        for rows, start, length in self._unchecked:
+            for place in np.flatnonzero(high[start + length] > high[start]):
+                try:
+                    self._data[start[place] : start[place] + length[place]].decode()
+                except UnicodeDecodeError:
+                    self.sound[rows[place]] = False
 
     def _union(self, node: Sequence[Any], rows: Rows, path: str) -> None:
         branch = self._varint(rows)
         self._refuse(rows, ~_within(branch, len(node)))
         for place, kind in enumerate(node):
-            chosen = rows[branch == place]
+            here = branch == place
+            chosen = rows if here.all() else rows[here]
             if path in self._wanted and kind == "null":
                 present = self.present.setdefault(path, np.ones(len(self._ends), bool))
                 present[chosen] = False
-            elif path in self._wanted and kind == "string":
-                self._places.setdefault(path, (self._starts.copy(), np.zeros(len(self._ends), np.int64)))
+            elif path in self._wanted and kind == "string" and not (len(chosen) and chosen is self._everyone):
+                self._empty_texts(path)
             if len(chosen):
                 self._walk(kind, chosen, path)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.problems import InputError
+from schemas.problems import InputError, Problem
 from stores.launch_folder import replace_file, write_parquet
 from stores.whole_files import batch_damage, damaged, read_table
 
@@ -61,6 +61,11 @@ def decided(folder: Path) -> bool:
     if problems:
         raise InputError(problems)
     return True
+
+
+def undecided(folder: Path) -> Problem:
+    """What is wrong with a launch that has batches which are done, and is not decided."""
+    return Problem(str(folder / "done.json"), "", "missing", _FIX)
 
 
 def _read(folder: Path, name: str, columns: list[str] | None = None) -> pa.Table:

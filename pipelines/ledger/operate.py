@@ -14,7 +14,7 @@ from pipelines.launch_inputs import launched_campaigns
 from pipelines.ledger.names import check_names, find_unknown, list_names
 from pipelines.ledger.opened import opened_ledger, receipt_writers
 from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
-from schemas.problems import InputError
+from schemas.problems import InputError, Problem
 from stores.call_recovery import recover
 from stores.delivery_folder import DeliveryFolder
 from stores.launch_folder import LaunchFolder
@@ -122,6 +122,9 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     folder = LaunchFolder(launch)
     if folder.remote is not None:
         folder.remote.pull()
+    if folder.read_manifest() is None:
+        fix = "holds no launch (no manifest.json); give the --output of a launch"
+        raise InputError([Problem("command line", "--launch", launch, fix)])
     manifest, configuration = launched_campaigns(folder)
     names = [one.id for one in configuration.campaigns]
     if problems := find_unknown("--campaign", [campaign], names, f"the launch {launch}"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, TypeAlias
 
 import duckdb
@@ -30,14 +32,21 @@ _log = logging.getLogger(__name__)
 _SCHEMA = "receipt"
 _ROWS = 1 << 16
 _TIMES = ("arrived_at", "settled_at")
+_ORDERED_BY = ("event_id", "launch_id", "outcome", "settled_at", "batch_id", "reason", "vendor_id", "attempt")
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(Receipt._fields, pa.large_string()),  # a launch's id may be as long as an event
     **dict.fromkeys(_TIMES, pa.int64()),
     "attempt": pa.int32(),
     "resent": pa.bool_(),
 }
+_MEMORY = "512MB"
+_AT_ONCE = 1 << 17  # receipts that become rows of the table by one statement, at least
 _VIEW = """
-CREATE VIEW outcomes AS SELECT * FROM receipts QUALIFY row_number() OVER (
+CREATE TABLE repeated AS SELECT event_id FROM receipts GROUP BY event_id HAVING count(*) > 1;
+CREATE VIEW outcomes AS
+SELECT * FROM receipts ANTI JOIN repeated USING (event_id)
+UNION ALL
+SELECT * FROM (FROM receipts SEMI JOIN repeated USING (event_id)) QUALIFY row_number() OVER (
     PARTITION BY event_id
     ORDER BY outcome <> 'accepted', CASE WHEN outcome = 'accepted' THEN settled_at ELSE -settled_at END,
         list_position(['rejected', 'expired', 'unknown'], outcome), batch_id, reason, vendor_id, attempt
@@ -75,30 +84,57 @@ def read_receipts(path: str) -> list[Receipt]:
     return [Receipt(**row) for rows in _blocks(path) for row in rows]
 
 
-def open_receipts(directories: Iterable[str], launch_id: str | None = None) -> duckdb.DuckDBPyConnection:
+def open_receipts(
+    directories: Iterable[str], launch_id: str | None = None, columns: Iterable[str] = Receipt._fields
+) -> duckdb.DuckDBPyConnection:
     """A connection to the receipts of all *.avro files in these folders, local or gs://.
 
-    `receipts` has them as they were written, repeats included, with the columns of a Receipt; `outcomes` has one an
-    event: the first accepted one, else the last one, as the ledger has it: an event that was rejected, replayed and is
-    unknown since is unknown. Of several at the same time: rejected over expired over unknown. With `launch_id` both
-    leave other launches out, and `others` (launch_id, receipts) counts those.
+    `receipts` has them as they were written, repeats included, with these columns of a Receipt and those that
+    `outcomes` needs. `outcomes` has one an event: the first accepted one, else the last one, as the ledger has it: an
+    event that was rejected, replayed and is unknown since is unknown. Of several at the same time: rejected over
+    expired over unknown. `repeated` has the events with several. With `launch_id` all leave other launches out, and
+    `others` (launch_id, receipts) counts those.
     Raises InputError with every folder that is not there and every file that cannot be used.
     """
     con = duckdb.connect(":memory:")
-    con.execute("SET enable_progress_bar = false")
-    con.register("chunk", _table([]))
+    con.execute(f"SET enable_progress_bar = false; SET memory_limit = '{_MEMORY}'")
+    con.execute("SET temp_directory = $1", [f"{gettempdir()}/campaigns-{os.getpid()}"])  # what has no room goes there
+    types = {name: kind for name, kind in _TYPES.items() if name in {*columns, *_ORDERED_BY}}
+    con.register("chunk", pa.schema(types.items()).empty_table())
     con.execute("CREATE TABLE receipts AS FROM chunk; CREATE TABLE others (launch_id VARCHAR, receipts BIGINT)")
-    con.execute(_VIEW)
     problems: list[Problem] = []
-    for chunk in read_columns(_files(directories, problems), _SCHEMA, _TYPES, partial(_refuse, problems)):
-        con.register("chunk", chunk)
-        con.execute("INSERT INTO receipts FROM chunk WHERE $1 IS NULL OR launch_id = $1", [launch_id])
-        count = "SELECT launch_id, count(*) FROM chunk WHERE launch_id <> $1 GROUP BY ALL"
-        con.execute(f"INSERT INTO others {count}", [launch_id])
-    con.unregister("chunk")
+    others = Counter[str]()
+    waiting: list[pa.Table] = []
+    for chunk in read_columns(_files(directories, problems), _SCHEMA, types, partial(_refuse, problems)):
+        waiting.append(chunk if launch_id is None else _of_launch(chunk, launch_id, others))
+        if sum(table.num_rows for table in waiting) >= _AT_ONCE:
+            _insert(con, waiting)
+    _insert(con, waiting)
     if problems:
         raise InputError(problems)
+    if others:
+        con.executemany("INSERT INTO others VALUES ($1, $2)", list(others.items()))
+    con.execute(_VIEW)
     return con
+
+
+def _of_launch(chunk: pa.Table, launch_id: str, others: Counter[str]) -> pa.Table:
+    """The receipts of a launch; those of others are counted."""
+    own = pc.equal(chunk["launch_id"], launch_id)
+    if pc.all(own, min_count=0).as_py():
+        return chunk
+    for count in chunk.filter(pc.invert(own))["launch_id"].value_counts().to_pylist():
+        others[count["values"]] += count["counts"]
+    return chunk.filter(own)
+
+
+def _insert(con: duckdb.DuckDBPyConnection, waiting: list[pa.Table]) -> None:
+    """Makes rows of what is waiting."""
+    if waiting:
+        con.register("chunk", pa.concat_tables(waiting))
+        con.execute("INSERT INTO receipts FROM chunk")
+        con.unregister("chunk")
+        waiting.clear()
 
 
 def find_receipts(directories: Iterable[str], event_id: str) -> list[Receipt]:
@@ -228,10 +264,6 @@ def _schemas(path: str, header: str) -> tuple[Any, Any]:
 @lru_cache(maxsize=16)
 def _parsed(text: str) -> Any:
     return parsed(json.loads(text))
-
-
-def _table(rows: Sequence[Row]) -> pa.Table:
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()})
 
 
 def _wrong(path: str, fix: str) -> InputError:

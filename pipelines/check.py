@@ -165,7 +165,7 @@ def _deliveries(found: Findings, job: Prepared, given: Deliveries, finished: boo
     _totals(found, given)
     for entry in job.plan.campaigns:
         if experiment := entry.campaign.experiment:
-            accepted = [given.accepted.get((entry.campaign.id, one.key), 0) for one in experiment.variants]
+            accepted = [given.accepted.get((entry.campaign.id, one.key), (0, 0))[1] for one in experiment.variants]
             _split(found, entry.campaign.id, "accepted", accepted_ratio(accepted, experiment.weights))
 
 

@@ -16,7 +16,8 @@ from transforms.ledger.exposures import SCHEMA
 _COLUMNS = ("campaign_id", "retailer_id", "variant", "resent", "arrived_at")
 _EXPOSED = """
 CREATE TABLE emitted AS
-SELECT event_id, campaign_id, retailer_id, variant, assigned_by, deliver_after FROM exposures WHERE outcome = 'emitted';
+SELECT event_id, campaign_id, retailer_id, variant, assigned_by, unit, deliver_after FROM exposures
+WHERE outcome = 'emitted';
 """
 _ROWS = """
 SELECT campaign_id, retailer_id, variant, outcome, reason, count(*) FROM outcomes SEMI JOIN emitted USING (event_id)
@@ -27,7 +28,8 @@ GROUP BY ALL
 """
 _EMITTED = "SELECT campaign_id, retailer_id, variant, count(*) FROM emitted GROUP BY ALL"
 _ACCEPTED = """
-SELECT e.campaign_id, e.variant, count(*) FROM emitted e JOIN outcomes o USING (event_id)
+SELECT e.campaign_id, e.variant, count(*), count(DISTINCT e.unit) + count(*) FILTER (e.unit IS NULL)
+FROM emitted e JOIN outcomes o USING (event_id)
 WHERE o.outcome = 'accepted' AND e.variant IS NOT NULL AND e.assigned_by IS DISTINCT FROM 'forced' GROUP BY ALL
 """
 _TWICE = """
@@ -52,16 +54,16 @@ SELECT outcome, count(*), quantile_cont(since_arrival, [0.5, 0.99]), quantile_co
 class Deliveries:
     """The events of a launch against the receipts of some folders.
 
-    `rows` count by what the receipts say of themselves, `emitted` by the exposures. `accepted` leaves forced
-    assignments out, as the sample-ratio test does. `strays` are events with receipts of this launch that no exposure
-    emitted. `twice` are events that several calls had accepted, `resent` those of them of which the receipts say so;
-    `an_example` names one of each wrong kind. `others` counts the receipts of other launches.
+    `rows` count by what the receipts say of themselves, `emitted` by the exposures. `accepted` counts customers and
+    their units, without forced assignments, as the sample-ratio test does. `strays` are events with receipts of this
+    launch that no exposure emitted. `twice` are events that several calls had accepted, `resent` those of them of which
+    the receipts say so; `an_example` names one of each wrong kind. `others` counts the receipts of other launches.
     """
 
     folders: tuple[str, ...]
     rows: list[Counted]
     emitted: dict[Group, int]
-    accepted: dict[tuple[str, str], int]
+    accepted: dict[tuple[str, str], tuple[int, int]]
     receipts: int
     others: dict[str, int]
     strays: int
@@ -88,7 +90,7 @@ def join_receipts(job: Prepared, folders: Sequence[str], *, waits: bool) -> Deli
         folders=tuple(folders),
         rows=[Counted(*row) for row in con.execute(_ROWS).fetchall()],
         emitted={(row[0], row[1], row[2]): row[3] for row in con.execute(_EMITTED).fetchall()},
-        accepted={(row[0], row[1]): row[2] for row in con.execute(_ACCEPTED).fetchall()},
+        accepted={(row[0], row[1]): (row[2], row[3]) for row in con.execute(_ACCEPTED).fetchall()},
         receipts=_one(con, "SELECT count(*) FROM receipts")[0],
         others=dict(con.execute("SELECT launch_id, sum(receipts)::BIGINT FROM others GROUP BY ALL").fetchall()),
         strays=strays,
@@ -151,9 +153,8 @@ def _campaign(campaign: Mapping[str, Any], found: Deliveries) -> dict[str, Any]:
     experiment = campaign["experiment"]
     if experiment is None:
         return dict(campaign)
-    variants = [
-        {**one, "accepted": found.accepted.get((campaign["id"], one["key"]), 0)} for one in experiment["variants"]
-    ]
-    test = accepted_ratio([one["accepted"] for one in variants], [one["weight"] for one in variants])
+    pairs = [found.accepted.get((campaign["id"], one["key"]), (0, 0)) for one in experiment["variants"]]
+    variants = [{**one, "accepted": pair[0]} for one, pair in zip(experiment["variants"], pairs, strict=True)]
+    test = accepted_ratio([pair[1] for pair in pairs], [one["weight"] for one in variants])
     tests = {**experiment["sample_ratio"], "accepted": test}
     return {**campaign, "experiment": {**experiment, "variants": variants, "sample_ratio": tests}}

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from schemas.elements import OfferCount
 from schemas.engine import Engine
 from transforms.audience.tree import NodeCount
 from transforms.plan import MARKETPLACE, CampaignPlan, Plan
@@ -177,17 +178,16 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
         used |= {*variant.offers}
     counts = totals.offers.get(campaign.id, {})
     for index, offer in enumerate(campaign.offers):
-        granted, unmet, _, instead = counts.get(offer.id, [0, 0, 0, 0])
+        count = OfferCount(*counts.get(offer.id, ()))
         spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
-        if granted or instead or spare:
+        if count.granted or count.fallback_granted or spare:
             continue
         if offer.id not in used:
             why = "No variant and no content names it"
-        elif unmet:
-            why = f"None of {unmet:,} customers meets its condition"
+        elif count.condition_not_met:
+            why = f"None of {count.condition_not_met:,} customers meets its condition"
         else:
             why = "Nobody is sent the variant or the content that has it, or its budget is 0"
         text = f"Nobody is given this offer. {why}. Correct that, or remove the offer."
-        yield LaunchWarning(
-            "offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id, unmet, "", text
-        )
+        yield LaunchWarning("offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id,
+                            count.condition_not_met, "", text)  # fmt: skip

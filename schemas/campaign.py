@@ -230,6 +230,13 @@ class Campaign(Strict):
     schedule: Schedule = Schedule()
     vendor: Vendor = Vendor()
 
+    @field_validator("retailers")
+    @classmethod
+    def _every(cls, retailers: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in retailers and len(retailers) > 1:
+            raise ValueError('"*" is every retailer; write it alone, or name the retailers without it')
+        return retailers
+
     @model_validator(mode="after")
     def _offers(self) -> Self:
         known = [offer.id for offer in self.offers]

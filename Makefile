@@ -48,9 +48,11 @@ certificate: .venv/installed engines
 certificate-flink: .venv/installed engines
 	$(BIN)/python -m bench.certificate_flink
 
-# 100,000 odd events, each beside a good one, through the whole job: the job ends, the good ones are sent once.
+# 100,000 odd events, each beside a good one, through the whole job: the job ends, the good ones are sent once. Then 50,000
+# whole inputs, good and bad, through the command line, some hours: FUZZ_INPUTS="--seconds 3600" stops after one.
 fuzz: .venv/installed
 	$(BIN)/python -m bench.fuzz
+	$(BIN)/python -m bench.input_fuzz $(FUZZ_INPUTS)
 
 # One run makes both files: of a pattern with two targets make knows that, so either is made again when it is missing.
 %/customers.parquet %/history.parquet: .venv/installed $(wildcard examples/journey/*.py)

@@ -89,6 +89,7 @@ class LaunchConfig:
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
         problems += secrets_problems(options.secrets)
+        problems += overwritten(options)
         problems += small_options(options, {"batch_rows": 1, "broker_wait": 0.1})
         kafka = read_client(options.view_as(KafkaOptions), problems)
         if problems or events is None:
@@ -110,6 +111,34 @@ class LaunchConfig:
             secrets=options.secrets,
             mirrors=tuple(dict.fromkeys(mirrors)),
         )
+
+
+def overwritten(options: Any) -> list[Problem]:
+    """A problem for each input that lies where the launch writes: it would be removed or written over."""
+    if not options.output or is_remote(options.output):
+        return []
+    root = Path(options.output)
+    own = [root / name for name in ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")]
+    inputs = [("--campaigns", options.campaigns), ("--customers", options.customers), ("--sticky", options.sticky)]
+    inputs += [("--history", value) for value in options.history or ()]
+    fix = f"lies where this launch writes its own files; give another folder than {options.output} to --output"
+    return [
+        Problem("command line", name, value, fix)
+        for name, value in inputs
+        if value and not is_remote(value)
+        if any(_lies_in(value, folder) for folder in own) or (name == "--history" and _is(value, root))
+    ]
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # no name of a file: told where it is read
+        return False
+
+
+def _is(path: str, folder: Path) -> bool:
+    return _lies_in(path, folder) and _lies_in(str(folder), Path(path))
 
 
 def _here(path: str, mirrors: list[str]) -> str:

@@ -38,7 +38,7 @@ class Replayed(NamedTuple):
     kind: str = "letters"
 
     def __str__(self) -> str:
-        return f"{self.published:,} messages published again, {self.left:,} {self.kind} left"
+        return f"{self.published:,} messages published again, {self.left:,} {self.kind} left out"
 
 
 def replay(

@@ -176,9 +176,7 @@ def validate(args: argparse.Namespace) -> int:
         raise refusal(warnings)
     print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
     if retailers:
-        print(
-            f"the accounts of the customers' {len(retailers)} retailers are sound; whether keys are set, rebatch says"
-        )
+        print(f"the accounts of the customers' {len(retailers)} retailers are sound; rebatch checks the keys")
     for line in (*list_lines(lists), *map(warning_text, warnings)):
         print(line)
     return 0

@@ -26,7 +26,7 @@ LEDGER = (
         choices=("show", "cancel", "reopen", "reconcile", "rebuild"),
         help="show: count events by state and outcome. cancel: end the unsent events of a campaign. reopen: let "
         "unknown events be sent again. reconcile: settle unknown events by the vendor's list. rebuild: make a lost "
-        "ledger from the receipts",
+        "ledger again from the receipts",
     ),
     _argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
     _argument("--ledger", help="the --ledger of its rebatch command, if that had one (sqlite:OUTPUT/ledger.db)"),
@@ -42,7 +42,7 @@ LEDGER = (
     _argument(
         "--allow-foreign-ids",
         action="store_true",
-        help="reconcile: take a list of which most ids are of other deliveries",
+        help="reconcile: accept a list of which most ids are of other deliveries",
     ),
     _argument(
         "--receipts",
@@ -52,7 +52,9 @@ LEDGER = (
         help="rebuild, reconcile: receipts that were moved out of OUTPUT/receipts; may be repeated",
     ),
     _argument(
-        "--move-aside", action="store_true", help="rebuild: if there is a ledger, rename it first; else it is refused"
+        "--move-aside",
+        action="store_true",
+        help="rebuild: rename a ledger that is there first; without this it is refused",
     ),
 )
 _MEANT_FOR = {
@@ -97,7 +99,7 @@ def _reopen(args: argparse.Namespace) -> None:
     count = operate.reopen(args.output, args.ledger, args.campaign, args.retailer)
     print(
         f"{count:,} unknown events are reopened: the next run of rebatch sends them again if its source has them; "
-        "`campaigns replay --from` publishes those that it has no more"
+        "`campaigns replay --from` publishes the events that the source no longer has"
     )
 
 

@@ -30,9 +30,9 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns rebatch  --campaigns DIR --events file:DIR --output DIR [--drain]    deliver a launch's events
   campaigns check    DIR                               is every customer and event accounted for?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
-  campaigns report   DIR                               write report.html anew
+  campaigns report   DIR                               write report.html again
   campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
-  campaigns sandbox                                    a stand-in for the vendor, to send to
+  campaigns sandbox                                    a simulated vendor, to deliver to
 """
 
 
@@ -53,7 +53,12 @@ RECEIPTS = argument(
 )
 KAFKA = tuple(argument(name, **OPTIONS[name]) for name in PUBLISHING)
 STRICT = argument("--strict", action="store_true", help="warnings are mistakes: exit code 2 (engine.yaml: strict)")
-HISTORY = argument("--history", action="append", default=[], help="earlier sends, for the caps")
+HISTORY = argument(
+    "--history",
+    action="append",
+    default=[],
+    help="earlier sends, for the caps: a table or OUTPUT of a launch; may be repeated",
+)
 
 
 class Command(NamedTuple):
@@ -66,9 +71,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "preview": Command(
-        "what a launch of one campaign would do; nothing is published, no code is consumed",
+        "show what a launch of one campaign would do; nothing is published, no code is used",
         (
-            argument("campaign", metavar="CAMPAIGN"),
+            argument("campaign", metavar="CAMPAIGN", help="id of the campaign"),
             CAMPAIGNS,
             CUSTOMERS,
             HISTORY,
@@ -79,10 +84,10 @@ COMMANDS = {
         commands.preview,
     ),
     "why": Command(
-        "why a customer was or was not sent a campaign, with the values seen",
+        "explain why a customer was or was not sent a campaign, with the values seen",
         (
-            argument("customer", metavar="CUSTOMER"),
-            argument("campaign", metavar="CAMPAIGN"),
+            argument("customer", metavar="CUSTOMER", help="id of the customer"),
+            argument("campaign", metavar="CAMPAIGN", help="id of the campaign"),
             argument("--launch", required=True, help="the --output folder of the launch"),
             RECEIPTS,
         ),
@@ -93,33 +98,33 @@ COMMANDS = {
         (LAUNCH, RECEIPTS),
         commands.check,
     ),
-    "report": Command("write report.html of a launch anew, also while it runs", (LAUNCH, RECEIPTS), commands.report),
+    "report": Command("write report.html of a launch again, also while it runs", (LAUNCH, RECEIPTS), commands.report),
     "schema": Command(
-        "the columns of a source of customers",
+        "list the columns of a source of customers",
         (argument("source", metavar="SOURCE", help="a file, folder, glob or bigquery:…"),),
         commands.schema,
     ),
     "json-schema": Command(
-        "the JSON Schema of a configuration file, for editors",
+        "print the JSON Schema of a configuration file, for editors",
         (argument("kind", choices=("campaign", "engine", "audience")),),
         commands.json_schema,
     ),
     "validate": Command(
-        "check a folder of campaigns, its workspaces' urls, accounts and templates; with --customers against their "
-        "columns and retailers too",
+        "check a folder of campaigns, and its workspaces' urls, accounts and templates; with --customers also against "
+        "their columns and retailers",
         (
             CAMPAIGNS,
             argument(
                 "--customers",
-                help="check the conditions against these columns, and these retailers' accounts; "
-                "say what matches nobody",
+                help="also check the conditions against these columns, and these retailers' accounts; "
+                "warn of what matches nobody",
             ),
             STRICT,
         ),
         commands.validate,
     ),
     "replay": Command(
-        "publish dead letters again, after their cause is put right, or all events between two times",
+        "publish dead letters again, after their cause is corrected, or all events between two times",
         (
             argument(
                 "source",
@@ -130,28 +135,28 @@ COMMANDS = {
             argument(
                 "--events",
                 required=True,
-                help="where to: file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC",
+                help="where to publish: file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC",
             ),
             argument("--from", dest="since", metavar="TIME", help="events from then on, such as 2026-04-01T09:00Z"),
             argument("--to", dest="until", metavar="TIME", help="events before then (now)"),
-            argument("--ledger", help="the delivery's ledger, so that refused events may be sent again"),
-            argument("--reason", action="append", default=[], help="only letters of this reason; may be repeated"),
+            argument("--ledger", help="the delivery's ledger; needed to send rejected events again"),
+            argument("--reason", action="append", default=[], help="only dead letters of this reason; may be repeated"),
             *KAFKA,
         ),
         commands.replay,
     ),
     "ledger": Command(
-        "look at a delivery's ledger, which says what was sent; cancel a campaign; settle or resend events whose "
-        "outcome is unknown; rebuild a lost ledger",
+        "show a delivery's ledger, which holds the outcome of each event; cancel a campaign; settle or resend events "
+        "whose outcome is unknown; rebuild a lost ledger",
         LEDGER,
         ledger,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
-    "engines": Command("what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),
-    "flink": Command("a Flink cluster on this machine, for --on flink", FLINK, flink),
-    "sandbox": Command("run a stand-in for the vendor on this machine; it fails as you tell it", SANDBOX, sandbox),
+    "engines": Command("list what pipelines can run on here, what is missing, and how to get it", ENGINES, engines),
+    "flink": Command("run a Flink cluster on this machine, for --on flink, or stop a job on it", FLINK, flink),
+    "sandbox": Command("simulate the vendor on this machine, with faults by script; nothing is sent", SANDBOX, sandbox),
     "topic": Command(
-        "create a topic: of Pub/Sub, which then accepts only our events, or of Kafka",
+        "create a topic of Pub/Sub, which then accepts only our events, or of Kafka",
         (
             argument("action", choices=("create",)),
             argument("uri", metavar="URI", help="pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"),
@@ -162,14 +167,18 @@ COMMANDS = {
         commands.topic,
     ),
     "verify-code": Command(
-        "whether an offer code is genuine; the secret comes from the environment",
+        "check whether an offer code is genuine; the secret comes from the environment",
         (
-            argument("code", metavar="CODE"),
+            argument("code", metavar="CODE", help="the code, as the customer has it"),
             argument("--launch", required=True, help="launch id, or the --output folder of the launch"),
-            argument("--offer", required=True),
+            argument("--offer", required=True, help="id of the offer"),
             argument("--retailer", help="with --customer: whether the code is this customer's"),
-            argument("--customer"),
-            argument("--secret-env", default="CAMPAIGNS_CODE_SECRET"),
+            argument("--customer", help="with --retailer: whether the code is this customer's"),
+            argument(
+                "--secret-env",
+                default="CAMPAIGNS_CODE_SECRET",
+                help="the variable that holds the secret (CAMPAIGNS_CODE_SECRET)",
+            ),
         ),
         verify,
     ),

@@ -18,6 +18,7 @@ from pipelines.progress import Silent
 LABELS = {
     "read and check": "Reading and checking",
     "survey": "Looking for duplicates, shared addresses, queues",
+    "look for warnings": "Looking for warnings",
     "launch": "Launching",
     "sum up": "Summing up",
 }

@@ -23,7 +23,9 @@ def verify(args: argparse.Namespace) -> int:
     problems: list[Problem] = []
     if bool(args.customer) != bool(args.retailer):
         missing, given = ("--retailer", "--customer") if args.customer else ("--customer", "--retailer")
-        problems.append(_problem(missing, "missing", f"goes with {given}: a customer's id is unique within a retailer"))
+        problems.append(
+            _problem(missing, "missing", f"is needed with {given}: a customer's id is unique only within a retailer")
+        )
     secret = os.environ.get(args.secret_env, "").encode()
     if not secret:
         problems.append(Problem("environment", args.secret_env, "missing", "set it to the secret that the launch had"))
@@ -39,9 +41,9 @@ def verify(args: argparse.Namespace) -> int:
         told = f"{'genuine' if genuine else 'not genuine'} for the offer {args.offer} of launch {launch_id}"
     print(f"{args.code}: {told}")
     if not genuine and not well_formed(args.code):
-        print("no launch has such a code: a character is wrong or missing, so look whether it was typed rightly")
+        print("no launch has such a code: a character is wrong or missing, so check how it was typed")
     elif not genuine and known is None:
-        print("or the launch, the offer or the secret is another one: give --launch the folder, and that is told apart")
+        print("the launch, the offer or the secret may be wrong too: give the launch's folder as --launch to find out")
     return 0 if genuine else 1
 
 
@@ -61,7 +63,7 @@ def _launch(args: argparse.Namespace, secret: bytes, problems: list[Problem]) ->
     offers = {offer.id: offer.kind for one in configuration.campaigns for offer in one.offers}
     codes = sorted(name for name, kind in offers.items() if kind == "unique_code")
     if args.offer not in codes:
-        has = f"the offers with such codes of this launch are: {', '.join(codes) or 'none'}"
+        has = f"this launch has these offers with unique codes: {', '.join(codes) or 'none'}"
         what = f"its codes are not derived ({offers[args.offer]}); " if args.offer in offers else ""
         problems.append(_problem("--offer", args.offer, f"{what or did_you_mean(args.offer, codes)}{has}"))
     mark = manifest["inputs"].get("code_secret")

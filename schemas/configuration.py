@@ -15,7 +15,7 @@ from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
 from schemas.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
 from schemas.campaign import Campaign
-from schemas.checks.campaigns import duplicate_ids, shared_codes
+from schemas.checks.campaigns import duplicate_ids, shared_codes, unknown_channels
 from schemas.checks.experiments import experiment_problems
 from schemas.checks.messages import MESSAGES
 from schemas.engine import Engine
@@ -150,13 +150,9 @@ def read_model(document: Document | None, model: type[M], problems: list[Problem
 
 def _problem(document: Document, model: type[BaseModel], detail: Any) -> Problem:
     path = _written_path(document.data, detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
+    message = MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     if detail["type"] == "extra_forbidden":
         message = _unknown_field(model, path)
-    elif detail["type"] == "missing":
-        message = "is missing; add it"
-    elif detail["type"] in MESSAGES:
-        message = MESSAGES[detail["type"]]
     value = "" if detail["type"] == "missing" else detail["input"]
     return document.problem(path, value if not isinstance(value, dict | list) else "…", message)
 
@@ -241,10 +237,14 @@ def _named(node: Node) -> Iterator[str]:
 
 
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:
-    full = (root / name).resolve()
+    try:
+        full = (root / name).resolve()
+        found = full.is_file()
+    except (OSError, ValueError):
+        return [document.problem(path, name, "is no name of a file; give a path in the folder of the campaigns")]
     if not full.is_relative_to(root.resolve()):
         return [document.problem(path, name, "must stay inside the folder of the campaigns")]
-    if not full.is_file():
+    if not found:
         return [document.problem(path, name, f"there is no such file in the campaigns' folder {root.name}/")]
     return []
 
@@ -266,19 +266,9 @@ def _engine_references(document: Document | None, engine: Engine | None, root: P
     found = []
     for index, entry in enumerate(engine.suppression_lists):
         found += _file(document, ("suppression_lists", index, "file"), entry.file, root)
-        if entry.channel is not None and entry.channel not in engine.channels:
-            where = ("suppression_lists", index, "channel")
-            found.append(document.problem(where, entry.channel, _no_channel(engine)))
-    for index, cap in enumerate(engine.caps):
-        if cap.channel not in engine.channels:
-            found.append(document.problem(("caps", index, "channel"), cap.channel, _no_channel(engine)))
     for place, name in _workspace_places(engine):
         found += _file(document, place, name, root)
-    return [*found, *_url_problems(document, engine)]
-
-
-def _no_channel(engine: Engine) -> str:
-    return f"is no channel of this file; it has: {', '.join(engine.channels)}"
+    return [*found, *unknown_channels(document, engine), *_url_problems(document, engine)]
 
 
 def _url_problems(document: Document, engine: Engine) -> list[Problem]:

@@ -17,8 +17,9 @@ class Problem(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}  {self.field or '(whole file)'} = {self.value}\n    {self.fix}"
+        file, field, value = (shown(visible(str(text)), 500) for text in (self.file, self.field, self.value))
+        place = file if self.line is None else f"{file}:{self.line}"
+        return f"{place}  {field or '(whole file)'} = {value}\n    {_cut(visible(self.fix), 4_000)}"
 
 
 class InputError(Exception):
@@ -48,8 +49,18 @@ class LaunchError(Exception):
         return found[-1].strip() if found else None
 
 
+def visible(text: str) -> str:
+    """A text for a terminal: what cannot be seen there, or would be obeyed, is escaped; ends of lines stay."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(value: object, limit: int = 80) -> str:
     """A value as one short line, cut in the middle when it is long."""
     text = repr(value) if not isinstance(value, str) else value
-    text = text.replace("\n", "\\n")
+    return _cut(text.replace("\n", "\\n"), limit)
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 20]} … {text[-16:]}"

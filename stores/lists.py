@@ -61,7 +61,7 @@ def read_codes(path: Path, name: str | None = None) -> pa.Array:
         first, second = (int(rows[place]) for place in np.flatnonzero(indices == code)[:2])
         before = table.line(first)
         where = f"row {first + 1}" if before is None else f"line {before}"
-        fix = f"stands in {where} too, and would go to two customers; keep one"
+        fix = f"is in {where} too, so two customers would get it; keep one"
         problems.append(row_problem(table, CODE, encoded.dictionary[code].as_py(), fix, second))
     if problems:
         raise InputError(problems)
@@ -90,7 +90,7 @@ def _read(path: Path, column: str, name: str) -> tuple[Table, pa.Array, np.ndarr
     rows = np.flatnonzero(_true(pc.greater(pc.binary_length(texts), 0)))
     texts = texts.take(pa.array(rows))
     if not len(texts):
-        fix = "holds no ids, so it would match nobody; write them into it, or take the list out of the configuration"
+        fix = "holds no ids, so it would match nobody; write the ids, or remove the list from the configuration"
         raise InputError([Problem(name, shown(chosen), "0 rows", fix)])
     if isinstance(table, CsvTable) and not table.header:
         _check_first(table, texts, column)
@@ -112,7 +112,7 @@ def _column(table: Table, column: str) -> str:
         if isinstance(table, CsvTable):
             table.without_header()
         return table.names[0]
-    fix = f"which column is meant is unclear; the first line must name one {column}, or the file must have one column"
+    fix = f"it is unclear which column to read; name one of them {column}, or leave only one column"
     if len(names) == 1:
         fix = f"holds {table.names[0]}, but is looked up by {column}; name the column that is meant, or write {column}"
     raise InputError([Problem(table.name, "columns", shown(", ".join(table.names)), fix)])
@@ -124,7 +124,7 @@ def _check_first(table: CsvTable, texts: pa.Array, column: str) -> None:
     for marks, in_header in (("@", False), (r"[0-9@]", False), (r"\s", True), (r"\p{Ll}", True)):
         marked = _true(pc.match_substring_regex(texts, marks)) ^ in_header
         if len(marked) > 1 and not marked[0] and marked[1:].all():
-            fix = f"is this a header, or an id? Make the first line {column}, above it or in place of it"
+            fix = f"may be a header or an id; write {column} in place of a header, or in a line above an id"
             raise InputError([row_problem(table, "first line", texts[0].as_py(), fix, 0)])
 
 

@@ -43,4 +43,4 @@ def _not_of(
     add(theirs)
     add_own(own)
     names = theirs._option_string_actions.keys() - own._option_string_actions.keys()
-    return dict.fromkeys(names, f"is an option of `campaigns {command}`: leave it out")
+    return dict.fromkeys(names, f"is an option of `campaigns {command}`; remove it")

@@ -44,7 +44,7 @@ _ONLY_DATAFLOW = (
     "--enable_artifact_caching", "--dataflow_job_file",
 )  # fmt: skip
 _INSTEAD = {
-    "--dry_run": "nothing here heeds it: `campaigns preview` shows what a launch would do, `validate` checks it",
+    "--dry_run": "has no effect here; `campaigns preview` shows what a launch would do, `validate` checks it",
 }
 
 
@@ -81,10 +81,12 @@ def read_options(
         if not heeding or engines & {*heeding}:
             continue
         if classes[name] == FlinkOptions.__name__:
-            problems.append(Problem(COMMAND_LINE, name, "not known", "is of Flink: leave it out, or give --on flink"))
+            problems.append(
+                Problem(COMMAND_LINE, name, "not known", "is an option of Flink; remove it, or give --on flink")
+            )
         else:
             ours = " and ".join(sorted(engines))
-            warnings.append(f"{name} has no effect: {ours} does not heed it, only {' and '.join(heeding)} would")
+            warnings.append(f"{name} has no effect on {ours}; only {' and '.join(heeding)} reads it")
     return Given(PipelineOptions(with_preset(options, streaming=streaming)), problems, warnings)
 
 

@@ -121,7 +121,7 @@ class _Reader:
         self._seen.add(action.dest)
         if action.nargs == 0:
             if equals:
-                self._wrong(name, shown(value), f"is a flag and takes no value: write {name} alone, or leave it out")
+                self._wrong(name, shown(value), f"is a flag and takes no value; write {name} alone, or remove it")
             else:
                 self._words.options.append(name)
             return 0
@@ -142,7 +142,7 @@ class _Reader:
 
     def _unknown(self, name: str, equals: str, after: str | None) -> int:
         near = self._nearest(name)
-        told = f"did you mean {near}? " if near else "leave it out; "
+        told = f"did you mean {near}? " if near else "remove it; "
         fix = self._elsewhere.get(name) or f"{told}`{self._parser.prog} --help` lists the options"
         self._wrong(name, "not known", fix)
         if equals or after is None or _is_option(after):

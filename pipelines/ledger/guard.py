@@ -155,8 +155,8 @@ def check_open(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None
 def _compare(folder: DeliveryFolder, uri: str, copy: LedgerCopy | None, identity: Identity | None) -> None:
     """Raises InputError unless the ledger is the one that the copy names, and not older."""
     if identity is not None and identity.rebuilding:
-        fix = f"give the same command again, `campaigns ledger rebuild {folder.root}`; it goes on"
-        _refuse(uri, "is the beginning of a rebuild that did not end", fix)
+        fix = f"run `campaigns ledger rebuild {folder.root}` again: it continues"
+        _refuse(uri, "is an unfinished rebuild", fix)
     if copy is None:
         return
     if identity is None or identity.id != copy.id:
@@ -166,7 +166,7 @@ def _compare(folder: DeliveryFolder, uri: str, copy: LedgerCopy | None, identity
         _refuse(uri, f"is another ledger: {known}", fix)
     if identity.beat < copy.beat:
         fix = (
-            f"{folder.ledger_copy} knows it as of {_clock(copy.beat)}: it was restored from a backup, or copied "
+            f"{folder.ledger_copy} has it as of {_clock(copy.beat)}: it was restored from a backup, or copied "
             f"without its -wal file. {_what_to_do(folder, uri)}"
         )
         _refuse(uri, f"is older than the delivery: as of {_clock(identity.beat)}", fix)

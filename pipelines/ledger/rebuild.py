@@ -60,7 +60,7 @@ class Rebuilt:
         )
         yield f"{self.in_spool:,} events of the spool have no receipt: the next run sends them"
         yield from (f"this file of the spool cannot be read, and is not counted: {one}" for one in self.unreadable)
-        yield "events that a replay let be sent again, and that were not sent yet, are settled again: replay them again"
+        yield "events that a replay had reopened and that were not sent yet are settled again: replay them again"
 
 
 def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: bool, show: Show) -> Rebuilt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MESSAGES = {
+    "missing": "is missing; add it",
     "tuple_type": "must be a list: [first, second], or a line with a dash for each",
     "list_type": "must be a list: [first, second], or a line with a dash for each",
     "too_short": "is empty; name one at least",

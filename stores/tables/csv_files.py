@@ -118,7 +118,7 @@ def first_row(file: TextFile) -> tuple[list[str], str]:
         fix = f"the first line is not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
         raise wrong(file.source, file.name, fix) from error
     if not first.strip():
-        raise wrong(file.source, file.name, "line 1 is empty; take it out, as the first line names the columns")
+        raise wrong(file.source, file.name, "line 1 is empty; delete it: the first line names the columns")
     csv.field_size_limit(2 * MAX_ROW)
     try:
         rows = [(next(csv.reader([first], delimiter=one), []), one) for one in DELIMITERS]

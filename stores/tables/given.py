@@ -48,7 +48,7 @@ def open_table(path: Path, name: str) -> Table:
     if not path.is_file():
         raise InputError([Problem(name, "", "", "there is no such file; write it, or correct the name")])
     if not path.stat().st_size:
-        raise InputError([Problem(name, "", "0 bytes", "is empty; write the file anew")])
+        raise InputError([Problem(name, "", "0 bytes", "is empty; write the file again")])
     kind = format_of(path.name) or "csv"
     with _named(name):
         if kind == "csv":

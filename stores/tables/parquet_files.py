@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,12 +64,15 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
 
 
 def _check_types(source: str, schema: pa.Schema) -> None:
-    fix = "no condition can be evaluated over such numbers; write DECIMAL(38, …) or DOUBLE"
-    problems = [
-        Problem(source, f.name, str(f.type), fix)
-        for f in schema
-        if pa.types.is_decimal(f.type) and f.type.bit_width > 128
-    ]
+    """Raises InputError for columns of which no condition could be evaluated."""
+    con = duckdb.connect(":memory:")
+    problems = []
+    for field in schema:
+        try:
+            con.register("column", pa.schema([field]).empty_table())
+        except (duckdb.Error, pa.ArrowException):
+            fix = "no condition can be evaluated over this type; write DECIMAL(38, …), DOUBLE or text, or leave it out"
+            problems.append(Problem(source, field.name, str(field.type), fix))
     if problems:
         raise InputError(problems)
 
@@ -96,7 +100,7 @@ def _footer_hash(path: Path) -> str:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is handed on: dictionaries, views and large strings become plain ones."""
+    """The type in which a column is handed on: dictionaries, views, large strings and half floats become plain ones."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
@@ -105,7 +109,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_binary_view(kind) or pa.types.is_large_binary(kind):
         return pa.binary()
-    return kind
+    return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

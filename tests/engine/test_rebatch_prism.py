@@ -144,7 +144,7 @@ def test_malformed_messages_are_dead_letters_once_and_a_replay_is_accepted_by_th
         only = next(one.reason for one in delivery.letters() if one.step == "DeliverBatches")
         again = ["replay", letters, "--events", topic.uri, "--ledger", delivery.ledger, "--reason", only]
         assert main(again) == 0
-        assert "1 messages published again, 3 letters left" in capsys.readouterr().out
+        assert "1 messages published again, 3 letters left out" in capsys.readouterr().out
         accepts(sandbox, events)
         stop(job)
     assert sandbox.accepted() == dict.fromkeys(events, 1)

@@ -65,7 +65,7 @@ def test_files_and_kafka_give_what_was_published_between_the_times(
 ) -> None:
     write_file(tmp_path / "archive", "a", [body for body, _ in EVENTS.values()])
     assert main(["replay", f"file:{tmp_path}/archive", *WINDOW, "--events", str(uri)]) == 0
-    assert capsys.readouterr().out == "10 messages published again, 0 messages left\n"
+    assert capsys.readouterr().out == "10 messages published again, 0 messages left out\n"
     got = messages(uri, 10)
     assert got.keys() == set(INSIDE)
     assert {name: body for name, (body, _) in got.items()} == {name: EVENTS[name][0] for name in INSIDE}
@@ -83,10 +83,10 @@ def test_files_and_kafka_give_what_was_published_between_the_times(
     producer.produce(other.topic, b"broken", partition=2, timestamp=START + 15 * 60_000)
     assert producer.flush(30) == 0
     assert main(["replay", str(other), *WINDOW, "--events", f"file:{tmp_path}/again"]) == 0
-    assert capsys.readouterr().out == "10 messages published again, 2 messages left\n"
+    assert capsys.readouterr().out == "10 messages published again, 2 messages left out\n"
     assert written(tmp_path / "again") == sorted(INSIDE)
     assert main(["replay", str(other), *WINDOW[:2], "--events", str(other)]) == 0  # no longer than until now
-    assert capsys.readouterr().out == "22 messages published again, 0 messages left\n"
+    assert capsys.readouterr().out == "22 messages published again, 0 messages left out\n"
 
 
 def test_a_subscription_is_set_back_and_keeps_what_is_not_asked_for(
@@ -109,7 +109,7 @@ def test_a_subscription_is_set_back_and_keeps_what_is_not_asked_for(
         publish(topic.path, list(second.values()))
         argv = ["replay", source, "--from", "2026-01-01T00:00Z", "--to", until, "--events", f"file:{tmp_path}/again"]
         assert main(argv) == 0
-        assert capsys.readouterr().out == "5 messages published again, 0 messages left\n"
+        assert capsys.readouterr().out == "5 messages published again, 0 messages left out\n"
         assert written(tmp_path / "again") == sorted(first)
     assert main([*argv[:1], f"pubsub:{topic.subscription}", *argv[2:]]) == 1
     assert "--retain-acked-messages" in capsys.readouterr().err

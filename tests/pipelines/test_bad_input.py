@@ -233,3 +233,39 @@ def test_an_output_that_cannot_be_made_is_told(
     text = capsys.readouterr().err
     assert "cannot be written" in text
     assert str(output) in text
+
+
+@pytest.mark.parametrize(
+    ("option", "output"),
+    [
+        ("--campaigns=campaigns", "."),
+        ("--customers=out/snapshot/a.parquet", "out"),
+        ("--sticky=out/sticky.parquet", "out"),
+        ("--history=out", "out"),
+        ("--history=out/exposures/a.parquet", "out"),
+    ],
+)
+def test_an_input_that_the_launch_would_write_over_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_place(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "--campaigns": "campaigns",
+        "--customers": "customers.parquet",
+        "--events": "file:events",
+        "--output": output,
+    }
+    name, _, value = option.partition("=")
+    given[name] = value
+    assert main(["launch", *(f"{name}={value}" for name, value in given.items())]) == 2
+    text = capsys.readouterr().err
+    assert option.replace("=", " = ") in text
+    assert "lies where this launch writes its own files" in text
+    assert (tmp_path / "campaigns" / "engine.yaml").exists()
+
+
+def test_the_sticky_file_of_an_earlier_launch_is_no_own_file(tmp_path: Path) -> None:
+    first, second = any_place(tmp_path / "a"), any_place(tmp_path / "b")
+    assert first.launch() == 0
+    assert second.launch(f"--sticky={first.output / 'sticky.parquet'}", f"--history={first.output}") == 0

@@ -222,7 +222,7 @@ def test_a_rebuild_that_was_interrupted_is_no_ledger_until_it_has_ended(uri: str
     ledger.open()
     write_beat(ledger, NOW, rebuilding=True)
     ledger.close()
-    with pytest.raises(InputError, match="is the beginning of a rebuild that did not end"):
+    with pytest.raises(InputError, match="is an unfinished rebuild"):
         guard_ledger(str(output), uri)
     rebuild(str(output), [], uri, False, lambda text: None)
     guard_ledger(str(output), uri)

@@ -104,8 +104,10 @@ def test_why_names_the_zone_that_the_times_are_of(tmp_path: Path, told: Any) -> 
         assert f"time zone         {text}" in why(place, told, f"c-{n}")
     at = {row["customer_id"]: row["deliver_after"].hour for row in place.exposures()}
     assert at == {"c-0": 14, "c-1": 23, "c-2": 14}
-    warning = "unknown time zones of 1 in all, who have their retailer's: 'JST' 1 (such as c-1 of store-1)"
-    assert warning in json.loads((place.output / "summary.json").read_text())["warnings"]
+    warnings = json.loads((place.output / "summary.json").read_text())["warnings"]
+    (warning,) = [one for one in warnings if one["kind"] == "unknown_time_zone"]
+    assert (warning["count"], warning["example"]) == (1, "c-1 of store-1")
+    assert "'JST' 1 (such as c-1 of store-1). Their retailer's was used" in warning["text"]
 
 
 def test_why_counts_earlier_sends_as_the_launch_does(tmp_path: Path, told: Any) -> None:
@@ -268,7 +270,7 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
         ({"--customer": "c-1"}, 2, "--retailer = missing"),
         ({"--retailer": "store-1"}, 2, "--customer = missing"),
         ({"CODE": "0"}, 1, "a character is wrong or missing"),
-        ({"--launch": "launch-2"}, 1, "give --launch the folder"),
+        ({"--launch": "launch-2"}, 1, "give the launch's folder as --launch"),
         ({"--launch": "launch-1"}, 0, "genuine for the offer five"),
     ],
 )

@@ -97,7 +97,7 @@ def test_refused_and_undecoded_events_are_written_to_files_once_and_may_be_sent_
     letters: Path, ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["replay", str(letters), "--events", f"file:{tmp_path}/again", "--ledger", ledger]) == 0
-    assert capsys.readouterr().out == "3 messages published again, 2 letters left\n"
+    assert capsys.readouterr().out == "3 messages published again, 2 letters left out\n"
     assert written(tmp_path / "again") == sorted(NAMES[:3])
     assert settled(ledger) == {NAMES[3]: "accepted"}
 
@@ -119,7 +119,7 @@ def test_only_the_reasons_that_were_asked_for_are_replayed(
     assert "did you mean no_template? known: invalid_address, missing_attributes, no_template\n" in told
     assert settled(ledger) == before
     assert main([*argv, "--reason", "no_template"]) == 0
-    assert capsys.readouterr().out == "1 messages published again, 4 letters left\n"
+    assert capsys.readouterr().out == "1 messages published again, 4 letters left out\n"
     assert written(tmp_path / "again") == [NAMES[1]]
     assert settled(ledger).keys() == {NAMES[0], NAMES[3], dead_id(without_retailer(NAMES[2]))}
 
@@ -206,4 +206,4 @@ def test_a_folder_without_letters_replays_nothing(tmp_path: Path, capsys: pytest
     assert f"SOURCE = {tmp_path}/none\n    is no folder" in capsys.readouterr().err
     (tmp_path / "none").mkdir()
     assert main(argv) == 0
-    assert capsys.readouterr().out == "0 messages published again, 0 letters left\n"
+    assert capsys.readouterr().out == "0 messages published again, 0 letters left out\n"

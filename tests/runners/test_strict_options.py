@@ -110,7 +110,7 @@ NOT_LAUNCHED = [
     (["--machine_type"], "--machine_type = missing", "needs a value"),
     (["--num_workers=many"], "--num_workers = many", "must be a whole number"),
     (["--direct_running_mode=fast"], "--direct_running_mode = fast", "one of in_memory, multi_threading"),
-    (["--checkpointing_interval=5000"], "--checkpointing_interval = not known", "is of Flink"),
+    (["--checkpointing_interval=5000"], "--checkpointing_interval = not known", "is an option of Flink"),
     (["--dry_run"], "--dry_run = not known", "`campaigns preview` shows what a launch would do"),
     (["--drain"], "--drain = not known", "is an option of `campaigns rebatch`"),
     (["--start=latest"], "--start = not known", "is an option of `campaigns rebatch`"),
@@ -153,7 +153,7 @@ def test_what_only_another_engine_heeds_is_told_and_the_launch_runs(
     monkeypatch.setenv("CAMPAIGNS_CODE_SECRET", SECRET)
     place = any_place(tmp_path)
     assert place.launch("--machine_type=n1-standard-4", "--on=direct", "--experiments=a", "--experiments=b") == 0
-    told = "warning: --machine_type has no effect: direct does not heed it, only dataflow would\n"
+    told = "warning: --machine_type has no effect on direct; only dataflow reads it\n"
     assert told in capsys.readouterr().err
     assert place.exposures()
 
@@ -187,7 +187,7 @@ def test_a_runner_has_one_name_however_it_is_written(runner: str) -> None:
 def test_the_options_that_presets_give_are_known() -> None:
     for preset in PRESETS.values():
         for flag in (*preset.flags, *preset.streaming):
-            assert not [one for one in read_rebatch([flag.option]).problems if "is of Flink" not in one.fix]
+            assert not [one for one in read_rebatch([flag.option]).problems if "is an option of Flink" not in one.fix]
 
 
 def test_every_option_that_is_named_as_an_engines_is_beams() -> None:

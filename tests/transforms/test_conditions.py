@@ -27,6 +27,8 @@ def checker() -> Checker:
         "coalesce(spend, 0) > 1 AND NOT ok",
         "CAST(name AS INTEGER) > 3",
         "NULL",
+        " OR ".join(["spend > 1"] * 900),
+        " + ".join(["spend"] * 150) + " > 1",
     ],
 )
 def test_a_scalar_condition_over_the_columns_is_sound(checker: Checker, text: str) -> None:
@@ -37,6 +39,8 @@ def test_a_scalar_condition_over_the_columns_is_sound(checker: Checker, text: st
     ("text", "says"),
     [
         ("spend > ", "not an SQL expression"),
+        ("NOT " * 400 + "ok", "nested too deeply"),
+        ("NOT " * 900 + "ok", "nested too deeply"),
         ("spnd > 3", "did you mean spend"),
         ("name > 3", "Cannot compare"),
         ("name IN (SELECT 'a')", "sub-query"),

@@ -17,6 +17,8 @@ TABLE = "customers"
 LAUNCHED_AT = "launched_at"
 CLOCKS = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "now", "today"})
 """Names of SQL for the time of the evaluation; they are refused, unless the customers have a column of the name."""
+MAX_DEPTH = 500
+"""Levels of a parsed expression as JSON, two or three for one of SQL: what walks over it has Python's limit."""
 _PREFIX = "SELECT (\n"
 _UNPLACED = 2**63
 
@@ -64,6 +66,9 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+_TOO_DEEP = Mistake("is nested too deeply; write fewer levels, such as one IN (…) for many comparisons")
+
+
 class Checker:
     """Checks expressions against the customers' schema; `columns` are (name, Arrow type)."""
 
@@ -99,7 +104,12 @@ class Checker:
     def _parse(self, text: str) -> Any:
         query = f"{_PREFIX}{text}\n)"
         raw = self._con.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
-        tree = json.loads(raw)
+        try:
+            tree = json.loads(raw)
+        except RecursionError:
+            return _TOO_DEEP
+        if _depth(tree) > MAX_DEPTH:
+            return _TOO_DEEP
         if tree["error"]:
             place = tree.get("position")
             message = f"is not an SQL expression: {tree['error_message']}"
@@ -163,6 +173,16 @@ class Checker:
         if want is not None and found not in (want, '"NULL"'):
             return Mistake(f"must be {want}, this is {found}")
         return None
+
+
+def _depth(tree: Any) -> int:
+    """How many levels of objects and arrays a JSON value has."""
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [value for values in inner for value in values]
+    return depth
 
 
 def _describe(text: str) -> str:

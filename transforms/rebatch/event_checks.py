@@ -43,7 +43,7 @@ def find_flaw(event: Mapping[str, Any]) -> Flaw | None:
             return Flaw("bad_time", detail)
     for name in NEEDED:
         if not event[name]:
-            return Flaw("unusable_event", f"{name} is empty; see who published it")
+            return Flaw("unusable_event", f"{name} is empty; find out who published it")
     for name, value in _numbers(event):
         if isinstance(value, float) and not math.isfinite(value):
             return Flaw("unusable_event", f"{name} is {value}, which JSON does not have; leave the property out")

@@ -179,15 +179,17 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     counts = totals.offers.get(campaign.id, {})
     for index, offer in enumerate(campaign.offers):
         count = OfferCount(*counts.get(offer.id, ()))
+        unmet = count.condition_not_met
         spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
         if count.granted or count.fallback_granted or spare:
             continue
         if offer.id not in used:
             why = "No variant and no content names it"
-        elif count.condition_not_met:
-            why = f"None of {count.condition_not_met:,} customers meets its condition"
+        elif unmet:
+            why = f"None of {unmet:,} customers meets its condition"
         else:
             why = "Nobody is sent the variant or the content that has it, or its budget is 0"
         text = f"Nobody is given this offer. {why}. Correct that, or remove the offer."
-        yield LaunchWarning("offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id,
-                            count.condition_not_met, "", text)  # fmt: skip
+        yield LaunchWarning(
+            "offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id, unmet, "", text
+        )

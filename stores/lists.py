@@ -120,8 +120,13 @@ def _column(table: Table, column: str) -> str:
 
 def _check_first(table: CsvTable, texts: pa.Array, column: str) -> None:
     """Raises InputError where the first of some ids looks like a header of no known name: all the others have an @, or
-    a digit or an @, and it has not; none of the others has a blank, or a small letter, and it has."""
-    for marks, in_header in (("@", False), (r"[0-9@]", False), (r"\s", True), (r"\p{Ll}", True)):
+    a digit or an @, and it has not; it has no digit but a blank, or a small letter, and none of the others has."""
+    for marks, in_header in (
+        ("@", False),
+        (r"[0-9@]", False),
+        (r"^[^0-9@]*\s[^0-9@]*$", True),
+        (r"^[^0-9@]*\p{Ll}[^0-9@]*$", True),
+    ):
         marked = _true(pc.match_substring_regex(texts, marks)) ^ in_header
         if len(marked) > 1 and not marked[0] and marked[1:].all():
             fix = f"may be a header or an id; write {column} in place of a header, or in a line above an id"

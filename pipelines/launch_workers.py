@@ -26,7 +26,8 @@ from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.events import build_events
 from transforms.experiment import Sticky, VariantAssigner
 from transforms.frequency import SendHistory
-from transforms.ids.id_index import IdIndex, joined_key
+from transforms.ids.id_index import joined_key
+from transforms.ids.list_index import ListIndex
 from transforms.offers.generate import Limit, OfferGenerator
 from transforms.plan import Plan
 from transforms.publish import EventSink
@@ -50,7 +51,11 @@ def make_assigner(plan: Plan, sticky: str | None) -> Callable[[LaunchBatch], Lau
 def make_suppressor(plan: Plan, history: tuple[str, ...], survey: Path | None) -> Callable[[LaunchBatch], LaunchBatch]:
     """Suppress' work; without a survey nobody is preferred to anybody yet."""
     lists = tuple(
-        (entry.channel, entry.column, IdIndex.build(read_list(Path(plan.root) / entry.file, entry.column)))
+        (
+            entry.channel,
+            entry.column,
+            ListIndex.build(read_list(Path(plan.root) / entry.file, entry.column), entry.column, plan.engine),
+        )
         for entry in plan.engine.suppression_lists
     )
     histories = _histories(plan, history) if plan.engine.caps else {}

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch_inputs import Prepared
-from schemas.columns.ids import id_texts
+from schemas.columns.ids import id_texts, normal_addresses
 from schemas.elements import LaunchBatch
 from schemas.problems import InputError, LaunchError, Problem
 from stores.customers.snapshot import read_part
@@ -35,7 +35,7 @@ from stores.decisions import (
 from stores.launch_folder import write_parquet
 from transforms.ids.id_index import IdIndex
 from transforms.ids.repeats import Keys, codes_of, repeated
-from transforms.offers.candidates import QUEUED, SHARED, Surveyor, normal_address
+from transforms.offers.candidates import QUEUED, SHARED, Surveyor
 from transforms.plan import Plan
 from transforms.read_customers import batch_name
 
@@ -121,7 +121,7 @@ def _texts(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None
 def _addresses(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
     """The same with the second column as addresses that are compared; an empty one is null."""
     groups, texts = _texts(batch, group, within, rows)
-    address = normal_address(texts)
+    address = normal_addresses(texts)
     return groups, pc.if_else(pc.equal(pc.binary_length(address), 0), None, address)
 
 

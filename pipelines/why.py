@@ -112,11 +112,11 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
     unit = values.get(rules.global_.unit)
     if rules.global_.share:
         found = bucket("growthbook/2", rules.global_.seed, unit)
-        yield f"    global holdout    bucket {found} < {rules.global_.share}: {_yes(found, rules.global_.share)}"
+        yield f"    global holdout    {_held(found, rules.global_.share)}"
     share = rules.retailers.get(retailer, rules.retailers.get("*", 0.0))
     if share:
         found = bucket("growthbook/2", f"{rules.global_.seed}:{retailer}", unit)
-        yield f"    retailer holdout  bucket {found} < {share}: {_yes(found, share)}"
+        yield f"    retailer holdout  {_held(found, share)}"
     experiment = entry.campaign.experiment
     if experiment is None:
         return
@@ -130,7 +130,7 @@ def _buckets(job: Prepared, entry: CampaignPlan, values: dict[str, Any], retaile
         yield f"    namespace         {space.key}: {held}: {'inside' if inside else 'outside'}"
     if experiment.holdout:
         found = bucket("growthbook/2", f"{experiment.key}:holdout", unit)
-        yield f"    campaign holdout  bucket {found} < {experiment.holdout}: {_yes(found, experiment.holdout)}"
+        yield f"    campaign holdout  {_held(found, experiment.holdout)}"
     scheme, seed = experiment.hash, experiment.seed or experiment.key
     found = normalise(scheme, bucket(scheme, seed, unit))
     yield f"    variant           bucket {found} of {scheme}, seed {seed!r}: {_range(experiment, unit)}"
@@ -147,8 +147,9 @@ def _range(experiment: Experiment, unit: object) -> str:
     return f"in that of {experiment.variants[chosen].key!r}, {low:g} to {high:g}"
 
 
-def _yes(found: float | int | None, share: float) -> str:
-    return "held out" if found is not None and found < share else "not held out"
+def _held(found: float | int | None, share: float) -> str:
+    out = found is not None and found < share
+    return f"bucket {found}, held out below {share}: {'held out' if out else 'not held out'}"
 
 
 def _told(exposure: dict[str, Any]) -> Iterator[str]:

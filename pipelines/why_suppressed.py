@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipelines.launch_inputs import Prepared
 from pipelines.launch_workers import offer_limits
 from schemas.checks.values import find_time_zone
-from schemas.columns.ids import id_text, id_texts
+from schemas.columns.ids import id_text, id_texts, normal_addresses
 from schemas.elements import CampaignRows
 from schemas.problems import InputError
 from stores.customers.snapshot import read_part
@@ -22,7 +22,7 @@ from stores.histories import read_histories
 from stores.lists import read_list
 from stores.tables.parquet_files import plain_type
 from transforms.ids.id_index import joined_key
-from transforms.offers.candidates import normal_address
+from transforms.ids.list_index import ListIndex
 from transforms.offers.generate import order_keys, queue_name
 from transforms.plan import CampaignPlan
 
@@ -41,7 +41,8 @@ def suppression_facts(
         if rule.channel in (None, name):
             value = _id(job, values, rule.column)
             ids = read_list(job.config.campaigns / rule.file, rule.column)
-            listed = value is not None and pc.any(pc.equal(ids, value)).as_py()
+            index = ListIndex.build(ids, rule.column, engine)
+            listed = index.find(pa.array([value], pa.string()))[0] >= 0
             yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
     yield f"    address           {channel.address} = {values.get(channel.address)!r}"
     yield f"    time zone         {_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}"
@@ -120,7 +121,7 @@ def _sharers(job: Prepared, channel: str, values: Mapping[str, Any], retailer: s
     """Other customers of the retailer with the same address; looked for only where the survey found that there are."""
     columns, column = job.plan.engine.columns, job.plan.engine.channels[channel].address
     own = _id(job, values, columns.customer)
-    address = normal_address(pa.array([_id(job, values, column)], pa.string()))
+    address = normal_addresses(pa.array([_id(job, values, column)], pa.string()))
     key = joined_key(pa.array([retailer]), address)
     shared = read_sharing_keys(job.folder.survey).get(channel)
     if shared is None or not pc.is_in(key, shared)[0].as_py():
@@ -129,7 +130,7 @@ def _sharers(job: Prepared, channel: str, values: Mapping[str, Any], retailer: s
     found = set()
     for part in job.parts:
         for batch in read_part(part, [columns.retailer, columns.customer, column]):
-            same = pc.equal(normal_address(id_texts(batch.column(column))), wanted)
+            same = pc.equal(normal_addresses(id_texts(batch.column(column))), wanted)
             of_retailer = pc.equal(id_texts(batch.column(columns.retailer)), retailer)
             rows = batch.filter(pc.fill_null(pc.and_(same, of_retailer), False))
             found |= {str(one) for one in id_texts(rows.column(columns.customer)).to_pylist()}

@@ -107,6 +107,8 @@ def _launched(folder: str) -> Prepared:
 
 
 def preview(args: argparse.Namespace) -> int:
+    if args.samples < 0:
+        raise InputError([Problem("command line", "--samples", str(args.samples), "must be 0 or more")])
     for line in previewing.preview(
         args.campaign,
         args.campaigns,

@@ -19,9 +19,9 @@ from pydantic import (
 )
 
 from schemas.audience import ListFile, Name, Node, Sql, Strict
-from schemas.checks.values import Count, Duration, Moment, Version
+from schemas.checks.values import Count, Duration, Moment, NoBoolean, Version
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, NoBoolean, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Scheme = Literal[
     "growthbook/1", "growthbook/2", "unleash/rollout", "unleash/variant", "eppo",
@@ -222,13 +222,20 @@ class Campaign(Strict):
     surface: Literal["marketplace", "storefront"]
     retailers: tuple[Text, ...] = Field(("*",), min_length=1)
     channel: Name
-    priority: int = Field(default=100, ge=-1_000_000, le=1_000_000)
+    priority: Annotated[int, NoBoolean] = Field(default=100, ge=-1_000_000, le=1_000_000)
     audience: Node
     experiment: Experiment | None = None
     offers: tuple[Offer, ...] = ()
     content: Content = Content()
     schedule: Schedule = Schedule()
     vendor: Vendor = Vendor()
+
+    @field_validator("retailers")
+    @classmethod
+    def _every(cls, retailers: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in retailers and len(retailers) > 1:
+            raise ValueError('"*" is every retailer; write it alone, or name the retailers without it')
+        return retailers
 
     @model_validator(mode="after")
     def _offers(self) -> Self:

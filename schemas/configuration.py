@@ -15,8 +15,9 @@ from schemas.accounts import filled_url
 from schemas.addresses import url_problem, without_user
 from schemas.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
 from schemas.campaign import Campaign
-from schemas.checks.campaigns import duplicate_ids, shared_codes
+from schemas.checks.campaigns import duplicate_ids, shared_codes, unknown_channels
 from schemas.checks.experiments import experiment_problems
+from schemas.checks.messages import MESSAGES
 from schemas.engine import Engine
 from schemas.problems import Problem
 from schemas.yaml_files import Document, read_yaml
@@ -121,6 +122,9 @@ def _list_files(documents: list[Document], campaigns: list[tuple[Document, Campa
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
     found = {}
+    for path in sorted([*root.glob("*.yml"), *root.glob("audiences/*.yml")]):
+        fix = "would not be read: name it .yaml, or move it out of this folder"
+        problems.append(Problem(path.relative_to(root).as_posix(), "", ".yml", fix))
     for path in [root / "engine.yaml", *sorted(root.glob("audiences/*.yaml")), *sorted(root.glob("*.yaml"))]:
         name = path.relative_to(root).as_posix()
         if name in found:
@@ -146,11 +150,9 @@ def read_model(document: Document | None, model: type[M], problems: list[Problem
 
 def _problem(document: Document, model: type[BaseModel], detail: Any) -> Problem:
     path = _written_path(document.data, detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
+    message = MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     if detail["type"] == "extra_forbidden":
         message = _unknown_field(model, path)
-    elif detail["type"] == "missing":
-        message = "is missing; add it"
     value = "" if detail["type"] == "missing" else detail["input"]
     return document.problem(path, value if not isinstance(value, dict | list) else "…", message)
 
@@ -264,12 +266,9 @@ def _engine_references(document: Document | None, engine: Engine | None, root: P
     found = []
     for index, entry in enumerate(engine.suppression_lists):
         found += _file(document, ("suppression_lists", index, "file"), entry.file, root)
-    for index, cap in enumerate(engine.caps):
-        if cap.channel not in engine.channels:
-            found.append(document.problem(("caps", index, "channel"), cap.channel, "is no channel of this file"))
     for place, name in _workspace_places(engine):
         found += _file(document, place, name, root)
-    return [*found, *_url_problems(document, engine)]
+    return [*found, *unknown_channels(document, engine), *_url_problems(document, engine)]
 
 
 def _url_problems(document: Document, engine: Engine) -> list[Problem]:

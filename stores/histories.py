@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import trimmed
 from schemas.problems import InputError, Problem
 from stores.tables.given import MOST_PROBLEMS, Table, ids_of, missing_columns, open_table, row_problem
 from stores.tables.times import times_of
@@ -82,14 +83,15 @@ def _of_table(table: Table, columns: Sequence[str]) -> pa.Table:
     if missing := missing_columns(table, wanted, "a history needs this column"):
         raise InputError(missing)
     rows = table.read(wanted)
-    retailer, customer = (ids_of(table, name, rows[name]) for name in columns)
-    channel = ids_of(table, "channel", rows["channel"])
-    if channel.null_count:
-        raise InputError(_nulls(table, "channel", channel, "is empty; write the channel that was sent to"))
+    texts = {name: trimmed(ids_of(table, name, rows[name])) for name in wanted[:3]}
+    if empty := [problem for name, column in texts.items() for problem in _empty(table, name, column)]:
+        raise InputError(empty)
     at = times_of(table, "sent_at", rows["sent_at"])
-    return pa.table([retailer, customer, channel, at], SCHEMA.names).cast(SCHEMA)
+    return pa.table([*texts.values(), at], SCHEMA.names).cast(SCHEMA)
 
 
-def _nulls(table: Table, column: str, values: Any, fix: str) -> list[Problem]:
-    places = np.flatnonzero(np.asarray(pc.is_null(values)))[:MOST_PROBLEMS].tolist()
+def _empty(table: Table, column: str, values: Any) -> list[Problem]:
+    given = pc.fill_null(pc.greater(pc.binary_length(values), 0), False)
+    places = np.flatnonzero(~np.asarray(given))[:MOST_PROBLEMS].tolist()
+    fix = "is empty; a send has a retailer, a customer and a channel"
     return [row_problem(table, column, "", fix, row) for row in places]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import trimmed
 from schemas.problems import InputError, Problem, shown
 from stores.tables.given import MOST_PROBLEMS, CsvTable, Table, ids_of, open_table, row_problem
 from stores.tables.text import BLOCK
@@ -85,7 +86,7 @@ def _read(path: Path, column: str, name: str) -> tuple[Table, pa.Array, np.ndarr
     """The table of a list, its ids, and the row of each."""
     table = open_table(path, name)
     chosen = _column(table, column)
-    texts = pc.utf8_trim_whitespace(ids_of(table, chosen, table.read([chosen])[chosen]))
+    texts = trimmed(ids_of(table, chosen, table.read([chosen])[chosen]))
     rows = np.flatnonzero(_true(pc.greater(pc.binary_length(texts), 0)))
     texts = texts.take(pa.array(rows))
     if not len(texts):
@@ -118,10 +119,15 @@ def _column(table: Table, column: str) -> str:
 
 
 def _check_first(table: CsvTable, texts: pa.Array, column: str) -> None:
-    """Raises InputError where the first of some ids looks like a header of no known name: no digit and no @ in it, and
-    one of them in all the others; or no @ in it alone."""
-    for marks in ("@", r"[0-9@]"):
-        marked = _true(pc.match_substring_regex(texts, marks))
+    """Raises InputError where the first of some ids looks like a header of no known name: all the others have an @, or
+    a digit or an @, and it has not; it has no digit but a blank, or a small letter, and none of the others has."""
+    for marks, in_header in (
+        ("@", False),
+        (r"[0-9@]", False),
+        (r"^[^0-9@]*\s[^0-9@]*$", True),
+        (r"^[^0-9@]*\p{Ll}[^0-9@]*$", True),
+    ):
+        marked = _true(pc.match_substring_regex(texts, marks)) ^ in_header
         if len(marked) > 1 and not marked[0] and marked[1:].all():
             fix = f"may be a header or an id; write {column} in place of a header, or in a line above an id"
             raise InputError([row_problem(table, "first line", texts[0].as_py(), fix, 0)])

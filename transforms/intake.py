@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columns.ids import INEXACT, exact_ids, id_texts
+from schemas.columns.ids import INEXACT, exact_ids, id_texts, trimmed
 from schemas.contracts import DeadLetter
 from schemas.elements import BROKEN_ROWS, CustomerBatch, LaunchBatch
 from transforms.plan import Plan
@@ -19,7 +19,8 @@ MAX_ID = 200
 STEP = "CheckCustomers"
 _DETAIL = {
     "missing_id": "the customer's or the retailer's id is empty; correct the source and launch again",
-    "bad_id": f"an id has control characters or more than {MAX_ID} characters; correct the source",
+    "bad_id": f"an id has a blank before or after it, control characters, or more than {MAX_ID} characters; correct "
+    "the source",
     "broken_text": "some text is not UTF-8 (escaped here as \\x..); write the source anew as UTF-8",
     "inexact_id": f"column {{column}} {INEXACT}; write the column as text",
     "duplicate_customer": "this customer stands in an earlier row too, which was used; make ids unique",
@@ -90,7 +91,8 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
             continue
         long: Any = pc.greater(pc.utf8_length(column), MAX_ID)
         reasons[_true(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
-        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
+        reasons[_true(pc.not_equal(column, trimmed(column)))] = "bad_id"
+        empty = pc.equal(pc.utf8_length(trimmed(column)), 0)
         reasons[_true(empty) | _true(column.is_null())] = "missing_id"
     reasons[list(inexact)] = "inexact_id"
     return reasons

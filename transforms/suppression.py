@@ -10,18 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columns.ids import id_texts
+from schemas.columns.ids import trimmed
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
 from schemas.problems import shown
 from transforms.frequency import LaunchSends, SendHistory
-from transforms.ids.id_index import IdIndex, joined_key
+from transforms.ids.id_index import joined_key
+from transforms.ids.list_index import ListIndex
 from transforms.plan import Plan
 from transforms.send_time import customer_zones, send_times
 from transforms.steps import BatchStep
 from transforms.warnings.evidence import list_use
 
-SuppressionLists = Sequence[tuple[str | None, str, IdIndex]]
+SuppressionLists = Sequence[tuple[str | None, str, ListIndex]]
 """Who is on which list: (channel or None for all, customers' column, ids)."""
 
 VALUES, OTHERS = 100, "others"
@@ -53,7 +54,7 @@ class Suppressor:
         shared = self._shared.get(batch.name, {})
         matched = batch.matched()
         zones = self._zones(batch, matched)
-        places = [ids.find(id_texts(batch.rows.column(column))) for _, column, ids in self._lists]
+        places = [ids.find(batch.rows.column(column)) for _, column, ids in self._lists]
         files = [entry.file for entry in self._engine.suppression_lists]
         uses = {
             (file, column): list_use(file, column, ids, found)
@@ -89,7 +90,7 @@ class Suppressor:
     def _channel(self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints]) -> _Channel:
         """What holds for the customers of a batch on a channel, whatever the campaign."""
         channel = self._engine.channels[name]
-        address = pc.utf8_trim_whitespace(batch.column(channel.address, matched))
+        address = trimmed(batch.column(channel.address, matched))
         out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
         listed = np.zeros(len(matched), np.bool_)
         for (list_channel, _, _), found in zip(self._lists, on_lists, strict=True):

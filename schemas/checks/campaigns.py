@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schemas.campaign import Campaign
+from schemas.engine import Engine
 from schemas.problems import Problem
 from schemas.yaml_files import Document
 
@@ -35,3 +36,15 @@ def shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list
                 )
                 found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
     return found
+
+
+def unknown_channels(document: Document, engine: Engine) -> list[Problem]:
+    """A problem for each suppression list and each cap of a channel that engine.yaml does not have."""
+    fix = f"is no channel of this file; it has: {', '.join(engine.channels)}"
+    rules = [("suppression_lists", index, rule.channel) for index, rule in enumerate(engine.suppression_lists)]
+    rules += [("caps", index, cap.channel) for index, cap in enumerate(engine.caps)]
+    return [
+        document.problem((name, index, "channel"), channel, fix)
+        for name, index, channel in rules
+        if channel is not None and channel not in engine.channels
+    ]

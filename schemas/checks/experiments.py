@@ -17,7 +17,7 @@ def experiment_problems(campaigns: list[Read]) -> list[Problem]:
     """A problem for each pair of experiments that share a namespace wrongly, and for each offer that suppresses some of
     an experiment's variants alone."""
     own = [problem for document, campaign in campaigns for problem in _unequal_arms(document, campaign)]
-    return [*own, *_namespaces(campaigns)]
+    return [*own, *_namespaces(campaigns), *_redefined(campaigns)]
 
 
 def _unequal_arms(document: Document, campaign: Campaign) -> Iterator[Problem]:
@@ -74,6 +74,21 @@ def _namespaces(campaigns: list[Read]) -> Iterator[Problem]:
             before[use.namespace.key].append(use)
 
 
+def _redefined(campaigns: list[Read]) -> Iterator[Problem]:
+    """The experiments of one key that do not split the customers alike."""
+    first: dict[str, tuple[Document, Experiment]] = {}
+    for document, campaign in campaigns:
+        if (experiment := campaign.experiment) is None:
+            continue
+        other_document, other = first.setdefault(experiment.key, (document, experiment))
+        if not _same(experiment, other):
+            fix = (
+                f"{other_document.file} runs an experiment of this key that splits the customers otherwise: a customer "
+                "could be in two variants of it. Write the same experiment in both, or give one a key of its own"
+            )
+            yield document.problem(("experiment", "key"), experiment.key, fix)
+
+
 def _differences(use: _Use, other: _Use) -> list[Problem]:
     """Where two experiments place the customers of one namespace by different hashes; only the first difference."""
     pairs = zip(use.hashing.items(), other.hashing.items(), strict=True)
@@ -109,8 +124,8 @@ def _same(one: Experiment, other: Experiment) -> bool:
     """Whether two campaigns run one experiment: everybody has the same variant in both."""
 
     def split(experiment: Experiment) -> tuple[object, ...]:
-        variants = [(variant.key, variant.weight) for variant in experiment.variants]
-        return (experiment.key, experiment.seed, experiment.hash, experiment.unit, experiment.coverage,
-                experiment.namespace, variants)  # fmt: skip
+        variants = [variant.key for variant in experiment.variants]
+        return (experiment.key, experiment.seed or experiment.key, experiment.hash, experiment.unit,
+                experiment.coverage, experiment.namespace, variants, experiment.weights)  # fmt: skip
 
     return split(one) == split(other)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Annotated, TypeVar
+from typing import Annotated
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 FIRST, LAST = datetime(1970, 1, 1), datetime(2200, 1, 1)
-T = TypeVar("T")
 LONGEST = timedelta(days=36_525)
 MOST = 1_000_000_000_000
 
@@ -27,19 +27,36 @@ def _day(day: date) -> date:
     return day
 
 
-def _bounded(duration: T) -> T:
-    """A duration, or a number of seconds that is to become one."""
-    too_long = isinstance(duration, timedelta) and abs(duration) > LONGEST
-    if too_long or (isinstance(duration, int | float) and abs(duration) > LONGEST.total_seconds()):
+def _bounded(duration: timedelta) -> timedelta:
+    if abs(duration) > LONGEST:
         raise ValueError(f"must be {LONGEST.days:,} days (a hundred years) at most")
     return duration
 
 
-Moment = Annotated[datetime, AfterValidator(_in_time)]
+def _no_boolean(raw: object) -> object:
+    if isinstance(raw, bool):
+        raise ValueError("true and false are no numbers; write the number")
+    return raw
+
+
+def _with_unit(raw: object) -> object:
+    if isinstance(raw, int | float):
+        raise ValueError("has no unit; write P3D for three days, PT3H for three hours, PT3S for three seconds")
+    return raw
+
+
+def _no_number(raw: object) -> object:
+    if isinstance(raw, int | float) or (isinstance(raw, str) and re.fullmatch(r"\s*[-+]?[\d_.]+\s*", raw)):
+        raise ValueError("is a number, not a time; write 2026-04-01T09:00")
+    return raw
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_time)]
 Day = Annotated[date, AfterValidator(_day)]
-Duration = Annotated[timedelta, BeforeValidator(_bounded), AfterValidator(_bounded)]
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Version = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Duration = Annotated[timedelta, BeforeValidator(_with_unit), AfterValidator(_bounded)]
+NoBoolean = BeforeValidator(_no_boolean)
+Count = Annotated[int, NoBoolean, Field(ge=0, le=MOST)]
+Version = Annotated[int, NoBoolean, Field(ge=0, le=1_000_000_000)]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 INEXACT = "is no exact id: a number with a fraction, too large for its type, NaN or infinite"
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
 """Up to two to this power a floating-point type holds every whole number."""
+
+_UNSEEN = "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "\u200b\u2060\ufeff"
 
 
 class IdTexts(NamedTuple):
@@ -63,6 +66,16 @@ def id_text(value: Any, kind: pa.DataType) -> str | None:
     """One value of a column as an id."""
     text: str | None = id_texts(pa.array([value], kind))[0].as_py()
     return text
+
+
+def trimmed(texts: Any) -> Any:
+    """Texts without what nobody sees around them: blanks of every kind, zero-width blanks, byte-order marks."""
+    return pc.utf8_trim(texts, characters=_UNSEEN)
+
+
+def normal_addresses(texts: Any) -> Any:
+    """Addresses as they are compared: trimmed, in lower case."""
+    return pc.utf8_lower(trimmed(texts))
 
 
 def _of_floats(column: pa.Array, limit: float) -> IdTexts:

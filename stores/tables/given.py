@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from schemas.columns.ids import exact_ids, id_type_problem
+from schemas.columns.ids import exact_ids, id_type_problem, trimmed
 from schemas.elements import BROKEN_ROWS
 from schemas.problems import InputError, LaunchError, Problem, shown
 from stores.tables.avro_files import AvroFiles
@@ -70,11 +71,14 @@ class CsvTable:
         self.header, self.names = False, [str(number) for number in range(len(self.names))]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """The rows, all of them text; an empty field is null."""
+        """The rows, all of them text without outer blanks; an empty field is null."""
         with _named(self.name):
             check_names(self.name, self.names)
             file = CsvFile(self.text, self.delimiter, dict.fromkeys(self.names, "VARCHAR"), self.header)
-            return _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
+            found = _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
+        texts = [trimmed(column) for column in found.columns]
+        full = [pc.if_else(pc.greater(pc.binary_length(text), 0), text, None) for text in texts]
+        return pa.table(full, names=found.column_names)
 
     def line(self, row: int) -> int | None:
         """The line at which a row begins."""

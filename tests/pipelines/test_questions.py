@@ -210,6 +210,12 @@ def test_a_preview_publishes_nothing_and_shows_what_would_happen(tmp_path: Path,
     assert not place.output.exists()
 
 
+def test_a_preview_of_fewer_than_no_samples_is_refused(tmp_path: Path, told: Any) -> None:
+    code, text = told("preview", "text", "--campaigns", str(tmp_path), "--customers", "none", "--samples=-1")
+    assert code == 2
+    assert "--samples = -1" in text
+
+
 def test_a_preview_of_an_unknown_campaign_names_those_there_are(tmp_path: Path, told: Any) -> None:
     any_place(tmp_path)
     code, text = told("preview", "nothing", "--campaigns", str(tmp_path / "campaigns"),

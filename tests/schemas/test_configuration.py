@@ -60,6 +60,9 @@ def test_every_mistake_of_every_file_is_in_one_report(tmp_path: Path) -> None:
         ({"audience": {"list": "../secret.csv"}}, "audience.list", "must stay inside"),
         ({"audience": {"sql": "x"}}, "audience", "must be an SQL condition in quotes"),
         ({"surface": "shop"}, "surface", "'marketplace' or 'storefront'"),
+        ({"retailers": ["*", "!store-1"]}, "retailers", "write it alone"),
+        ({"retailers": "store-1"}, "retailers", "must be a list"),
+        ({"retailers": []}, "retailers", "name one at least"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_its_field_and_what_to_do(
@@ -115,6 +118,19 @@ def test_two_campaigns_with_one_id_are_refused(tmp_path: Path) -> None:
     folder = any_folder(tmp_path)
     (folder / "again.yaml").write_text((folder / "welcome.yaml").read_text())
     assert "ids are unique" in problems_of(folder)["welcome.yaml:id"]
+
+
+def test_a_suppression_list_of_an_unknown_channel_is_refused(tmp_path: Path) -> None:
+    rule = {"file": "lists/out.csv", "channel": "emial"}
+    folder = any_folder(tmp_path, engine=any_engine(suppression_lists=[rule]), lists={"out.csv": "c-1\n"})
+    fix = problems_of(folder)["engine.yaml:suppression_lists.0.channel"]
+    assert fix == "is no channel of this file; it has: email, sms"
+
+
+def test_a_file_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
+    folder = any_folder(tmp_path)
+    (folder / "second.yml").write_text((folder / "welcome.yaml").read_text())
+    assert "name it .yaml" in problems_of(folder)["second.yml:"]
 
 
 def test_audiences_that_contain_each_other_are_refused(tmp_path: Path) -> None:

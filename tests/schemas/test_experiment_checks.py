@@ -108,3 +108,24 @@ def test_without_an_experiment_nothing_is_compared(tmp_path: Path) -> None:
         offers = [{"id": "five", "kind": "fixed", "budget": 3, "on_exhausted": on_exhausted}]
         folder = any_folder(tmp_path, any_campaign(experiment=None, offers=offers, content={"offers": ["five"]}))
         assert bool(load_configuration(folder)[1]) is wrong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "other"},
+        {"hash": "eppo"},
+        {"coverage": 0.5},
+        {"variants": [{"key": "a", "weight": 0.9}, {"key": "b", "weight": 0.1}]},
+        {"variants": [{"key": "a"}, {"key": "c"}]},
+    ],
+)
+def test_one_key_of_two_different_experiments_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    found = problems(tmp_path, experiment("split"), experiment("split", **change))
+    assert found.keys() == {"second.yaml:experiment.key"}
+    assert "first.yaml runs an experiment of this key" in found["second.yaml:experiment.key"]
+
+
+def test_two_campaigns_may_run_one_experiment(tmp_path: Path) -> None:
+    halves = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5}]
+    assert problems(tmp_path, experiment("split"), experiment("split", variants=halves, seed="split")) == {}

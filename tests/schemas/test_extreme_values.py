@@ -192,7 +192,14 @@ LIMITS = [
     ("experiment.variants.0.weight", "nan", "finite"),
     ("experiment.variants.0.weight", "1e999", "finite"),
     ("schedule.quiet_hours.0", "'21:00Z'", "without a zone"),
-    ("schedule.expires", LONG, "36,525 days"),
+    ("schedule.expires", LONG, "has no unit"),
+    ("schedule.expires", "3", "has no unit"),
+    ("offers.0.valid_for", "14", "has no unit"),
+    ("schedule.start", "20260401", "is a number, not a time"),
+    ("schedule.start", "'1775044800'", "is a number, not a time"),
+    ("offers.0.budget", "true", "true and false are no numbers"),
+    ("experiment.holdout", "true", "true and false are no numbers"),
+    ("experiment.coverage", "true", "true and false are no numbers"),
 ]
 
 

@@ -63,6 +63,8 @@ REFUSED: list[tuple[str, str, str, str]] = [
         r"first line = Kundennummer\n.*a header or an id",
     ),
     ("a header of no known name over addresses", "email", "Kontakt 1\na@b.c\n", r"a header or an id"),
+    ("a title over words without blanks", "code", "Spring codes\nABCD\nEFGH\n", r"a header or an id"),
+    ("a header in small letters over capitals", "code", "Gutscheine\nABCD\nEFGH\n", r"a header or an id"),
     ("a header alone", "customer_id", "customer_id\n", r"customer_id = 0 rows\n    holds no ids"),
     ("a header and blanks", "customer_id", "customer_id\n  \n\n", r"holds no ids"),
 ]

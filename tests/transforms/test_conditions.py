@@ -50,6 +50,8 @@ def test_a_scalar_condition_over_the_columns_is_sound(checker: Checker, text: st
         ("spend > 1; DROP TABLE customers", "not an SQL expression"),
         ("ok) , (ok", "one expression"),
         ("ok) ORDER BY (1", "one expression"),
+        ("spend > 3) OR (1=1", "not an SQL expression"),
+        ("ok) -- (", "not an SQL expression"),
         ("ok) LIMIT (1", "one expression"),
         ("ok) UNION SELECT (true", "one expression"),
         ("ok) WHERE (ok", "one expression"),

@@ -117,7 +117,17 @@ class Checker:
         node = tree["statements"][0]["node"]
         if len(tree["statements"]) != 1 or not _is_one_expression(node):
             return Mistake("must be one expression, not a list or a query")
-        return node
+        return self._open_brackets(text) or node
+
+    def _open_brackets(self, text: str) -> Mistake | None:
+        """Whether brackets of the text match only with those that are put around it, as in `a) OR (b`."""
+        raw = self._con.execute("SELECT json_serialize_sql(?)", [f"SELECT\n{text}\n"]).fetchall()[0][0]
+        tree = json.loads(raw)
+        if not tree["error"]:
+            return None
+        place = tree.get("position")
+        message = f"is not an SQL expression: {tree['error_message']}"
+        return Mistake(message, None if place is None else min(int(place) - len("SELECT\n"), len(text)))
 
     def _refused(self, node: Mapping[str, Any]) -> Mistake | None:
         kind, place = node["class"], _place(node)

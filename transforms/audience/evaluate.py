@@ -14,7 +14,7 @@ from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBat
 from transforms.audience.attempts import ROW_ERRORS, Attempts
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
 from transforms.audience.tree import Leaf, Mask, Masks, Match, match
-from transforms.ids.id_index import IdIndex
+from transforms.ids.list_index import ListIndex
 from transforms.intake import accept
 from transforms.plan import CampaignPlan, Plan
 from transforms.steps import BatchStep
@@ -52,7 +52,9 @@ class Evaluator:
         self._conditions = list(dict.fromkeys(self._conditions))
         self._computed = [text for text in plan.values if text not in plan.columns or plan.values[text] == "VARCHAR"]
         lists = dict.fromkeys((leaf.file, leaf.column) for leaf in plan.leaves if leaf.file)
-        self.lists = {(file, column): IdIndex.build(load_list(file, column)) for file, column in lists}
+        self.lists = {
+            (file, column): ListIndex.build(load_list(file, column), column, plan.engine) for file, column in lists
+        }
         launched = plan.launched.strftime("%Y-%m-%d %H:%M:%S.%f")
         more = f", TIMESTAMP '{launched}' AS {LAUNCHED_AT}"
         self._source = f"(SELECT *{more} FROM {TABLE})"  # noqa: S608
@@ -75,7 +77,7 @@ class Evaluator:
         answers = dict(zip(self._conditions, arrays[:split], strict=True))
         passed = {Leaf(sql=text): _mask(pc.fill_null(array, False)) for text, array in answers.items()}
         places = {
-            leaf: self.lists[leaf.file, leaf.column].find(id_texts(rows.column(leaf.column)))
+            leaf: self.lists[leaf.file, leaf.column].find(rows.column(leaf.column))
             for leaf in self._plan.leaves
             if leaf.file
         }

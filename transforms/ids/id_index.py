@@ -45,11 +45,6 @@ class IdIndex:
         """How many ids the list has, repetitions and nulls included."""
         return len(self._ids)
 
-    @property
-    def first(self) -> str:
-        """The first id of the list; empty where there is none."""
-        return str(self._ids[0]) if len(self._ids) else ""
-
     def find(self, column: pa.Array) -> npt.NDArray[np.int64]:
         """The place of each row's id in the list; -1 where it is not there or null."""
         texts = _texts(column)

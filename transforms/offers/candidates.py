@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.ids import normal_addresses
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
 from transforms.ids.id_index import IdIndex, joined_key
@@ -23,11 +24,6 @@ QUEUED = pa.schema(
     [("campaign", pa.string()), ("offer", pa.string()), ("key", pa.binary(32)), ("batch", pa.string()),
      ("row", pa.int64())]
 )  # fmt: skip
-
-
-def normal_address(address: Any) -> pa.Array:
-    """An address as it is compared: without outer blanks, in lower case."""
-    return pc.utf8_lower(pc.utf8_trim_whitespace(address))
 
 
 def ranks(column: pa.Array, highest: bool) -> pa.Array:
@@ -74,7 +70,7 @@ class Surveyor:
         return pa.concat_tables(shared), pa.concat_tables(queued)
 
     def _addresses(self, rows: CampaignRows) -> pa.Array:
-        return joined_key(rows.retailer.cast(pa.string()), normal_address(rows.recipient))
+        return joined_key(rows.retailer.cast(pa.string()), normal_addresses(rows.recipient))
 
     def _sharing(self, rows: CampaignRows) -> Bools:
         index = self._shared.get(self._plan.of(rows.campaign).campaign.channel)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from schemas.elements import Bools, Ints
-from transforms.ids.id_index import IdIndex
+from transforms.ids.list_index import ListIndex
 
 
 class Evidence:
@@ -61,7 +61,7 @@ class ListUses(dict[tuple[str, str], ListUse]):
             use.customers += customers
 
 
-def list_use(file: str, column: str, index: IdIndex, places: Ints) -> list[Any]:
+def list_use(file: str, column: str, index: ListIndex, places: Ints) -> list[Any]:
     """One list in one batch, as JSON data; `places` is what the list's index finds for each customer."""
     found = places[places >= 0]
     steps = np.diff(np.unique(found), prepend=0).astype("<i4")

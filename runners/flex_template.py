@@ -30,7 +30,8 @@ def arguments(given: Sequence[str], environment: Mapping[str, str]) -> list[str]
     if "--runner" not in names:
         argv.append("--runner=DataflowRunner")
     if image and "--sdk_container_image" not in names:
-        argv += [f"--sdk_container_image={image}", "--sdk_location=container"]
+        argv.append(f"--sdk_container_image={image}")
+        argv += [] if "--sdk_location" in names else ["--sdk_location=container"]
     return argv
 
 

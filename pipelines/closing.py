@@ -23,6 +23,7 @@ from stores.transports.event_sinks import event_file
 from stores.transports.uri import FileUri
 from stores.whole_files import damaged
 from transforms.ledger.totals import EMITTED, Totals, summarise
+from transforms.warnings.earlier import earlier_lines
 from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20
@@ -220,6 +221,7 @@ def table(summary: dict[str, Any], report: str) -> str:
         f"{emitted:,} events to {summary['events_to']}"
         f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
         *list_lines(summary["lists"]),
+        *earlier_lines(summary),
         *map(warning_text, summary["warnings"]),
         f"report: {report}",
     ]

@@ -7,7 +7,7 @@ import hmac
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from stores.whole_files import damaged
 from transforms.ledger.exposures import SCHEMA
 from transforms.plan import Plan, id_columns, make_plan
 from transforms.read_customers import batch_name
+from transforms.warnings.earlier import history_warnings, sticky_warnings
+from transforms.warnings.warning import LaunchWarning
 
 MIN_SECRET = 16
 
@@ -80,15 +82,19 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
         _collected(problems, lambda: history_files(config.history))
     else:
         columns = configuration.engine.columns
-        _collected(problems, lambda: check_histories(config.history, (columns.retailer, columns.customer)))
+        named, channels = (columns.retailer, columns.customer), configuration.engine.channels
+        sends = _collected(problems, lambda: check_histories(config.history, named, channels))
         problems += list_problems(config.campaigns, configuration.lists)
+    assignments = None
     if config.sticky:
-        _collected(problems, lambda: check_sticky(str(config.sticky)))
+        assignments = _collected(problems, lambda: check_sticky(str(config.sticky)))
     before = _collected(problems, folder.read_manifest)
     launched_at = int(time.time() * 1000) if before is None else int(before["launched_at"])
     launch_id = config.launch_id or (before or {}).get("launch_id") or _new_id(launched_at)
     if configuration is None or snapshot is None:
         raise InputError(problems)
+    warnings = history_warnings(configuration, config.history, sends or {})
+    warnings += sticky_warnings(configuration, config.sticky, assignments)
     if config.only is not None:
         configuration = replace(
             configuration, campaigns=tuple(c for c in configuration.campaigns if c.id == config.only)
@@ -102,6 +108,7 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
         "launched_at": launched_at,
         "config": _told(config),
         "inputs": _inputs(config, configuration, snapshot),
+        "warnings": [vars(warning) for warning in warnings],
     }
     if before is None:
         folder.keep_configuration(config.campaigns, configuration.files)
@@ -109,7 +116,13 @@ def prepare(config: LaunchConfig, folder: LaunchFolder) -> Prepared:
     if before is not None and _same_campaigns(folder, kept) is None:
         folder.keep_configuration(config.campaigns, configuration.files)
     cut = parts(snapshot, config.batch_rows)
+    plan = _warned(plan, kept)
     return Prepared(config, folder, plan, snapshot, cut, _sizes(plan), kept, fresh=kept is manifest)
+
+
+def _warned(plan: Plan, manifest: Mapping[str, Any]) -> Plan:
+    """The plan with the warnings of the manifest: those about files that may be gone when the launch is asked about."""
+    return replace(plan, warnings=(*plan.warnings, *(LaunchWarning(**one) for one in manifest.get("warnings", ()))))
 
 
 def reopen(folder: LaunchFolder) -> Prepared:
@@ -137,6 +150,7 @@ def reopen(folder: LaunchFolder) -> Prepared:
     )
     if problems:
         raise InputError(problems)
+    plan = _warned(plan, manifest)
     job = Prepared(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _sizes(plan), manifest)
     job.check_done()
     return job

@@ -67,10 +67,12 @@ def _histories(plan: Plan, sources: tuple[str, ...]) -> dict[str, SendHistory]:
     tables = read_histories(sources, (columns.retailer, columns.customer))
     table = pa.concat_tables([HISTORY.empty_table(), *tables])
     found = {}
-    for channel in {cap.channel for cap in plan.engine.caps}:
+    used = {entry.campaign.channel for entry in plan.campaigns}
+    for channel in used & {cap.channel for cap in plan.engine.caps}:
         sends = table.filter(pc.equal(table["channel"], channel)).combine_chunks()
         keys = joined_key(_one(sends["retailer"]), _one(sends["customer"]))
-        found[channel] = SendHistory(keys, sends["sent_at"].to_numpy())
+        first = f"{sends['customer'][0]} of {sends['retailer'][0]}" if len(keys) else ""
+        found[channel] = SendHistory(keys, sends["sent_at"].to_numpy(), first)
     return found
 
 

@@ -22,6 +22,7 @@ from schemas.configuration import load_configuration
 from schemas.engine import Engine
 from schemas.problems import InputError, Problem
 from stores.transports.uri import FileUri
+from transforms.warnings.earlier import earlier_lines
 from transforms.warnings.warning import refusal, warning_text
 
 
@@ -58,6 +59,7 @@ def preview(
             progress.stop()
         yield from funnel(summary["campaigns"][0])
         yield from list_lines(summary["lists"])
+        yield from earlier_lines(summary)
         if not strict:
             yield from map(warning_text, summary["warnings"])
         yield from _events(Path(folder) / "events", samples)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.columns.ids import trimmed
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, Problem, shown
 from stores.tables.given import MOST_PROBLEMS, Table, ids_of, missing_columns, open_table, row_problem
 from stores.tables.times import times_of
 
@@ -54,20 +55,46 @@ def read_histories(sources: Sequence[str], columns: Sequence[str]) -> Iterator[p
     """
     for path in history_files(sources):
         table = open_table(path, str(path))
-        yield _of_launch(table) if set(_EXPOSURES) <= set(table.names) else _of_table(table, columns)
+        yield _of_launch(table) if _is_launch(table) else _of_table(table, columns)
 
 
-def check_histories(sources: Sequence[str], columns: Sequence[str]) -> None:
-    """Read all once. Raises InputError with the mistakes of every file."""
+def check_histories(sources: Sequence[str], columns: Sequence[str], channels: Collection[str]) -> Counter[str]:
+    """Read all once; how many sends each channel has.
+
+    Raises InputError with the mistakes of every file: a table without sends, and a channel that is one of engine.yaml's
+    `channels` but for case or blanks, are mistakes too.
+    """
     problems: list[Problem] = []
+    found: Counter[str] = Counter()
     for path in history_files(sources):
         try:
-            for _ in read_histories([str(path)], columns):
-                pass
+            (sends,) = read_histories([str(path)], columns)
         except InputError as error:
             problems += error.problems
+            continue
+        table = open_table(path, str(path))
+        if not sends.num_rows and not _is_launch(table):
+            fix = "holds no sends, so no cap would count any; write the sends, or leave the file out"
+            problems.append(Problem(str(path), "", "0 rows", fix))
+        counts = {one["values"]: one["counts"] for one in sends["channel"].value_counts().to_pylist()}
+        for name in sorted(counts.keys() - set(channels)):
+            if meant := [channel for channel in channels if _folded(channel) == _folded(name)]:
+                fix = f"is no channel of engine.yaml, and its caps would not count these sends; write {meant[0]}"
+                row = pc.index(sends["channel"], name).as_py()
+                filtered = Problem(str(path), "channel", shown(name), fix)
+                problems.append(filtered if _is_launch(table) else row_problem(table, "channel", name, fix, row))
+        found.update(counts)
     if problems:
         raise InputError(problems)
+    return found
+
+
+def _folded(channel: str) -> str:
+    return "".join(channel.split()).casefold()
+
+
+def _is_launch(table: Table) -> bool:
+    return set(_EXPOSURES) <= set(table.names)
 
 
 def _of_launch(table: Table) -> pa.Table:

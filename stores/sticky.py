@@ -46,9 +46,13 @@ def read_sticky(path: str | Path) -> pa.Table:
     return pa.table({**texts, "bucket_version": version.cast(pa.int64())}).cast(SCHEMA)
 
 
-def check_sticky(path: str | Path) -> None:
-    """Raises InputError where `read_sticky` does, and for a unit that has two assignments in one experiment."""
+def check_sticky(path: str | Path) -> pa.Table:
+    """The assignments. Raises InputError where `read_sticky` does, for a table without any, and for a unit that has two
+    in one experiment."""
     table = read_sticky(path)
+    if not table.num_rows:
+        fix = "holds no assignments, so nobody would keep a variant; give another file, or leave --sticky out"
+        raise InputError([Problem(str(path), "", "0 rows", fix)])
     con = duckdb.connect(":memory:")
     con.register("given", table)
     twice = con.execute(
@@ -57,6 +61,7 @@ def check_sticky(path: str | Path) -> None:
     if twice:
         fix = "the unit has {} assignments in the experiment {}; keep one"
         raise InputError(Problem(str(path), "unit", shown(u), fix.format(n, shown(e))) for e, u, n in twice)
+    return table
 
 
 def _places(mask: Any) -> list[int]:

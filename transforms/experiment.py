@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,13 +35,15 @@ class Sticky:
     units: IdIndex
     variants: pa.Array
     bucket_versions: Ints
+    first: str = ""
 
     @classmethod
     def of(cls, table: pa.Table, experiment: str) -> Sticky:
         """The assignments of an experiment in a table of (experiment, unit, variant, bucket_version)."""
         own = table.filter(pc.equal(table["experiment"], experiment)).combine_chunks()
         units = own["unit"].combine_chunks()
-        return cls(IdIndex.build(units), own["variant"].combine_chunks(), own["bucket_version"].to_numpy())
+        first = str(units[0]) if len(units) else ""
+        return cls(IdIndex.build(units), own["variant"].combine_chunks(), own["bucket_version"].to_numpy(), first)
 
 
 def units_of(batch: LaunchBatch, column: str, rows: Ints) -> pa.Array:
@@ -59,7 +62,18 @@ class VariantAssigner:
     def assign(self, batch: LaunchBatch) -> LaunchBatch:
         """The batch with outcome, bucket and variant of every matched customer."""
         held = self._held(batch)
+        batch.counts["sticky"] = self._kept(batch)
         return replace(batch, campaigns=[self._campaign(batch, rows, held) for rows in batch.campaigns])
+
+    def _kept(self, batch: LaunchBatch) -> list[list[Any]]:
+        """Of each experiment with earlier assignments: its key, how many, the first unit, the customers with one."""
+        every = np.arange(batch.rows.num_rows)
+        units = {e.key: e.unit for entry in self._plan.campaigns if (e := entry.campaign.experiment)}
+        return [
+            [key, len(kept.units), kept.first, int(kept.units.contains(units_of(batch, units[key], every)).sum())]
+            for key, kept in self._sticky.items()
+            if len(kept.units)
+        ]
 
     def _held(self, batch: LaunchBatch) -> np.ndarray:
         """The code of the global or the retailer's holdout for each customer that some campaign matched."""

@@ -16,9 +16,11 @@ _NEVER = np.int64(np.iinfo(np.int64).min // 2)
 
 
 class SendHistory:
-    """The sends of one channel, made for counting: customers by key, times sorted within a customer."""
+    """The sends of one channel, made for counting: customers by key, times sorted within a customer; `first` names the
+    first customer."""
 
-    def __init__(self, keys: pa.Array, sent_at: Ints) -> None:
+    def __init__(self, keys: pa.Array, sent_at: Ints, first: str = "") -> None:
+        self.first = first
         unique = keys.dictionary_encode()
         self._index = IdIndex.build(unique.dictionary)
         codes = unique.indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -27,6 +29,11 @@ class SendHistory:
     def __len__(self) -> int:
         """How many sends it has."""
         return len(self._composite)
+
+    @property
+    def customers(self) -> int:
+        """Of how many customers it has sends."""
+        return len(self._index)
 
     def places(self, keys: pa.Array) -> Ints:
         """Where each key's sends stand, -1 for a key without any."""

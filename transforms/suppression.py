@@ -61,8 +61,13 @@ class Suppressor:
             for file, (_, column, ids), found in zip(files, self._lists, places, strict=True)
         }
         batch.counts["suppression_lists"] = list(uses.values())
+        sent = self._sent(batch)
+        batch.counts["history"] = [
+            [name, self._histories[name].customers, self._histories[name].first, int((found >= 0).sum())]
+            for name, found in sent.items()
+        ]
         channels = {
-            name: self._channel(batch, name, matched, places)
+            name: self._channel(batch, name, matched, places, sent.get(name))
             for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
         }
         done = []
@@ -87,7 +92,9 @@ class Suppressor:
         )
         return zones.dictionary_encode()
 
-    def _channel(self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints]) -> _Channel:
+    def _channel(
+        self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints], sent: Ints | None
+    ) -> _Channel:
         """What holds for the customers of a batch on a channel, whatever the campaign."""
         channel = self._engine.channels[name]
         address = trimmed(batch.column(channel.address, matched))
@@ -105,20 +112,18 @@ class Suppressor:
         suppression = np.zeros(len(matched), np.uint8)
         for reason, mask in reversed(reasons):
             suppression[mask] = code("suppressed", reason)
-        places = self._places(batch, name, matched)
         index = np.zeros(batch.rows.num_rows, np.int64)
         index[matched] = np.arange(len(matched))
-        return _Channel(name, index, suppression, address, places)
+        return _Channel(name, index, suppression, address, None if sent is None else sent[matched])
 
-    def _places(self, batch: LaunchBatch, name: str, matched: Ints) -> Ints | None:
-        """Where each customer's earlier sends stand, if a cap needs them."""
-        history = self._histories.get(name)
-        if history is None or not len(history):
-            return None
-        columns = self._engine.columns
-        return history.places(
-            joined_key(batch.column(columns.retailer, matched), batch.column(columns.customer, matched))
-        )
+    def _sent(self, batch: LaunchBatch) -> dict[str, Ints]:
+        """Where the earlier sends of all customers of a batch stand, by channel, where a cap needs them."""
+        histories = {name: history for name, history in self._histories.items() if len(history)}
+        if not histories:
+            return {}
+        columns, every = self._engine.columns, np.arange(batch.rows.num_rows)
+        keys = joined_key(batch.column(columns.retailer, every), batch.column(columns.customer, every))
+        return {name: history.places(keys) for name, history in histories.items()}
 
     def _one(
         self,

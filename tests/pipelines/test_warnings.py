@@ -127,6 +127,95 @@ def test_a_flaw_is_said_at_every_place(tmp_path: Path, run: Run, kind: str, valu
         assert (code, said in refused) == (2, True), command
 
 
+CAP = {"caps": [{"channel": "email", "at_most": 1, "within": "P7D"}]}
+STICKY = {"experiment": {**EXPERIMENT, "sticky": True}}
+HEADS = {"history": "retailer_id,customer_id,channel,sent_at", "sticky": "experiment,unit,variant,bucket_version"}
+EARLIER: list[tuple[str, str, str, str, str, dict[str, Any]]] = [
+    ("a history without a cap", "history", "store-1,c-1,email,2026-03-30", "history_unused", "earlier.csv", {}),
+    ("a history of a channel without a cap", "history", "store-1,c-1,sms,2026-03-30", "history_unused", "earlier.csv",
+     {"engine": CAP}),
+    ("a history of an unknown channel", "history",
+     "store-1,c-1,mail,2026-03-30\nstore-1,c-1,email,2026-03-30", "history_channel_unknown", "mail", {"engine": CAP}),
+    ("a history of nobody", "history", "store-1,C1,email,2026-03-30", "history_matches_nobody", "email",
+     {"engine": CAP}),
+    ("a history of other retailers' customers", "history", "store-2,c-1,email,2026-03-30", "history_matches_nobody",
+     "email", {"engine": CAP}),
+    ("assignments of another experiment", "sticky", "old,c-1,a,1", "sticky_unused", "earlier.csv", STICKY),
+    ("assignments of an experiment that is not sticky", "sticky", "welcome-split,c-1,a,1", "sticky_unused",
+     "earlier.csv", {}),
+    ("assignments of an unknown variant", "sticky", "welcome-split,c-1,A,1\nwelcome-split,c-2,a,1",
+     "sticky_unknown_variant", "A", STICKY),
+    ("assignments of nobody", "sticky", "welcome-split,C1,a,1", "sticky_matches_nobody", "welcome-split", STICKY),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "rows", "kind", "value", "flaw"), [one[1:] for one in EARLIER], ids=[one[0] for one in EARLIER]
+)
+def test_what_is_given_of_earlier_launches_and_has_no_effect_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, option: str, rows: str, kind: str, value: str, flaw: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = planted(tmp_path, **flaw)
+    Path("earlier.csv").write_text(f"{HEADS[option]}\n{rows}\n")
+    given = f"--{option}=earlier.csv"
+    code, _, refused = run("launch", *place.argv(given, "--strict"))
+    assert (code, (tmp_path / "events").exists()) == (2, False)
+    launched, printed, _ = run("launch", *place.argv(given))
+    assert launched == 0
+    (found,) = json.loads((place.output / "summary.json").read_text())["warnings"]
+    assert (found["kind"], found["value"], found["file"]) == (kind, value, f"--{option}")
+    said = f"{found['file']}  {found['field'] or '(whole file)'} = {value}\n    {found['text']}"
+    assert said in refused
+    assert f"warning: {said}" in printed
+    Path("earlier.csv").unlink()
+    assert run("report", str(place.output))[0] == 0
+    assert html.escape(found["text"], quote=False).replace("'", "&#39;") in (place.output / "report.html").read_text()
+    Path("earlier.csv").write_text(f"{HEADS[option]}\n{rows}\n")
+    code, printed, _ = run(*asked(place, "preview", "welcome", "--samples=0", given))
+    assert (code, f"warning: {said}" in printed) == (0, True)
+    code, _, refused = run(*asked(place, "preview", "welcome", "--samples=0", given, "--strict"))
+    assert (code, said in refused) == (2, True)
+
+
+def test_how_many_customers_earlier_launches_tell_of_is_said(tmp_path: Path, run: Run) -> None:
+    place = planted(tmp_path, engine=CAP, audience="orders >= 0", **STICKY)
+    sends = "".join(f"store-{n % 3},c-{n},email,2026-03-30\n" for n in range(50, 70))
+    (tmp_path / "h.csv").write_text(f"{HEADS['history']}\n{sends}store-2,c-59,email,2026-03-29\n")
+    (tmp_path / "s.csv").write_text(f"{HEADS['sticky']}\nold,c-1,z,1\nwelcome-split,c-1,a,1\nwelcome-split,C1,a,1\n")
+    given = (f"--history={tmp_path / 'h.csv'}", f"--sticky={tmp_path / 's.csv'}", "--strict")
+    for command in (["launch", *place.argv(*given, "--batch_rows=20")], asked(place, "preview", "welcome", *given)):
+        code, printed, _ = run(*command)
+        assert code == 0
+        assert "history of email: 10 of 20 customers in it are customers here" in printed
+        assert "sticky welcome-split: 1 customers here have one of its 2 assignments" in printed
+        assert "warning" not in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "rows", "told"),
+    [
+        ("history", "store-1,c-1,email,2026-03-30\nstore-1,c-1,Email,2026-03-30\n",
+         "earlier.csv:3  channel = Email\n    is no channel of engine.yaml, and its caps would not count these sends; "
+         "write email"),
+        ("history", "", "earlier.csv  (whole file) = 0 rows\n    holds no sends"),
+        ("sticky", "", "earlier.csv  (whole file) = 0 rows\n    holds no assignments"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["launch", "preview"])
+def test_what_is_surely_a_mistake_in_what_earlier_launches_left_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: str, option: str, rows: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = planted(tmp_path, engine=CAP, **STICKY)
+    Path("earlier.csv").write_text(f"{HEADS[option]}\n{rows}")
+    argv = ["launch", *place.argv()] if command == "launch" else asked(place, command, "welcome")
+    code, _, refused = run(*argv, f"--{option}=earlier.csv")
+    assert code == 2
+    assert told in refused
+    assert not (tmp_path / "events").exists()
+
+
 def test_a_clean_launch_has_no_warning(tmp_path: Path, run: Run) -> None:
     place = planted(tmp_path, audience={"not": {"list": "lists/staff.csv"}}, lists={"staff.csv": "c-1\nS-1\n"})
     for command in (

@@ -141,6 +141,8 @@ def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
         "evidence": batch.counts.get("evidence", []),
         "lists": batch.counts.get("lists", []),
         "suppression_lists": batch.counts.get("suppression_lists", []),
+        "history": batch.counts.get("history", []),
+        "sticky": batch.counts.get("sticky", []),
         "unknown_time_zones": batch.counts.get("unknown_time_zones", {}),
         "seconds": batch.seconds,
     }

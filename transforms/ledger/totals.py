@@ -10,7 +10,7 @@ from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
 from transforms.ledger.sample_ratio import sample_ratio_test, share_interval
 from transforms.plan import CampaignPlan, Plan
-from transforms.warnings.evidence import Evidence, ListUses
+from transforms.warnings.evidence import EarlierUses, Evidence, ListUses
 from transforms.warnings.find import find_warnings
 
 HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
@@ -30,6 +30,7 @@ class Totals:
         self.variants: Counter[tuple[str, int]] = Counter()
         self.evidence = Evidence()
         self.lists, self.suppression_lists = ListUses(), ListUses()
+        self.history, self.sticky = EarlierUses(), EarlierUses()
         self.ledger: dict[tuple[Any, ...], int] = {}
         self.units: dict[tuple[str, str], tuple[int, int]] = {}
         self.seconds: Counter[str] = Counter()
@@ -50,6 +51,8 @@ class Totals:
         self.evidence.add_rows(counts["evidence"])
         self.lists.add_rows(counts["lists"])
         self.suppression_lists.add_rows(counts["suppression_lists"])
+        self.history.add_rows(counts["history"])
+        self.sticky.add_rows(counts["sticky"])
         for campaign, nodes in counts["nodes"].items():
             self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
         for campaign, offers in counts["offers"].items():
@@ -207,6 +210,8 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bo
         "retailers": retailer_summaries(totals),
         "ledger": [[*key, number] for key, number in ledger],
         "lists": list_summaries(totals),
+        "history": totals.history.summaries("channel"),
+        "sticky": totals.sticky.summaries("experiment"),
         "warnings": [vars(warning) for warning in find_warnings(plan, totals, finished)],
     }
 

@@ -61,6 +61,20 @@ class ListUses(dict[tuple[str, str], ListUse]):
             use.customers += customers
 
 
+class EarlierUses(dict[str, list[Any]]):
+    """What earlier launches left, by channel of the history or by experiment: [how many entries, the first one, the
+    customers that have one]."""
+
+    def add_rows(self, rows: Iterable[Any]) -> None:
+        """Add what a batch counted."""
+        for name, entries, first, customers in rows:
+            self.setdefault(name, [entries, first, 0])[2] += customers
+
+    def summaries(self, by: str) -> list[dict[str, Any]]:
+        """As parts of summary.json."""
+        return [{by: name, "entries": use[0], "customers": use[2]} for name, use in sorted(self.items())]
+
+
 def list_use(file: str, column: str, index: ListIndex, places: Ints) -> list[Any]:
     """One list in one batch, as JSON data; `places` is what the list's index finds for each customer."""
     found = places[places >= 0]

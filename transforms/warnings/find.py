@@ -10,6 +10,7 @@ from schemas.elements import OfferCount
 from schemas.engine import Engine
 from transforms.audience.tree import NodeCount
 from transforms.plan import MARKETPLACE, CampaignPlan, Plan
+from transforms.warnings.earlier import unmatched
 from transforms.warnings.nodes import node_warnings
 from transforms.warnings.warning import ENGINE, LaunchWarning, listed
 
@@ -39,6 +40,7 @@ def find_warnings(plan: Plan, totals: Totals, finished: bool = True) -> list[Lau
     if finished:
         found += _launch(plan, totals)
         found += _lists(plan, totals)
+        found += unmatched(totals.history, totals.sticky) if totals.evaluated else ()
         found += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
     for entry in plan.campaigns:
         if entry.campaign.id in totals.nodes:

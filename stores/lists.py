@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,25 @@ def read_codes(path: Path, name: str | None = None) -> pa.Array:
 
 
 def list_problems(root: Path, lists: Iterable[tuple[str, str | None]]) -> list[Problem]:
-    """What is wrong with the lists of a folder: (file, the customers' column), of code lists no column. Files that are
-    not there are problems of the configuration already."""
+    """What is wrong with the lists of a folder: (file, the customers' column), of code lists no column. No code may
+    stand in two code lists. Files that are not there are problems of the configuration already."""
     problems: list[Problem] = []
+    codes: dict[str, pa.Array] = {}
     for file, column in dict.fromkeys(lists):
         if not (root / file).is_file():
             continue
         try:
-            _ = read_codes(root / file, file) if column is None else read_list(root / file, column, file)
+            if column is None:
+                codes[file] = read_codes(root / file, file)
+            else:
+                read_list(root / file, column, file)
         except InputError as error:
             problems += error.problems
+    for first, second in combinations(codes, 2):
+        shared = codes[second].filter(pc.is_in(codes[second], codes[first]))
+        if len(shared):
+            fix = f"{len(shared):,} of its codes stand in {first} too, and would go to two customers; keep each in one"
+            problems.append(Problem(second, CODE, shared[0].as_py(), fix))
     return problems
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.problems import InputError
-from stores.lists import read_codes, read_list
+from stores.lists import list_problems, read_codes, read_list
 
 READ: list[tuple[str, str, str, list[str]]] = [
     ("an id a line", "customer_id", "c-1\nc-2\n", ["c-1", "c-2"]),
@@ -121,3 +121,11 @@ def test_a_code_list_with(tmp_path: Path, text: str, found: list[str] | str) -> 
     else:
         with pytest.raises(InputError, match=found):
             read_codes(tmp_path / "l.csv")
+
+
+def test_a_code_of_two_code_lists_is_refused_with_both_files(tmp_path: Path) -> None:
+    for name, codes in {"a.csv": "A1\nA2\n", "b.csv": "B1\nA2\nA1\n", "c.csv": "C1\nC2\n"}.items():
+        (tmp_path / name).write_text(codes)
+    (problem,) = list_problems(tmp_path, [(name, None) for name in ("a.csv", "b.csv", "c.csv")])
+    assert (problem.file, problem.field, problem.value) == ("b.csv", "code", "A2")
+    assert "2 of its codes stand in a.csv too" in problem.fix

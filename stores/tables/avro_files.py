@@ -67,7 +67,7 @@ class AvroFiles:
                 for number, block in enumerate(fastavro.block_reader(file)):
                     yield from self._block(path, number, block, reject)
             except Exception as error:  # fastavro has no common base
-                fix = f"breaks off or is damaged ({type(error).__name__}: {str(error)[:120]}); get it again"
+                fix = f"breaks off or is damaged ({str(error)[:120] or 'its bytes end early'}); get it again"
                 raise wrong(self._source, path.name, fix) from error
 
     def _block(self, path: Path, number: int, block: Any, reject: Reject) -> Iterator[Any]:
@@ -78,7 +78,7 @@ class AvroFiles:
             try:
                 record = next(records)
             except Exception as error:  # fastavro has no common base: EOFError, IndexError, UnicodeDecodeError, …
-                told = f"cannot be decoded ({type(error).__name__}: {str(error)[:120]}); write the source anew"
+                told = f"cannot be decoded ({str(error)[:120] or 'its bytes end early'}); write the source anew"
                 for row in range(done, block.num_records):
                     at = f"{path.name} block {number} record {row}"
                     reject(Rejected("broken_record", told, at, data if row == done else b""))
@@ -95,7 +95,7 @@ def _schema(source: str, path: Path) -> pa.Schema:
         try:
             schema = fastavro.reader(file).writer_schema
         except Exception as error:  # fastavro has no common base
-            fix = f"is no Avro container file ({type(error).__name__}: {str(error)[:120]}); get it again"
+            fix = f"is no Avro container file ({str(error)[:120] or 'its bytes end early'}); get it again"
             raise wrong(source, path.name, fix) from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise wrong(source, path.name, "does not hold records; write a record a row")

@@ -45,6 +45,6 @@ def read_dead_letters(path: str) -> list[DeadLetter]:
         with FileSystems.open(path, "application/octet-stream") as file:
             return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
-        told = f"is no whole file of dead letters ({type(error).__name__}: {shown(str(error), 120)})"
+        told = f"is no whole file of dead letters ({shown(str(error), 120) or 'its bytes end early'})"
         fix = f"{told}; copy it again from where it was written, or move it out of the folder"
         raise InputError([Problem(path, "", "dead letters", fix)]) from error

@@ -239,7 +239,7 @@ def _unusable(path: str, error: Exception) -> Problem:
     if isinstance(error, OSError):
         fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
     else:
-        told = f"is no whole file of receipts ({type(error).__name__}: {shown(str(error), 120)})"
+        told = f"is no whole file of receipts ({shown(str(error), 120) or 'its bytes end early'})"
         fix = f"{told}; copy it again from where it was written, or move it out of the folder"
     return Problem(path, "", "receipts", fix)
 

@@ -140,7 +140,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
                 "lidl_1": {"url": "https://other.example"},
             },
         },
-        ["`lease` must be 31 s or more"],  # the lease keeps the file from being read on
+        ["`lease` must be at least 31 s"],  # the lease keeps the file from being read on
     ),
     "accounts that two would have, and urls": (
         {

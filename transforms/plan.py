@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from schemas.audience import Node
 from schemas.campaign import Campaign
 from schemas.columns.ids import id_type_problem
 from schemas.configuration import Configuration
 from schemas.engine import Engine
 from schemas.problems import Problem
 from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
-from transforms.audience.tree import Leaf, Tree, campaign_tree
+from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
 from transforms.warnings.beforehand import shadowed_names, unused_audiences
 from transforms.warnings.warning import LaunchWarning
 
@@ -127,7 +128,12 @@ class _Binder:
         document = self._config.documents[campaign.id]
         for path, text in _conditions(document.data.get("audience"), ("audience",)):
             self._expression(document.problem(path, text, ""), text, "BOOLEAN")
-        for name in sorted(self._named(campaign) & self._config.audiences.keys()):
+        audience = campaign.audience
+        if is_too_deep(audience, self._config.audiences):
+            fix = f"has more than {MAX_LEVELS} levels, named audiences included; write fewer all, any and not"
+            self.problems.append(document.problem(("audience",), "nested too deeply", fix))
+            audience = "true"
+        for name in sorted(self._named(audience) & self._config.audiences.keys()):
             for path, text in _conditions_of(self._config.audiences[name], ()):
                 problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
                 self._expression(problem, text, "BOOLEAN")
@@ -143,7 +149,7 @@ class _Binder:
             namespace = campaign.experiment.namespace
             if namespace and namespace.unit:
                 self._column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
-        tree = campaign_tree(campaign.audience, self._config.audiences, _scope_label(campaign))
+        tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
                 self._column(document.problem(("audience",), node.leaf.column, ""))
@@ -182,8 +188,8 @@ class _Binder:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
 
-    def _named(self, campaign: Campaign) -> set[str]:
-        tree = campaign_tree(campaign.audience, self._config.audiences, "")
+    def _named(self, audience: Node) -> set[str]:
+        tree = campaign_tree(audience, self._config.audiences, "")
         return {node.label for node in tree.nodes() if node.kind == "audience"}
 
     def _expression(self, at: Problem, text: str, want: str | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from factories import any_campaign, any_customers
 from launching import any_place
 
@@ -49,3 +50,19 @@ def test_a_type_over_which_no_condition_can_be_evaluated_is_refused_by_its_colum
     text = capsys.readouterr().err
     assert "customers.parquet  spend = " in text
     assert "no condition can be evaluated over this type" in text
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_audience_of_more_levels_than_a_plan_can_carry_is_refused(
+    tmp_path: Path, named: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def deep(levels: int, inner: Any) -> Any:
+        return inner if levels == 0 else {"not": deep(levels - 1, inner)}
+
+    audiences = {f"a{n}": deep(20, {"audience": f"a{n + 1}"}) for n in range(2)} | {"a2": deep(20, "spend > 1")}
+    audience = {"audience": "a0"} if named else deep(120, "spend > 1")
+    place = any_place(tmp_path, any_campaign(audience=audience), customers=3)
+    for name, tree in audiences.items():
+        (tmp_path / f"campaigns/audiences/{name}.yaml").write_text(yaml.safe_dump({"audience": tree}))
+    assert place.launch() == 2
+    assert "has more than 50 levels" in capsys.readouterr().err

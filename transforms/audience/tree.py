@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.audience import AllOf, InList, Named, Node, Not
+from schemas.audience import AllOf, AnyOf, InList, Named, Node, Not
 
 Mask = npt.NDArray[np.bool_]
+MAX_LEVELS = 50
+"""Levels of an audience, named audiences unfolded."""
 
 
 class Leaf(NamedTuple):
@@ -48,6 +50,24 @@ class NodeCount(NamedTuple):
     entered: int
     passed: int
     failed: int
+
+
+def is_too_deep(node: Node, audiences: Mapping[str, Node]) -> bool:
+    """Whether an audience, named audiences unfolded, has more than MAX_LEVELS levels: a plan of so many cannot be sent
+    to workers."""
+    level: list[tuple[Node, tuple[str, ...]]] = [(node, ())]
+    for _ in range(MAX_LEVELS):
+        below: list[tuple[Node, tuple[str, ...]]] = []
+        for one, inside in level:
+            if isinstance(one, Named):
+                if one.audience in audiences and one.audience not in inside:
+                    below.append((audiences[one.audience], (*inside, one.audience)))
+            elif isinstance(one, Not):
+                below.append((one.not_, inside))
+            elif isinstance(one, AllOf | AnyOf):
+                below += [(child, inside) for child in (one.all if isinstance(one, AllOf) else one.any)]
+        level = below
+    return bool(level)
 
 
 def compile_tree(

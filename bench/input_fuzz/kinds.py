@@ -70,7 +70,6 @@ VALUES: dict[str, tuple[pa.DataType | None, Callable[[int], Any]]] = {
     "lists": (pa.list_(pa.string()), lambda n: [str(n), None]),
     "lists of lists": (pa.list_(pa.list_(pa.int64())), lambda n: [[n], None, []]),
     "structs": (pa.struct([("a", pa.struct([("b", pa.int64())]))]), lambda n: {"a": {"b": n}}),
-    "empty structs": (pa.struct([]), lambda n: {}),
     "maps": (pa.map_(pa.string(), pa.int64()), lambda n: [("a", n)]),
     "bytes": (pa.binary(), lambda n: b"\xff\x00%d" % n),
     "fixed bytes": (pa.binary(3), lambda n: b"abc"),

@@ -17,7 +17,7 @@ from pipelines.deliveries import Deliveries, join_receipts, receipt_folders
 from pipelines.launch_inputs import Prepared
 from stores.avro_blocks import read_columns
 from stores.customers.snapshot import rejected_by_reason
-from stores.transports.event_sinks import event_file
+from stores.transports.event_sinks import event_path
 from stores.transports.uri import FileUri
 from transforms.ledger.deliveries import TARGET, Group, accepted_ratio, ends, on_target, open_groups, reasons, success
 from transforms.ledger.totals import Totals, check_ledger
@@ -110,8 +110,8 @@ def _events(found: Findings, job: Prepared, summary: dict[str, Any]) -> None:
     assert isinstance(job.config.events, FileUri)
     emitted = sum(one["emitted"] for one in summary["campaigns"])
     unusable: dict[str, str] = {}
-    folder = job.config.events.directory.rstrip("/")
-    paths = [f"{folder}/{event_file(job.plan.launch_id, name)}.avro" for name in sorted(job.folder.done())]
+    folder, launch_id = job.config.events.directory, job.plan.launch_id
+    paths = [event_path(folder, launch_id, name) for name in sorted(job.folder.done())]
 
     def refuse(path: str, error: Exception) -> None:
         unusable[path] = str(error) or type(error).__name__

@@ -19,7 +19,7 @@ from stores.customers.snapshot import read_rejected, rejected_by_reason
 from stores.launch_folder import SUMMARY, LaunchFolder
 from stores.sticky import write_sticky
 from stores.transports.dead_letters import read_dead_letters, write_dead_letters
-from stores.transports.event_sinks import event_file
+from stores.transports.event_sinks import event_path
 from stores.transports.uri import FileUri
 from stores.whole_files import damaged
 from transforms.ledger.totals import EMITTED, Totals, summarise
@@ -106,7 +106,7 @@ def check_resumed(job: Prepared) -> None:
         emitted = sum(
             number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
         )
-        path = f"{job.config.events.directory.rstrip('/')}/{event_file(job.plan.launch_id, name)}.avro"
+        path = event_path(job.config.events.directory, job.plan.launch_id, name)
         if emitted and (how := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
             fix = f"delete {exposures} and run the launch command again: the same events are written anew"

@@ -155,6 +155,6 @@ def _campaign(campaign: Mapping[str, Any], found: Deliveries) -> dict[str, Any]:
         return dict(campaign)
     pairs = [found.accepted.get((campaign["id"], one["key"]), (0, 0)) for one in experiment["variants"]]
     variants = [{**one, "accepted": pair[0]} for one, pair in zip(experiment["variants"], pairs, strict=True)]
-    test = accepted_ratio([pair[1] for pair in pairs], [one["weight"] for one in variants])
+    test = accepted_ratio([units for _, units in pairs], [one["weight"] for one in variants])
     tests = {**experiment["sample_ratio"], "accepted": test}
     return {**campaign, "experiment": {**experiment, "variants": variants, "sample_ratio": tests}}

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.columns.ids import trimmed
+from schemas.columns.masks import to_mask
 from schemas.problems import InputError, Problem, shown
 from stores.tables.given import MOST_PROBLEMS, CsvTable, Table, ids_of, open_table, row_problem
 from stores.tables.text import BLOCK
@@ -97,7 +97,7 @@ def _read(path: Path, column: str, name: str) -> tuple[Table, pa.Array, np.ndarr
     table = open_table(path, name)
     chosen = _column(table, column)
     texts = trimmed(ids_of(table, chosen, table.read([chosen])[chosen]))
-    rows = np.flatnonzero(_true(pc.greater(pc.binary_length(texts), 0)))
+    rows = np.flatnonzero(to_mask(pc.greater(pc.binary_length(texts), 0)))
     texts = texts.take(pa.array(rows))
     if not len(texts):
         fix = "holds no ids, so it would match nobody; write the ids, or remove the list from the configuration"
@@ -137,7 +137,7 @@ def _check_first(table: CsvTable, texts: pa.Array, column: str) -> None:
         (r"^[^0-9@]*\s[^0-9@]*$", True),
         (r"^[^0-9@]*\p{Ll}[^0-9@]*$", True),
     ):
-        marked = _true(pc.match_substring_regex(texts, marks)) ^ in_header
+        marked = to_mask(pc.match_substring_regex(texts, marks)) ^ in_header
         if len(marked) > 1 and not marked[0] and marked[1:].all():
             fix = f"may be a header or an id; write {column} in place of a header, or in a line above an id"
             raise InputError([row_problem(table, "first line", texts[0].as_py(), fix, 0)])
@@ -170,7 +170,3 @@ def _kind(name: str) -> str | None:
 
 def _normal(name: str) -> str:
     return re.sub(r"[\s._-]+", "_", name.strip().lower())
-
-
-def _true(mask: Any) -> np.ndarray:
-    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.columns.ids import INEXACT, exact_ids, id_texts, trimmed
+from schemas.columns.masks import to_mask
 from schemas.contracts import DeadLetter
 from schemas.elements import BROKEN_ROWS, CustomerBatch, LaunchBatch
 from transforms.plan import Plan
@@ -90,10 +91,10 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
         if _plain(column):
             continue
         long: Any = pc.greater(pc.utf8_length(column), MAX_ID)
-        reasons[_true(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
-        reasons[_true(pc.not_equal(column, trimmed(column)))] = "bad_id"
+        reasons[to_mask(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
+        reasons[to_mask(pc.not_equal(column, trimmed(column)))] = "bad_id"
         empty = pc.equal(pc.utf8_length(trimmed(column)), 0)
-        reasons[_true(empty) | _true(column.is_null())] = "missing_id"
+        reasons[to_mask(empty) | to_mask(column.is_null())] = "missing_id"
     reasons[list(inexact)] = "inexact_id"
     return reasons
 
@@ -106,7 +107,3 @@ def _plain(column: pa.Array) -> bool:
     lengths = np.diff(offsets)
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
     return bool(lengths.min() > 0 and lengths.max() <= MAX_ID and data.min() > 0x20 and data.max() < 0x7F)
-
-
-def _true(mask: Any) -> np.ndarray:
-    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

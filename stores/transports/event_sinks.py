@@ -18,6 +18,11 @@ def event_file(launch_id: str, batch: str) -> str:
     return f"{launch_id}-{batch}"
 
 
+def event_path(directory: str, launch_id: str, batch: str) -> str:
+    """Where FileEvents writes that file, local or gs://."""
+    return f"{directory.rstrip('/')}/{event_file(launch_id, batch)}.avro"
+
+
 class FileEvents:
     """Each batch as one Avro container file; a batch without events leaves a file without records."""
 

@@ -169,7 +169,7 @@ class Checker:
         try:
             found = self.type_of(text)
         except duckdb.Error as error:
-            return _bind_mistake(text, str(error))
+            return _bind_mistake(text, error)
         if want is not None and found not in (want, '"NULL"'):
             return Mistake(f"must be {want}, this is {found}")
         return None
@@ -258,10 +258,10 @@ def _place(node: Mapping[str, Any]) -> int | None:
     return None if place >= _UNPLACED else place - len(_PREFIX)
 
 
-def _bind_mistake(text: str, error: str) -> Mistake:
+def _bind_mistake(text: str, error: duckdb.Error) -> Mistake:
     """The engine's own message, and its caret as a character of the expression."""
-    message = re.sub(r"^[\w ]+ Error: ", "", error.split("\n", 1)[0])
-    caret = re.search(r"LINE \d+: (.*)\n( *)\^", error)
+    message = first_line(error)
+    caret = re.search(r"LINE \d+: (.*)\n( *)\^", str(error))
     if caret is None:
         return Mistake(message)
     shown, column = caret.group(1).strip("."), len(caret.group(2)) - (caret.start(1) - caret.start(0))

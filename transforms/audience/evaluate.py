@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.columns.ids import id_texts
+from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBatch
 from transforms.audience.attempts import ROW_ERRORS, Attempts
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
@@ -75,7 +75,7 @@ class Evaluator:
             self._con.unregister(TABLE)
         split = len(self._conditions)
         answers = dict(zip(self._conditions, arrays[:split], strict=True))
-        passed = {Leaf(sql=text): _mask(pc.fill_null(array, False)) for text, array in answers.items()}
+        passed = {Leaf(sql=text): to_mask(array) for text, array in answers.items()}
         places = {
             leaf: self.lists[leaf.file, leaf.column].find(rows.column(leaf.column))
             for leaf in self._plan.leaves
@@ -126,13 +126,9 @@ def _without_built_ins(rows: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([rows]).select([name for name in rows.schema.names if name.lower() != LAUNCHED_AT])
 
 
-def _mask(array: pa.Array) -> Bools:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
 def _nulls(array: pa.Array, but: Mask | None = None) -> Bools:
     """The rows without a value, apart from those that failed."""
-    nulls = _mask(array.is_null()) if array.null_count else np.zeros(len(array), np.bool_)
+    nulls = to_mask(array.is_null()) if array.null_count else np.zeros(len(array), np.bool_)
     return nulls if but is None else nulls & ~but
 
 

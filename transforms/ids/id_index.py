@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns.masks import to_mask
 from transforms.ids.hashing import Hashes64, hash64_rows
 
 _IDS_PER_BUCKET = 4
@@ -26,7 +26,7 @@ class IdIndex:
     def __init__(self, ids: pa.Array, hashed: Callable[[pa.Array], Hashes64] = hash64_rows) -> None:
         self._hash = hashed
         self._ids = _texts(ids)
-        given = np.flatnonzero(_mask(self._ids.is_valid()))
+        given = np.flatnonzero(to_mask(self._ids.is_valid()))
         hashes = hashed(self._ids.drop_null())
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
@@ -48,7 +48,7 @@ class IdIndex:
     def find(self, column: pa.Array) -> npt.NDArray[np.int64]:
         """The place of each row's id in the list; -1 where it is not there or null."""
         texts = _texts(column)
-        rows = np.flatnonzero(_mask(texts.is_valid()))
+        rows = np.flatnonzero(to_mask(texts.is_valid()))
         found = np.full(len(texts), -1, np.int64)
         hashes = self._hash(texts.drop_null())
         at = self._first_not_below(hashes)
@@ -59,7 +59,7 @@ class IdIndex:
             if not len(rows):
                 return found
             places = self._places[at]
-            equal = _mask(pc.equal(self._ids.take(pa.array(places)), texts.take(pa.array(rows))))
+            equal = to_mask(pc.equal(self._ids.take(pa.array(places)), texts.take(pa.array(rows))))
             found[rows[equal]] = places[equal]
             rows, at, hashes = rows[~equal], at[~equal] + 1, hashes[~equal]
 
@@ -100,7 +100,3 @@ def _texts(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column
     return column.cast(pa.string())
-
-
-def _mask(array: Any) -> npt.NDArray[np.bool_]:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.columns.ids import normal_addresses
+from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
 from transforms.ids.id_index import IdIndex, joined_key
@@ -32,11 +32,11 @@ def ranks(column: pa.Array, highest: bool) -> pa.Array:
     kind = column.type
     if pa.types.is_floating(kind):
         column = column.cast(pa.float64())
-        nothing = _mask(pc.fill_null(pc.is_nan(column), True))
+        nothing = to_mask(pc.fill_null(pc.is_nan(column), True))
         bits = (column.fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0).view(np.int64)
         order = np.where(bits < 0, bits ^ np.int64(0x7FFFFFFFFFFFFFFF), bits)
     else:
-        nothing = _mask(column.is_null())
+        nothing = to_mask(column.is_null())
         if pa.types.is_temporal(kind):
             column = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())
         if pa.types.is_uint64(kind):
@@ -44,10 +44,6 @@ def ranks(column: pa.Array, highest: bool) -> pa.Array:
         else:
             order = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     return pa.array(order if highest else ~order, mask=nothing)
-
-
-def _mask(array: Any) -> Bools:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 class Surveyor:

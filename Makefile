@@ -30,13 +30,13 @@ test: .venv/installed engines
 
 # What the engine tests and a service on one machine need, by version: Prism, Flink, Kafka, a Cloud Storage stand-in.
 engines:
-	@$(PYTHON) -m runners.install
+	@$(PYTHON) -m runners.local.install
 
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy .
 
 bench: .venv/installed engines
-	$(BIN)/python bench/launch.py
+	$(BIN)/python -m bench.launch
 	$(BIN)/python -m bench.rebatch
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.engines

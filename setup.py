@@ -2,7 +2,11 @@
 
 from setuptools import find_packages, setup
 
+FOLDERS = "pipelines transforms schemas connectors stores serving console runners".split()
 setup(
-    packages=find_packages(include=["pipelines*", "transforms*", "schemas*", "stores*", "serving*", "runners*"]),
-    package_data={"schemas": ["avro/*.avsc", "avro/released/*/*.avsc"], "pipelines": ["report/*.html", "report/*.css"]},
+    packages=find_packages(include=[f"{folder}*" for folder in FOLDERS]),
+    package_data={
+        "schemas": ["avro/*.avsc", "avro/released/*/*.avsc"],
+        "pipelines.operations.report": ["*.html", "*.css"],
+    },
 )

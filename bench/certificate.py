@@ -43,12 +43,12 @@ from bench.deliveries import (
     write_file,
 )
 from bench.footprint import Footprint, observe
-from runners.emulators import pubsub_emulator
-from runners.kafka_broker import kafka_broker
+from runners.local.emulators import pubsub_emulator
+from runners.local.kafka_broker import kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
+from stores.dead_letters import read_dead_letters
+from stores.deliveries.receipts import open_receipts
 from stores.ledger.open import open_ledger
-from stores.transports.dead_letters import read_dead_letters
-from stores.transports.receipts import open_receipts
 
 FAULTS: list[dict[str, Any]] = [
     {"match": {"recipient": "refused-customer"}, "share": 1.0, "seed": 0, "answer": 400},

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.certificate import Run, main
 from bench.deliveries import kill, start_rebatch, wait
-from runners.flink.cluster import FlinkCluster, flink_cluster
+from runners.local.flink.cluster import FlinkCluster, flink_cluster
 
 _KINDS = ("worker", "taskmanager", "everything")
 _WHOLE_S = 300.0  # until the job runs and has a first checkpoint

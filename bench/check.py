@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.delivery import Receipt
-from stores.transports.receipts import write_receipts
+from stores.deliveries.receipts import write_receipts
 
 ROOT = Path(__file__).resolve().parent.parent
 RETAILERS, PART = 350, 50_000
@@ -99,13 +99,15 @@ def receipt(row: dict[str, Any], number: int) -> Receipt:
 
 
 def run(*command: str) -> None:
-    subprocess.run([sys.executable, "-m", "runners.start", *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "runners.cli.start", *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL
+    )
 
 
 def measure(receipts: int, *command: str) -> dict[str, Any]:
     """One command in a process of its own."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "runners.start", *command], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "runners.cli.start", *command], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
     told = process.stdout.read().decode()
     _, status, used = os.wait4(process.pid, 0)

@@ -24,13 +24,13 @@ from typing import Any
 from bench.deliveries import Wire, fresh_topic, kill, publish_to, start_rebatch, write_campaigns
 from bench.rebatch import DELIVERY, events, live, percentiles
 from bench.simulation.check import MEASURED
-from runners.emulators import pubsub_emulator
-from runners.kafka_broker import kafka_broker
+from runners.local.emulators import pubsub_emulator
+from runners.local.kafka_broker import kafka_broker
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PARTS = (
-    ("pipelines.rebatch", "job"),
+    ("pipelines.rebatch.pipeline", "job"),
     ("stores.ledger", "ledger"),
     ("prism", "engine"),
     ("runners.sandbox", "vendor"),
@@ -164,7 +164,7 @@ def measure(label: str, say: Any) -> dict[str, Any]:
         slow = [{"answer": 429, "every": 20, "form": "retry-after", "seconds": 1}]
         seen["slowed"] = pubsub.situation(events(30_000, 20, 5), rules=slow)
         say("503 for every 10th call")
-        rules: Rules = [{"answer": 503, "every": 10}]  # of a webhook: Braze's may have been sent (stores/vendors)
+        rules: Rules = [{"answer": 503, "every": 10}]  # of a webhook: Braze's may have been sent (connectors/vendors)
         seen["failing"] = pubsub.situation(events(30_000, 20, 6), rules=rules, vendor="webhook")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))

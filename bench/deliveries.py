@@ -22,12 +22,12 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from connectors.files.sink import FileSink
+from connectors.kafka.client import KafkaClient, create_topic
+from connectors.pubsub.publisher import open_channel
+from connectors.replay import publisher
+from connectors.uri import KafkaUri, sink_uri
 from schemas.contracts import EVENT, fingerprint, parsed, schema
-from stores.transports.again import publisher
-from stores.transports.files import FileSink
-from stores.transports.kafka import KafkaClient, create_topic
-from stores.transports.pubsub import open_channel
-from stores.transports.uri import KafkaUri, sink_uri
 
 ROOT = Path(__file__).resolve().parents[1]
 ATTRIBUTES = ("event_id", "retailer_id", "campaign_id", "launch_id")

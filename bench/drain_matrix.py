@@ -26,9 +26,9 @@ from bench.deliveries import fresh_topic, kill, publish_to, start_rebatch, write
 from bench.drain import write_events
 from bench.footprint import Footprint, observe
 from bench.rebatch import DELIVERY, events
-from runners.emulators import pubsub_emulator
-from runners.flink.cluster import FlinkCluster, flink_cluster
-from runners.kafka_broker import kafka_broker
+from runners.local.emulators import pubsub_emulator
+from runners.local.flink.cluster import FlinkCluster, flink_cluster
+from runners.local.kafka_broker import kafka_broker
 from runners.sandbox.process import running_sandbox
 
 ENGINES, SOURCES, MODES = ("direct", "prism", "flink"), ("file", "pubsub", "kafka"), ("drain", "live")

@@ -38,15 +38,15 @@ from bench.deliveries import (
     write_campaigns,
 )
 from bench.rebatch import DELIVERY, events, rate, watch
+from connectors.kafka.client import KafkaClient
+from connectors.kafka.partition_reader import KafkaPartitionReader
+from connectors.kafka.reader import KafkaReader
+from connectors.uri import KafkaUri, parse_uri
 from pipelines.engines.memory import collect_rarely
-from runners.emulators import pubsub_emulator
-from runners.flink.cluster import FlinkCluster, flink_cluster
-from runners.kafka_broker import kafka_broker
+from runners.local.emulators import pubsub_emulator
+from runners.local.flink.cluster import FlinkCluster, flink_cluster
+from runners.local.kafka_broker import kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
-from stores.transports.kafka import KafkaClient
-from stores.transports.kafka_log import KafkaLog
-from stores.transports.kafka_reader import KafkaReader
-from stores.transports.uri import KafkaUri, parse_uri
 
 _POLL = 5_000
 _MOST_S = 240.0
@@ -177,7 +177,7 @@ def _read_all(uri: KafkaUri, count: int) -> float:
 
 
 def _log(uri: KafkaUri, count: int) -> float:
-    log, got = KafkaLog(uri, KafkaClient(), "log"), 0
+    log, got = KafkaPartitionReader(uri, KafkaClient(), "log"), 0
     log.open()
     offsets, started = log.starts(0), 0.0
     while got < count:

@@ -28,12 +28,12 @@ from bench.deliveries import start_rebatch, wait, write_campaigns
 from bench.fuzz_parts import Part, write_events, write_spool
 from bench.mutations import Mutations
 from pipelines.engines.presets import BUILT_IN
-from pipelines.ledger.guard import guard_ledger
+from pipelines.operations.ledger.guard import guard_ledger
 from runners.sandbox.process import running_sandbox
 from schemas.contracts import EVENT, parsed, schema
-from stores.delivery_folder import DeliveryFolder
-from stores.transports.dead_letters import read_dead_letters
-from stores.transports.receipts import open_receipts
+from stores.dead_letters import read_dead_letters
+from stores.deliveries.delivery_folder import DeliveryFolder
+from stores.deliveries.receipts import open_receipts
 
 PART = 7_000  # odd events of one run, with as many neighbours: the built-in engine takes no more than 20,000 events
 _ENDS = ("dead_lettered", "already_settled", "repeats", "accepted", "rejected", "expired", "unknown", "left_waiting")

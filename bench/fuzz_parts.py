@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bench.deliveries import Event, encode, on_the_wire
 from bench.mutations import Mutant, Mutations
+from schemas.codec.varints import zigzag
 from schemas.contracts import EVENT, schema
 from schemas.transport import Envelope
-from schemas.varints import zigzag
-from stores.transports.spool import Spool
+from stores.deliveries.spool import Spool
 
 _BLOCK = 100  # records
 _SYNC = b"fuzz" * 4

@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runners.emulators import pubsub_emulator  # noqa: E402
+from runners.local.emulators import pubsub_emulator  # noqa: E402
 
 PROJECT = "bench-project"
 STOCK_FILES = 1
@@ -149,10 +149,10 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
     """One launch in this process: its seconds, events and peak memory."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from pipelines.launch import launch
-    from pipelines.launch_options import LaunchConfig
-    from pipelines.progress import Silent
-    from stores.transports.uri import TopicUri
+    from connectors.uri import TopicUri
+    from pipelines.launch.options import LaunchConfig
+    from pipelines.launch.pipeline import launch
+    from pipelines.launch.progress import Silent
 
     config = LaunchConfig(
         campaigns=Path(campaigns),

@@ -49,11 +49,11 @@ from bench.deliveries import (
     write_campaigns,
 )
 from bench.footprint import Footprint
-from runners.emulators import pubsub_emulator
+from runners.local.emulators import pubsub_emulator
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
-from stores.transports.receipts import open_receipts
-from transforms.rebatch.remembered import Remembered
-from transforms.rebatch.shards import GROUPS
+from stores.deliveries.receipts import open_receipts
+from transforms.delivery.group_by_retailer import GROUPS
+from transforms.streaming.seen_ids import SeenIds
 
 RETAILERS = (1, 35, 350, 1000)
 BUFFERING_S = 2  # the default of `wait`
@@ -172,7 +172,7 @@ def live(
 
 def remembered(ids: int, keys: int, fresh: int = 300, lists: int = 60) -> float:
     """Microseconds an id to tell repeats, with so many ids remembered under so many keys."""
-    known = Remembered()
+    known = SeenIds()
     for start in range(0, ids // keys, 50_000):
         known.first_seen([secrets.token_bytes(16) for _ in range(min(50_000, ids // keys - start))], 1)
     some = [[secrets.token_bytes(16) for _ in range(fresh)] for _ in range(lists)]

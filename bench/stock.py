@@ -19,7 +19,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage, WriteToPubSub
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from schemas.contracts import fingerprint, schema
-from transforms.assignment import bucket, bucket_ranges, choose
+from transforms.experiments.assignment import bucket, bucket_ranges, choose
 
 FNAPI = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 Row = dict[str, Any]

@@ -13,7 +13,12 @@ from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
-from schemas.accounts import (
+from connectors import TransportError
+from connectors.gcs import RemoteFolder, is_remote
+from connectors.inputs.signals import read_signal_rows
+from connectors.secrets import Secrets
+from connectors.vendors.liquid_parse import check_template
+from schemas.campaigns.accounts import (
     FILE,
     Keys,
     account_marks,
@@ -22,17 +27,12 @@ from schemas.accounts import (
     sharing_problems,
     unusable_urls,
 )
-from schemas.configuration import load_engine, workspace_files
+from schemas.campaigns.configuration import load_engine, workspace_files
+from schemas.campaigns.engine import EngineConfig
+from schemas.campaigns.workspaces import Delivery, Workspace, key_variable
 from schemas.delivery import Account
-from schemas.engine import Engine
 from schemas.problems import InputError, Problem, shown
-from schemas.workspaces import Delivery, Workspace, key_variable
-from stores.remote_folder import RemoteFolder, is_remote
-from stores.secrets import Secrets
-from stores.signals import read_signal_rows
-from stores.transports import TransportError
-from stores.vendors.liquid_parse import check_template
-from transforms.pacing.limiter import Terms
+from transforms.pacing.limiter import WorkspaceLimits
 from transforms.pacing.warm_up import COLUMNS, Signal, day_limit, read_signals
 
 LOOK_EVERY_S = 5.0
@@ -47,7 +47,7 @@ _Stamp = tuple[tuple[str, int, int], ...]
 class _Loaded:
     """One sound reading: the engine, the templates' texts and the signals by file, and what was made of them."""
 
-    engine: Engine
+    engine: EngineConfig
     templates: dict[str, str]
     signals: dict[str, dict[str, dict[date, Signal]]]
     workspaces: dict[str, Workspace] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Settings:
         self.__dict__.update(state)
         self._begin()
 
-    def current(self) -> Engine:
+    def current(self) -> EngineConfig:
         """engine.yaml as it is now. InputError when there was no sound one yet."""
         return self._current().engine
 
@@ -118,11 +118,11 @@ class Settings:
         """How many messages a retailer may be sent on a day of its time zone; None for no limit."""
         return _warm_up_limit(self._current(), retailer, day)
 
-    def terms(self, retailer: str) -> Terms:
+    def terms(self, retailer: str) -> WorkspaceLimits:
         """What the limiter wants to know of a retailer."""
         loaded = self._current()
         zone = loaded.engine.time_zone(retailer)
-        return Terms(_workspace(loaded, retailer), zone, partial(_warm_up_limit, loaded, retailer))
+        return WorkspaceLimits(_workspace(loaded, retailer), zone, partial(_warm_up_limit, loaded, retailer))
 
     def _account(self, loaded: _Loaded, retailer: str) -> Account:
         engine = loaded.engine
@@ -193,7 +193,7 @@ class Settings:
             _log.warning("%s has mistakes; the settings before them stay in force.\n%s", self._folder / FILE, told)
         self.problems = problems
 
-    def _as_at_start(self, engine: Engine) -> Engine:
+    def _as_at_start(self, engine: EngineConfig) -> EngineConfig:
         """The engine with the values of AT_START that the job runs with; an edit of them is logged."""
         if self._loaded is None:
             return engine
@@ -206,7 +206,7 @@ class Settings:
         kept = {name: getattr(runs, name) for name in AT_START}
         return engine.model_copy(update={"delivery": edited.model_copy(update=kept)})
 
-    def _problems_in_use(self, engine: Engine) -> list[Problem]:
+    def _problems_in_use(self, engine: EngineConfig) -> list[Problem]:
         """What new settings would break for the retailers that were sent to here. Those that share an account already
         are no reason against an edit: one of them waits, whatever it says."""
         if self._loaded is None:
@@ -217,7 +217,7 @@ class Settings:
         return [*account_problems(engine, used, self._secrets), *unusable_urls(engine, used), *shared]
 
 
-def check_delivery(root: Path, engine: Engine, retailers: Iterable[str], keys: Keys | None) -> list[Problem]:
+def check_delivery(root: Path, engine: EngineConfig, retailers: Iterable[str], keys: Keys | None) -> list[Problem]:
     """Everything that would keep these retailers from being sent to, or send them to another's workspace: templates,
     signals, urls, accounts; and keys, unless there are none to look at.
 
@@ -248,7 +248,7 @@ def _warm_up_limit(loaded: _Loaded, retailer: str, day: date) -> int | None:
     return loaded.limits[retailer, day]
 
 
-def _load(folder: Path, engine: Engine) -> tuple[_Loaded, list[Problem]]:
+def _load(folder: Path, engine: EngineConfig) -> tuple[_Loaded, list[Problem]]:
     """The engine with the files that its workspaces name, and what is wrong with those that are there."""
     loaded, problems = _Loaded(engine, {}, {}), list[Problem]()
     for workspace in engine.workspaces.values():

@@ -74,8 +74,9 @@ class Receipt(NamedTuple):
 @dataclass(frozen=True)
 class Account:
     """A retailer's workspace at the vendor, ready to call. `key` never shows in a repr; `templates` maps a
-    template's name to the retailer's own Liquid text. `marks` tell the account from others (schemas/accounts.py), each
-    with its field and value in engine.yaml; retailers with the same `shared_account` may have the same."""
+    template's name to the retailer's own Liquid text. `marks` tell the account from others
+    (schemas/campaigns/accounts.py), each with its field and value in engine.yaml; retailers with the same
+    `shared_account` may have the same."""
 
     retailer_id: str
     url: str

@@ -32,18 +32,16 @@ class InputError(Exception):
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
-_TOLD = re.compile(
-    r"(?:LaunchError|TransportError|LedgerError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL
-)
+_TOLD = re.compile(r"(?:JobError|TransportError|LedgerError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL)
 
 
-class LaunchError(Exception):
+class JobError(Exception):
     """The work could not go on; the message says what happened and what to do."""
 
     @staticmethod
     def told(error: BaseException) -> str | None:
         """What a launch error said, also when an engine has wrapped it into another's text; None for a bug."""
-        if isinstance(error, LaunchError):
+        if isinstance(error, JobError):
             return str(error)
         found = _TOLD.findall(str(error))
         return found[-1].strip() if found else None

@@ -14,14 +14,14 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from hypothesis import settings
-from servers import missing, needed
+from support.servers import missing, needed
 
+from connectors.pubsub.publisher import open_channel
 from pipelines.engines.prism import prism
-from runners.emulators import pubsub_emulator
-from runners.firestore_emulator import firestore_emulator
-from runners.kafka_broker import KafkaBroker, kafka_broker
+from runners.local.emulators import pubsub_emulator
+from runners.local.firestore_emulator import firestore_emulator
+from runners.local.kafka_broker import KafkaBroker, kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
-from stores.transports.pubsub import open_channel
 
 settings.register_profile("no test asserts a time", deadline=None)
 settings.load_profile("no test asserts a time")

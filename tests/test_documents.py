@@ -9,12 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.rebatch_options import RebatchOptions
-from schemas.engine import Engine
+from pipelines.rebatch.options import RebatchOptions
+from schemas.campaigns.engine import EngineConfig
+from schemas.campaigns.workspaces import Delivery
 from schemas.outcomes import OUTCOMES
-from schemas.workspaces import Delivery
-from transforms import intake
-from transforms.rebatch.counters import NAMES
+from transforms.customers import validate_customers as intake
+from transforms.streaming.counters import NAMES
 from transforms.warnings import find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +57,7 @@ def test_the_warnings_of_a_launch_are_those_of_its_page() -> None:
 
 
 def test_the_reasons_of_broken_rows_are_those_of_their_page() -> None:
-    reasons = literals(r'"(broken_\w+|wrong_\w+)"', "stores/tables") | intake._DETAIL.keys()
+    reasons = literals(r'"(broken_\w+|wrong_\w+)"', "connectors/tables") | intake._DETAIL.keys()
     assert first_column(section("customers.md", "Rows that cannot be used")) == reasons
 
 
@@ -82,7 +82,7 @@ def test_the_options_of_rebatch_are_those_of_its_page() -> None:
 
 def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_names() -> None:
     (example,) = re.findall(r"```yaml\n(channels:.*?)```", section("delivery.md", "Pacing"), re.DOTALL)
-    delivery, default = Engine.model_validate(yaml.safe_load(example)).delivery, Delivery()
+    delivery, default = EngineConfig.model_validate(yaml.safe_load(example)).delivery, Delivery()
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))
     assert f"most `resends` times ({default.resends})" in (ROOT / "docs/delivery.md").read_text()

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from schemas.audience import Node
-from schemas.campaign import Campaign
+from schemas.campaigns.audience import Node
+from schemas.campaigns.campaign import Campaign
+from schemas.campaigns.configuration import Configuration
+from schemas.campaigns.engine import EngineConfig
 from schemas.columns.ids import id_type_problem
-from schemas.configuration import Configuration
-from schemas.engine import Engine
 from schemas.problems import Problem
 from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
 from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
@@ -53,7 +53,7 @@ class Plan:
     launch_id: str
     launched_at: int
     test: bool
-    engine: Engine
+    engine: EngineConfig
     campaigns: tuple[CampaignPlan, ...]
     columns: tuple[str, ...]
     id_columns: tuple[str, ...]

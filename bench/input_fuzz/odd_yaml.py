@@ -8,9 +8,9 @@ from typing import Any
 
 from bench.input_fuzz.customers import Draw, chance, one_of
 from bench.input_fuzz.inputs import HUGE_NUMBER, Files, Inputs
-from schemas.audience import NamedAudience
-from schemas.campaign import Campaign
-from schemas.engine import Engine
+from schemas.campaigns.audience import NamedAudience
+from schemas.campaigns.campaign import Campaign
+from schemas.campaigns.engine import EngineConfig
 
 Path = tuple[str | int, ...]
 VALUES: tuple[Any, ...] = (
@@ -74,7 +74,7 @@ def one_name(path: Path) -> str:
     return {"channels": "email", "templates": "plain", "properties": "p0"}.get(str(path[-1]) if path else "", "*")
 
 
-FIELDS = {"engine": _fields(Engine), "audience": _fields(NamedAudience), "campaign": _fields(Campaign)}
+FIELDS = {"engine": _fields(EngineConfig), "audience": _fields(NamedAudience), "campaign": _fields(Campaign)}
 
 
 def _kind(name: str) -> str:

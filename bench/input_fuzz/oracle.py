@@ -12,7 +12,7 @@ import fastavro
 
 from bench.input_fuzz.inputs import Facts, Inputs
 from bench.input_fuzz.worker import Run
-from transforms.ledger.totals import check_ledger
+from transforms.reconciliation.totals import check_ledger
 
 _PROBLEM = re.compile(r"^\S.*?  \S.* = .*\n {4}\S", re.MULTILINE)
 _PYTHON = re.compile(r"Traceback|<class '|\bat 0x[0-9a-f]{6}|\b[A-Z]\w+(?:Error|Exception)\b|object has no attribute")

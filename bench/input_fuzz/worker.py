@@ -82,7 +82,7 @@ class Worker:
 
 def _answer(folder: Path, argv: list[str]) -> Run:
     """A command, run in this process with what it writes caught, also what a library writes past Python."""
-    from runners.main import main
+    from runners.cli.main import main
 
     for name in ("home", "tmp"):
         (folder.parent / name).mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def _text(file: IO[bytes]) -> str:
 
 def serve() -> None:
     """Answer every line on the standard input with one line."""
-    import runners.main  # noqa: F401 (loaded before the first command, and never looked at by the collector)
+    import runners.cli.main  # noqa: F401 (loaded before the first command, and never looked at by the collector)
 
     gc.freeze()
     answers = os.fdopen(os.dup(1), "wb", buffering=0)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bench.rebatch import BUFFERING_S
 from bench.simulation.plan import Broker, Ledger, Plan, Traffic, Vendor, Workers
 from bench.simulation.run import Run
-from schemas.workspaces import Pace
+from schemas.campaigns.workspaces import Pace
 
 MEASURED = Path(__file__).parents[1] / "measured.json"
 _EVENTS, _CALLS, _MEDIAN, _TAIL, _SECONDS = 0.25, 0.1, 0.35, 0.5, 0.25

@@ -17,16 +17,16 @@ from zlib import crc32
 
 from bench.simulation.clock import Clock, Serial, Servers
 from bench.simulation.plan import Plan
+from connectors.vendors.statuses import meaning
+from schemas.campaigns.workspaces import Delivery, Workspace
 from schemas.delivery import BATCH
-from schemas.workspaces import Delivery, Workspace
-from stores.vendors.statuses import meaning
-from transforms.delivery.calls import back_off_ms
+from transforms.delivery.batch_by_retailer import LANES
 from transforms.delivery.dispatch import POLL_MS
+from transforms.delivery.group_by_retailer import LIST, Load, group_of
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
-from transforms.pacing.limiter import Limiter, Terms, Told
-from transforms.rebatch.batch import LANES
-from transforms.rebatch.read import FULL_S, POLL
-from transforms.rebatch.shards import LIST, Load, group_of
+from transforms.delivery.vendor_call import back_off_ms
+from transforms.pacing.limiter import Limiter, Told, WorkspaceLimits
+from transforms.streaming.read_messages import FULL_S, POLL
 
 T = TypeVar("T")
 Key = tuple[str, int]
@@ -94,7 +94,7 @@ class Path:
         self._gathered: dict[Key, dict[str, list[float]]] = {}
         self._lanes: dict[Key, _Lane] = defaultdict(_Lane)
         self._places: dict[Key, int] = {}
-        self._terms = Terms(Workspace(pace=plan.pace))
+        self._terms = WorkspaceLimits(Workspace(pace=plan.pace))
         self.workers = [self.new_worker() for _ in range(plan.workers.workers)]
         self.everyone = list(self.workers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from schemas.workspaces import Pace
+from schemas.campaigns.workspaces import Pace
 
 _THERE = ("retailers", "workers", "cores", "calls_per_hour")  # at least one of these
 
@@ -67,7 +67,7 @@ class Ledger:
 @dataclass(frozen=True)
 class Vendor:
     """The vendor `name`: an answer takes `median_ms` (log-normal with `sigma`), a share of calls is `failing` with 503
-    (what that proves is in stores/vendors/statuses.py) or loses its reply, each `every_429`-th is told to come back in
+    (what that proves is in connectors/vendors/statuses.py) or loses its reply, each `every_429`-th is told to come back in
     `retry_after_s`, and a workspace has `calls_per_hour` in a clock hour. In `outage`, (from, to) seconds, there is no
     connection: nothing is sent."""
 
@@ -86,7 +86,7 @@ class Vendor:
 @dataclass(frozen=True)
 class Plan:
     """All of it. `resend`: a call without an answer that proves the outcome is made again when its lease ends, as often
-    as a delivery does by default (schemas/workspaces.py); else, and after that, its events end as unknown."""
+    as a delivery does by default (schemas/campaigns/workspaces.py); else, and after that, its events end as unknown."""
 
     traffic: Traffic = Traffic()
     broker: Broker = Broker()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 
+from connectors.kafka.options import add_kafka_options
 from pipelines.command_line.engine_options import Given, read_options
-from pipelines.launch_options import LaunchOptions
-from pipelines.rebatch_options import RebatchOptions
-from stores.transports.kafka_options import add_kafka_options
+from pipelines.launch.options import LaunchOptions
+from pipelines.rebatch.options import RebatchOptions
 
 
 def read_launch(argv: Sequence[str]) -> Given:

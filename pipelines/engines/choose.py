@@ -13,18 +13,18 @@ from schemas.problems import InputError, Problem
 _GET_PRISM = "Prism is not on this machine: run `make engines`, or set CAMPAIGNS_PRISM to its path"
 
 
-class Engine(NamedTuple):
-    """What an engine promises: timers that follow the clock (`real_time`); to run in this one process, never taking
-    back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`). And
-    what it does not: to say that a bundle is committed only once a checkpoint holds it (`commits_early`)."""
+class EngineTraits(NamedTuple):
+    """What an engine promises: timers that follow the clock (`wall_clock_timers`); to run in this one process, never
+    taking back a bundle and forgetting its state when it ends (`alone`); a Pub/Sub source of its own (`reads_pubsub`).
+    And what it does not: to say that a bundle is committed only once a checkpoint holds it (`early_finalization`)."""
 
-    real_time: bool
+    wall_clock_timers: bool
     alone: bool
     reads_pubsub: bool
-    commits_early: bool
+    early_finalization: bool
 
 
-def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False) -> Engine:
+def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False) -> EngineTraits:
     """Names the engine in the options when they name none; what it promises.
 
     Prism is found by --prism_location, by CAMPAIGNS_PRISM, or in .engines/ (`make engines`). Without it a job whose
@@ -49,9 +49,9 @@ def choose_engine(options: PipelineOptions, *, ends: bool, drains: bool = False)
         flink = options.view_as(FlinkOptions)
         if flink.shutdown_sources_after_idle_ms is None:
             flink.shutdown_sources_after_idle_ms = 0
-    return Engine(
-        real_time=bool(standard.streaming),
+    return EngineTraits(
+        wall_clock_timers=bool(standard.streaming),
         alone=standard.runner in (PRISM, BUILT_IN),
         reads_pubsub=standard.runner == DATAFLOW,
-        commits_early=standard.runner in FLINK,
+        early_finalization=standard.runner in FLINK,
     )

@@ -17,7 +17,7 @@ import grpc
 from apache_beam.runners.portability.job_server import StopOnExitJobServer
 from apache_beam.utils import subprocess_server
 
-from stores.child_process import end_child, start_guarded
+from stores.local.child_process import end_child, start_guarded
 
 _LOOK_S = 3.0  # a connection breaks some milliseconds before its process has ended
 _guards = list[subprocess.Popen[bytes]]()

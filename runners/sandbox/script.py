@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from schemas.audience import Strict
+from schemas.campaigns.audience import Strict
 
 Named = Literal["errors", "fatal", "hang", "reset", "slow", "lose"]
 Form = Literal[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from schemas.problems import LaunchError
+from schemas.problems import JobError
 
 
-class LedgerError(LaunchError):
+class LedgerError(JobError):
     """A ledger that cannot go on until somebody acts: what happened, and what to do.
 
     `damaged`: the file does not hold a sound ledger, so that the same command fails again.

@@ -20,13 +20,13 @@ import grpc
 import msgspec
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, Outcome, ResendLimit, Settlement, Standing
-from stores.ledger import rules
+from stores.ledger import transitions as rules
+from stores.ledger.claim_cache import Held
 from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
-from stores.ledger.held import Held
 from stores.ledger.identity import FORGOTTEN, note_forgotten
 from stores.ledger.reconciled import reconciled
-from stores.ledger.rules import Entry, id_of, key_of
+from stores.ledger.transitions import Entry, id_of, key_of
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from schemas.delivery import Settlement
-from stores.ledger import rules
-from stores.ledger.rules import Entries, Entry
+from stores.ledger import transitions as rules
+from stores.ledger.transitions import Entries, Entry
 
 _OWNER = "reconcile"
 

@@ -15,14 +15,14 @@ from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
-from stores.disk_space import release_reserve
-from stores.ledger import rules
+from stores.ledger import transitions as rules
 from stores.ledger.identity import FORGOTTEN, note_forgotten
 from stores.ledger.reconciled import reconciled
-from stores.ledger.rules import Entry, digest
+from stores.ledger.sqlite_bulk import claim_new, find_all, report_all, settle_own
 from stores.ledger.sqlite_file import connect, means_full, sound_cell, sound_rows, told
-from stores.ledger.sqlite_sets import claim_new, find_all, report_all, settle_own
 from stores.ledger.sqlite_steps import Step, run_all
+from stores.ledger.transitions import Entry, digest
+from stores.local.disk_space import release_reserve
 
 T = TypeVar("T")
 _OUTCOMES = (None, "accepted", "rejected", "expired", "unknown", "dead")  # stored by place: append only

@@ -13,7 +13,7 @@ from bench.simulation.ceilings import ceilings
 from bench.simulation.check import compare, machine, solve
 from bench.simulation.plan import Ledger, Plan, Traffic, Vendor, Workers
 from bench.simulation.run import Run, counts, shares
-from schemas.workspaces import Pace
+from schemas.campaigns.workspaces import Pace
 
 PLAN = Plan(Traffic(retailers=20, backlog=20_000), workers=Workers(workers=3, wait_s=1))
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cloud import HIDDEN, Bucket, bucket
-from factories import SECRET
-from matrix import Answer, answer, make_sample
-from secret_manager import secret_manager
-from servers import needed
+from support.cloud import HIDDEN, Bucket, bucket
+from support.factories import SECRET
+from support.matrix import Answer, answer, make_sample
+from support.secret_manager import secret_manager
+from support.servers import needed
 
+from connectors.kafka.client import KafkaClient, create_topic
+from connectors.uri import KafkaUri
 from runners.sandbox.process import Sandbox, running_sandbox
-from stores.transports.kafka import KafkaClient, create_topic
-from stores.transports.uri import KafkaUri
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ import fastavro
 import pytest
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
-from cloud import HIDDEN, PROJECT, SUBSCRIPTION, Bucket, leaves, rebatch_argv, run_here, states, steps
-from delivering import Delivery
-from launching import any_place
+from support.cloud import HIDDEN, PROJECT, SUBSCRIPTION, Bucket, leaves, rebatch_argv, run_here, states, steps
+from support.delivering import Delivery
+from support.launching import any_place
 
-from pipelines import launch, rebatch
-from runners.flex_template import arguments
-from runners.main import main
+from pipelines.launch import pipeline as launch
+from pipelines.rebatch import pipeline as rebatch
+from runners.cli.flex_template import arguments
+from runners.cli.main import main
 
 pytestmark = pytest.mark.engine
 
@@ -107,7 +108,7 @@ for package in (pipelines, schemas, stores, transforms, runners, serving):
         if not one.name.endswith("__main__"):
             importlib.import_module(one.name)
 from schemas.contracts import fingerprint, released
-from pipelines.report.page import write_report
+from pipelines.operations.report.page import write_report
 print(fingerprint("campaign_event"), len(sys.modules))
 """
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
-from cloud import PROJECT, SUBSCRIPTION, Bucket, rebatch_argv, run_here
-from dataflow_service import Service, dataflow_service
-from delivering import Delivery
-from launching import any_place
+from support.cloud import PROJECT, SUBSCRIPTION, Bucket, rebatch_argv, run_here
+from support.dataflow_service import Service, dataflow_service
+from support.delivering import Delivery
+from support.launching import any_place
 
-from pipelines import launch, rebatch
-from runners.main import main
+from pipelines.launch import pipeline as launch
+from pipelines.rebatch import pipeline as rebatch
+from runners.cli.main import main
 
 pytestmark = pytest.mark.engine
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Topic
-from delivering import KEY, Delivery, any_events, eventually
+from support.delivering import KEY, Delivery, any_events, eventually
 
 from bench.deliveries import kill, plain_topic, publish
+from connectors.pubsub.leases import LeaseFile, leased_until
+from connectors.pubsub.reader import PubsubReader
 from runners.sandbox.process import Sandbox
-from stores.transports.leases import LeaseFile, leased_until
-from stores.transports.pubsub_reader import PubsubReader
 
 pytestmark = pytest.mark.engine
 

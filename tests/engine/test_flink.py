@@ -20,24 +20,24 @@ from typing import Any
 
 import fastavro
 import pytest
-from delivering import KEY, Delivery, any_events, eventually
-from factories import SECRET
-from matrix import TRANSPORTS, Answer, answer
-from servers import needed
+from support.delivering import KEY, Delivery, any_events, eventually
+from support.factories import SECRET
+from support.matrix import TRANSPORTS, Answer, answer
+from support.servers import needed
 
 from bench.deliveries import ROOT, Wire, kill, plain_topic, publish_to
-from runners.flink.cluster import FlinkCluster, flink_cluster
-from runners.flink.jobs import OVER
-from runners.main import main
+from connectors.pubsub.reader import PubsubReader
+from connectors.uri import KafkaUri
+from runners.cli.main import main
+from runners.local.flink.cluster import FlinkCluster, flink_cluster
+from runners.local.flink.jobs import OVER
 from runners.sandbox.process import Sandbox
 from schemas.contracts import EVENT, decode, fingerprint, parsed, schema
-from stores.transports.pubsub_reader import PubsubReader
-from stores.transports.uri import KafkaUri
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
 PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
-ELEMENTS = "from transforms.rebatch.elements import Envelopes"
+ELEMENTS = "from transforms.streaming.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
 PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
@@ -50,7 +50,7 @@ def newer_version(folder: Path) -> Path:
     """A copy of the code whose pipeline has a step more and whose event has an optional field more."""
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    pipeline = folder / "pipelines/rebatch.py"
+    pipeline = folder / "pipelines/rebatch/pipeline.py"
     text = pipeline.read_text().replace(READ, NEWER)
     pipeline.write_text(text.replace("import BatchByRetailer\n", f"import BatchByRetailer\n{ELEMENTS}\n"))
     assert "Newer" in pipeline.read_text()

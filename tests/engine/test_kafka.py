@@ -13,25 +13,25 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from delivering import any_events
-from factories import SECRET
-from launching import any_place
-from registry_server import running_registry
+from support.delivering import any_events
+from support.factories import SECRET
+from support.launching import any_place
+from support.registry_server import running_registry
 
-from runners.emulators import free_port
-from runners.kafka_broker import KafkaBroker, kafka_broker
-from runners.main import main
+from connectors import TransportError
+from connectors.kafka.client import KafkaClient, create_topic, read_properties
+from connectors.kafka.consumer import PartitionConsumer, Start, begin
+from connectors.kafka.partition_reader import KafkaPartitionReader
+from connectors.kafka.reader import KafkaReader
+from connectors.kafka.sink import KafkaEvents
+from connectors.uri import KafkaUri
+from runners.cli.main import main
+from runners.local.emulators import free_port
+from runners.local.kafka_broker import KafkaBroker, kafka_broker
 from schemas.contracts import DeadLetter, decode
 from schemas.elements import EventBatch
 from schemas.transport import Envelope, Poll
-from stores.transports import TransportError
-from stores.transports.kafka import KafkaClient, create_topic, read_properties
-from stores.transports.kafka_consumer import PartitionConsumer, Start, begin
-from stores.transports.kafka_log import KafkaLog
-from stores.transports.kafka_reader import KafkaReader
-from stores.transports.kafka_sink import KafkaEvents
-from stores.transports.uri import KafkaUri
-from transforms.rebatch.decode import read_envelope
+from transforms.delivery.decode_events import read_envelope
 
 pytestmark = pytest.mark.engine
 CLIENT = KafkaClient()
@@ -186,7 +186,7 @@ def test_a_group_begins_where_it_is_told_to_and_then_goes_on_where_it_stopped(
     ):
         begin(uri, CLIENT, name, start)
         assert sorted(ids(polls(opened(reader(uri, name)), len(expected)))) == expected, name
-    log = opened(KafkaLog(uri, CLIENT, "log", start=Start(at=2_600_000)))
+    log = opened(KafkaPartitionReader(uri, CLIENT, "log", start=Start(at=2_600_000)))
     assert log.starts(0) == [2, 1]
     put(uri, "new", partition=1)
     begin(uri, CLIENT, "late", Start("latest"))  # nothing was committed but where it began
@@ -246,7 +246,7 @@ def test_the_watermark_is_that_of_the_messages_and_of_an_idle_topic_the_clocks(
     assert source.oldest() == 1_000.0
     while source.oldest() < time.time() - 60:
         source.poll(10)
-    log = opened(KafkaLog(uri, CLIENT, "g"))
+    log = opened(KafkaPartitionReader(uri, CLIENT, "g"))
     assert log.starts(0) == [0, 0]
     assert log.starts(2) == []
     while not log.poll(0, 0, 10).envelopes:
@@ -258,7 +258,7 @@ def test_the_watermark_is_that_of_the_messages_and_of_an_idle_topic_the_clocks(
 
 def test_an_offset_that_is_asked_for_again_is_read_again(uri: KafkaUri, opened: Callable[[Any], Any]) -> None:
     put(uri, "a", "b", "c")
-    log = opened(KafkaLog(uri, CLIENT, "g"))
+    log = opened(KafkaPartitionReader(uri, CLIENT, "g"))
     for offset, expected in ((0, "a"), (1, "b"), (1, "b"), (0, "a")):
         while not (poll := log.poll(0, offset, 1)).envelopes:
             pass

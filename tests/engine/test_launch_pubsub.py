@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from conftest import Drain, Topic
-from factories import SECRET, any_campaign
-from launching import Place, any_place
-from wire import Wire
+from support.factories import SECRET, any_campaign
+from support.launching import Place, any_place
+from support.wire import Wire
 
-from runners.main import main
+from runners.cli.main import main
 from schemas.contracts import decode, fingerprint
 
 pytestmark = pytest.mark.engine

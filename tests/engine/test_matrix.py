@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from matrix import TRANSPORTS, Answer, answer
+from support.matrix import TRANSPORTS, Answer, answer
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("everywhere")]
 

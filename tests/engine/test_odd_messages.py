@@ -11,12 +11,12 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import Topic
-from delivering import KEY, NOW, Delivery, any_events
+from support.delivering import KEY, NOW, Delivery, any_events
 
 from bench.deliveries import Wire, publish
 from bench.mutations import Mutations
+from connectors.uri import KafkaUri
 from runners.sandbox.process import Sandbox
-from stores.transports.uri import KafkaUri
 
 pytestmark = pytest.mark.engine
 SEED, ODD = 20, 120

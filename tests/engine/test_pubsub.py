@@ -10,14 +10,14 @@ import fastavro
 import pyarrow as pa
 import pytest
 
-from runners.emulators import free_port, pubsub_emulator
-from schemas.avro_columns import encode_records
+from connectors import TransportError
+from connectors.pubsub.admin import create_topic
+from connectors.pubsub.publish_requests import publish_requests, pubsub_messages
+from connectors.pubsub.publisher import PubsubPublisher
+from connectors.uri import TopicUri
+from runners.local.emulators import free_port, pubsub_emulator
+from schemas.codec.avro_columns import encode_records
 from schemas.contracts import decode, fingerprint, schema
-from stores.transports import TransportError
-from stores.transports.publish_requests import publish_requests, pubsub_messages
-from stores.transports.pubsub import PubsubPublisher
-from stores.transports.pubsub_admin import create_topic
-from stores.transports.uri import TopicUri
 
 pytestmark = pytest.mark.engine
 COUNT = 5_000
@@ -82,7 +82,7 @@ def test_making_a_topic_again_changes_nothing_and_a_changed_schema_is_a_new_revi
     newer = schema("campaign_event") | {
         "fields": [*schema("campaign_event")["fields"], {"name": "locale", "type": ["null", "string"], "default": None}]
     }
-    monkeypatch.setattr("stores.transports.pubsub_admin.schema", lambda name: newer)
+    monkeypatch.setattr("connectors.pubsub.admin.schema", lambda name: newer)
     assert create_topic(uri).changed == [first.schema]
     buffer = io.BytesIO()
     event = decode(fingerprint("campaign_event"), any_events(1)[0].as_py())

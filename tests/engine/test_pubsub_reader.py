@@ -12,12 +12,13 @@ import pytest
 from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-from wire import Wire
+from support.wire import Wire
 
+from connectors import TransportError
+from connectors.pubsub import reader as pubsub_reader
+from connectors.pubsub.publisher import open_channel
+from connectors.pubsub.reader import PubsubReader
 from schemas.transport import Envelope, Poll
-from stores.transports import TransportError, pubsub_reader
-from stores.transports.pubsub import open_channel
-from stores.transports.pubsub_reader import PubsubReader
 
 pytestmark = pytest.mark.engine
 OpenReader = Callable[..., PubsubReader]

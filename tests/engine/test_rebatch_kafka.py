@@ -13,18 +13,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import FixedWindows
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
-from delivering import KEY, Delivery, any_events, eventually
+from support.delivering import KEY, Delivery, any_events, eventually
 
 from bench.deliveries import Wire, kill, publish_to
+from connectors.kafka.client import KafkaClient
+from connectors.kafka.consumer import PartitionConsumer
+from connectors.kafka.partition_reader import KafkaPartitionReader
+from connectors.uri import KafkaUri
 from pipelines.engines.choose import choose_engine
-from runners.main import main
+from runners.cli.main import main
 from runners.sandbox.process import Sandbox
-from stores.transports.kafka import KafkaClient
-from stores.transports.kafka_consumer import PartitionConsumer
-from stores.transports.kafka_log import KafkaLog
-from stores.transports.uri import KafkaUri
-from transforms.rebatch.elements import Envelopes
-from transforms.rebatch.read_kafka import ReadPartitions
+from transforms.streaming.elements import Envelopes
+from transforms.streaming.read_partitions import ReadPartitions
 
 pytestmark = pytest.mark.engine
 CLIENT = KafkaClient()
@@ -132,7 +132,7 @@ def test_an_engine_reads_partitions_that_are_added_and_an_idle_one_does_not_hold
 
     put(0, *(f"{number:03}" for number in range(500)))
     p = beam.Pipeline(options=options)
-    make = partial(KafkaLog, uri, CLIENT, "sdf", look_every_s=0.2, stop=stop.exists)
+    make = partial(KafkaPartitionReader, uri, CLIENT, "sdf", look_every_s=0.2, stop=stop.exists)
     _ = (
         p
         | ReadPartitions(make, time.time)

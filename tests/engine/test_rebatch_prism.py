@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Topic
-from delivering import KEY, Delivery, any_events, eventually
+from support.delivering import KEY, Delivery, any_events, eventually
 
 from bench.deliveries import Wire, publish
 from pipelines.settings import LOOK_EVERY_S
-from runners.main import main
+from runners.cli.main import main
 from runners.sandbox.process import Sandbox
-from stores.transports.spool import Spool
+from stores.deliveries.spool import Spool
 
 pytestmark = pytest.mark.engine
 

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cloud import Bucket
-from delivering import Delivery
+from support.cloud import Bucket
+from support.delivering import Delivery
 
+from connectors import TransportError
+from connectors.gcs import RemoteFolder, local_copy
 from pipelines import settings as live
 from pipelines.settings import Settings
-from stores.remote_folder import RemoteFolder, local_copy
-from stores.transports import TransportError
 
 pytestmark = pytest.mark.engine
 

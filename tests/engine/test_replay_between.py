@@ -12,16 +12,16 @@ import fastavro
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from conftest import Topic
-from delivering import any_events
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from support.delivering import any_events
 
 from bench.deliveries import Wire, publish, write_file
-from runners.main import main
-from stores.transports import again
-from stores.transports.kafka import KafkaClient, create_topic
-from stores.transports.pubsub import open_channel
-from stores.transports.uri import KafkaUri
+from connectors import replay as again
+from connectors.kafka.client import KafkaClient, create_topic
+from connectors.pubsub.publisher import open_channel
+from connectors.uri import KafkaUri
+from runners.cli.main import main
 
 pytestmark = pytest.mark.engine
 START = 1_775_034_000_000  # 2026-04-01T09:00Z

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from delivering import KEY, Delivery, eventually
-from stopping import EVENTS, gone, in_the_middle, later, many, rest_is_delivered_once, slow_delivery, started
+from support.delivering import KEY, Delivery, eventually
+from support.stopping import EVENTS, gone, in_the_middle, later, many, rest_is_delivered_once, slow_delivery, started
 
 from bench.deliveries import kill
 from runners.sandbox.process import Sandbox

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from connectors.inputs.histories import read_histories
+from connectors.inputs.lists import read_list
 from examples.journey import contacts, customers, multiply, purchases
 from examples.journey.files import whole_file
-from pipelines.warnings.counting import input_warnings
-from schemas.configuration import load_configuration
-from stores.histories import read_histories
-from stores.lists import read_list
+from pipelines.launch.input_warnings import input_warnings
+from schemas.campaigns.configuration import load_configuration
 from transforms.plan import MARKETPLACE, make_plan
 
 CAMPAIGNS = Path(__file__).resolve().parents[2] / "examples" / "journey" / "campaigns"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from delivering import KEY
+from support.delivering import KEY
 
 
 @pytest.fixture(params=["sqlite", "firestore"])

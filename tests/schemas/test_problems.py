@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from factories import any_campaign, any_folder
+from support.factories import any_campaign, any_folder
 
-from schemas.configuration import load_configuration
+from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import fastavro
 import pytest
-from containers import SYNC, block, write_container
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_events import ARRIVED, MARK, body_of, wire_message
+from support.containers import SYNC, block, write_container
+from support.wire_events import ARRIVED, MARK, body_of, wire_message
 
+from connectors import TransportError
+from connectors.files.reader import FileReader, read_envelopes
 from schemas.contracts import DeadLetter
 from schemas.delivery import Message
 from schemas.transport import Envelope
-from stores.transports import TransportError
-from stores.transports.file_reader import FileReader, read_envelopes
-from transforms.rebatch import decode
+from transforms.delivery import decode_events as decode
 
 NO_TEXT = body_of(5, recipient="xxxx@").replace(b"xxxx@", b"\xff\xfe\xfd\xfc@")
 NO_SYMBOL = body_of(6).replace(b"\x18" + b"0123456789ab" + b"\x02", b"\x18" + b"0123456789ab" + b"\x0c")

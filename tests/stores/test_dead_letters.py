@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.contracts import DeadLetter
-from stores.transports.dead_letters import read_dead_letters, write_dead_letters
+from stores.dead_letters import read_dead_letters, write_dead_letters
 
 
 def any_letter(**changes: Any) -> DeadLetter:

@@ -14,10 +14,10 @@ from schemas.elements import Bools, CampaignRows, CustomerBatch, Ints, LaunchBat
 from transforms.audience.attempts import ROW_ERRORS, Attempts
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
 from transforms.audience.tree import Leaf, Mask, Masks, Match, match
-from transforms.ids.list_index import ListIndex
-from transforms.intake import accept
+from transforms.columnar.list_index import ListIndex
+from transforms.columnar.steps import BatchStep
+from transforms.customers.validate_customers import accept
 from transforms.plan import CampaignPlan, Plan
-from transforms.steps import BatchStep
 from transforms.warnings.evidence import Evidence, list_use
 
 _ARROW = {"BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "VARCHAR": pa.string()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.audience import AllOf, AnyOf, InList, Named, Node, Not
+from schemas.campaigns.audience import AllOf, AnyOf, InList, Named, Node, Not
 
 Mask = npt.NDArray[np.bool_]
 MAX_LEVELS = 50

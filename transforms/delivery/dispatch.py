@@ -11,15 +11,15 @@ from threading import Lock
 from msgspec.structs import replace
 
 from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
-from transforms.delivery.call_ends import Lease, Reply, Result, over, reserved_for, without_rate
-from transforms.delivery.calls import Caller, Tenants
+from transforms.delivery.batch_by_retailer import split
+from transforms.delivery.call_results import Lease, Reply, Result, over, reserved_for, without_rate
+from transforms.delivery.deliver_batches import DeliveryResult
 from transforms.delivery.journal import CallJournal, NoJournal
+from transforms.delivery.receipts import make_receipt
 from transforms.delivery.slots import IN_FLIGHT, CallSlots
-from transforms.pacing.limiter import Limiter, Reserved, Terms
-from transforms.rebatch.batch import split
-from transforms.rebatch.counters import Counter
-from transforms.rebatch.deliver import Handled
-from transforms.rebatch.outcomes import make_receipt
+from transforms.delivery.vendor_call import Caller, WorkspaceSettings
+from transforms.pacing.limiter import Limiter, Reserved, WorkspaceLimits
+from transforms.streaming.counters import Counter
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
@@ -40,7 +40,7 @@ class BatchDispatcher:
         self,
         vendor: Vendor,
         ledger: DeliveryLedger,
-        tenants: Tenants,
+        tenants: WorkspaceSettings,
         clock: Callable[[], float],
         journal: CallJournal | None = None,
         enough_room: Callable[[], bool] = lambda: True,
@@ -73,7 +73,7 @@ class BatchDispatcher:
         self._journal.close()
         self._vendor.close()
 
-    def deliver(self, retailer: str, batches: list[Batch]) -> Handled:
+    def deliver(self, retailer: str, batches: list[Batch]) -> DeliveryResult:
         """Sends what may leave now, waits a short while for the answers, and says what came of it."""
         return self.finish(retailer, *self.start(retailer, batches))
 
@@ -98,13 +98,13 @@ class BatchDispatcher:
             ready = self._send_some(retailer, ready, slots, in_flight, result)
         return in_flight, result
 
-    def finish(self, retailer: str, in_flight: list[Batch], result: Result) -> Handled:
+    def finish(self, retailer: str, in_flight: list[Batch], result: Result) -> DeliveryResult:
         """What came of it, after a short wait for the answers that are still to come."""
         slow = self._collect(retailer, in_flight, result)
         again = self._caller.now() + POLL_MS
         result.waiting += [replace(batch, not_before=again) for batch in slow]
         wake = min((batch.not_before for batch in result.waiting), default=0)
-        return Handled(result.receipts, result.dead, result.waiting, wake)
+        return DeliveryResult(result.receipts, result.dead, result.waiting, wake)
 
     def _known_calls(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
         """The batches without a call, and those whose call is in flight or just came back."""
@@ -157,7 +157,7 @@ class BatchDispatcher:
         return []
 
     def _ask(
-        self, retailer: str, terms: Terms, batches: list[Batch], most: int
+        self, retailer: str, terms: WorkspaceLimits, batches: list[Batch], most: int
     ) -> tuple[list[tuple[Batch, Reserved]], list[Batch], int | None]:
         """At most so many batches that may be sent now, in order, with what was granted to them; the others; and until
         when those wait (epoch ms; None: only for a slot)."""

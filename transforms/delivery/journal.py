@@ -10,7 +10,7 @@ from schemas.delivery import Mark, Settlement, always
 
 class CallJournal(Protocol):
     """Notes of one process, which survive a kill -9; safe for several threads. Each is kept before its method returns;
-    `claiming` and `started` raise a LaunchError when it cannot be.
+    `claiming` and `started` raise a JobError when it cannot be.
 
     An `owner` is the name of one claim in the ledger (schemas/delivery.DeliveryLedger). It is closed when all its
     calls are.

@@ -12,7 +12,7 @@ from schemas.columns.ids import normal_addresses
 from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from schemas.outcomes import EMITTED
-from transforms.ids.id_index import IdIndex, joined_key
+from transforms.columnar.id_index import IdIndex, joined_key
 from transforms.offers.generate import condition, order_keys, queue_name, wanted
 from transforms.plan import Plan
 

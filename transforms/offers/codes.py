@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.ids.id_index import joined_key
+from transforms.columnar.id_index import joined_key
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _WHO, _TAG, _GROUP = 10, 4, 5

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.campaign import Campaign, Offer
+from schemas.campaigns.campaign import Campaign, Offer
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch, OfferCount, OfferGrant
 from schemas.outcomes import EMITTED, OUTCOMES, code
-from transforms.ids.digests import DIGITS, digests
+from transforms.columnar.digests import DIGITS, digests
+from transforms.columnar.steps import BatchStep
 from transforms.offers.codes import offer_codes
 from transforms.plan import Plan
-from transforms.steps import BatchStep
 
 OrderKeys = npt.NDArray[np.bytes_]
 ALL_VARIANTS = "suppress_all_variants"

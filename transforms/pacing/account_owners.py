@@ -7,10 +7,10 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
-from schemas.accounts import sharing_fix
+from schemas.campaigns.accounts import sharing_fix
 from schemas.delivery import Account
 from schemas.problems import InputError
-from transforms.pacing.limiter import Change, Terms
+from transforms.pacing.limiter import AtomicUpdate, WorkspaceLimits
 
 KEEP_S = 600.0
 """How long an owner is taken from memory before the ledger is asked again."""
@@ -23,7 +23,7 @@ class Accounts(Protocol):
     def account(self, retailer: str) -> Account:
         """A retailer's account; InputError when it has none."""
 
-    def terms(self, retailer: str) -> Terms:
+    def terms(self, retailer: str) -> WorkspaceLimits:
         """A retailer's workspace, among others."""
 
 
@@ -36,7 +36,7 @@ class AccountOwners:
     `shared_account` may use one. `clock` gives seconds.
     """
 
-    def __init__(self, change: Change, accounts: Accounts, clock: Callable[[], float]) -> None:
+    def __init__(self, change: AtomicUpdate, accounts: Accounts, clock: Callable[[], float]) -> None:
         self._change, self._accounts, self._clock = change, accounts, clock
         self._lock = Lock()
         self._owners: dict[bytes, tuple[str, float]] = {}

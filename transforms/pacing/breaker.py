@@ -41,12 +41,12 @@ def wake_at(breaker: Breaker) -> int:
     return max(breaker.until, breaker.trying_until)
 
 
-def trying(breaker: Breaker, now: int) -> Breaker:
+def begin_probe(breaker: Breaker, now: int) -> Breaker:
     """A batch is on its way through a half-open breaker; should it never be heard of, another follows."""
     return replace(breaker, trying_until=now + PROBE_LOST_MS) if breaker.opened else breaker
 
 
-def untried(breaker: Breaker) -> Breaker:
+def cancel_probe(breaker: Breaker) -> Breaker:
     """After a batch that was let through and of which there was nothing to send: the next one may try."""
     return replace(breaker, trying_until=0)
 

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from schemas.campaigns.workspaces import Pace, Workspace
 from schemas.delivery import BATCH
-from schemas.workspaces import Pace, Workspace
 from transforms.pacing import breaker, pace
-from transforms.pacing.ahead import Chunk, put_back, take_ahead
 from transforms.pacing.breaker import Breaker
 from transforms.pacing.pace import Grant, PaceState
 from transforms.pacing.quiet import quiet_until
+from transforms.pacing.reservations import Chunk, reserve, return_unused
 
 T = TypeVar("T")
 Told = Literal["success", "slow_down", "failure", "unauthorized", "nothing"]
@@ -31,14 +31,14 @@ MOST_AHEAD = 64
 _NO_PACE = Pace()
 
 
-class Change(Protocol):
+class AtomicUpdate(Protocol):
     """`DeliveryLedger.change`: read, update and write a named value in one step; the update may run several times."""
 
     def __call__(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
         """What the update returns beside the new value."""
 
 
-class Terms(NamedTuple):
+class WorkspaceLimits(NamedTuple):
     """What holds for a retailer now: its workspace, its time zone, and how many messages a day allows (warm-up)."""
 
     workspace: Workspace
@@ -54,7 +54,7 @@ class Reserved(NamedTuple):
     until: int
 
 
-class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class SharedState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What all workers share about a workspace."""
 
     pace: PaceState = PaceState()
@@ -66,12 +66,12 @@ def cell_name(retailer: str) -> str:
     return f"pace/{retailer}"
 
 
-def read_cell(raw: bytes | None) -> Cell:
+def read_cell(raw: bytes | None) -> SharedState:
     """The cell in some bytes; a new one for none."""
-    return Cell() if raw is None else _decoder.decode(raw)
+    return SharedState() if raw is None else _decoder.decode(raw)
 
 
-_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Cell)
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SharedState)
 
 
 @dataclass
@@ -121,14 +121,16 @@ class Limiter:
     several threads.
     """
 
-    def __init__(self, change: Change, clock: Callable[[], float], jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, change: AtomicUpdate, clock: Callable[[], float], jitter: Callable[[], float] = random.random
+    ) -> None:
         self._change = change
         self._clock = clock
         self._jitter = jitter
         self._holder = uuid.uuid4().hex[:12]
         self._lanes: dict[str, _Lane] = {}
 
-    def ask(self, retailer: str, terms: Terms, messages: int, calls: int = 1) -> Grant:
+    def ask(self, retailer: str, terms: WorkspaceLimits, messages: int, calls: int = 1) -> Grant:
         """What may leave now; a `wake_at` is at most 30 s away, so that changed settings are noticed.
 
         Best asked for one batch after the other: that costs no more, and nothing is granted that does not fit. A
@@ -148,7 +150,7 @@ class Limiter:
             refused = lane.still_refused(now, messages, calls)
             return refused or self._take(retailer, lane, terms, messages, calls)
 
-    def confirm(self, retailer: str, terms: Terms, reserved: Reserved) -> bool:
+    def confirm(self, retailer: str, terms: WorkspaceLimits, reserved: Reserved) -> bool:
         """Whether what `ask` granted may still leave now: the workspace is not paused, its hours are not quiet, and
         where the grant has waited too long, the pace still has room for it."""
         lane = self._lane(retailer)
@@ -158,7 +160,7 @@ class Limiter:
                 return False
             return now < reserved.until or self._renew(retailer, lane, terms, reserved)
 
-    def _renew(self, retailer: str, lane: _Lane, terms: Terms, reserved: Reserved) -> bool:
+    def _renew(self, retailer: str, lane: _Lane, terms: WorkspaceLimits, reserved: Reserved) -> bool:
         """Takes what was granted anew, from the bucket as it is now."""
         current = terms.workspace.pace or _NO_PACE
 
@@ -182,7 +184,7 @@ class Limiter:
                 return
             jitter = self._jitter()
 
-            def update(raw: bytes | None) -> tuple[bytes, Cell]:
+            def update(raw: bytes | None) -> tuple[bytes, SharedState]:
                 cell = _told(read_cell(raw), self._now(), outcome, retry_after_s, jitter, reason)
                 return _encoder.encode(cell), cell
 
@@ -209,10 +211,10 @@ class Limiter:
         cell = read_cell(raw)
         state = pace.settle(cell.pace, lane.pace, self._now(), lane.zone)
         if lane.chunk is not None:
-            state = put_back(state, self._holder, lane.chunk)
+            state = return_unused(state, self._holder, lane.chunk)
         return _encoder.encode(replace(cell, pace=state)), None
 
-    def _take(self, retailer: str, lane: _Lane, terms: Terms, messages: int, calls: int) -> Grant:
+    def _take(self, retailer: str, lane: _Lane, terms: WorkspaceLimits, messages: int, calls: int) -> Grant:
         def update(raw: bytes | None) -> tuple[bytes, _Taken]:
             now = self._now()
             taken = _take(read_cell(raw), now, self._holder, lane, terms, messages, calls)
@@ -233,17 +235,19 @@ class Limiter:
 
 
 class _Taken(NamedTuple):
-    cell: Cell
+    cell: SharedState
     now: int
     grant: Grant
     chunk: Chunk | None
 
 
-def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages: int, calls: int) -> _Taken:
+def _take(
+    cell: SharedState, now: int, holder: str, lane: _Lane, terms: WorkspaceLimits, messages: int, calls: int
+) -> _Taken:
     """One step of the shared cell: the old chunk back, a grant out, a new chunk out when all is well."""
     state = pace.settle(cell.pace, lane.pace, now, terms.zone)
     if lane.chunk is not None:
-        state = put_back(state, holder, lane.chunk)
+        state = return_unused(state, holder, lane.chunk)
     allowed = breaker.calls_allowed(cell.breaker, state.at)
     if allowed == 0:
         wake_at = breaker.wake_at(cell.breaker)
@@ -255,20 +259,20 @@ def _take(cell: Cell, now: int, holder: str, lane: _Lane, terms: Terms, messages
     most = (messages, calls) if allowed is None else (min(messages, breaker.messages_allowed(cell.breaker)), allowed)
     state, grant = pace.take(state, lane.pace, now, terms.zone, *most, limit)
     if grant.messages and allowed is not None:
-        tried = breaker.trying(cell.breaker, state.at)
+        tried = breaker.begin_probe(cell.breaker, state.at)
         if grant.messages < messages:
             grant = grant._replace(wake_at=max(grant.wake_at or 0, state.at + breaker.FIRST_MS), why="breaker")
-        return _Taken(Cell(state, tried), now, grant, None)
+        return _Taken(SharedState(state, tried), now, grant, None)
     chunk = None
     if grant.wake_at is None:
         times = lane.asks_ahead(now)
-        state, chunk = take_ahead(state, lane.pace, terms.zone, holder, times, messages, calls, limit)
+        state, chunk = reserve(state, lane.pace, terms.zone, holder, times, messages, calls, limit)
     elif grant.why == "per_second":
         grant = grant._replace(wake_at=max(grant.wake_at, pace.ripe_at(state, lane.pace)))
     return _Taken(replace(cell, pace=state), now, grant, chunk)
 
 
-def _closed(terms: Terms, now: int) -> Grant | None:
+def _closed(terms: WorkspaceLimits, now: int) -> Grant | None:
     """The refusal of a workspace that is paused, or whose hours are quiet."""
     if terms.workspace.paused:
         return Grant(0, 0, now + PAUSE_MS, "paused")
@@ -276,16 +280,18 @@ def _closed(terms: Terms, now: int) -> Grant | None:
     return None if quiet is None else Grant(0, 0, min(quiet, now + LONGEST_WAIT_MS), "quiet_hours")
 
 
-def _told(cell: Cell, now: int, outcome: Told, retry_after_s: float | None, jitter: float, reason: str) -> Cell:
+def _told(
+    cell: SharedState, now: int, outcome: Told, retry_after_s: float | None, jitter: float, reason: str
+) -> SharedState:
     if outcome == "success":
-        return Cell(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))
+        return SharedState(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))
     if outcome == "nothing":
-        return replace(cell, breaker=breaker.untried(cell.breaker))
+        return replace(cell, breaker=breaker.cancel_probe(cell.breaker))
     if outcome == "slow_down":
         slowed = pace.slow_down(cell.pace, now, retry_after_s, jitter)
-        return Cell(slowed, breaker.slow_down(cell.breaker, slowed.blocked_until))
+        return SharedState(slowed, breaker.slow_down(cell.breaker, slowed.blocked_until))
     return replace(cell, breaker=breaker.fail(cell.breaker, now, outcome == "unauthorized", reason=reason))
 
 
-def _healthy(cell: Cell) -> bool:
+def _healthy(cell: SharedState) -> bool:
     return not cell.pace.slow_downs and not cell.breaker.failures and not cell.breaker.opened

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import replace
 
+from schemas.campaigns.workspaces import Pace
 from schemas.delivery import BATCH
-from schemas.workspaces import Pace
 
 HOUR_MS = 3_600_000
 LONGEST_BACK_OFF_S = 60.0

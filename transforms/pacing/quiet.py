@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
 
-from transforms.send_time import send_time
+from transforms.events.send_time import send_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -13,7 +13,7 @@ def quiet_until(now: int, quiet_hours: tuple[str, str] | None, zone: str) -> int
     """When the quiet hours end that hold now (epoch milliseconds), None when none do.
 
     [from, to) as HH:MM, over midnight when from > to, never when they are the same; the days on which the clocks
-    change as in `transforms.send_time`.
+    change as in `transforms.events.send_time`.
     """
     if quiet_hours is None:
         return None

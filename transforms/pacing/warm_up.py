@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from schemas.campaigns.workspaces import StopSignals, WarmUp
 from schemas.problems import Problem, shown
-from schemas.workspaces import StopSignals, WarmUp
 
 IDLE_DAYS = 30
 COLUMNS = ("date", "retailer_id", "sent", "bounced", "complained")

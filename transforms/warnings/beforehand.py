@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.configuration import Configuration, used_audiences
+from schemas.campaigns.configuration import Configuration, used_audiences
 from transforms.audience.conditions import CLOCKS, LAUNCHED_AT
 from transforms.warnings.warning import LaunchWarning
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.configuration import Configuration
+from schemas.campaigns.configuration import Configuration
 from transforms.warnings.evidence import EarlierUses
 from transforms.warnings.warning import LaunchWarning, listed
 

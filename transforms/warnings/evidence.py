@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from schemas.elements import Bools, Ints
-from transforms.ids.list_index import ListIndex
+from transforms.columnar.list_index import ListIndex
 
 
 class Evidence:

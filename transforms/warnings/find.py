@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
-from schemas.engine import Engine
 from transforms.audience.tree import NodeCount
 from transforms.plan import MARKETPLACE, CampaignPlan, Plan
 from transforms.warnings.earlier import unmatched
@@ -15,7 +15,7 @@ from transforms.warnings.nodes import node_warnings
 from transforms.warnings.warning import ENGINE, LaunchWarning, listed
 
 if TYPE_CHECKING:
-    from transforms.ledger.totals import Totals
+    from transforms.reconciliation.totals import Totals
 
 _DO = {
     "condition_failed": "{n} customers make this condition raise an error, such as {who} ({why}). They do not match. "
@@ -92,7 +92,7 @@ def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
             yield LaunchWarning("list_matches_nobody", *first[key], key[0], use.ids, use.first, text)
 
 
-def _retailers(engine: Engine, known: Collection[str]) -> Iterator[LaunchWarning]:
+def _retailers(engine: EngineConfig, known: Collection[str]) -> Iterator[LaunchWarning]:
     """What engine.yaml says of retailers that have no customers."""
     named: dict[str, Iterable[str]] = {
         "retailers": engine.retailers,

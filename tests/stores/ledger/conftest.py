@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.delivery import DeliveryLedger
-from stores.ledger.beside import LedgerBeside
 from stores.ledger.open import open_ledger
+from stores.ledger.sqlite_process import SqliteProcess
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 def make_ledger(uri: str) -> Callable[[], DeliveryLedger]:
     """`make_ledger()`: one more handle of the ledger, not open."""
     kind, _, path = uri.partition(":")
-    return partial(LedgerBeside, path) if kind == "beside" else partial(open_ledger, uri)
+    return partial(SqliteProcess, path) if kind == "beside" else partial(open_ledger, uri)
 
 
 @pytest.fixture

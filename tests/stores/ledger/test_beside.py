@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from delivering import eventually
+from support.delivering import eventually
 
 from schemas.delivery import Claim, Settlement
-from stores.ledger import LedgerError, answer_watch, beside, framing
-from stores.ledger.beside import LedgerBeside
+from stores.ledger import LedgerError, answer_watch, framing
+from stores.ledger import sqlite_process as beside
 from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_process import SqliteProcess
 
 NOW, LEASE = 1_700_000_000_000, 60_000
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,9 +30,9 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def ledger(path: str) -> Iterator[LedgerBeside]:
+def ledger(path: str) -> Iterator[SqliteProcess]:
     """Open, with a process of its own."""
-    made = LedgerBeside(path)
+    made = SqliteProcess(path)
     made.open()
     yield made
     made.close()
@@ -46,19 +47,19 @@ def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
     return [one.state for one in made]
 
 
-def process_of(ledger: LedgerBeside) -> subprocess.Popen[bytes]:
+def process_of(ledger: SqliteProcess) -> subprocess.Popen[bytes]:
     process = ledger._process
     assert process is not None
     return process
 
 
-def killed(ledger: LedgerBeside) -> None:
+def killed(ledger: SqliteProcess) -> None:
     os.kill(process_of(ledger).pid, signal.SIGKILL)
     process_of(ledger).wait(60)
 
 
 def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said(
-    ledger: LedgerBeside, path: str
+    ledger: SqliteProcess, path: str
 ) -> None:
     claim(ledger, ids(3))
     ledger.settle("one", [Settlement("event-0", "accepted", b"r")], NOW)
@@ -73,7 +74,7 @@ def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said
     assert claim(ledger, ids(3), "two") == ["settled", "taken", "taken"]
 
 
-def test_stop_signals_do_not_end_the_process(ledger: LedgerBeside) -> None:
+def test_stop_signals_do_not_end_the_process(ledger: SqliteProcess) -> None:
     assert os.getsid(process_of(ledger).pid) == process_of(ledger).pid
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(process_of(ledger).pid, number)
@@ -81,7 +82,7 @@ def test_stop_signals_do_not_end_the_process(ledger: LedgerBeside) -> None:
     assert process_of(ledger).poll() is None
 
 
-def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledger: LedgerBeside, path: str) -> None:
+def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledger: SqliteProcess, path: str) -> None:
     claim(ledger, ids(3))
     count = ledger.change("count", lambda old: (b"1", 1))
     killed(ledger)
@@ -98,7 +99,7 @@ def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledg
     assert claim(ledger, ids(3), "two") == ["settled", "granted", "taken"]
 
 
-def test_a_claim_whose_answer_was_lost_is_given_back(ledger: LedgerBeside) -> None:
+def test_a_claim_whose_answer_was_lost_is_given_back(ledger: SqliteProcess) -> None:
     with ThreadPoolExecutor(1) as pool:
         os.kill(process_of(ledger).pid, signal.SIGSTOP)
         asked = pool.submit(claim, ledger, ids(3))
@@ -112,7 +113,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(ledger: LedgerBeside) -> No
     other.close()
 
 
-def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger: LedgerBeside) -> None:
+def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger: SqliteProcess) -> None:
     os.kill(process_of(ledger).pid, signal.SIGSTOP)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(claim, ledger, ids(1, f"worker-{number}")) for number in range(8)]
@@ -123,7 +124,7 @@ def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger:
 
 
 def test_a_process_that_stands_still_is_alarmed_and_goes_on(
-    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(answer_watch, "ALARM_S", 0.5)
     os.kill(process_of(ledger).pid, signal.SIGSTOP)
@@ -137,7 +138,7 @@ def test_a_process_that_stands_still_is_alarmed_and_goes_on(
 
 
 def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_settled_in_the_file(
-    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch
+    ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
     claim(ledger, ids(3))
@@ -148,7 +149,7 @@ def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_se
     assert ledger.find(ids(3)) == {"event-0": "accepted"}
 
 
-def test_closing_ends_a_process_that_stands_still(ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_a_process_that_stands_still(ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
     process = process_of(ledger)
     os.kill(process.pid, signal.SIGSTOP)
@@ -157,7 +158,7 @@ def test_closing_ends_a_process_that_stands_still(ledger: LedgerBeside, monkeypa
 
 
 def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
-    ledger: LedgerBeside, monkeypatch: pytest.MonkeyPatch
+    ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = [
         sys.executable,
@@ -165,7 +166,7 @@ def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
         "import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b'\\0\\0\\0\\x09\\x92')",
     ]
     monkeypatch.setattr(beside.subprocess, "Popen", _instead(cut))
-    other = LedgerBeside("x")
+    other = SqliteProcess("x")
     with pytest.raises(LedgerError, match="has ended"):
         other.open()
     other.close()
@@ -181,7 +182,7 @@ def _instead(command: list[str]) -> Any:
 
 
 def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> None:
-    command = [sys.executable, "-m", "stores.ledger.beside", path, "5"]
+    command = [sys.executable, "-m", "stores.ledger.sqlite_process", path, "5"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -197,8 +198,8 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
 
 def test_it_ends_with_a_worker_that_is_killed(path: str, tmp_path: Path) -> None:
     text = (
-        "import os, signal\nfrom stores.ledger.beside import LedgerBeside\n"
-        f"ledger = LedgerBeside({path!r}); ledger.open(); print(ledger._process.pid, flush=True)\n"
+        "import os, signal\nfrom stores.ledger.sqlite_process import SqliteProcess\n"
+        f"ledger = SqliteProcess({path!r}); ledger.open(); print(ledger._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     # Its standard output is the worker's too, as a job's is: it comes to an end only when both have ended.
@@ -210,7 +211,7 @@ def test_it_ends_with_a_worker_that_is_killed(path: str, tmp_path: Path) -> None
     assert done.stderr == ""
 
 
-def test_closing_ends_the_process_and_may_be_done_twice(ledger: LedgerBeside) -> None:
+def test_closing_ends_the_process_and_may_be_done_twice(ledger: SqliteProcess) -> None:
     process = process_of(ledger)
     ledger.close()
     assert process.poll() == 0
@@ -221,13 +222,13 @@ def test_closing_ends_the_process_and_may_be_done_twice(ledger: LedgerBeside) ->
     assert ledger.find(ids(1)) == {}
 
 
-def test_closing_after_the_process_was_killed_does_not_fail(ledger: LedgerBeside) -> None:
+def test_closing_after_the_process_was_killed_does_not_fail(ledger: SqliteProcess) -> None:
     killed(ledger)
     ledger.close()
     ledger.close()
 
 
-def test_many_threads_at_once_each_get_their_own_answer(ledger: LedgerBeside) -> None:
+def test_many_threads_at_once_each_get_their_own_answer(ledger: SqliteProcess) -> None:
     def work(number: int) -> tuple[list[str], list[str], dict[str, str], int]:
         mine, owner = ids(20, f"worker-{number}"), f"owner-{number}"
         states = claim(ledger, [*mine, "contested"], owner)
@@ -250,7 +251,7 @@ def test_many_threads_at_once_each_get_their_own_answer(ledger: LedgerBeside) ->
 def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are notes and no database at all, of more than a hundred bytes. " * 9)
-    ledger = LedgerBeside(str(path))
+    ledger = SqliteProcess(str(path))
     for _ in range(2):
         with pytest.raises(LedgerError, match=r"notes\.txt"):
             ledger.open()
@@ -258,7 +259,7 @@ def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_pa
     assert path.read_text().startswith("these are notes")
 
 
-def test_a_bug_in_one_question_is_its_askers_alone(ledger: LedgerBeside) -> None:
+def test_a_bug_in_one_question_is_its_askers_alone(ledger: SqliteProcess) -> None:
     with pytest.raises(ValueError, match="is over at"):
         ledger.claim([Claim("a", "b")], "one", NOW, NOW, "hold")
     with pytest.raises(UnicodeEncodeError):

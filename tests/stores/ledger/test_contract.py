@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
-from stores.ledger.beside import LedgerBeside
-from stores.ledger.rules import CANCEL
+from stores.ledger.sqlite_process import SqliteProcess
+from stores.ledger.transitions import CANCEL
 
 NOW, LEASE = 1_700_000_000_000, 60_000
 LATER = NOW + LEASE  # the first moment at which a claim made NOW has lapsed
@@ -321,7 +321,7 @@ def test_counts_tell_every_state(ledger: DeliveryLedger) -> None:
 
 @pytest.mark.parametrize("event_id", ["dead:topic/3/17", "a b/ü%~…", "x" * 32, A.upper(), f"~{A}", ".", "..", "__x__", "a\0b", "\ud800"])  # fmt: skip
 def test_any_text_is_an_id(ledger: DeliveryLedger, event_id: str) -> None:
-    if isinstance(ledger, LedgerBeside) and event_id == "\ud800":
+    if isinstance(ledger, SqliteProcess) and event_id == "\ud800":
         pytest.skip("no UTF-8, of which every event is made: test_beside has what comes of it")
     ids = [event_id, A]
     assert states(claim(ledger, ids, "ow ner/ü")) == ["granted", "granted"]

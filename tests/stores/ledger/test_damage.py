@@ -13,10 +13,10 @@ import pytest
 
 from schemas.delivery import Claim, DeliveryLedger, Settlement
 from stores.ledger import LedgerError
-from stores.ledger.beside import LedgerBeside
 from stores.ledger.identity import CELL, read_identity, write_beat
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import probe
+from stores.ledger.sqlite_process import SqliteProcess
 from transforms.pacing.limiter import cell_name, read_cell
 
 NOW, LATER, PAGE = 1_700_000_000_000, 1_700_000_060_000, 4_096
@@ -127,7 +127,7 @@ def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: in
 def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     shutil.copy(sound, path)
-    ledger = LedgerBeside(str(path))
+    ledger = SqliteProcess(str(path))
     ledger.open()
     assert ledger.find(NAMES[:1]) == {NAMES[0]: "accepted"}
     with path.open("r+b") as file:

@@ -12,9 +12,9 @@ from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
 from schemas.delivery import Claim, Settlement
 from stores.ledger import LedgerError
+from stores.ledger.claim_cache import Held
 from stores.ledger.firestore import FirestoreLedger
 from stores.ledger.firestore_documents import Stored
-from stores.ledger.held import Held
 
 NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
 IDS = [f"{number:032x}" for number in range(50)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dispatching import Job, jobs
+from support.dispatching import Job, jobs
 
 from runners.sandbox.process import Sandbox
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from dispatching import Job
-from wire_events import ARRIVED, wire_batch, wire_message
+from support.dispatching import Job
+from support.wire_events import ARRIVED, wire_batch, wire_message
 
+from schemas.campaigns.workspaces import Pace
 from schemas.delivery import Batch, Claim, Message, Settlement
-from schemas.workspaces import Pace
 from transforms.delivery import dispatch
-from transforms.delivery.call_ends import LATE_MS
-from transforms.rebatch.counters import TALLY, on_the_way
+from transforms.delivery.call_results import LATE_MS
+from transforms.streaming.counters import TALLY, on_the_way
 
 DAY_MS = 86_400_000
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dispatching import Job
-from vendor_calls import any_event
-from wire_events import ARRIVED, body_of, wire_batch, wire_message
+from support.dispatching import Job
+from support.vendor_calls import any_event
+from support.wire_events import ARRIVED, body_of, wire_batch, wire_message
 
 from schemas.delivery import Batch
 from transforms.delivery import dispatch
-from transforms.delivery.calls import back_off_ms
+from transforms.delivery.vendor_call import back_off_ms
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from dispatching import Job
-from wire_events import ARRIVED, wire_batch, wire_message
+from support.dispatching import Job
+from support.wire_events import ARRIVED, wire_batch, wire_message
 
 from schemas.delivery import Account, Batch
-from transforms.pacing.limiter import Terms
+from transforms.pacing.limiter import WorkspaceLimits
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_retailer_that_is_paused_between_claim_and_call_is_not_sent_to(
     job: Job, at_account: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = job.tenants.terms
-    paused = Terms(terms("store-1").workspace.model_copy(update={"paused": True}))
+    paused = WorkspaceLimits(terms("store-1").workspace.model_copy(update={"paused": True}))
     at_account(lambda: monkeypatch.setattr(job.tenants, "terms", lambda retailer: paused))
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0

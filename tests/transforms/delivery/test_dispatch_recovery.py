@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dispatching import Job
-from journals import die, leaves
-from wire_events import ARRIVED, wire_batch
+from support.dispatching import Job
+from support.journals import die, leaves
+from support.wire_events import ARRIVED, wire_batch
 
 from schemas.delivery import Claim
-from stores.call_journal import FileJournal
+from stores.deliveries.call_journal import FileJournal
 
 LEASE = 30_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dispatching import Job
-from wire_events import wire_batch
+from support.dispatching import Job
+from support.wire_events import wire_batch
 
 from schemas.delivery import Account
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import any_engine, any_folder
+from support.factories import any_engine, any_folder
 
 from pipelines.settings import Settings
 from stores.ledger.sqlite import SqliteLedger

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.pacing.breaker import Breaker, calls_allowed, fail, succeed, trying, wake_at
+from transforms.pacing.breaker import Breaker, begin_probe, calls_allowed, fail, succeed, wake_at
 
 
 def failed(times: int, now: int = 0) -> Breaker:
@@ -26,7 +26,7 @@ def test_a_refused_key_opens_it_at_once() -> None:
 def test_after_its_delay_one_batch_may_try() -> None:
     one = failed(5)
     assert [calls_allowed(one, now) for now in (999, 1_000)] == [0, 1]
-    one = trying(one, 1_000)
+    one = begin_probe(one, 1_000)
     assert calls_allowed(one, 1_001) == 0
     assert calls_allowed(one, wake_at(one)) == 1, "the first try was never heard of"
     assert succeed(one) == Breaker()
@@ -37,7 +37,7 @@ def test_the_delay_doubles_to_a_minute() -> None:
     for _ in range(8):
         waits.append((one.until - now) // 1000)
         now = one.until
-        one = fail(trying(one, now), now)
+        one = fail(begin_probe(one, now), now)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
@@ -55,7 +55,7 @@ def test_whatever_happens_a_try_is_let_through_within_two_minutes(happens: list[
         if what == "wait":
             now += 700
         elif what == "try":
-            one = trying(one, now) if calls_allowed(one, now) == 1 else one
+            one = begin_probe(one, now) if calls_allowed(one, now) == 1 else one
         else:
             one = succeed(one) if what == "success" else fail(one, now)
     assert calls_allowed(one, now + 120_000) != 0

@@ -3,9 +3,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from simulated_day import HOUR, START, Cells, terms
+from support.simulated_day import HOUR, START, Cells, terms
 
-from transforms.pacing.limiter import Limiter, Reserved, Terms, cell_name, read_cell
+from transforms.pacing.limiter import Limiter, Reserved, WorkspaceLimits, cell_name, read_cell
 from transforms.pacing.pace import Grant
 
 FREE = terms()
@@ -22,7 +22,7 @@ class Bench:
     def clock(self) -> float:
         return (self.now + 0.5) / 1000
 
-    def asks(self, limiter: Limiter, of: Terms, number: int, every_ms: int = 10) -> list[Grant]:
+    def asks(self, limiter: Limiter, of: WorkspaceLimits, number: int, every_ms: int = 10) -> list[Grant]:
         found = []
         for _ in range(number):
             found.append(limiter.ask("kroger", of, 50))
@@ -45,7 +45,7 @@ def bench() -> Bench:
     ],
 )
 def test_a_refusal_says_why_and_is_asked_again_within_30_seconds(
-    bench: Bench, of: Terms, why: str, wait_s: int | None
+    bench: Bench, of: WorkspaceLimits, why: str, wait_s: int | None
 ) -> None:
     grant = bench.one.ask("kroger", of, 50)
     assert grant.why == why

@@ -7,10 +7,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_day import START
+from support.simulated_day import START
 
-from schemas.workspaces import Pace
-from transforms.pacing.ahead import put_back, take_ahead
+from schemas.campaigns.workspaces import Pace
 from transforms.pacing.pace import (
     HOUR_MS,
     Grant,
@@ -21,6 +20,7 @@ from transforms.pacing.pace import (
     succeed,
     take,
 )
+from transforms.pacing.reservations import reserve, return_unused
 
 NOW = START * 1000
 NEW_YORK = "America/New_York"
@@ -144,7 +144,7 @@ def test_what_was_on_its_way_at_a_429_neither_raises_nor_lifts_the_back_off() ->
 
 def test_the_state_is_the_same_from_its_bytes() -> None:
     pace = Pace(per_second=333)
-    state, chunk = take_ahead(settle(PaceState(), pace, NOW, "UTC"), pace, "UTC", "me", 2, 50, 1, None)
+    state, chunk = reserve(settle(PaceState(), pace, NOW, "UTC"), pace, "UTC", "me", 2, 50, 1, None)
     assert chunk is not None
     state = slow_down(state, NOW, 3, 0)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=PaceState) == state
@@ -210,28 +210,28 @@ class TestAhead:
 
     def test_at_most_half_of_the_bucket_goes_out_and_a_batch_fits_into_the_rest(self) -> None:
         state = settle(PaceState(), self.PACE, NOW, "UTC")
-        state, mine = take_ahead(state, self.PACE, "UTC", "me", 64, 50, 1, None)
-        state, other = take_ahead(state, self.PACE, "UTC", "other", 64, 50, 1, None)
+        state, mine = reserve(state, self.PACE, "UTC", "me", 64, 50, 1, None)
+        state, other = reserve(state, self.PACE, "UTC", "other", 64, 50, 1, None)
         assert (mine and mine.messages, mine and mine.calls, other) == (200, 4, None)
         assert take_at(state, self.PACE, 0, 400, 8)[1].messages == 200
 
     def test_what_is_out_keeps_the_bucket_from_filling_above_the_burst(self) -> None:
         state = settle(PaceState(), self.PACE, NOW, "UTC")
-        state, _ = take_ahead(state, self.PACE, "UTC", "me", 4, 50, 1, None)
+        state, _ = reserve(state, self.PACE, "UTC", "me", 4, 50, 1, None)
         assert take_at(state, self.PACE, 1_999, 400, 8)[1].messages == 200
         assert take_at(state, self.PACE, 2_500, 400, 8)[1].messages == 400, "but only while it may be spent"
 
     def test_what_is_given_back_in_time_can_be_used_by_others(self) -> None:
         full = settle(PaceState(), self.PACE, NOW, "UTC")
-        state, chunk = take_ahead(full, self.PACE, "UTC", "me", 4, 50, 1, None)
+        state, chunk = reserve(full, self.PACE, "UTC", "me", 4, 50, 1, None)
         assert chunk is not None
-        assert put_back(state, "me", chunk) == full
-        late = put_back(settle(state, self.PACE, NOW + 2_100, "UTC"), "me", chunk)
+        assert return_unused(state, "me", chunk) == full
+        late = return_unused(settle(state, self.PACE, NOW + 2_100, "UTC"), "me", chunk)
         assert (late.calls, late.sent, late.tokens) == (0, 0, 240)
         next_hour, _ = take_at(state, self.PACE, HOUR_MS)
-        assert put_back(next_hour, "me", chunk).calls == 1, "its calls were of another hour"
+        assert return_unused(next_hour, "me", chunk).calls == 1, "its calls were of another hour"
         next_day, _ = take_at(state, self.PACE, 24 * HOUR_MS)
-        assert put_back(next_day, "me", chunk).sent == 50, "its messages were of another day"
+        assert return_unused(next_day, "me", chunk).sent == 50, "its messages were of another day"
 
     @pytest.mark.parametrize(
         ("pace", "limit"),
@@ -244,8 +244,8 @@ class TestAhead:
     )
     def test_of_little_nothing_is_taken_ahead(self, pace: Pace, limit: int | None) -> None:
         state = settle(PaceState(), pace, NOW, "UTC")
-        assert take_ahead(state, pace, "UTC", "me", 64, 50, 1, limit) == (state, None)
+        assert reserve(state, pace, "UTC", "me", 64, 50, 1, limit) == (state, None)
 
     def test_a_chunk_ends_with_its_hour_and_its_day(self) -> None:
         state = settle(PaceState(), Pace(), NOW + HOUR_MS - 300, "UTC")
-        assert (take_ahead(state, Pace(), "UTC", "me", 1, 50, 1, None)[1] or Grant(0, 0))[2] == 300
+        assert (reserve(state, Pace(), "UTC", "me", 1, 50, 1, None)[1] or Grant(0, 0))[2] == 300

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_day import START
+from support.simulated_day import START
 
 from transforms.pacing.quiet import quiet_until
 

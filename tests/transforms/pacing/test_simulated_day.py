@@ -6,11 +6,21 @@ import random
 from datetime import date
 
 import pytest
-from simulated_day import HOUR, START, Shop, allowed, burst_excess, calls_by_hour, messages_by_day, simulate, terms
+from support.simulated_day import (
+    HOUR,
+    START,
+    Shop,
+    allowed,
+    burst_excess,
+    calls_by_hour,
+    messages_by_day,
+    simulate,
+    terms,
+)
 
-from schemas.workspaces import WarmUp, Workspace
+from schemas.campaigns.workspaces import WarmUp, Workspace
 from transforms.pacing import limiter
-from transforms.pacing.limiter import Terms
+from transforms.pacing.limiter import WorkspaceLimits
 from transforms.pacing.warm_up import day_limit
 
 DAY = 24 * HOUR
@@ -33,9 +43,9 @@ def any_shop(number: int) -> Shop:
     pace = paces[kind]
     warm_up = WarmUp(ladder="conservative", started=date(2026, 3, luck.randint(12, 30)))
 
-    def at(**workspace: object) -> Terms:
+    def at(**workspace: object) -> WorkspaceLimits:
         limit = (lambda day: day_limit(warm_up, day)) if kind == 4 else (lambda day: None)
-        return Terms(Workspace.model_validate({"pace": pace, **workspace}), zone, limit)
+        return WorkspaceLimits(Workspace.model_validate({"pace": pace, **workspace}), zone, limit)
 
     usual = at(quiet_hours=("21:00", "08:00")) if number % 7 == 3 else at()
     noon = START + 12 * HOUR

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.workspaces import WarmUp
+from schemas.campaigns.workspaces import WarmUp
 from transforms.pacing.warm_up import LADDERS, Signal, day_limit, read_signals
 
 FIRST = date(2026, 4, 1)

@@ -1,0 +1,155 @@
+"""Avro container files, block by block: many records at once become columns, and no record becomes a Python object.
+
+A block says how many records it has, not where each begins. Ours begin with an event id, so its pattern says where a
+record may begin; a scan of the pieces then proves that each is one record, whole (schemas/codec/avro_scan.py). Blocks
+of which that cannot be proved are left to fastavro, which takes ten times as long and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.codec.avro_container import ContainerReader
+from schemas.codec.avro_scan import Rows, Scan
+from schemas.contracts import parsed, schema
+from schemas.problems import shown
+
+_AT_ONCE = 1 << 18  # bytes of records that are scanned together at least: more would not stay in the cache
+_ID, _LENGTH = 32, ord("@")  # the hex digits of an event id, and how a zigzag number says so
+_BRANCH = 2  # before a call's id, which looks like an event's: that it is not null
+_HEX = np.isin(np.arange(256), list(b"0123456789abcdef"))
+
+Refuse = Callable[[str, Exception], None]
+"""Takes the path of a file that cannot be used, and why."""
+
+
+class _Block(NamedTuple):
+    path: str
+    records: int
+    data: bytes
+
+
+def read_columns(
+    paths: Iterable[str], name: str, types: Mapping[str, pa.DataType], refuse: Refuse
+) -> Iterator[pa.Table]:
+    """Columns of the records of these files, local or gs://, in their order, many files or a part of one at a time.
+
+    `name` is our schema, whose fields these columns are. Files of an earlier version of it are read too.
+    """
+    waiting: list[_Block] = []
+    size = 0
+    for path in paths:
+        try:
+            with FileSystems.open(path, "application/octet-stream") as file:
+                container = ContainerReader(file)
+                held, wanted = _name(parsed(container.schema)), _name(parsed(schema(name)))
+                if held != wanted:
+                    raise ValueError(f"it holds {shown(held, 60)}, not {wanted}")
+                current = container.schema == schema(name)
+                for count, data in container.blocks():
+                    block = _Block(path, count, data)
+                    if not current:
+                        yield from _read_slowly([block], name, types, refuse, parsed(container.schema))
+                        continue
+                    waiting.append(block)
+                    size += len(data)
+                    if size >= _AT_ONCE:
+                        yield from _read(waiting, name, types, refuse)
+                        waiting, size = [], 0
+        except Exception as error:  # each file system and each codec has its own
+            refuse(path, error)
+    yield from _read(waiting, name, types, refuse)
+
+
+def _name(of: Any) -> str:
+    return str(of.get("name") if isinstance(of, Mapping) else of)
+
+
+def _read(blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse) -> Iterator[pa.Table]:
+    if not blocks:
+        return
+    data = b"".join([block.data for block in blocks])
+    lengths = _lengths(data, blocks)
+    scan = None if lengths is None else Scan(parsed(schema(name)), [data], frozenset(types), lengths=lengths)
+    if scan is None or not scan.sound.all():
+        yield from _read_slowly(blocks, name, types, refuse)
+        return
+    symbols = {field["name"]: field["type"]["symbols"] for field in schema(name)["fields"] if _is_enum(field["type"])}
+    yield pa.table({column: _column(scan, column, kind, symbols.get(column)) for column, kind in types.items()})
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, Mapping) and kind["type"] == "enum"
+
+
+def _lengths(data: bytes, blocks: list[_Block]) -> Rows | None:
+    """How long each of the records of these blocks should be; None where that cannot be told."""
+    numbers = np.frombuffer(data, np.uint8)
+    starts = np.flatnonzero(numbers[: max(0, len(numbers) - _ID)] == _LENGTH)
+    for place in (1, _ID, *range(2, _ID)):  # most of what is no id ends with one of the first
+        starts = starts[_HEX[numbers[starts + place]]]
+    ends = np.cumsum([len(block.data) for block in blocks])
+    expected = [block.records for block in blocks]
+    if _by_block(starts, ends) != expected:
+        starts = starts[(starts == 0) | (numbers[starts - 1] != _BRANCH)]
+    if _by_block(starts, ends) != expected or not len(starts):
+        return None
+    first = np.concatenate([[0], ends[:-1]])[np.array(expected) > 0]
+    if (starts[np.searchsorted(starts, first)] != first).any():
+        return None
+    return np.diff(starts, append=len(data))
+
+
+def _by_block(starts: Rows, ends: Rows) -> list[int]:
+    """How many of these places each block has."""
+    return np.diff(np.searchsorted(starts, ends), prepend=0).tolist()
+
+
+def _column(scan: Scan, name: str, kind: pa.DataType, symbols: list[str] | None) -> pa.Array:
+    if symbols is not None:
+        codes = pa.array(scan.numbers[name].astype(np.int32))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(symbols)).cast(kind)
+    if name in scan.numbers:
+        return pa.array(scan.numbers[name]).cast(kind)
+    return scan.array(name).cast(kind)
+
+
+def _read_slowly(
+    blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse, writer: Any = None
+) -> Iterator[pa.Table]:
+    """The same, record by record; `writer` is the schema of the blocks, if it is not ours."""
+    for block in blocks:
+        data, rows = io.BytesIO(block.data), list[Any]()
+        try:
+            own = parsed(schema(name))
+            rows = [
+                fastavro.schemaless_reader(data, writer or own, own if writer else None) for _ in range(block.records)
+            ]
+            if data.tell() != len(block.data):
+                raise ValueError(
+                    f"{len(block.data) - data.tell():,} bytes are left in a block of {block.records:,} records"
+                )
+        except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, …
+            refuse(block.path, error)
+            continue
+        yield pa.table({column: pa.array([row[column] for row in rows], kind) for column, kind in types.items()})
+
+
+def record_damage(path: str, records: int) -> str | None:
+    """What is wrong with a container file, local or gs://, that should have so many records; None where nothing is.
+    The records are counted, not read."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            found = sum(count for count, _ in ContainerReader(file).blocks())
+    except FileNotFoundError:
+        return "missing"
+    except Exception as error:  # each file system and each codec has its own
+        return f"damaged: {shown(str(error) or type(error).__name__, 160)}"
+    return None if found == records else f"damaged: {found:,} of {records:,} records are there"

@@ -1,0 +1,129 @@
+"""A Kafka topic partition by partition, for engines that keep the offsets in their checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from connectors import TransportError
+from connectors.kafka.client import KafkaClient
+from connectors.kafka.consumer import PartitionConsumer, Start, begin, offsets_now
+from connectors.kafka.reader import QUIET_S, Decoder
+from connectors.uri import KafkaUri
+from schemas.transport import Poll
+
+_WAIT_S = 0.01  # others wait behind an idle partition
+_UNUSED_S = 300.0  # then the partition is read elsewhere
+
+
+@dataclass
+class _Open:
+    """A client that reads a partition, where it is, and when something came and when it was asked."""
+
+    consumer: PartitionConsumer
+    at: int
+    last: float
+    asked: float
+    oldest: float = 0.0
+
+
+class KafkaPartitionReader:
+    """The partitions of a topic, one client each in this process.
+
+    `idle_s`: a partition is done once it was read to its end and nothing has come for so long; `stop` ends them all.
+    """
+
+    def __init__(
+        self,
+        uri: KafkaUri,
+        client: KafkaClient,
+        group: str,
+        *,
+        start: Start | None = None,
+        idle_s: float | None = None,
+        look_every_s: float = 30.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._uri, self._client, self._group, self._start = uri, client, group, start
+        self._idle_s, self._look_every_s, self._stop = idle_s, look_every_s, stop
+
+    def open(self) -> None:
+        """Nothing is read yet."""
+        self._decoder, self._lock = Decoder(self._client), Lock()
+        self._opened: dict[int, _Open] = {}
+        self._finder: PartitionConsumer | None = None
+        self._looked = float("-inf")
+
+    def close(self) -> None:
+        """Disconnect from all."""
+        for one in [*(each.consumer for each in self._opened.values()), *([self._finder] if self._finder else [])]:
+            one.close()
+
+    def starts(self, seen: int) -> list[int]:
+        """Where the partitions from number `seen` on begin: at the group's offsets, or their first message. The
+        first time, a group that has read nothing begins at `start`."""
+        now = time.monotonic()
+        if seen and now - self._looked < self._look_every_s:
+            return []
+        self._looked = now
+        if not seen:
+            begin(self._uri, self._client, self._group, self._start)
+        if self._finder is None:
+            self._finder = PartitionConsumer(self._uri, self._client, self._group).open()
+        try:
+            found = offsets_now(self._finder, range(seen, self._finder.partitions()))
+        except TransportError:
+            if not seen:
+                raise
+            return []  # the brokers are away; the next look finds them
+        return [found[one] for one in sorted(found)]
+
+    def ended(self) -> bool:
+        """Whether no partition will be added: the input is drained, or was told to stop."""
+        return self._idle_s is not None or self._stop()
+
+    def poll(self, partition: int, offset: int, most: int) -> Poll:
+        """The next messages of a partition from an offset on; the handle is the offset behind them."""
+        if self._stop():
+            return Poll([], offset, done=True)
+        one = self._reader(partition, offset)
+        messages = one.consumer.take(most, _WAIT_S)
+        one.asked = now = time.monotonic()
+        if messages:
+            one.at, one.last = messages[-1].offset() + 1, now
+        idle = self._idle_s is not None and not messages and now - one.last > self._idle_s
+        if idle and not one.consumer.read_all():
+            one.last, idle = now, False
+        envelopes = self._decoder.envelopes(messages)
+        if envelopes:
+            one.oldest = min(envelope.published_at for envelope in envelopes) / 1000
+        elif one.consumer.ends:
+            one.oldest = time.time() - QUIET_S
+        return Poll(envelopes, one.at, idle)
+
+    def commit(self, partition: int, offset: int) -> None:
+        """The engine has kept everything before the offset."""
+        if partition in self._opened:
+            self._opened[partition].consumer.commit({partition: offset})
+
+    def oldest(self, partition: int) -> float:
+        """Seconds since the epoch: nothing published before is still to come from there, as far as is known. A
+        partition that was read to its end is as far as the clock, but for two seconds."""
+        return self._opened[partition].oldest if partition in self._opened else 0.0
+
+    def _reader(self, partition: int, offset: int) -> _Open:
+        """The client of a partition, at the offset: an engine goes back when a bundle failed."""
+        now = time.monotonic()
+        with self._lock:
+            for name in [name for name, one in self._opened.items() if now - one.asked > _UNUSED_S]:
+                self._opened.pop(name).consumer.close()
+            one = self._opened.get(partition)
+            if one is None:
+                consumer = PartitionConsumer(self._uri, self._client, self._group).open()
+                one = self._opened[partition] = _Open(consumer, -1, now, now)
+        if one.at != offset:
+            one.consumer.assign({partition: offset})
+            one.at = offset
+        return one

@@ -1,0 +1,92 @@
+"""A Confluent schema registry, over plain HTTP, and the frame that it gives to messages: a zero, an id, the body."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import urllib3
+
+from connectors import TransportError
+from schemas.contracts import fingerprint, resolve
+from schemas.transport import Envelope
+
+_USER, _PASSWORD = "CAMPAIGNS_REGISTRY_USER", "CAMPAIGNS_REGISTRY_PASSWORD"
+_MAGIC, _FRAME = 0, 5
+_TRIES, _TIMEOUT_S = 5, 10.0
+_JSON = "application/vnd.schemaregistry.v1+json"
+
+
+class SchemaRegistry:
+    """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD.
+
+    Each id and each schema is asked for once. Raises TransportError when it refuses, or does not answer five times.
+    """
+
+    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._url, self._sleep = url.rstrip("/"), sleep
+        user, password = os.environ.get(_USER), os.environ.get(_PASSWORD, "")
+        login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        self._http = urllib3.PoolManager(headers={**login, "Content-Type": _JSON, "Accept": _JSON}, retries=False)
+        self._marks: dict[int, str | None] = {}
+        self._frames: dict[str, bytes] = {}
+
+    def frame(self, topic: str, mark: str) -> bytes:
+        """What stands before a body of our schema with this fingerprint; registers it under TOPIC-value if need be."""
+        if mark not in self._frames:
+            place = f"/subjects/{quote(topic, safe='')}-value/versions"
+            made = self._call("POST", place, {"schema": json.dumps(resolve(mark))})
+            self._frames[mark] = bytes([_MAGIC]) + int(made["id"]).to_bytes(4, "big")
+        return self._frames[mark]
+
+    def unframe(self, envelope: Envelope) -> Envelope:
+        """The message without its frame, with the fingerprint of its schema. One of a schema that is none of ours
+        keeps its bytes, and says so; one without a frame stays as it is."""
+        body = envelope.body
+        if len(body) < _FRAME or body[0] != _MAGIC:
+            return envelope
+        number = int.from_bytes(body[1:_FRAME], "big")
+        if number not in self._marks:
+            self._marks[number] = self._mark(number)
+        mark = self._marks[number]
+        attributes = {**envelope.attributes, "schema": mark or f"registry-{number}"}
+        return envelope._replace(attributes=attributes, body=body[_FRAME:] if mark else body)
+
+    def _mark(self, number: int) -> str | None:
+        """The fingerprint of the schema with that id, if it is a version of ours."""
+        found = self._call("GET", f"/schemas/ids/{number}", None)
+        if not found or found.get("schemaType", "AVRO") != "AVRO":
+            return None
+        try:
+            written = json.loads(found["schema"])
+            mark = fingerprint(written) if isinstance(written, dict) else ""
+            resolve(mark)
+        except Exception:  # no JSON, or no schema (fastavro has no common base), or none of ours
+            return None
+        return mark
+
+    def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
+        """The answer, or nothing for what is not there."""
+        data = None if body is None else json.dumps(body).encode()
+        happened = ""
+        for turn in range(_TRIES):
+            if turn:
+                self._sleep(0.2 * 2**turn)
+            try:
+                answer = self._http.request(method, self._url + place, body=data, timeout=_TIMEOUT_S)
+            except urllib3.exceptions.HTTPError as error:
+                happened = type(error).__name__
+                continue
+            if answer.status == 200:
+                return dict(answer.json())
+            if answer.status in (400, 404, 422) and method == "GET":  # registries differ in what an id may be
+                return {}
+            happened = f"{answer.status}: {answer.data[:200].decode('utf-8', 'replace')}"
+            if answer.status < 500 and answer.status != 429:
+                break
+        todo = f"Check --schema_registry and the environment's {_USER} and {_PASSWORD}, then run the same command again"
+        raise TransportError(f"The schema registry {self._url} does not give what is asked for ({happened})", todo)

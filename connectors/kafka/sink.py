@@ -1,0 +1,214 @@
+"""Publishing to Kafka: an idempotent producer, thousands of messages at a time, refusals told by row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from connectors import TransportError
+from connectors.kafka.client import KafkaClient, KafkaErrors, connected, count_partitions, failure
+from connectors.kafka.schema_registry import SchemaRegistry
+from connectors.uri import KafkaUri
+from schemas.elements import EventBatch, Refusal
+
+_AGAIN = "then run the same command again: it goes on where it stopped"
+_KEY = "retailer_id"
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+_REFUSED = KafkaError.INVALID_RECORD
+_PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+_SETTINGS = {
+    "enable.idempotence": True,
+    "message.timeout.ms": 0,  # for good: whether anything moves is watched here
+    "delivery.report.only.error": True,
+    "partitioner": "murmur2_random",  # as Java's producers do it
+    "linger.ms": 20,
+    "compression.type": "lz4",
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 131_072,
+}
+_OWN = ("enable.idempotence", "message.timeout.ms", "delivery.report.only.error")
+Row = tuple[int, bytes, str | None, list[tuple[str, str]]]  # its number, body, key and headers
+
+
+class KafkaPublisher:
+    """Publishes messages to one topic, as many in flight as librdkafka likes.
+
+    `submit` queues and returns; `settle` waits for all and returns what was refused. Nothing published for
+    `deadline_s` seconds is a TransportError, and so is an error that only somebody can put right.
+    """
+
+    def __init__(
+        self,
+        uri: KafkaUri,
+        client: KafkaClient,
+        *,
+        deadline_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._uri, self._client, self._deadline_s, self._clock = uri, client, deadline_s, clock
+        self._producer: Any = None
+
+    def open(self) -> KafkaPublisher:
+        """Connects. Raises TransportError when the topic cannot be used."""
+        self._errors = KafkaErrors()
+        given = dict(self._client.properties)
+        self._settings = {key: value for key, value in _SETTINGS.items() if key in _OWN or key not in given}
+        self._producer = self._connect(self._settings)
+        count_partitions(self._producer, self._uri, self._errors, min(self._deadline_s, 20.0))
+        self._sent: list[Iterable[Row]] = []
+        self._refused: dict[bytes, KafkaError] = {}
+        self._failure: TransportError | None = None
+        self._left, self._moved = 0, self._clock()
+        return self
+
+    def close(self) -> None:
+        """Drops what was not sent and disconnects. May be called twice."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.flush(0)
+            self._producer = None
+
+    def __enter__(self) -> KafkaPublisher:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, rows: Iterable[Row]) -> None:
+        """Queues messages; the rows can be gone through again. Raises the TransportError of an earlier one."""
+        self._watch()
+        self._sent.append(rows)
+        self._produce(self._producer, rows)
+
+    def settle(self) -> list[Refusal]:
+        """Waits until every message is published or refused; the refused ones, by row.
+
+        Raises TransportError when one could not be published; what was queued behind it is dropped.
+        """
+        self._flush(self._producer)
+        sent, self._sent = self._sent, []
+        if any(error.code() in _TOO_LARGE for error in self._refused.values()):
+            self._one_by_one(sent)
+        refused, self._refused = self._refused, {}
+        if not refused:
+            return []
+        return sorted(_refusal(row, refused[row[1]]) for rows in sent for row in rows if row[1] in refused)
+
+    def _connect(self, settings: Mapping[str, Any]) -> Any:
+        return connected(Producer, self._client, self._uri, self._errors, settings)
+
+    def _produce(self, producer: Any, rows: Iterable[Row]) -> None:
+        produce, topic, told = producer.produce, self._uri.topic, self._told
+        for count, (_, body, key, headers) in enumerate(rows):
+            while True:
+                try:  # one callback for all: one a message would be kept, and looked through, until it is delivered
+                    produce(topic, body, key, headers=headers, on_delivery=told)
+                except BufferError:
+                    producer.poll(0.1)
+                    self._watch(producer)
+                    continue
+                except KafkaException as error:
+                    self._failed(body, error.args[0])
+                break
+            if count % 1_000 == 999:
+                producer.poll(0)
+
+    def _told(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None:
+            self._failed(message.value(), error)
+
+    def _failed(self, body: bytes, error: KafkaError) -> None:
+        if error.code() in (*_TOO_LARGE, _REFUSED):
+            self._refused[body] = error
+        elif self._failure is None and error.code() not in _PURGED:
+            self._failure = failure(self._uri, "could not be published to", error)
+
+    def _one_by_one(self, sent: list[Iterable[Row]]) -> None:
+        """A broker refuses a batch as a whole, for one message in it: those that it refused as too large go alone."""
+        again = [row for rows in sent for row in rows if row[1] in self._refused]
+        self._refused = {body: error for body, error in self._refused.items() if error.code() not in _TOO_LARGE}
+        again = [row for row in again if row[1] not in self._refused]
+        producer = self._connect({**self._settings, "batch.num.messages": 1, "linger.ms": 0})
+        self._produce(producer, again)
+        self._flush(producer)
+
+    def _flush(self, producer: Any) -> None:
+        self._moved = self._clock()
+        while producer.flush(0.2):
+            self._watch(producer)
+        self._watch(producer)
+
+    def _watch(self, producer: Any = None) -> None:
+        """Raises TransportError once a message has failed for good, or nothing has moved for too long."""
+        left, now = len(producer or self._producer), self._clock()
+        if left != self._left or not left:
+            self._left, self._moved = left, now
+        if self._failure is None and now - self._moved >= self._deadline_s:
+            last = self._errors.last
+            told = f" ({last.name()}: {last.str()})" if last else ""
+            happened = f"Nothing could be published to {self._uri} for {now - self._moved:.0f} s{told}"
+            self._failure = TransportError(happened, f"Check the brokers and the network, {_AGAIN}")
+        if self._failure is not None:
+            failed, self._failure = self._failure, None
+            self._sent, self._refused = [], {}
+            (producer or self._producer).purge()
+            raise failed
+
+
+class KafkaEvents:
+    """Each event as one message of a topic: its retailer is the key, its attributes are the headers."""
+
+    def __init__(self, uri: KafkaUri, client: KafkaClient, **publisher: Any) -> None:
+        self._uri = uri
+        self._registry = SchemaRegistry(client.registry) if client.registry else None
+        self._publisher = KafkaPublisher(uri, client, **publisher)
+
+    def open(self) -> None:
+        """Connect."""
+        self._publisher.open()
+
+    def send(self, events: EventBatch) -> None:
+        """Start publishing the batch. Raises TransportError when an earlier batch could not be published."""
+        frame = self._registry.frame(self._uri.topic, events.attributes["schema"]) if self._registry else b""
+        self._publisher.submit(_Rows(events, frame))
+
+    def settle(self) -> list[Refusal]:
+        """Wait for all of it; the events that were refused."""
+        return self._publisher.settle()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._publisher.close()
+
+
+def _refusal(row: Row, error: KafkaError) -> Refusal:
+    if error.code() in _TOO_LARGE:
+        return Refusal(
+            row[0], "over_size", f"{len(row[1]):,} bytes; the topic or the client takes less ({error.str()})"
+        )
+    return Refusal(row[0], "refused_by_broker", error.str())
+
+
+class _Rows:
+    """The rows of a batch, made anew each time they are gone through."""
+
+    def __init__(self, events: EventBatch, frame: bytes) -> None:
+        self._events, self._frame = events, frame
+
+    def __iter__(self) -> Iterator[Row]:
+        bodies, attributes, frame = self._events.bodies, self._events.attributes, self._frame
+        always = [(name, value) for name, value in attributes.items() if isinstance(value, str)]
+        columns = {name: _texts(column) for name, column in attributes.items() if not isinstance(column, str)}
+        keys = columns.get(_KEY) or [attributes.get(_KEY)] * len(bodies)
+        names = list(columns)
+        for row, (body, key, *values) in enumerate(zip(bodies.to_pylist(), keys, *columns.values(), strict=True)):
+            own = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+            yield row, frame + body if frame else body, key, own + always
+
+
+def _texts(column: Any) -> list[Any]:
+    return list((column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column).to_pylist())

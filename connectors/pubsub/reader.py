@@ -1,0 +1,286 @@
+"""Reading a Pub/Sub subscription: pulled ahead by threads, leases extended until committed, then acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Event, Thread
+from typing import Any
+
+import grpc
+from google.pubsub_v1 import types
+
+from connectors import TransportError
+from connectors.pubsub.leases import LeaseFile
+from connectors.pubsub.publisher import Code, open_channel
+from schemas.transport import POLL_BYTES, Envelope, Poll
+
+_AHEAD, _AHEAD_BYTES = 10_000, 32 << 20  # messages, and bytes, pulled and not yet polled, at most
+_PULL, _PULL_BYTES = 1_000, 4 << 20  # messages asked for in one pull; fewer where they would be more than so many bytes
+_PULL_S, _CALL_S = 5.0, 10.0
+_LEASE_S, _EXTEND_EVERY_S, _LONGEST_S = 60, 20.0, 600.0
+_DEADLINE_S = (10, 600)  # of a subscription: the shortest and the longest that there is
+_ACK = 1_000  # ack ids a call: a request holds at most 512 KiB
+_ACK_TRIES = 3
+_WAIT_S, _LINGER_S, _EMPTY_S = 0.2, 0.05, 0.1
+_FATAL = {
+    Code.NOT_FOUND: "Create the subscription, `campaigns topic create pubsub:projects/P/topics/T --subscription S`",
+    Code.PERMISSION_DENIED: "Give this account roles/pubsub.subscriber on the subscription",
+    Code.UNAUTHENTICATED: "Log in, `gcloud auth application-default login`",
+    Code.INVALID_ARGUMENT: "See that the subscription is a pull subscription",
+}
+Raw = Any  # a ReceivedMessage
+# Bare messages: the wrapper costs 2 µs an id.
+_Ack, _Extend = types.AcknowledgeRequest.pb(), types.ModifyAckDeadlineRequest.pb()
+_Pull, _Get = types.PullRequest.pb(), types.GetSubscriptionRequest.pb()
+_log = logging.getLogger(__name__)
+
+
+class PubsubReader:
+    """Messages of a subscription for one process.
+
+    Pull threads keep up to 10,000 messages and 32 MB at hand. Leases of everything that was pulled and not acknowledged
+    are extended for up to ten minutes; what the engine has not committed by then comes again.
+    `stop` is asked at each poll; once it says yes the reader is done. With `idle_s` it is done once nothing has come
+    for so long, and not before every lease has ended that can be known of: those of a killed reader, which its file of
+    `leases` bounds, and those that a pull may hold whose answer was lost. Other subscribers' leases cannot be known.
+    Raises TransportError when the subscription cannot be read until somebody acts.
+    """
+
+    def __init__(
+        self,
+        subscription: str,
+        *,
+        pullers: int = 4,
+        idle_s: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        leases: LeaseFile | None = None,
+    ) -> None:
+        self._subscription, self._pullers, self._idle_s, self._stop = subscription, pullers, idle_s, stop
+        self._file = leases
+
+    def open(self) -> None:
+        """Start to pull."""
+        self._channel = open_channel()
+        service = "/google.pubsub.v1.Subscriber/"
+        self._pull = self._channel.unary_unary(
+            f"{service}Pull", _Pull.SerializeToString, types.PullResponse.pb().FromString
+        )
+        self._ack = self._channel.unary_unary(f"{service}Acknowledge", _Ack.SerializeToString)
+        self._extend = self._channel.unary_unary(f"{service}ModifyAckDeadline", _Extend.SerializeToString)
+        self._change, self._closed = Condition(), Event()
+        self._ready: deque[Raw] = deque()
+        self._ready_bytes, self._body_bytes = 0, 1024.0  # the second: of a message on average
+        self._leases: dict[str, float] = {}
+        self._failure: TransportError | None = None
+        self._away, self._last = False, time.monotonic()
+        shortest, longest = self._ack_deadline()
+        self._every_s, self._longest_s = min(_EXTEND_EVERY_S, shortest / 3), max(_LEASE_S, longest)
+        self._earlier = self._doubt = self._file.earlier if self._file else 0.0
+        self._hold()
+        self._tell_wait()
+        self._threads = [Thread(target=self._keep_pulling, daemon=True) for _ in range(self._pullers)]
+        self._threads.append(Thread(target=self._keep_extending, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop, once the pulls that are out have ended: a broker gives messages to one that is cut off. What was
+        pulled and not acknowledged is given back, and comes again at once."""
+        self._end_pulls()
+        end = time.monotonic() + 2 * _PULL_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        ids = list(self._leases)
+        given_back = all(self._call(self._give_back, ids[at : at + _ACK], 1) for at in range(0, len(ids), _ACK))
+        if self._file is not None and given_back and not any(thread.is_alive() for thread in self._threads):
+            self._file.hold(self._doubt if self._doubt > time.time() else 0.0)
+        self._channel.close()
+
+    def poll(self, most: int) -> Poll:
+        """What is there, once something is, and what comes in the next moment; the handle holds the ack ids."""
+        if self._stop():
+            self._end_pulls()
+            return Poll([], [], done=True)
+        end = time.monotonic() + _WAIT_S
+        with self._change:
+            self._change.wait_for(lambda: self._ready or self._failure, _WAIT_S)
+            if self._ready:
+                end = min(end, time.monotonic() + _LINGER_S)
+                self._change.wait_for(
+                    lambda: len(self._ready) >= most or self._ready_bytes >= POLL_BYTES or self._failure,
+                    max(0.0, end - time.monotonic()),
+                )
+            if self._failure:
+                raise self._failure
+            got = self._take(most)
+            self._change.notify_all()
+        if got:
+            self._last = time.monotonic()
+        return Poll([_envelope(one.message) for one in got], [one.ack_id for one in got], not got and self._is_empty())
+
+    def _take(self, most: int) -> list[Raw]:
+        """The first of what is at hand."""
+        got, size = list[Raw](), 0
+        while self._ready and len(got) < most and size < POLL_BYTES:
+            got.append(self._ready.popleft())
+            size += len(got[-1].message.data)
+        self._ready_bytes -= size
+        return got
+
+    def _is_empty(self) -> bool:
+        """Whether nothing has come for so long, nor can come of a lease that is known of."""
+        if self._idle_s is None or self._away or time.monotonic() - self._last <= self._idle_s:
+            return False
+        return self._doubt == 0 or time.time() - self._doubt > self._idle_s
+
+    def commit(self, handle: list[str]) -> None:
+        """Acknowledges the messages of a poll; a failure only means that they come again."""
+        for start in range(0, len(handle), _ACK):
+            if not self._call(self._acknowledge, handle[start : start + _ACK]):
+                self._doubt = max(self._doubt, time.time() + self._longest_s)
+        with self._change:
+            for one in handle:
+                self._leases.pop(one, None)
+
+    def _call(self, call: Callable[[list[str]], Any], ids: list[str], tries: int = _ACK_TRIES) -> bool:
+        """Whether the broker has heard it, after a few tries."""
+        for number in range(tries):
+            try:
+                call(ids)
+                return True
+            except ValueError:  # the channel is closed
+                return False
+            except grpc.RpcError:
+                time.sleep(0.1 * (number + 1))
+        return False
+
+    def _acknowledge(self, ids: list[str]) -> None:
+        self._ack(_Ack(subscription=self._subscription, ack_ids=ids), timeout=_CALL_S)
+
+    def _give_back(self, ids: list[str], seconds: int = 0) -> None:
+        """The lease of messages ends after so many seconds."""
+        request = _Extend(subscription=self._subscription, ack_ids=ids, ack_deadline_seconds=seconds)
+        self._extend(request, timeout=_CALL_S)
+
+    def oldest(self) -> float:
+        """The publish time of the oldest message at hand, or now."""
+        with self._change:
+            times = [one.message.publish_time.seconds for one in list(self._ready)[:_PULL]]
+        return float(min(times, default=time.time()))
+
+    def _ack_deadline(self) -> tuple[int, int]:
+        """How long a message is leased that was pulled, in seconds: (at least, at most). An account that may only
+        subscribe is not told."""
+        get = self._channel.unary_unary(
+            "/google.pubsub.v1.Subscriber/GetSubscription", _Get.SerializeToString, types.Subscription.pb().FromString
+        )
+        try:
+            found = get(_Get(subscription=self._subscription), timeout=_CALL_S).ack_deadline_seconds
+        except grpc.RpcError:
+            return _DEADLINE_S
+        return found or _DEADLINE_S[0], found or _DEADLINE_S[0]
+
+    def _hold(self) -> None:
+        """Writes down until when leases may last if this process dies now, or before it looks again."""
+        if self._file is not None:
+            self._file.hold(max(self._earlier, time.time() + 2 * self._every_s + self._longest_s))
+
+    def _tell_wait(self) -> None:
+        """A drain says why it will not end at once."""
+        left = self._earlier - time.time()
+        if self._idle_s is not None and left > 0:
+            told = "%s: an earlier run was killed; waiting up to %.0f s until Pub/Sub redelivers what it had pulled"
+            _log.warning(told, self._subscription, left)
+
+    def _end_pulls(self) -> None:
+        self._closed.set()
+        with self._change:
+            self._change.notify_all()
+
+    def _keep_pulling(self) -> None:
+        pause, drains = 0.1, self._idle_s is not None
+        while not self._closed.is_set():
+            with self._change:
+                self._change.wait_for(self._has_room)
+                most = max(1, min(_PULL, int(_PULL_BYTES / self._body_bytes)))
+            if self._closed.is_set():
+                return
+            # A drain does not leave a pull open at the broker, which could give it messages when nobody waits any more.
+            request = _Pull(subscription=self._subscription, max_messages=most, return_immediately=drains)
+            try:
+                received = self._pull(request, timeout=_PULL_S).received_messages
+            except (grpc.RpcError, ValueError) as error:
+                code = error.code() if isinstance(error, grpc.RpcError) else None  # ValueError: the channel is closed
+                if code in _FATAL:
+                    self._fail(error, _FATAL[code])
+                    return
+                reached = code is Code.DEADLINE_EXCEEDED
+                self._reached(reached)
+                if (not reached or drains) and "failed to connect" not in str(error):  # the answer may have been lost
+                    self._doubt = max(self._doubt, time.time() + self._longest_s)
+                if not reached:
+                    self._closed.wait(pause)
+                    pause = min(2 * pause, 5.0)
+                continue
+            pause = 0.1
+            self._reached(True)
+            if received:
+                self._keep(received)
+            elif drains:
+                self._closed.wait(_EMPTY_S)
+
+    def _has_room(self) -> bool:
+        return (len(self._ready) < _AHEAD and self._ready_bytes < _AHEAD_BYTES) or self._closed.is_set()
+
+    def _keep(self, received: Any) -> None:
+        """Puts what was pulled at hand."""
+        now, size = time.monotonic(), sum([len(one.message.data) for one in received])
+        with self._change:
+            self._ready.extend(received)
+            self._ready_bytes += size
+            self._body_bytes = max(1.0, size / len(received))
+            self._leases.update((one.ack_id, now) for one in received)
+            self._change.notify_all()
+
+    def _reached(self, reached: bool) -> None:
+        """A broker that is away is not one that has nothing: idleness begins when it is back."""
+        if reached and self._away:
+            self._last = time.monotonic()
+        self._away = not reached
+
+    def _fail(self, error: Any, todo: str) -> None:
+        with self._change:
+            happened = f"{self._subscription} cannot be read ({error.code().name}: {error.details()})"
+            self._failure = TransportError(happened, f"{todo}, then run the same command again")
+            self._change.notify_all()
+
+    def _keep_extending(self) -> None:
+        while not self._closed.wait(self._every_s):
+            try:
+                self._hold()
+            except TransportError as error:
+                with self._change:
+                    self._failure = error
+                    self._change.notify_all()
+                return
+            self._extend_all(time.monotonic())
+
+    def _extend_all(self, now: float) -> None:
+        with self._change:
+            for one in [one for one, since in self._leases.items() if now - since > _LONGEST_S]:
+                del self._leases[one]
+            ids = [one for one, since in self._leases.items() if now - since >= self._every_s / 2]
+        for start in range(0, len(ids), _ACK):
+            try:
+                self._give_back(ids[start : start + _ACK], _LEASE_S)
+            except (grpc.RpcError, ValueError):
+                return
+
+
+def _envelope(message: Any) -> Envelope:
+    time_, attributes = message.publish_time, message.attributes
+    named = {name: attributes[name] for name in attributes}  # dict(attributes) goes through Python for each item
+    return Envelope(message.message_id, named, message.data, time_.seconds * 1000 + time_.nanos // 1_000_000)

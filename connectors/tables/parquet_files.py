@@ -1,0 +1,182 @@
+"""Parquet tables, used where they stand: checked by their footers, read by row group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from connectors.tables.sources import check_names, check_same, exact, opened, wrong
+from schemas.elements import BROKEN_ROWS
+from schemas.problems import InputError, JobError, Problem
+
+
+class CustomerFile(NamedTuple):
+    """One Parquet file: its path, the rows of each row group, and what a row takes in memory (bytes)."""
+
+    path: str
+    row_groups: tuple[int, ...]
+    row_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+class Footers(NamedTuple):
+    """What the footers of a source's files say."""
+
+    files: tuple[CustomerFile, ...]
+    schema: pa.Schema
+    fingerprint: str
+
+
+def read_footers(source: str, paths: Sequence[Path]) -> Footers:
+    """The files with their common schema. Raises InputError for what is no Parquet and for schemas that differ."""
+    files, total = [], hashlib.sha256()
+    schema: pa.Schema | None = None
+    for path in paths:
+        try:
+            with opened(path) as file, pq.ParquetFile(file) as parquet:
+                meta, own = parquet.metadata, plain_schema(parquet.schema_arrow)
+        except (pa.ArrowException, OSError) as error:
+            fix = f"is not a whole Parquet file ({str(error)[:200]}); get it again"
+            raise wrong(source, path.name, fix) from error
+        schema = schema or own
+        _check_alike(paths[0], schema, path, own)
+        groups = [meta.row_group(at) for at in range(meta.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        counts = tuple(group.num_rows for group in groups)
+        files.append(CustomerFile(str(path), counts, size // max(meta.num_rows, 1)))
+        total.update(f"{path.name}\0{_footer_hash(path)}\0".encode())
+    assert schema is not None
+    check_names(source, schema.names)
+    _check_types(source, schema)
+    return Footers(tuple(files), schema, total.hexdigest()[:16])
+
+
+def _check_types(source: str, schema: pa.Schema) -> None:
+    """Raises InputError for columns of which no condition could be evaluated."""
+    con = duckdb.connect(":memory:")
+    problems = []
+    for field in schema:
+        try:
+            con.register("column", pa.schema([field]).empty_table())
+        except (duckdb.Error, pa.ArrowException):
+            fix = "no condition can be evaluated over this type; write DECIMAL(38, …), DOUBLE or text, or leave it out"
+            problems.append(Problem(source, field.name, str(field.type), fix))
+    if problems:
+        raise InputError(problems)
+
+
+def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> None:
+    check_same(first, schema.names, path, own.names)
+    problems = [
+        Problem(
+            path.name, name, str(own.field(name).type), f"{first.name} has {schema.field(name).type}; write all alike"
+        )
+        for name in schema.names
+        if own.field(name).type != schema.field(name).type
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _footer_hash(path: Path) -> str:
+    """A hash of the footer, which holds sizes, places and statistics of all columns, and of the file's size."""
+    with opened(path) as file:
+        size = file.seek(-8, 2) + 8
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return hashlib.sha256(b"%d " % size + file.read(length)).hexdigest()
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type in which a column is handed on: dictionaries, views, large strings and half floats become plain ones."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind) or pa.types.is_large_binary(kind):
+        return pa.binary()
+    return pa.float32() if pa.types.is_float16(kind) else kind
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of the batches that are handed on."""
+    return pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
+
+
+def read_row_groups(
+    path: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS).
+
+    Raises JobError where the file is damaged between its footer and its beginning.
+    """
+    with pq.ParquetFile(path, memory_map=True) as file:
+        found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
+        for batch in exact(_undamaged(path, found), batch_rows):
+            yield sound(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
+
+
+def _undamaged(path: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(f"{path} is damaged ({' '.join(str(error).split())[:160]}); get it again") from error
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    wanted = plain_type(column.type)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    return column if column.type == wanted else column.cast(wanted)
+
+
+def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its broken texts escaped (`\\xff`), their rows named in its metadata."""
+    columns, rows = [], np.zeros(batch.num_rows, np.bool_)
+    for column in batch.columns:
+        if (broken := _broken(column)) is not None:
+            rows |= broken
+            column = _escaped(column, broken)
+        columns.append(column)
+    if not rows.any():
+        return batch
+    metadata = {BROKEN_ROWS: np.flatnonzero(rows).astype(np.int64).tobytes()}
+    return pa.record_batch(columns, names=batch.schema.names).replace_schema_metadata(metadata)
+
+
+def _broken(column: pa.Array) -> np.ndarray | None:
+    """The rows whose text, or text inside a list or struct, is not UTF-8; None when all is sound."""
+    try:
+        column.validate(full=True)
+        return None
+    except pa.ArrowInvalid:
+        pass
+    broken = np.zeros(len(column), np.bool_)
+    for row in range(len(column)):
+        try:
+            column.slice(row, 1).validate(full=True)
+        except pa.ArrowInvalid:
+            broken[row] = True
+    return broken
+
+
+def _escaped(column: pa.Array, broken: np.ndarray) -> pa.Array:
+    if not pa.types.is_string(column.type):
+        return pc.if_else(pa.array(broken), pa.scalar(None, column.type), column)
+    raw = column.cast(pa.binary()).to_pylist()
+    texts = [None if one is None else one.decode("utf-8", "backslashreplace") for one in raw]
+    return pa.array(texts, pa.string())

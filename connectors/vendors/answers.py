@@ -1,0 +1,169 @@
+"""What a vendor's HTTP replies mean: the outcome of a call, when to come again, whom an error is about."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from connectors.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply, Withdrawn
+from connectors.vendors.statuses import meaning
+from schemas.delivery import Account, Answer, Begin
+from schemas.redact import clean_words
+
+MAX_PAYLOAD = 4_000_000
+LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
+_EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
+_SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
+
+
+class HttpVendor:
+    """What the vendors that are called over HTTP have in common: the clock (epoch seconds) and the connections."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._http: HttpClient | None = None
+
+    def open(self) -> None:
+        """Make ready to connect."""
+        self._http = HttpClient()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
+
+
+def post(
+    http: HttpClient,
+    vendor: str,
+    account: Account,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    now: Callable[[], float],
+    begin: Begin,
+) -> Reply | Answer:
+    """The reply to a POST of JSON if it is a whole 2xx; else the answer that it, or the lack of it, amounts to."""
+    if len(body) > MAX_PAYLOAD:
+        return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
+    try:
+        reply = http.post(url, body, {"Content-Type": "application/json", **headers}, account.timeout_s, begin)
+    except CannotSend as error:
+        return Answer("blocked", "bad_configuration", str(error))
+    except NotSent as error:
+        return Answer("failed", "no_connection", str(error))
+    except Withdrawn as error:
+        return Answer("withdrawn", "withdrawn", str(error))
+    except NoAnswer as error:
+        return Answer("unknown", "no_answer", str(error))
+    if reply.to_all and reply.whole and 200 <= reply.status < 300:
+        return reply
+    return answer_of(vendor, reply, account, now())
+
+
+def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
+    """What a reply amounts to that is no whole 2xx to a whole request. `now` is epoch seconds."""
+    if not reply.to_all and meaning(vendor, reply.status).kind == "unknown":
+        return Answer("failed", "no_connection", f"status {reply.status} before the request was complete")
+    if 200 <= reply.status < 300:
+        return Answer("unknown", "no_answer", "the reply broke off")
+    return _no_success(vendor, reply, account, now)
+
+
+def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
+    found = meaning(vendor, reply.status)
+    detail = told(message_of(read_json(reply.body)) or found.why, account)
+    wait_s = retry_after(reply.headers, now) if found.kind == "slow_down" else None
+    return Answer(found.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=found.divisible)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until the vendor wants to be called again, at most an hour; None when no header says it.
+
+    `retry-after` (seconds, or a date), then `x-ratelimit-retry-after`, then `x-ratelimit-reset` (the vendor's
+    documentation has epoch seconds, some of its servers send seconds); the first that can be read counts.
+    """
+    for name in ("retry-after", "x-ratelimit-retry-after", "x-ratelimit-reset"):
+        seconds = _seconds(headers.get(name, "").strip(), now)
+        if seconds is not None:
+            return min(max(seconds, 0.0), LONGEST_WAIT_S)
+    return None
+
+
+def _seconds(text: str, now: float) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            return parsedate_to_datetime(text).timestamp() - now
+        except ValueError:
+            return None
+    if not math.isfinite(number):
+        return None
+    return number - now if number > _EPOCH else number
+
+
+def read_json(body: bytes) -> Any:
+    """The JSON value of a body; None when it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def message_of(data: Any) -> str | None:
+    """The vendor's `message`, with its errors behind it."""
+    if not isinstance(data, dict):
+        return None
+    message = data.get("message")
+    words = [str(message)] if message is not None else []
+    return "; ".join([*words, *map(error_words, errors_of(data))])
+
+
+def errors_of(data: Any) -> list[Any]:
+    """The `errors` of a reply."""
+    found = data.get("errors") if isinstance(data, dict) else None
+    return found if isinstance(found, list) else [] if not found else [found]
+
+
+def error_words(error: Any) -> str:
+    """An error as text."""
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
+
+
+def told(words: str, account: Account) -> str:
+    """The vendor's words, cut, and without the key should they quote it."""
+    return clean_words(words, account.key)
+
+
+def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
+    """The places of the recipients that an error is about, and why: it has an index, or names just one of them.
+
+    `customers` are the external ids in the order of the call. An error about nobody in particular is left out.
+    """
+    return {place: "vendor_error" for error in errors if (place := _place(error, customers)) is not None}
+
+
+def _place(error: Any, customers: Sequence[str]) -> int | None:
+    if isinstance(error, dict):
+        index = error.get("index")
+        ours = error.get("input_array", "recipients") in ("recipients", "events")
+        if type(index) is int and ours:
+            return index if 0 <= index < len(customers) else None
+    words = error_words(error)
+    named = [place for place, customer in enumerate(customers) if _names(words, customer)]
+    return named[0] if len(named) == 1 else None
+
+
+def _names(words: str, customer: str) -> bool:
+    if not customer or customer not in words:
+        return False
+    if any(f"{quote}{customer}{quote}" in words for quote in "'\"`"):
+        return True
+    return len(customer) >= _SHORT and bool(re.search(rf"(?<![\w@.-]){re.escape(customer)}(?![\w@-]|\.\w)", words))

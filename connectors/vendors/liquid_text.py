@@ -1,0 +1,71 @@
+"""A retailer's own Liquid text in place of the vendor's template: rendered for each message, within limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from liquid.exceptions import LiquidError
+
+from connectors.vendors.liquid_limits import OverLimit
+from connectors.vendors.liquid_parse import Mistake, describe_error, parse_template
+from connectors.vendors.message_fields import message_fields
+
+REJECTED = "template_error"
+_MOST_OVER = 3  # messages of a call that a template may run over its limits with, before the others are not tried
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used, or not for this message; says line and problem."""
+
+
+class TemplateOverLimit(TemplateError):
+    """A template that takes too much time or memory for this message."""
+
+
+class Contents(NamedTuple):
+    """The texts by the places of their events (None: the vendor's template holds), the places without any and the
+    reason, and what the first of these failed by."""
+
+    texts: dict[int, str | None]
+    broken: dict[int, str]
+    words: str
+
+
+def render(text: str, event: Mapping[str, Any]) -> str:
+    """A template's text for an event: its message_fields and customer_id, retailer_id and recipient.
+
+    Values are escaped for HTML on the channel email. Raises TemplateError.
+    """
+    template = parse_template(text, event["channel"] == "email")
+    if isinstance(template, Mistake):
+        raise TemplateError(str(template))
+    own = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
+    try:
+        return template.render(message_fields(event) | own)
+    except OverLimit as error:
+        raise TemplateOverLimit(str(describe_error(error, text))) from error
+    except LiquidError as error:
+        raise TemplateError(str(describe_error(error, text))) from error
+
+
+def contents(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
+    """The texts of a call's events; one whose template fails does not keep the others.
+
+    A template that was over its limits for three events of the call is not rendered for the rest.
+    """
+    texts: dict[int, str | None] = {}
+    broken: dict[int, str] = {}
+    over: Counter[str] = Counter()
+    for place, event in enumerate(events):
+        name = event["template"] or ""
+        template = templates.get(name)
+        try:
+            if over[name] >= _MOST_OVER:
+                raise TemplateError("was over its limits for others of this call")
+            texts[place] = None if template is None else render(template, event)
+        except TemplateError as error:
+            over[name] += isinstance(error, TemplateOverLimit)
+            broken[place] = f"template {event['template']}: {error}"
+    return Contents(texts, dict.fromkeys(broken, REJECTED), next(iter(broken.values()), ""))

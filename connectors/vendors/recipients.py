@@ -1,0 +1,70 @@
+"""The recipients of a call as JSON: an event of which none can be made does not keep the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from connectors.vendors.liquid_text import Contents, contents
+
+UNUSABLE = "unusable_event"
+_MOST_WORDS = 500
+Event = Mapping[str, Any]
+Build = Callable[[Event, str | None], Any]
+T = TypeVar("T")
+_json = msgspec.json.Encoder().encode
+
+
+class Recipients(NamedTuple):
+    """The recipients of a call as a JSON array, and the places of their events; the places of which none can be made
+    and the reason; and what these failed by, for a person."""
+
+    encoded: msgspec.Raw
+    places: list[int]
+    broken: dict[int, str]
+    words: str
+
+
+def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build: Build) -> Recipients:
+    """The recipients, of what `build` makes of each event and its text (None: the vendor's template holds).
+
+    An event whose template fails is left out as `template_error`, any other that fails as `unusable_event`.
+    """
+    texts = _texts(templates, events)
+    try:
+        encoded = _json([build(events[at], text) for at, text in texts.texts.items()])
+        return Recipients(msgspec.Raw(encoded), list(texts.texts), texts.broken, texts.words)
+    except Exception:  # whatever it is, it is some event's: one by one they show whose
+        made, broken, words = make_each(list(texts.texts), lambda at: _json(build(events[at], texts.texts[at])), events)
+    encoded = b"[" + b",".join(made.values()) + b"]"
+    words = "; ".join(filter(None, (texts.words, words)))[:_MOST_WORDS]
+    return Recipients(msgspec.Raw(encoded), list(made), {**texts.broken, **broken}, words)
+
+
+def make_each(
+    places: Sequence[int], make: Callable[[int], T], events: Sequence[Event]
+) -> tuple[dict[int, T], dict[int, str], str]:
+    """What `make` gives for each place of these events; the places where it raises, each with `unusable_event`; and
+    what these failed by."""
+    made: dict[int, T] = {}
+    failures: dict[int, str] = {}
+    for place in places:
+        try:
+            made[place] = make(place)
+        except Exception as error:  # whatever is wrong with an event is that event's
+            failures[place] = f"event {events[place].get('event_id')}: {type(error).__name__}: {error}"
+    return made, dict.fromkeys(failures, UNUSABLE), "; ".join(failures.values())[:_MOST_WORDS]
+
+
+def _texts(templates: Mapping[str, str], events: Sequence[Event]) -> Contents:
+    """The texts of all events; where they cannot be made together, one by one."""
+    try:
+        return contents(templates, events)
+    except Exception:
+        each, failed, words = make_each(range(len(events)), lambda at: contents(templates, [events[at]]), events)
+    texts = {at: own.texts[0] for at, own in each.items() if own.texts}
+    broken = {at: own.broken[0] for at, own in each.items() if own.broken}
+    told = [words, *(own.words for own in each.values())]
+    return Contents(texts, {**failed, **broken}, "; ".join(filter(None, told))[:_MOST_WORDS])

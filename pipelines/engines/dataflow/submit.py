@@ -1,0 +1,84 @@
+"""A job is handed to Dataflow, or written down as a template; nobody waits here for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
+from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient, DataflowJobAlreadyExistsError
+from apache_beam.runners.runner import PipelineState
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.dataflow_v1beta3 import JobState, ListJobsRequest
+
+from schemas.problems import JobError
+
+_UPDATABLE = (JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_DRAINING)
+
+
+class Submitted(NamedTuple):
+    """A job that Dataflow took (`job`), or a template that was written (`template`)."""
+
+    project: str
+    region: str
+    job: str | None
+    template: str | None
+
+    def __str__(self) -> str:
+        if self.job is None:
+            return f"the template stands in {self.template}; run it: gcloud dataflow jobs run NAME --gcs-location=…"
+        where = f"{self.job} --project={self.project} --region={self.region}"
+        page = f"https://console.cloud.google.com/dataflow/jobs/{self.region}/{self.job}?project={self.project}"
+        return "\n".join([
+            f"{'job':>8}  {self.job}",
+            f"{'page':>8}  {page}",
+            f"{'status':>8}  gcloud dataflow jobs describe {where}",
+            f"{'drain':>8}  gcloud dataflow jobs drain {where}",
+            f"{'cancel':>8}  gcloud dataflow jobs cancel {where}",
+        ])  # fmt: skip
+
+
+def submit(pipeline: beam.Pipeline, options: PipelineOptions) -> tuple[Submitted, Callable[[], None]]:
+    """What became of a built pipeline, and what waits for the job's end, raising JobError when it ends badly.
+
+    Raises JobError when Google refuses it.
+    """
+    cloud = options.view_as(GoogleCloudOptions)
+    try:
+        if cloud.update:
+            _check_running(options)
+        result: Any = pipeline.run()
+    except DataflowJobAlreadyExistsError as error:
+        raise JobError(f"{error} Or wait until it has ended") from error
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        told = getattr(error, "message", None) or str(error)
+        todo = "See docs/dataflow.md for the APIs, the roles and the options that a first run needs"
+        raise JobError(f"Dataflow did not take the job ({type(error).__name__}: {told}). {todo}") from error
+    job = result.job_id() if getattr(result, "has_job", False) else None
+    submitted = Submitted(str(cloud.project), str(cloud.region), job, cloud.template_location)
+    return submitted, partial(_wait, result, submitted)
+
+
+def _check_running(options: PipelineOptions) -> None:
+    """Raises JobError when there is no running job to update: Beam would look for it without end."""
+    cloud = options.view_as(GoogleCloudOptions)
+    asked = ListJobsRequest(project_id=cloud.project, location=cloud.region)
+    found = DataflowApplicationClient(options)._jobs_client.list_jobs(asked)
+    if not any(one.name == cloud.job_name and one.current_state in _UPDATABLE for one in found):
+        todo = f"See `gcloud dataflow jobs list --status=active --region={cloud.region}`, and wait for one that starts"
+        raise JobError(f"no job named {cloud.job_name} runs, so none can be updated. {todo}")
+
+
+def _wait(result: Any, submitted: Submitted) -> None:
+    print(submitted, flush=True)
+    again = "then run the same command again: it goes on where it stopped"
+    try:
+        state = result.wait_until_finish()
+    except DataflowRuntimeException as error:
+        raise JobError(f"the job {submitted.job} failed ({error}). See its page, {again}") from error
+    if state != PipelineState.DONE:
+        raise JobError(f"the job {submitted.job} ended as {state}. See its page, {again}")

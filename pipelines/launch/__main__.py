@@ -1,0 +1,8 @@
+"""python -m pipelines.launch."""
+
+import sys
+
+from pipelines.launch.pipeline import run
+
+if __name__ == "__main__":
+    sys.exit(run())

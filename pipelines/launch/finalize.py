@@ -1,0 +1,228 @@
+"""The end of a launch: the batches' counts become the summary, the sticky file and the report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from connectors.event_sinks import event_path
+from connectors.files.avro_blocks import record_damage
+from connectors.inputs.sticky import write_sticky
+from connectors.uri import FileUri
+from pipelines.launch.input_warnings import list_lines
+from pipelines.launch.inputs import LaunchJob
+from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
+from pipelines.operations.report.page import write_report
+from schemas.contracts import DeadLetter
+from schemas.problems import InputError, Problem
+from stores.dead_letters import read_dead_letters, write_dead_letters
+from stores.launches.launch_folder import SUMMARY, LaunchFolder
+from stores.launches.snapshot import read_rejected, rejected_by_reason
+from stores.launches.whole_files import damaged
+from transforms.reconciliation.totals import EMITTED, Totals, summarise
+from transforms.warnings.earlier import earlier_lines
+from transforms.warnings.warning import warning_text
+
+EXAMPLES = 20
+_NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger")
+_STAGES = "stages_us_per_event"
+
+
+def close(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
+    """Write summary.json, sticky.parquet, the snapshot's dead letters and report.html; the summary."""
+    folder = job.folder
+    rejected = _rejected(job)
+    summary = sum_up(job, rejected)
+    summary["timing"] = _timing(seconds, summary)
+    summary["dead_letter_examples"] = _examples(folder)
+    folder.write_json(folder.summary, summary)
+    if not job.plan.test:
+        _keep_sticky(job)
+    write_report(summary, folder.report)
+    return summary
+
+
+def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
+    """Write the report of what is there now, with the delivery when there are receipts; its path.
+
+    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    Raises InputError for a summary.json that says other numbers than the batches.
+    """
+    summary = read_closed(job)
+    if summary is None:
+        now = sum_up(job, rejected_by_reason(job.snapshot))
+        summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    if folders := receipt_folders(job, receipts):
+        summary = with_deliveries(summary, join_receipts(job, folders, waits=True))
+    write_report(summary, job.folder.report)
+    if job.folder.remote is not None:
+        job.folder.remote.put(job.folder.report)
+    return str(job.folder.report)
+
+
+def read_closed(job: LaunchJob) -> dict[str, Any] | None:
+    """The summary of a launch that has been closed, or None. Raises InputError for a summary.json that is damaged, or
+    that says other numbers than the batches."""
+    written = job.folder.read_summary()
+    if written is None:
+        return None
+    now = sum_up(job, rejected_by_reason(job.snapshot))
+    now |= {"timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    wrong = contradictions(written, now)
+    timing = written.get("timing")
+    if not isinstance(timing, dict) or any(type(timing.get(name)) is not dict for name in ("phases", _STAGES)):
+        wrong, timing = [*wrong, "timing"], {}
+    if wrong:
+        raise InputError([damaged(job.folder.summary, f"its {', '.join(wrong)} are not those of the batches", SUMMARY)])
+    return {**now, "finished_at": str(written.get("finished_at")), "timing": {**now["timing"], **timing}}
+
+
+def contradictions(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The parts of a written summary that say something else than the batches; what another version has added or left
+    out contradicts nothing."""
+    return [
+        name for name in _NUMBERS if name not in written or not _agree(written[name], json.loads(json.dumps(now[name])))
+    ]
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(value, other[name]) for name, value in one.items() if name in other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(one == other)
+
+
+def check_resumed(job: LaunchJob) -> None:
+    """Raises InputError when of a batch that is done the exposures are damaged, or the file of its events is."""
+    job.check_done()
+    if not isinstance(job.config.events, FileUri):
+        return
+    problems = []
+    for name in sorted(job.folder.done()):
+        emitted = sum(
+            number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
+        )
+        path = event_path(job.config.events.directory, job.plan.launch_id, name)
+        if emitted and (how := record_damage(path, emitted)):
+            exposures = job.folder.exposures / f"{name}.parquet"
+            fix = f"delete {exposures} and run the launch command again: the same events are written anew"
+            problems.append(Problem(path, "", how, fix))
+    if problems:
+        raise InputError(problems)
+
+
+def add_up(job: LaunchJob) -> Totals:
+    """The sums over the batches that are done."""
+    totals = Totals()
+    done = job.folder.done()
+    for name in sorted(done):
+        totals.add(job.folder.read_counts(name))
+    totals.ledger = job.folder.count_exposures(done)
+    totals.units = job.folder.count_units(done)
+    return totals
+
+
+def sum_up(job: LaunchJob, rejected: dict[str, int]) -> dict[str, Any]:
+    """The summary of the batches that are done, whether or not all are."""
+    totals = add_up(job)
+    finished = len(job.folder.done()) == job.batches
+    head = {
+        "launch_id": job.plan.launch_id,
+        "state": "finished" if finished else "running",
+        "started_at": _time(job.plan.launched),
+        "finished_at": _time(datetime.now(UTC)) if finished else None,
+        "events_to": str(job.config.events),
+        "strict": job.strict,
+    }
+    summary = {**head, **summarise(job.plan, totals, rejected, finished)}
+    summary["customers"]["source"] = job.snapshot.source
+    summary["stage_seconds"] = {name: round(value, 3) for name, value in totals.seconds.items()}
+    return summary
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _rejected(job: LaunchJob) -> dict[str, int]:
+    """The rows that the snapshot refused, by reason; their bytes go to the dead letters."""
+    reasons: Counter[str] = Counter()
+    letters = []
+    for row in read_rejected(job.snapshot):
+        reasons[row.reason] += 1
+        letters.append(
+            DeadLetter("TakeSnapshot", row.reason, row.detail, row.source, row.data, f"{job.plan.launch_id}/snapshot")
+        )
+    if letters:
+        write_dead_letters(str(job.folder.dead_letters), "snapshot", letters)
+    return dict(reasons)
+
+
+def _examples(folder: LaunchFolder) -> list[dict[str, str]]:
+    """The first dead letters, a few of each reason."""
+    found: list[dict[str, str]] = []
+    seen: Counter[str] = Counter()
+    for path in sorted(folder.dead_letters.glob("*.avro")):
+        for letter in read_dead_letters(str(path)):
+            seen[letter.reason] += 1
+            if seen[letter.reason] <= 5 and len(found) < EXAMPLES:
+                found.append({k: str(v) for k, v in letter._asdict().items() if k not in ("data", "trace")})
+    return found
+
+
+def _timing(seconds: dict[str, float], summary: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and rates of this run, and what an event cost in each stage over all runs."""
+    running = seconds.get("launch", 0.0)
+    emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
+    stages = summary.pop("stage_seconds")
+    return {
+        "seconds": round(sum(seconds.values()), 3),
+        "phases": seconds,
+        "customers_per_s": round(summary["customers"]["evaluated"] / running) if running else 0,
+        "events_per_s": round(emitted / running) if running else 0,
+        _STAGES: {name: round(value * 1e6 / max(emitted, 1), 3) for name, value in stages.items()},
+    }
+
+
+def _keep_sticky(job: LaunchJob) -> None:
+    experiments = {
+        entry.campaign.id: (experiment.key, experiment.bucket_version)
+        for entry in job.plan.campaigns
+        if (experiment := entry.campaign.experiment) and experiment.sticky
+    }
+    if experiments:
+        write_sticky(job.folder.sticky, job.config.sticky, job.folder.exposures, experiments)
+
+
+def table(summary: dict[str, Any], report: str) -> str:
+    """The launch in a few lines for a terminal."""
+    rows = [("campaign", "matched", "held out", "outside", "suppressed", "dead", "emitted")]
+    for one in summary["campaigns"]:
+        parts = (sum(one[key].values()) for key in ("held_out", "outside", "suppressed", "dead_lettered"))
+        rows.append((one["id"], *(f"{n:,}" for n in (one["matched"], *parts, one["emitted"]))))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    customers, timing = summary["customers"], summary["timing"]
+    emitted = sum(one["emitted"] for one in summary["campaigns"])
+    dead = sum(customers["dead_lettered"].values())
+    lines += [
+        "",
+        f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
+        f"{emitted:,} events to {summary['events_to']}"
+        f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
+        *list_lines(summary["lists"]),
+        *earlier_lines(summary),
+        *map(warning_text, summary["warnings"]),
+        f"report: {report}",
+    ]
+    return "\n".join(lines)

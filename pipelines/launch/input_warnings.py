@@ -1,0 +1,94 @@
+"""What the customers make of the campaigns, counted without an event: the launch's own steps up to the suppression."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from connectors.inputs.lists import read_list
+from pipelines.launch.factories import make_assigner, make_suppressor
+from pipelines.launch.inputs import LaunchJob
+from schemas.campaigns.configuration import Configuration
+from schemas.elements import CustomerBatch, LaunchBatch
+from stores.launches.launch_folder import replace_file
+from stores.launches.snapshot import parts, read_part, take_snapshot
+from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.customers.read_customers import batch_name
+from transforms.offers.generate import demand
+from transforms.plan import Plan, id_columns, make_plan
+from transforms.reconciliation.exposures import batch_counts
+from transforms.reconciliation.totals import Totals, list_summaries
+from transforms.warnings.beforehand import unused_audiences
+from transforms.warnings.find import find_warnings
+from transforms.warnings.warning import refusal
+
+
+def input_warnings(config: Configuration, customers: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The warnings and the use of the lists; without customers what needs none.
+
+    The configuration and the columns must be sound. Raises InputError for a source that cannot be read.
+    """
+    if customers is None:
+        return [vars(warning) for warning in unused_audiences(config)], []
+    plan, totals = _count(config, customers)
+    return [vars(warning) for warning in find_warnings(plan, totals)], list_summaries(totals)
+
+
+def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
+    """The sums over all customers, as of now, without a history, sticky assignments and duplicates."""
+    with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
+        snapshot = take_snapshot(customers, Path(folder), id_columns(config))
+        plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
+        evaluator = Evaluator(plan, lambda name, column: read_list(Path(plan.root) / name, column, name))
+        assign, suppress = make_assigner(plan, None), make_suppressor(plan, (), None)
+        totals = Totals()
+        for part in parts(snapshot):
+            for ordinal, rows in enumerate(read_part(part, plan.columns)):
+                batch = CustomerBatch(batch_name(part.number, ordinal), rows)
+                totals.add(_counts(plan, suppress(assign(evaluate_batch(plan, evaluator, {}, batch)))))
+        return plan, totals
+
+
+def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> None:
+    """Raises InputError with every warning that can be known before an event leaves.
+
+    A launch that was first started by this call is withdrawn then: its folder is free for the corrected inputs.
+    `matched` gives the batches up to their suppression; they are counted once, and again when the folder lost that.
+    """
+    kept = job.folder.survey / "warnings.json"
+    if not kept.exists():
+        for old in job.folder.survey.glob("counts-*.json"):
+            old.unlink()
+        with beam.Pipeline(options=options) as p:
+            _ = matched(p) | "CountBeforehand" >> beam.Map(partial(_keep_counts, job.plan, job.folder.survey))
+        totals = Totals()
+        for path in sorted(job.folder.survey.glob("counts-*.json")):
+            totals.add(json.loads(path.read_text()))
+        job.folder.write_json(kept, [vars(warning) for warning in find_warnings(job.plan, totals)])
+    if warnings := json.loads(kept.read_text()):
+        if job.fresh:
+            job.folder.withdraw()
+        raise refusal(warnings)
+
+
+def _keep_counts(plan: Plan, folder: Path, batch: LaunchBatch) -> None:
+    replace_file(folder / f"counts-{batch.name}.json", json.dumps(_counts(plan, batch)).encode())
+
+
+def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
+    batch.counts["offers"] = demand(plan, batch)
+    return batch_counts(batch)
+
+
+def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:
+    """How many ids of each list are customers, as lines for a terminal."""
+    for one in lists:
+        yield f"list {one['file']}: {one['known']:,} of {one['ids']:,} ids are customers (by {one['column']})"

@@ -1,0 +1,207 @@
+"""What a launch is told on its command line, as Beam options and as a checked configuration."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+from connectors.gcs import is_remote, local_copy
+from connectors.kafka.client import KafkaClient
+from connectors.kafka.options import KafkaOptions, read_client
+from connectors.uri import FileUri, KafkaUri, SinkUri, TopicUri, TransportUri, UriError, parse_uri
+from pipelines.engines import prism
+from pipelines.engines.dataflow.checks import secrets_problems
+from pipelines.engines.presets import BUILT_IN, PRISM
+from schemas.campaigns.configuration import load_configuration
+from schemas.problems import InputError, Problem
+
+
+def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
+    """Adds an option that several pipelines have: for its workers Beam reads the options of every class it knows
+    with one parser, which takes a name once."""
+    if name not in parser._option_string_actions:
+        parser.add_argument(name, **settings)
+
+
+class LaunchOptions(PipelineOptions):
+    """The options of a launch; every other option is Beam's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        add_once(parser, "--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
+        parser.add_argument(
+            "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
+        )
+        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")
+        add_once(parser, "--output", help="folder of this launch; the same command there resumes it")
+        parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
+        parser.add_argument(
+            "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
+        )
+        parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
+        parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
+        parser.add_argument(
+            "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
+        )
+        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
+        )
+        parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """The options, checked. What stands in Cloud Storage was copied: the paths are of the copies, `mirrors` the
+    addresses of their folders."""
+
+    campaigns: Path
+    customers: str
+    events: SinkUri
+    output: str
+    launch_id: str | None = None
+    history: tuple[str, ...] = ()
+    sticky: str | None = None
+    test: bool = False
+    strict: bool = False
+    batch_rows: int = 131_072
+    broker_wait: float = 60.0
+    only: str | None = None
+    secrets: str | None = None
+    mirrors: tuple[str, ...] = ()
+    kafka: KafkaClient = field(default_factory=KafkaClient)
+
+    @classmethod
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> LaunchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
+        events = read_events(options.events, problems) if options.events else None
+        if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
+            fix = "use letters, digits, _ . - and at most 64 characters"
+            problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
+        problems += secrets_problems(options.secrets)
+        problems += overwritten(options)
+        problems += small_options(options, {"batch_rows": 1, "broker_wait": 0.1})
+        kafka = read_client(options.view_as(KafkaOptions), problems)
+        if problems or events is None:
+            raise InputError(problems + folder_problems(options.campaigns))
+        mirrors: list[str] = []
+        return cls(
+            campaigns=Path(_here(options.campaigns, mirrors)),
+            customers=_here(options.customers, mirrors),
+            events=events,
+            output=options.output,
+            launch_id=options.launch_id,
+            history=tuple(_here(one, mirrors) for one in options.history or ()),
+            sticky=_here(options.sticky, mirrors) if options.sticky else None,
+            test=bool(options.test),
+            strict=bool(options.strict),
+            batch_rows=options.batch_rows,
+            broker_wait=options.broker_wait,
+            kafka=kafka,
+            secrets=options.secrets,
+            mirrors=tuple(dict.fromkeys(mirrors)),
+        )
+
+
+def overwritten(options: Any) -> list[Problem]:
+    """A problem for each input that lies where the launch writes: it would be removed or written over."""
+    if not options.output or is_remote(options.output):
+        return []
+    root = Path(options.output)
+    own = [root / name for name in ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")]
+    inputs = [("--campaigns", options.campaigns), ("--customers", options.customers), ("--sticky", options.sticky)]
+    inputs += [("--history", value) for value in options.history or ()]
+    fix = f"lies where this launch writes its own files; give another folder than {options.output} to --output"
+    return [
+        Problem("command line", name, value, fix)
+        for name, value in inputs
+        if value and not is_remote(value)
+        if any(_lies_in(value, folder) for folder in own) or (name == "--history" and _is(value, root))
+    ]
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # no name of a file: told where it is read
+        return False
+
+
+def _is(path: str, folder: Path) -> bool:
+    return _lies_in(path, folder) and _lies_in(str(folder), Path(path))
+
+
+def _here(path: str, mirrors: list[str]) -> str:
+    """A path of this machine; of something in Cloud Storage that of its copy, and its folder becomes a mirror."""
+    if not is_remote(path):
+        return path
+    copy, folder = local_copy(path)
+    mirrors.append(folder)
+    return copy
+
+
+def read_events(text: str, problems: list[Problem]) -> SinkUri | None:
+    """Where the events go; None, and a problem more, for what a launch cannot publish to."""
+    fix = "a launch publishes to file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
+    uri = read_uri(text, (FileUri, TopicUri, KafkaUri), fix, problems)
+    return uri if isinstance(uri, FileUri | TopicUri | KafkaUri) else None
+
+
+def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Problem]) -> TransportUri | None:
+    """The transport that --events names, if it is of one of the kinds; else None, and a problem more."""
+    try:
+        uri = parse_uri(text)
+    except UriError as error:
+        problems.append(Problem("command line", "--events", text, str(error)))
+        return None
+    if isinstance(uri, kinds):
+        return uri
+    problems.append(Problem("command line", "--events", text, fix))
+    return None
+
+
+def missing_options(
+    options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem] = ()
+) -> list[Problem]:
+    """The mistakes, and a problem for each option that a command needs and that was not given, nor given wrongly."""
+    fix = f"give it; `campaigns {command} --help` explains it"
+    wrong = {one.field for one in mistakes}
+    missing = [f"--{name}" for name in names if not getattr(options, name) and f"--{name}" not in wrong]
+    return [*mistakes, *(Problem("command line", name, "missing", fix) for name in missing)]
+
+
+def folder_problems(campaigns: str | None) -> list[Problem]:
+    """What is wrong in a folder of campaigns on this machine, to be told beside the mistakes of the command line."""
+    return [] if not campaigns or is_remote(campaigns) else load_configuration(Path(campaigns))[1]
+
+
+def small_options(options: Any, least: dict[str, float]) -> list[Problem]:
+    """A problem for each option that is below its least value."""
+    return [
+        Problem("command line", f"--{name}", str(getattr(options, name)), f"must be {limit} or more")
+        for name, limit in least.items()
+        if getattr(options, name) < limit
+    ]
+
+
+def runner_options(options: PipelineOptions) -> PipelineOptions:
+    """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        standard.runner = BUILT_IN
+    if standard.runner == PRISM:
+        prism.prepare(options)
+    direct = options.view_as(DirectOptions)
+    if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
+        direct.direct_running_mode = "multi_processing"
+    return options

@@ -1,0 +1,81 @@
+"""How far a launch is, read from the files that its batches leave: it works the same on every engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from pipelines.launch.inputs import LaunchJob
+from stores.launches.launch_folder import LaunchFolder
+from transforms.customers.read_customers import batch_name
+
+
+class Progress(Protocol):
+    """Who is told how a launch goes on."""
+
+    def phase(self, name: str, total: int | None = None) -> None: ...
+    def at(self, done: int) -> None: ...
+    def stop(self) -> None: ...
+    def seconds(self) -> dict[str, float]: ...
+
+
+class Silent:
+    """Tells nobody; keeps the seconds of each phase."""
+
+    def __init__(self) -> None:
+        self._phases: list[tuple[str, float]] = []
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """A phase begins, with as many customers to go through as `total` says."""
+        self._phases.append((name, time.perf_counter()))
+
+    def at(self, done: int) -> None:
+        """So many customers are done."""
+
+    def stop(self) -> None:
+        """Nothing more is told."""
+
+    def seconds(self) -> dict[str, float]:
+        """The seconds of each phase so far."""
+        ends = [start for _, start in self._phases[1:]] + [time.perf_counter()]
+        return {name: round(end - start, 3) for (name, start), end in zip(self._phases, ends, strict=True)}
+
+
+@contextmanager
+def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Does something again and again, so many seconds apart, until the block ends."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def watched(folder: LaunchFolder, job: LaunchJob, progress: Progress) -> Iterator[None]:
+    """Tell the progress of a running launch until the block ends."""
+    rows = {
+        batch_name(part.number, n): min(part.batch_rows, part.rows - n * part.batch_rows)
+        for part in job.parts
+        for n in range(part.batches)
+    }
+
+    def look() -> None:
+        progress.at(sum(rows.get(name, 0) for name in folder.done()))
+
+    try:
+        with repeated(0.25, look):
+            yield
+    finally:
+        look()

@@ -1,0 +1,231 @@
+"""What rebatch's steps are given on a worker: readers, the ledger, the dispatcher."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from connectors.files.reader import FileReader
+from connectors.gcs import is_remote
+from connectors.kafka.consumer import begin
+from connectors.kafka.partition_reader import KafkaPartitionReader
+from connectors.kafka.reader import KafkaReader
+from connectors.pubsub.leases import LeaseFile, leased_until
+from connectors.pubsub.reader import PubsubReader
+from connectors.uri import FileUri, KafkaUri, SubscriptionUri
+from connectors.vendors.open import make_vendor
+from pipelines.engines.memory import collect_rarely
+from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
+from pipelines.rebatch.options import RebatchConfig
+from pipelines.settings import Settings
+from schemas.contracts import DeadLetter
+from schemas.delivery import DeliveryLedger
+from schemas.problems import InputError
+from schemas.transport import Envelope, PartitionedReader, Reader
+from stores.dead_letters import write_dead_letters
+from stores.deliveries.call_journal import FileJournal
+from stores.deliveries.call_recovery import recover, register_output
+from stores.deliveries.delivery_folder import DeliveryFolder
+from stores.deliveries.disk_buffer import DiskBuffer
+from stores.deliveries.receipts import write_receipts
+from stores.deliveries.spool import Spool, SpooledReader, SpoolReader
+from stores.ledger import LedgerError
+from stores.ledger.open import open_ledger
+from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_process import SqliteProcess
+from stores.local.disk_space import DiskSpace
+from stores.local.stop_signals import say
+from transforms.delivery.decode_events import dead_id, read_envelope
+from transforms.delivery.dispatch import BatchDispatcher
+from transforms.delivery.record_receipts import record_left
+
+
+@cache
+def make_ledger(uri: str) -> DeliveryLedger:
+    """The ledger a URI names, one a process: its users write together. Open it before use; it ends with the process.
+    SQLite works in a process beside this one, whose threads would slow it down."""
+    ledger = open_ledger(uri)
+    return SqliteProcess(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
+
+
+@cache
+def make_disk(output: str, ledger: str) -> DiskSpace:
+    """The disks of a delivery's output folder and of its ledger, one object a process."""
+    path = sqlite_path(ledger)
+    folders = [] if is_remote(output) else [Path(output).absolute()]
+    folders += [Path(path).absolute().parent] if path else []
+    return DiskSpace(folders, on_short=DeliveryFolder(output).ask_to_stop)
+
+
+@cache
+def make_buffer(output: str) -> DiskBuffer:
+    """Where what waits long is kept in a delivery's output folder, one object a process."""
+    return DiskBuffer(DeliveryFolder(output).waiting)
+
+
+def prepare_stores(config: RebatchConfig) -> None:
+    """Reserves room on the disks, and makes sure that the ledger is the delivery's newest. Raises InputError for a
+    ledger that is not, JobError without room."""
+    make_disk(config.output, config.ledger).prepare()
+    guard_ledger(config.output, config.ledger)
+
+
+def check_disk(config: RebatchConfig) -> None:
+    """Raises JobError, which says how much to free, when the run was ended because a disk is nearly full."""
+    make_disk(config.output, config.ledger).check()
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """Where an engine in this process reads: the events, by readers that `name` names, and what earlier runs left in
+    the spool. Until `leased_until` (epoch seconds) their leases of the subscription may last."""
+
+    name: str
+    config: RebatchConfig
+    spooled: tuple[Path, ...]
+    leased_until: float
+
+    @property
+    def readers(self) -> int:
+        """The readers of the events, and behind them one for the spool if it holds anything."""
+        return self.config.readers + bool(self.spooled)
+
+
+def local_source(config: RebatchConfig) -> LocalSource:
+    """A source for one run; what earlier runs left is looked at now."""
+    folder, events = DeliveryFolder(config.output), config.events
+    until = leased_until(folder.spool, events.path) if isinstance(events, SubscriptionUri) else 0.0
+    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder.spool).files()), until)
+
+
+def make_reader(config: RebatchConfig, index: int, leases: LeaseFile | None = None) -> Reader:
+    """One of the readers of the events."""
+    folder = DeliveryFolder(config.output)
+    if isinstance(config.events, FileUri):
+        return FileReader(
+            config.events.directory,
+            index=index,
+            readers=config.readers,
+            follow=not config.drain,
+            stop=folder.must_stop,
+        )
+    idle_s = config.idle if config.drain else None
+    if isinstance(config.events, KafkaUri):
+        return KafkaReader(
+            config.events,
+            config.kafka,
+            config.group,
+            index=index,
+            readers=config.readers,
+            idle_s=idle_s,
+            stop=folder.must_stop,
+        )
+    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop, leases=leases)
+
+
+def make_log(config: RebatchConfig) -> PartitionedReader:
+    """The events of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
+    assert isinstance(config.events, KafkaUri)
+    collect_rarely()
+    idle_s = config.idle if config.drain else None
+    stop = DeliveryFolder(config.output).must_stop
+    return KafkaPartitionReader(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
+
+
+def begin_source(config: RebatchConfig) -> None:
+    """Keeps where a Kafka group begins, before any of several readers reads. Raises TransportError."""
+    if isinstance(config.events, KafkaUri):
+        begin(config.events, config.kafka, config.group, config.start)
+
+
+def make_spooling_reader(source: LocalSource, index: int) -> Reader:
+    """One of the readers of a source, which puts into the spool what comes from a broker; the one behind them all
+    reads what earlier runs left there."""
+    config, folder = source.config, DeliveryFolder(source.config.output)
+    spool, leases = Spool(folder.spool), None
+    if index == config.readers:
+        return SpoolReader(spool, source.spooled)
+    if isinstance(config.events, SubscriptionUri):
+        leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
+    reader = make_reader(config, index, leases)
+    enough = make_disk(config.output, config.ledger).enough
+    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
+
+
+def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
+    """The dispatcher of a worker process."""
+    vendor, enough = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).enough
+    if is_remote(config.output):
+        return BatchDispatcher(vendor, make_ledger(config.ledger), settings, time.time, None, enough)
+    journals = DeliveryFolder(config.output).journals
+    return BatchDispatcher(
+        vendor,
+        make_ledger(config.ledger),
+        settings,
+        time.time,
+        FileJournal(journals),
+        enough,
+        lambda ledger: recover(journals, ledger, int(time.time() * 1000)),
+    )
+
+
+def recover_calls(config: RebatchConfig) -> None:
+    """Tells the ledger what the journals of dead processes know of their calls, and says so; notes in it where this
+    delivery's journals are."""
+    folder, ledger = DeliveryFolder(config.output), open_ledger(config.ledger)
+    ledger.open()
+    try:
+        register_output(ledger, folder.root)
+        found = recover(folder.journals, ledger, int(time.time() * 1000))
+    finally:
+        ledger.close()
+    if any(found):
+        say(
+            f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
+            f"{found.released:,} were in no call and are released, {found.in_doubt:,} were in calls without an answer: "
+            "`on_unknown` decides when their leases end"
+        )
+
+
+def sweep(config: RebatchConfig, until: float | None = None) -> int:
+    """Tells the ledger what the journals of dead workers know, writes the receipts that were settled before a time
+    (epoch seconds; now) and that no worker lived to write, and deletes the spool's files of which every message is
+    settled; how many files."""
+    folder, until = DeliveryFolder(config.output), time.time() if until is None else until
+    if (path := sqlite_path(config.ledger)) and not Path(path).is_file():
+        folder.ask_to_stop()
+        todo = "Put it back with its -wal file, or make one from the receipts: campaigns ledger rebuild OUTPUT"
+        raise LedgerError(f"The ledger {path} has gone while the job ran", todo)
+    ledger = open_ledger(config.ledger)
+    ledger.open()
+    try:
+        try:
+            check_open(folder, config.ledger, ledger)
+        except InputError as error:
+            folder.ask_to_stop()
+            (problem,) = error.problems
+            raise LedgerError(
+                f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
+            ) from error
+        write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
+        recover(folder.journals, ledger, int(time.time() * 1000))
+        record_left(ledger, write, letters, until)
+        note_beat(folder, config.ledger, ledger)
+        return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
+    finally:
+        ledger.close()
+
+
+def _settled(ledger: DeliveryLedger, envelopes: Sequence[Envelope]) -> bool:
+    names = set()
+    for envelope in envelopes:
+        made = read_envelope(envelope, 0)
+        names.add(dead_id(made) if isinstance(made, DeadLetter) else made.event_id)
+    ordered = sorted(names)
+    return all(
+        len(ledger.find(ordered[at : at + 1000])) == len(ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)
+    )

@@ -1,0 +1,127 @@
+"""What rebatch is told on its command line, as Beam options and as a checked configuration."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from connectors.gcs import is_remote, placed
+from connectors.kafka.client import KafkaClient
+from connectors.kafka.consumer import Start
+from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
+from connectors.uri import FileUri, KafkaUri, SourceUri, SubscriptionUri
+from pipelines.engines.dataflow.checks import secrets_problems
+from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
+from schemas.problems import InputError, Problem
+from stores.deliveries.delivery_folder import DeliveryFolder
+from stores.ledger.open import LedgerUriError, open_ledger
+
+
+class RebatchOptions(PipelineOptions):
+    """The options of rebatch; every other option is Beam's."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        add_once(
+            parser, "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
+        )
+        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC")
+        add_once(
+            parser,
+            "--output",
+            help="folder of this delivery: receipts, dead letters, ledger; used again by the next run",
+        )
+        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        parser.add_argument(
+            "--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)"
+        )
+        parser.add_argument("--drain", action="store_true", help="deliver what is there, then stop")
+        parser.add_argument(
+            "--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)"
+        )
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=60.0,
+            help="when a run ends: stop waiting for events that cannot be sent yet after so many seconds without any "
+            "being sent (60)",
+        )
+        parser.add_argument(
+            "--ignore_times",
+            action="store_true",
+            help="for tests: send events at once, also those that are not due yet or have expired",
+        )
+        parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
+
+
+@dataclass(frozen=True)
+class RebatchConfig:
+    """The options, checked."""
+
+    campaigns: str
+    events: SourceUri
+    output: str
+    ledger: str
+    drain: bool = False
+    idle: float = 5.0
+    patience: float = 60.0
+    readers: int = 1
+    ignore_times: bool = False
+    secrets: str | None = None
+    kafka: KafkaClient = field(default_factory=KafkaClient)
+    group: str = GROUP
+    start: Start | None = None
+
+    @classmethod
+    def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> RebatchConfig:
+        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
+        `mistakes` that were found when they were parsed."""
+        problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
+        events = _events(options.events, problems) if options.events else None
+        problems += secrets_problems(options.secrets)
+        ledger = options.ledger or DeliveryFolder(options.output or "").ledger
+        if not options.ledger and is_remote(options.output or ""):
+            fix = (
+                "an --output in Cloud Storage has no place for SQLite; give firestore:projects/P/databases/D/COLLECTION"
+            )
+            problems.append(Problem("command line", "--ledger", "missing", fix))
+        else:
+            problems += _ledger_problems(ledger)
+        problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
+        given = options.view_as(KafkaOptions)
+        kafka, start = read_client(given, problems), read_start(given, problems)
+        if problems or events is None:
+            raise InputError(problems + folder_problems(options.campaigns))
+        return cls(
+            campaigns=placed(options.campaigns),
+            events=events,
+            output=placed(options.output),
+            ledger=ledger,
+            drain=bool(options.drain),
+            idle=options.idle,
+            patience=options.patience,
+            readers=options.readers,
+            ignore_times=bool(options.ignore_times),
+            secrets=options.secrets,
+            kafka=kafka,
+            group=given.kafka_group,
+            start=start,
+        )
+
+
+def _ledger_problems(uri: str) -> list[Problem]:
+    try:
+        open_ledger(uri)
+    except LedgerUriError as error:
+        return [Problem("command line", "--ledger", uri, str(error))]
+    return []
+
+
+def _events(text: str, problems: list[Problem]) -> SourceUri | None:
+    fix = "events are read from file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC"
+    uri = read_uri(text, (FileUri, SubscriptionUri, KafkaUri), fix, problems)
+    return uri if isinstance(uri, FileUri | SubscriptionUri | KafkaUri) else None

@@ -1,0 +1,149 @@
+"""A drain on the built-in engine, which delivers only when its input has ended: in rounds, each a run of the pipeline
+over a bounded part of the source, so that a drain of any size needs the memory of one part.
+
+A round sends what may leave and does not wait: what must wait goes to the disk, and comes again in a later round. When
+the source is read the last rounds wait for it, as long as something leaves within the patience.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from pipelines.engines.memory import collect_rarely
+from schemas.delivery import Batch
+from stores.deliveries.waiting_batches import WaitingBatches, WaitingFile
+from transforms.delivery.deliver_batches import DeliveryResult, Dispatcher
+from transforms.streaming.counters import TALLY, Counter, Limit
+from transforms.streaming.read_messages import Round, all_read
+
+ROUND = Limit(50_000, 32 << 20)  # of a round: what it reads, over all readers
+_WAITING = Limit(ROUND.messages // 2, ROUND.bytes // 2)  # what a round takes of what waits, while the source goes on
+_ENDS = ("accepted", "rejected", "expired", "unknown", "already_settled")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a round does: `source` names this drain in its process; `waiting` are files of batches that wait."""
+
+    source: str
+    read: Round
+    waiting: tuple[str, ...]
+    patience_s: float
+
+    def leave(self, retailer: str, batches: list[Batch]) -> None:
+        """Takes the batches that cannot leave in this round."""
+        with _LOCK:
+            _DRAINS[self.source].left.append((retailer, batches))
+
+    def dispatcher(self, make: Callable[[], Dispatcher]) -> Dispatcher:
+        """The dispatcher of all rounds: a call that outlasts its round is concluded in a later one."""
+        with _LOCK:
+            drain = _DRAINS[self.source]
+            if drain.dispatcher is None:
+                drain.dispatcher = _OpenOnce(make())
+            return drain.dispatcher
+
+
+@dataclass
+class _Drain:
+    """What the rounds of a drain share, in its process."""
+
+    left: list[tuple[str, list[Batch]]] = field(default_factory=list)
+    dispatcher: _OpenOnce | None = None
+
+
+_DRAINS: dict[str, _Drain] = {}
+_LOCK = Lock()
+
+
+class _OpenOnce:
+    """A dispatcher that is opened by the first round and closed once, when the process ends."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher, self._lock, self._opened, self._closed = dispatcher, Lock(), False, False
+
+    def open(self) -> None:
+        with self._lock:
+            if not self._opened:
+                self._dispatcher.open()
+                self._opened = True
+
+    def deliver(self, retailer: str, batches: list[Batch]) -> DeliveryResult:
+        return self._dispatcher.deliver(retailer, batches)
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._dispatcher.close()
+
+
+class Rounds:
+    """The rounds of one drain. `run` runs the pipeline over a part."""
+
+    def __init__(self, source: str, folder: Path, readers: int, patience_s: float, run: Callable[[Part], None]) -> None:
+        self._source, self._patience_s, self._run = source, patience_s, run
+        self._share = Limit(-(-ROUND.messages // readers), -(-ROUND.bytes // readers))
+        self._waiting = WaitingBatches(folder)
+        self._number = 0
+        self._left = Counter("left_waiting")
+
+    def run(self) -> None:
+        """Drains the source; what cannot leave within the patience is counted as left_waiting."""
+        collect_rarely()
+        with _shared(self._source):
+            while not self._number or not all_read(self._source):
+                files = self._waiting.take(*_WAITING, now=time.time() * 1000)
+                for retailer, batches in self._one(files, 0.0):
+                    self._waiting.add(retailer, batches)
+            progress = time.monotonic()
+            while len(self._waiting):
+                before, started = _ended(), time.monotonic()
+                self._wait_for(self._waiting.take(*ROUND), max(0.0, self._patience_s - (started - progress)))
+                if _ended() != before:
+                    progress = time.monotonic()
+
+    def _wait_for(self, files: list[WaitingFile], patience_s: float) -> None:
+        """A round over files, with a patience. A retailer of which nothing left is given up, with all that it has."""
+        had, left = Tally[str](), Tally[str]()
+        for file in files:
+            had[file.retailer] += file.messages
+        lists = self._one(files, patience_s)
+        for retailer, batches in lists:
+            left[retailer] += sum(len(batch.messages) for batch in batches)
+        stuck = {retailer for retailer, messages in left.items() if messages >= had[retailer]}
+        for retailer, batches in lists:
+            if retailer not in stuck:
+                self._waiting.add(retailer, batches)
+        self._left.inc(sum(left[retailer] for retailer in stuck) + self._waiting.drop(stuck))
+
+    def _one(self, files: list[WaitingFile], patience_s: float) -> list[tuple[str, list[Batch]]]:
+        """One round; what could not leave in it."""
+        self._number += 1
+        paths = tuple(one.path for one in files)
+        self._run(Part(self._source, Round(self._number, self._share), paths, patience_s))
+        for path in paths:
+            Path(path).unlink()
+        with _LOCK:
+            drain = _DRAINS[self._source]
+            left, drain.left = drain.left, []
+        return left
+
+
+@contextmanager
+def _shared(source: str) -> Iterator[None]:
+    _DRAINS[source] = _Drain()
+    try:
+        yield
+    finally:
+        del _DRAINS[source]
+
+
+def _ended() -> int:
+    return sum(TALLY[name] for name in _ENDS)

@@ -1,0 +1,109 @@
+"""Whether an engine, a broker or an emulator works: each is tried in a process of its own, which may be ended.
+
+python -m runners.cli.probes NAME
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from runners.local.emulators import EmulatorError, pubsub_emulator
+from runners.local.firestore_emulator import firestore_emulator
+from runners.local.flink.cluster import FlinkCluster, default_cluster_answers
+from runners.local.gcs_server import gcs_server
+from runners.local.kafka_broker import kafka_broker
+
+
+def _runs(name: str) -> str:
+    """A pipeline of one element, by the preset. Beam is loaded here: the other probes have no seconds for it."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.testing.util import assert_that, equal_to
+
+    from pipelines.engines.choose import choose_engine
+    from pipelines.engines.presets import with_preset
+
+    options = PipelineOptions(with_preset([f"--on={name}"], streaming=False))
+    choose_engine(options, ends=True)
+    with beam.Pipeline(options=options) as p:
+        assert_that(p | beam.Create([1]) | beam.Map(lambda one: one + 1), equal_to([2]))
+    return "ran a pipeline"
+
+
+def _flink() -> str:
+    """The cluster of `campaigns flink` if it runs, or else a JobManager: a whole cluster takes longer to start."""
+    if told := default_cluster_answers():
+        return told
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = FlinkCluster(Path(folder))
+        try:
+            cluster.start_jobmanager()
+            return f"a JobManager of {cluster.rest('GET', '/config')['flink-version']} answered"
+        finally:
+            cluster.stop()
+
+
+def _dataflow() -> str:
+    """Credentials: whether the project lets them in only a job tells."""
+    import google.auth
+    import google.auth.exceptions
+
+    try:
+        _, project = google.auth.default()
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise EmulatorError("no credentials; run `gcloud auth application-default login`") from error
+    return f"has credentials, of {project or 'no project: give --project'}"
+
+
+def _kafka() -> str:
+    with kafka_broker(wait_s=60) as broker:
+        return f"answered on {broker.host}"
+
+
+def _pubsub() -> str:
+    with pubsub_emulator() as host:
+        return f"answered on {host}"
+
+
+def _firestore() -> str:
+    with firestore_emulator() as host:
+        return f"answered on {host}"
+
+
+def _gcs() -> str:
+    with gcs_server() as address:
+        return f"answered on {address.removeprefix('http://')}"
+
+
+PROBES: dict[str, Callable[[], str]] = {
+    "direct": lambda: _runs("direct"),
+    "prism": lambda: _runs("prism"),
+    "flink": _flink,
+    "dataflow": _dataflow,
+    "kafka": _kafka,
+    "pubsub": _pubsub,
+    "firestore": _firestore,
+    "gcs": _gcs,
+}
+
+
+def main(name: str) -> int:
+    """0 when it works; the last line printed says how, or what is wrong. SIGTERM ends what was started too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        print(PROBES[name]())
+    except EmulatorError as error:
+        print(error)
+        return 1
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".splitlines()[0])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

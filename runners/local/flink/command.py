@@ -1,0 +1,91 @@
+"""The command `campaigns flink`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runners.local.emulators import EmulatorError
+from runners.local.flink.cluster import DEFAULT, flink_cluster, taken
+from runners.local.flink.jobs import stop_job
+from runners.sandbox.command import Argument
+from schemas.problems import InputError, Problem
+
+FLINK = (
+    Argument(
+        ("action",),
+        {
+            "nargs": "?",
+            "default": "run",
+            "choices": ("run", "stop"),
+            "help": "run a cluster (the default), or stop a job",
+        },
+    ),
+    Argument(("job",), {"nargs": "?", "help": "stop: the job's id; not needed when only one runs"}),
+    Argument(
+        ("--address",),
+        {"default": f"localhost:{DEFAULT[0]}", "metavar": "HOST:PORT", "help": "stop: the JobManager (localhost:8081)"},
+    ),
+    Argument(
+        ("--savepoints",),
+        {
+            "metavar": "DIR",
+            "help": "stop: where the savepoint goes (where the cluster keeps them), such as file:///mnt/s",
+        },
+    ),
+    Argument(
+        ("--folder",), {"default": "out/flink", "metavar": "DIR", "help": "checkpoints, savepoints, logs (out/flink)"}
+    ),
+    Argument(("--slots",), {"type": int, "default": 2, "help": "how many tasks of a step work side by side (2)"}),
+    Argument(
+        ("--backend",),
+        {"default": "hashmap", "choices": ("hashmap", "rocksdb"), "help": "state in memory, or on disk (hashmap)"},
+    ),
+)
+
+
+def flink(args: argparse.Namespace) -> int:
+    """Run a Flink cluster on this machine, for --on flink, until SIGTERM or Ctrl-C; what dies is started again.
+
+    Or `stop` a job of any cluster with a savepoint, from which the next one goes on.
+    """
+    if args.action == "stop":
+        return _stop(args)
+    if args.slots < 1:
+        raise InputError([Problem("command line", "--slots", str(args.slots), "must be 1 or more")])
+    if busy := taken(DEFAULT):
+        ports = ", ".join(map(str, busy))
+        print(f"port {ports} is in use: a cluster may run already; see `campaigns engines flink`", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with flink_cluster(Path(args.folder), slots=args.slots, backend=args.backend, ports=DEFAULT) as cluster:
+            print(f"Flink on http://{cluster.address}; checkpoints and logs in {args.folder}", flush=True)
+            while True:
+                time.sleep(1.0)
+                if ended := cluster.ended():
+                    print(f"{', '.join(ended)} ended and is started again", file=sys.stderr, flush=True)
+                    cluster.start()
+    except KeyboardInterrupt:
+        return 0
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _stop(args: argparse.Namespace) -> int:
+    try:
+        job, savepoint = stop_job(args.address, args.job, args.savepoints)
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{job} has stopped. Go on with: campaigns rebatch --on flink … --savepoint_path={savepoint}")
+    return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,106 @@
+"""The jobs of a Flink cluster, asked and stopped by its REST interface."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+import urllib3
+
+from runners.local.emulators import EmulatorError
+
+OVER = frozenset({"CANCELED", "FAILED", "FINISHED"})  # what a job is in the end
+_PATIENCE_S = 120.0
+
+
+class FlinkError(EmulatorError):
+    """What no waiting will put right."""
+
+
+class FlinkJobs:
+    """The jobs of the cluster whose JobManager answers at `address` (HOST:PORT). Raises EmulatorError."""
+
+    def __init__(self, address: str, logs: str = "") -> None:
+        self.address, self._logs = address, logs
+        self._http = urllib3.PoolManager(retries=False, timeout=20.0)
+
+    def rest(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer of the REST interface, decoded."""
+        answer = self._http.request(
+            method,
+            f"http://{self.address}{path}",
+            body=None if body is None else orjson.dumps(body),
+            headers={"Content-Type": "application/json"},
+        )
+        if answer.status >= 300:
+            raise EmulatorError(f"Flink answers {answer.status} to {method} {path}: {answer.data[:500]!r}")
+        return orjson.loads(answer.data or b"null")
+
+    def jobs(self) -> dict[str, str]:
+        """Job id to state, as Flink says."""
+        return {one["jid"]: one["state"] for one in self.rest("GET", "/jobs/overview")["jobs"]}
+
+    def cancel(self, job: str) -> None:
+        """Cancels a job and waits until it is over: what Beam calls cancelled may still run."""
+        self.rest("PATCH", f"/jobs/{job}?mode=cancel")
+        self._until("cancelled job", lambda: self.jobs()[job] in OVER)
+
+    def cancel_all(self) -> None:
+        """Cancels every job that is not over."""
+        for job, state in self.jobs().items():
+            if state not in OVER:
+                self.cancel(job)
+
+    def stop_with_savepoint(self, job: str, folder: str | None = None, seconds: float = _PATIENCE_S) -> str:
+        """Stops a job and gives the savepoint to start the next one from, in a folder or where the cluster keeps them.
+        Without `drain`: that never ended."""
+        body = {"drain": False, **({"targetDirectory": folder} if folder else {})}
+        asked = self.rest("POST", f"/jobs/{job}/stop", body)["request-id"]
+
+        def ended() -> Any:
+            told = self.rest("GET", f"/jobs/{job}/savepoints/{asked}")
+            return told["operation"] if told["status"]["id"] == "COMPLETED" else None
+
+        operation = self._until("savepoint", ended, seconds)
+        if "location" not in operation:
+            raise FlinkError(f"no savepoint of job {job}, which goes on: {_cause(operation)}")
+        return str(operation["location"])
+
+    def _until(self, what: str, ready: Any, seconds: float = _PATIENCE_S) -> Any:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if found := ready():
+                    return found
+            except FlinkError:
+                raise
+            except (EmulatorError, urllib3.exceptions.HTTPError, KeyError):
+                pass  # it is not up yet
+            time.sleep(0.2)
+        raise FlinkError(f"Flink's {what} did not come in {seconds:.0f} s{self._logs}")
+
+
+def stop_job(address: str, job: str | None, folder: str | None) -> tuple[str, str]:
+    """(job, savepoint) of the job that is stopped: the named one, or the only one that runs."""
+    cluster = FlinkJobs(address)
+    try:
+        running = [name for name, state in cluster.jobs().items() if state not in OVER]
+    except (urllib3.exceptions.HTTPError, orjson.JSONDecodeError) as error:
+        raise EmulatorError(
+            f"no Flink answers at {address} ({error}); give the JobManager's --address HOST:PORT"
+        ) from error
+    if job is None and len(running) == 1:
+        job = running[0]
+    if job not in running:
+        told = ", ".join(running) or "none"
+        wrong = f"{job} does not run there" if job else "which job?"
+        raise EmulatorError(f"{wrong} (running: {told}); name one of them")
+    return job, cluster.stop_with_savepoint(job, folder)
+
+
+def _cause(operation: Any) -> str:
+    """The last line of Flink's trace that says why."""
+    trace = str(operation.get("failure-cause", {}).get("stack-trace", operation))
+    causes = [line for line in trace.splitlines() if line.startswith("Caused by:")]
+    return (causes or trace.splitlines() or ["it does not say why"])[-1][:500]

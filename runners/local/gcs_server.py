@@ -1,0 +1,65 @@
+"""A stand-in for Cloud Storage on this machine: fake-gcs-server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runners.local.emulators import EmulatorError, free_port
+
+TODO = "run `make engines` (it needs Go), or set FAKE_GCS_SERVER to the program"
+_INSTALLED = Path(__file__).parents[2] / ".engines/fake-gcs-server"
+
+
+def find_gcs_server() -> Path:
+    """The program: FAKE_GCS_SERVER, or what `make engines` built, or one on the PATH. Raises EmulatorError."""
+    named, on_path = os.environ.get("FAKE_GCS_SERVER"), shutil.which("fake-gcs-server")
+    found = Path(named) if named else _INSTALLED
+    if found.is_file():
+        return found
+    if named or on_path is None:
+        raise EmulatorError(f"no Cloud Storage stand-in at {found}; {TODO}")
+    return Path(on_path)
+
+
+@contextmanager
+def gcs_server(buckets: tuple[str, ...] = ("bucket",), wait_s: float = 30.0) -> Iterator[str]:
+    """Its address, http://HOST:PORT, for STORAGE_EMULATOR_HOST; it ends with the block and keeps all in memory.
+
+    Raises EmulatorError when the program is missing or does not answer within `wait_s` seconds.
+    """
+    program, port = find_gcs_server(), free_port()
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as seed:
+        for bucket in buckets:
+            (Path(seed) / bucket).mkdir()
+        command = [str(program), "-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory",
+                   f"-data={seed}", f"-public-host=127.0.0.1:{port}", f"-external-url={address}"]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait_until_it_answers(address, buckets, process, time.monotonic() + wait_s)
+            yield address
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_answers(
+    address: str, buckets: tuple[str, ...], process: subprocess.Popen[bytes], end: float
+) -> None:
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            for bucket in buckets:
+                urllib.request.urlopen(f"{address}/storage/v1/b/{bucket}", timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise EmulatorError(f"the Cloud Storage stand-in does not answer on {address} (exit status {process.poll()})")

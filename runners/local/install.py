@@ -1,0 +1,125 @@
+"""Installs what the tests and the benchmarks need beside PyPI, by version, into .engines/.
+
+    python -m runners.local.install [prism] [gcs] [kafka] [flink]
+
+A tool that is missing (Go, Maven) is told and passed over; where CAMPAIGNS_ENGINE_TESTS=1, as in CI, it is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ENGINES = Path(__file__).parents[2] / ".engines"
+_POMS = Path(__file__).parent / "poms"
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+
+
+class Part(NamedTuple):
+    """Something to install: what it is, its version, the tool that builds or fetches it, from what, and what then
+    stands in .engines/ (of a folder of jars, a file that must be among them)."""
+
+    what: str
+    version: str
+    tool: str
+    source: str
+    proof: str
+
+
+PARTS = {
+    "prism": Part(
+        "Prism, Beam's local streaming engine", "v2.77.0", "go", "github.com/apache/beam/sdks/v2/go/cmd/prism", "prism"
+    ),
+    "gcs": Part(
+        "a stand-in for Cloud Storage", "v1.56.1", "go", "github.com/fsouza/fake-gcs-server", "fake-gcs-server"
+    ),
+    "kafka": Part("Kafka, a broker", "4.1.0", "mvn", "kafka.xml", "kafka/kafka_2.13-4.1.0.jar"),
+    "flink": Part(
+        "Flink 1.19 and Beam's runner for it", "2.70.0", "mvn", "flink.xml", "flink/beam-runners-flink-1.19-2.70.0.jar"
+    ),
+}
+_INSTEAD = {"go": "install Go 1.24 or later", "mvn": "install Java 17 and Maven"}
+
+
+def mark(part: Part) -> Path:
+    """The file that says that a part is whole, and of which version."""
+    return ENGINES / f".{Path(part.proof).parts[0]}-{part.version}"
+
+
+def installed(part: Part) -> bool:
+    """Whether a part is there, whole and of this version."""
+    return (ENGINES / part.proof).exists() and mark(part).exists()
+
+
+def install(name: str) -> str | None:
+    """Why a part could not be installed; None when it is there."""
+    part = PARTS[name]
+    if installed(part):
+        return None
+    if shutil.which(part.tool) is None:
+        return f"needs {part.tool}: {_INSTEAD[part.tool]}, then run `make engines`"
+    print(f"installing {part.what}, {part.version} (minutes, once)", flush=True)
+    started = time.monotonic()
+    ENGINES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ENGINES, prefix=".new-") as new:
+        done = subprocess.run(
+            _command(part, Path(new)), env={**os.environ, "GOBIN": new}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return f"{part.tool} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-1500:]}"
+        _put(part, Path(new))
+    print(f"installed {part.what} in {time.monotonic() - started:.0f} s", flush=True)
+    return None
+
+
+def _command(part: Part, new: Path) -> list[str]:
+    if part.tool == "go":
+        return ["go", "install", f"{part.source}@{part.version}"]
+    return ["mvn", "-q", "-B", "-f", str(_POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
+
+
+def _put(part: Part, new: Path) -> None:
+    """Moves what was made into its place, all at once, and marks it as whole."""
+    place = ENGINES / Path(part.proof).parts[0]
+    for old in ENGINES.glob(f".{place.name}-*"):
+        old.unlink()
+    if part.tool == "go":
+        (new / part.proof).replace(place)
+    else:
+        if place.exists():
+            shutil.rmtree(place)
+        jars = ENGINES / f".jars-{place.name}"
+        shutil.rmtree(jars, ignore_errors=True)
+        shutil.copytree(new, jars)
+        jars.rename(place)
+    mark(part).touch()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when everything asked for is there, or passed over on a machine where that is fine."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runners.local.install", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)} (all of them)")
+    names = parser.parse_args(argv).names or list(PARTS)
+    if wrong := [name for name in names if name not in PARTS]:
+        parser.error(f"{wrong[0]!r} is none of {', '.join(PARTS)}")
+    with ThreadPoolExecutor(2) as pool:  # one fetches while the other compiles
+        told = dict(zip(names, pool.map(install, names), strict=True))
+    needed = os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1"
+    for name, why in told.items():
+        if why is not None:
+            print(f"{'failed' if needed else 'skipped'}: {PARTS[name].what}: {why}", file=sys.stderr)
+    return int(needed and any(told.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

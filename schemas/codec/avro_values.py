@@ -1,0 +1,242 @@
+"""The leaves of columnar Avro: what a column of numbers, text, bytes or symbols becomes, type by type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.codec.varints import Cells, Numbers, Part, constant, offsets, zigzags
+from schemas.contracts import ContractError
+
+is_ = pa.types
+_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_CLOCKS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "timestamp-millis": (is_.is_timestamp, "ms"),
+    "timestamp-micros": (is_.is_timestamp, "us"),
+    "local-timestamp-millis": (is_.is_timestamp, "ms"),
+    "local-timestamp-micros": (is_.is_timestamp, "us"),
+    "time-millis": (is_.is_time, "ms"),
+    "time-micros": (is_.is_time, "us"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """One place in a schema, and the rows that have something there (`present`; None: all of them).
+
+    Where a row is not present its column is null, and nothing may be written for it.
+    """
+
+    schema: Any
+    where: str
+    length: int
+    named: Mapping[str, Any]
+    present: Numbers | None = None
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.schema)
+
+    def at(self, schema: Any, suffix: str = "") -> Spot:
+        """The place inside this one that has another schema, names resolved."""
+        return replace(self, schema=self.resolved(schema), where=self.where + suffix)
+
+    def resolved(self, schema: Any) -> Any:
+        return self.named.get(schema, schema) if isinstance(schema, str) else schema
+
+    def constant(self, data: bytes) -> Part:
+        return constant(data, self.length, self.present)
+
+    def nulls(self, column: pa.Array) -> Numbers | None:
+        """The present rows that are null; None when there is none."""
+        absent = 0 if self.present is None else self.length - int(np.count_nonzero(self.present))
+        if column.null_count == absent:
+            return None
+        nulls = np.asarray(column.is_null())
+        return nulls if self.present is None else nulls & self.present
+
+    def refuse(self, problem: str, bad: Numbers | None = None) -> ContractError:
+        """The error to raise; `bad` marks the rows to blame, the first of which is named."""
+        return ContractError(self.where, problem, None if bad is None else int(np.argmax(bad)))
+
+    def refuse_type(self, given: object) -> ContractError:
+        return self.refuse(f"{given} does not fit {self.kind}")
+
+
+def kind_of(schema: Any) -> str:
+    """The name of a type: union, record, array, …, or a primitive's; a reference's own name."""
+    if isinstance(schema, list):
+        return "union"
+    return str(schema["type"]) if isinstance(schema, Mapping) else str(schema)
+
+
+def _null(spot: Spot, column: pa.Array) -> list[Part]:
+    if column.null_count < spot.length:
+        raise spot.refuse("a value where the schema has only null", np.asarray(column.is_valid()))
+    return []
+
+
+def _boolean(spot: Spot, column: pa.Array) -> list[Part]:
+    if not is_.is_boolean(column.type):
+        raise spot.refuse_type(column.type)
+    return [_own_bytes(spot, np.asarray(column.fill_null(False)))]
+
+
+def _float(spot: Spot, column: pa.Array) -> list[Part]:
+    if not (is_.is_floating(column.type) or is_.is_integer(column.type)):
+        raise spot.refuse_type(column.type)
+    values = np.asarray(column.fill_null(pa.scalar(0, column.type)))
+    with np.errstate(over="ignore"):
+        written = values.astype("<f4" if spot.kind == "float" else "<f8")
+    lost = np.isinf(written) & ~np.isinf(values)
+    if lost.any():
+        raise spot.refuse(f"{values[np.argmax(lost)]} does not fit float", lost)
+    return [_own_bytes(spot, written)]
+
+
+def _own_bytes(spot: Spot, values: Numbers) -> Part:
+    """The values' own bytes, for the rows that are present."""
+    data = np.ascontiguousarray(values).view(np.uint8).reshape(spot.length, values.itemsize)
+    keep = None if spot.present is None else np.broadcast_to(spot.present[:, None], data.shape)
+    return Cells(data, keep)
+
+
+def _integer(spot: Spot, column: pa.Array) -> list[Part]:
+    logical = spot.schema.get("logicalType") if isinstance(spot.schema, Mapping) else None
+    fits, unit = _CLOCKS.get(logical or "", (is_.is_null, ""))
+    if fits(column.type):
+        values = _in_unit(spot, column, unit)
+    elif is_.is_integer(column.type) or (logical == "date" and is_.is_date32(column.type)):
+        values = _whole(column)
+    else:
+        raise spot.refuse_type(column.type)
+    bits = 31 if spot.kind == "int" else 63
+    outside = (values > 2**bits - 1) | (values < -(2**bits))
+    if outside.any():
+        raise spot.refuse(f"{values[np.argmax(outside)]} does not fit {spot.kind}", outside)
+    return [zigzags(values, spot.present)]
+
+
+def _whole(column: pa.Array) -> Numbers:
+    bare = column if is_.is_integer(column.type) else column.view(f"int{column.type.bit_width}")
+    return np.asarray(bare.fill_null(pa.scalar(0, bare.type)))
+
+
+def _in_unit(spot: Spot, column: pa.Array, unit: str) -> Numbers:
+    """Times as numbers of the unit the schema wants, rounded down as fastavro does."""
+    values = _whole(column).astype(np.int64)
+    have, want = _A_SECOND[column.type.unit], _A_SECOND[unit]
+    if have >= want:
+        return np.floor_divide(values, have // want)
+    outside = np.abs(values) > 2**63 // (want // have) - 1
+    if outside.any():
+        raise spot.refuse(f"{values[np.argmax(outside)]} {column.type} does not fit {unit}", outside)
+    return values * (want // have)
+
+
+def _string(spot: Spot, column: pa.Array) -> list[Part]:
+    if not _is_text(column.type):
+        raise spot.refuse_type(column.type)
+    return _with_length(spot, column.cast(pa.large_binary()))
+
+
+def _bytes(spot: Spot, column: pa.Array) -> list[Part]:
+    if not _is_bytes(column.type):
+        raise spot.refuse_type(column.type)
+    return _with_length(spot, column.cast(pa.large_binary()))
+
+
+def _with_length(spot: Spot, data: pa.Array) -> list[Part]:
+    return [zigzags(np.diff(offsets(data)), spot.present), data]
+
+
+def _fixed(spot: Spot, column: pa.Array) -> list[Part]:
+    if not _is_bytes(column.type):
+        raise spot.refuse_type(column.type)
+    data = column.cast(pa.large_binary())
+    wrong = np.diff(offsets(data)) != spot.schema["size"]
+    if spot.present is not None:
+        wrong &= spot.present
+    if wrong.any():
+        raise spot.refuse(f"not {spot.schema['size']} bytes", wrong)
+    return [data]
+
+
+def _enum(spot: Spot, column: pa.Array) -> list[Part]:
+    if not _is_text(column.type):
+        raise spot.refuse_type(column.type)
+    text, symbols = column.cast(pa.large_string()), spot.schema["symbols"]
+    places = pc.index_in(text, value_set=pa.array(symbols, pa.large_string()))
+    unknown = spot.nulls(places)
+    if unknown is not None:
+        value = text[int(np.argmax(unknown))].as_py()
+        raise spot.refuse(f"{value!r:.80} is none of {', '.join(symbols)}", unknown)
+    return [zigzags(np.asarray(places.fill_null(0)), spot.present)]
+
+
+def _is_text(given: pa.DataType) -> bool:
+    return is_.is_string(given) or is_.is_large_string(given) or is_.is_string_view(given)
+
+
+def _is_bytes(given: pa.DataType) -> bool:
+    return any(
+        fits(given) for fits in (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
+    )
+
+
+def _is_small(given: pa.DataType) -> bool:
+    return is_.is_integer(given) and (given.bit_width < 32 or given == pa.int32())
+
+
+LEAVES: dict[str, Callable[[Spot, pa.Array], list[Part]]] = {
+    "null": _null,
+    "boolean": _boolean,
+    "int": _integer,
+    "long": _integer,
+    "float": _float,
+    "double": _float,
+    "bytes": _bytes,
+    "string": _string,
+    "fixed": _fixed,
+    "enum": _enum,
+}
+"""The parts of one column, by the kind of its type; it is null where the spot is not present, only there."""
+
+_CHOICES: tuple[tuple[Callable[[pa.DataType], bool], tuple[str, ...]], ...] = (
+    (is_.is_boolean, ("boolean",)),
+    (_is_small, ("int", "long", "float", "double")),
+    (is_.is_integer, ("long", "int", "double", "float")),
+    (is_.is_float64, ("double", "float")),
+    (is_.is_floating, ("float", "double")),
+    (_is_text, ("string", "enum")),
+    (is_.is_fixed_size_binary, ("fixed", "bytes")),
+    (_is_bytes, ("bytes", "fixed")),
+    (is_.is_timestamp, ("long",)),
+    (is_.is_time, ("int", "long")),
+    (is_.is_date32, ("int",)),
+    (is_.is_map, ("map",)),
+    (is_.is_struct, ("record", "map")),
+    (is_.is_nested, ("array",)),
+)
+
+
+def branch_of(spot: Spot, given: pa.DataType) -> int:
+    """Which branch of a union a column of this Arrow type is written as: the first of the closest kind."""
+    kinds = next((kinds for fits, kinds in _CHOICES if fits(given)), ())
+    for kind in kinds:
+        for index, branch in enumerate(map(spot.resolved, spot.schema)):
+            if kind_of(branch) == kind and _suits(branch, given):
+                return index
+    raise spot.refuse(f"{given} fits no branch of {', '.join(map(kind_of, spot.schema))}")
+
+
+def _suits(branch: Any, given: pa.DataType) -> bool:
+    if kind_of(branch) == "record":
+        return {field.name for field in given} <= {field["name"] for field in branch["fields"]}
+    sized = kind_of(branch) == "fixed" and is_.is_fixed_size_binary(given)
+    return not sized or bool(branch["size"] == given.byte_width)

@@ -1,0 +1,50 @@
+"""Dead letters as Avro container files: written part by part, read back for a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import fastavro
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from connectors.files.sink import FileSink
+from schemas.codec.avro_columns import encode_records
+from schemas.contracts import DeadLetter, schema
+from schemas.problems import InputError, Problem, shown
+from stores.local.disk_space import with_reserve
+
+_SCHEMA = "dead_letter"
+
+
+def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter]) -> str:
+    """The path of DIRECTORY/PART.avro with the letters in sorted order: the same letters give the same bytes.
+
+    Text that UTF-8 cannot carry (lone surrogates) is written as backslash escapes; `data` is verbatim.
+    Raises TransportError when it cannot be written.
+    """
+    ordered = sorted(letters)
+    columns = {
+        name: pa.array(
+            [_storable(letter[place]) for letter in ordered], pa.large_binary() if name == "data" else pa.large_string()
+        )
+        for place, name in enumerate(DeadLetter._fields)
+    }
+    bodies = encode_records(schema(_SCHEMA), columns, len(ordered))
+    return with_reserve(Path(directory), lambda: FileSink(directory).write(part, schema(_SCHEMA), bodies))
+
+
+def _storable(value: str | bytes) -> str | bytes:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def read_dead_letters(path: str) -> list[DeadLetter]:
+    """The letters of one file, local or gs://, in its order. Raises InputError for a file that cannot be used."""
+    try:
+        with FileSystems.open(path, "application/octet-stream") as file:
+            return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
+    except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
+        told = f"is no whole file of dead letters ({shown(str(error), 120) or 'its bytes end early'})"
+        fix = f"{told}; copy it again from where it was written, or move it out of the folder"
+        raise InputError([Problem(path, "", "dead letters", fix)]) from error

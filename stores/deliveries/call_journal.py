@@ -1,0 +1,190 @@
+"""A journal of calls on the local disk: what was claimed, which calls started, how they were answered.
+
+After a kill -9 the ledger has claims without an outcome. Without a journal each of them may have been sent. With it
+only the calls that had left and were not answered are in doubt: a record is in the operating system's hands before
+the step that it announces, so it survives the process. It may not survive a restart of the machine: a journal of an
+earlier boot settles what was answered and frees nothing else, so every other claim is in doubt, as without a journal.
+Next to the journal lies a file of marks, a byte a call, set right before the last byte of a request. Both files are
+shared memory: to write them costs no system call, in which the interpreter would let all other threads go first while
+this one holds the journal's lock (it cost seconds of latency at 1,000 events a second). A journal belongs to one
+process, which holds a lock on it; the lock ends with the process, and tells others that the file may be recovered.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import uuid
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Literal
+
+import msgspec
+
+from connectors import TransportError
+from schemas.delivery import Mark, Settlement
+
+MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+SIZE = 16 << 20  # of a file; one that is full is written anew, with what is still open
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One note: events of `claiming` and `started`, ends of `answered` (None: nothing was sent); `closed` without a
+    batch is the whole owner. `number` is the call's, which says where its mark is. `boot`: the first of a file; its
+    owner is the machine's boot, its batch the file's id, its number the file's size."""
+
+    kind: Literal["boot", "claiming", "started", "answered", "closed"]
+    owner: str
+    batch_id: str = ""
+    event_ids: list[str] = []
+    ends: list[Settlement] | None = None
+    number: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class FileJournal:
+    """A CallJournal in FOLDER/PROCESS.journal. The first note makes the file; it goes when everything is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{uuid.uuid4().hex}.journal"
+        self._lock = Lock()
+        self._pages: mmap.mmap | None = None  # of the file, and where its records end
+        self._end = 0
+        self._marks: mmap.mmap | None = None
+        self._numbers = count()
+        self._open: dict[str, list[bytes]] = {}  # owner to the records of what is open
+        self._calls: dict[str, int] = {}  # owner to its open calls
+
+    def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
+        """The owner is about to claim these events."""
+        self._note(Record("claiming", owner, event_ids=list(event_ids)))
+
+    def granted(self, owner: str, calls: int) -> None:
+        """So many calls are made of what the owner claimed; none closes the owner."""
+        self._calls[owner] = calls
+        if not calls:
+            self.closed(owner, "")
+
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+        """The first byte of a call is about to go out; the mark is to be set when its last one does."""
+        number = next(self._numbers)
+        self._note(Record("started", owner, batch_id, list(event_ids), number=number))
+        assert self._marks is not None
+        return Mark(self._marks, *mark_place(number))
+
+    def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
+        """A call is over, and so the events end (None: nothing was sent). On a disk that is full it is not kept: the
+        ledger is told next."""
+        with suppress(TransportError):
+            self._note(Record("answered", owner, batch_id, ends=None if ends is None else list(ends)))
+
+    def closed(self, owner: str, batch_id: str) -> None:
+        """The ledger knows what became of the call."""
+        with self._lock:
+            left = self._calls[owner] = self._calls.get(owner, 0) - 1
+            if left <= 0:
+                del self._calls[owner]
+        with suppress(TransportError):
+            self._note(Record("closed", owner, batch_id if left > 0 else ""))
+
+    def close(self) -> None:
+        """Deletes the file, unless something is still open."""
+        with self._lock:
+            if self._pages is None:
+                return
+            if not self._open:
+                self._path.unlink(missing_ok=True)
+                marks_path(self._path).unlink(missing_ok=True)
+            self._pages.close()  # and with it the lock
+            self._pages = None
+
+    def _note(self, record: Record) -> None:
+        data = _framed(record)
+        with self._lock:
+            self._keep(record, data)
+            try:
+                if self._pages is None or self._end + len(data) > len(self._pages):
+                    self._write_anew()
+                else:
+                    self._pages[self._end : self._end + len(data)] = data
+                    self._end += len(data)
+            except OSError as error:
+                happened = f"{self._path} could not be written ({error.strerror or error})"
+                todo = "Free some space, then run the same command again: nothing that was sent is forgotten"
+                raise TransportError(happened, todo) from error
+
+    def _keep(self, record: Record, data: bytes) -> None:
+        """Keeps the records of what is open at hand."""
+        if record.kind == "closed" and not record.batch_id:
+            self._open.pop(record.owner, None)
+        else:
+            self._open.setdefault(record.owner, []).append(data)
+
+    def _write_anew(self) -> None:
+        """A file with the records of what is open, in place of the old one, if there was one; locked before anybody can
+        see it. A kill in between leaves the old file or the new one."""
+        new = self._path.with_suffix(".new")
+        if self._marks is None:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            self._marks = _create(marks_path(self._path), MARKS)
+        records = [record for records in self._open.values() for record in records]
+        size = max(SIZE, 2 * sum(map(len, records)) + SIZE // 2)
+        new.unlink(missing_ok=True)
+        pages = _create(new, size)
+        data = b"".join([_framed(Record("boot", boot_id(), file_id(new.stat()), number=size)), *records])
+        pages[: len(data)] = data
+        new.replace(self._path)
+        if self._pages is not None:
+            self._pages.close()
+        self._pages, self._end = pages, len(data)
+
+
+def _create(path: Path, size: int) -> mmap.mmap:
+    """A file of zeros in shared memory, locked until it is closed. Its blocks are reserved: to write into a hole on a
+    full disk would kill the process."""
+    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.write(file, bytes(size))
+        return mmap.mmap(file, size)  # it has a descriptor of its own, which keeps the lock
+    finally:
+        os.close(file)
+
+
+def file_id(status: os.stat_result) -> str:
+    """What a file has and no copy of it: a copy has no lock, though its process may live, and may be old."""
+    return str(status.st_ino)
+
+
+def marks_path(path: Path) -> Path:
+    """Where the marks of a journal are."""
+    return path.with_suffix(".marks")
+
+
+def mark_place(number: int) -> tuple[int, int]:
+    """Where the mark of a call is, and the value that says that it has left; an earlier call there had another."""
+    return number % MARKS, 1 + number // MARKS % 255
+
+
+def boot_id() -> str:
+    """The machine's boot; empty where it is not known, and every journal counts as one of an earlier boot."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _framed(record: Record) -> bytes:
+    data = _encode(record)
+    return len(data).to_bytes(4, "big") + zlib.crc32(data).to_bytes(4, "big") + data

@@ -1,0 +1,60 @@
+"""The rows of the customers that could not be read, kept beside the snapshot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.tables.sources import BATCH_ROWS, Rejected, wrong
+
+MAX_BATCH_BYTES = 256 << 20
+FUSE_SHARE, FUSE_ROWS = 0.1, 100
+_REJECTED = pa.schema(
+    [("reason", pa.string()), ("detail", pa.string()), ("source", pa.string()), ("data", pa.binary())]
+)
+
+
+class RejectedFile:
+    """Rows that could not be read, in a file; the fuse for a source of which too much is broken."""
+
+    def __init__(self, source: str, path: Path) -> None:
+        self._source, self._path = source, path
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[Rejected] = []
+        self._count = self._good = self._bytes = 0
+        self._first: list[Rejected] = []
+
+    def add(self, row: Rejected) -> None:
+        """Keep a row."""
+        self._count += 1
+        self._first += [row] if len(self._first) < 3 else []
+        self._waiting.append(row)
+        self._bytes += len(row.data)
+        if self._bytes > MAX_BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
+            self._flush()
+
+    def check_fuse(self, good: int, at_the_end: bool = False) -> None:
+        """Raises InputError when, of all rows so far, more than a tenth (and more than a hundred) are broken,
+        or none is sound."""
+        self._good += good
+        total = self._good + self._count
+        if (self._count > FUSE_ROWS and self._count > FUSE_SHARE * total) or (
+            at_the_end and self._count and not self._good
+        ):
+            told = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
+            fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {told}"
+            raise wrong(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED, write_page_checksum=True)
+            self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._waiting], schema=_REJECTED))
+            self._waiting, self._bytes = [], 0
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()

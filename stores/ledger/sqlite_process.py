@@ -1,0 +1,294 @@
+"""An SQLite ledger in a process of its own, for a worker whose threads are busy.
+
+SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
+and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
+all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.sqlite_process PATH`
+is that process: requests on its standard input, answers on its output; it ends when its input does. Should it be
+killed, or not answer for two minutes, nothing more is claimed, so the job ends; what its calls still say is settled
+from this process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Condition, Event, Lock, Thread
+from typing import Any, TypeVar
+
+import msgspec
+
+from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from stores.ledger import LedgerError
+from stores.ledger.answer_watch import AnswerWatch
+from stores.ledger.framing import read_message, write_message
+from stores.ledger.sqlite import SqliteLedger
+from stores.ledger.sqlite_file import sound_cell
+from stores.local.child_process import ignore_stop_signals, start_child
+
+T = TypeVar("T")
+_ROOT = Path(__file__).resolve().parents[2]
+_encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+class SqliteProcess:
+    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone and
+    more would be claimed."""
+
+    def __init__(self, path: str, wait_s: float = 60.0) -> None:
+        self._path, self._wait_s = path, wait_s
+        self._opening, self._coming = Lock(), Condition()
+        self._queue: list[_Request] = []
+        self._cells: dict[str, bytes | None] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._file: SqliteLedger | None = None
+
+    def __reduce__(self) -> tuple[type[SqliteProcess], tuple[str, float]]:
+        return SqliteProcess, (self._path, self._wait_s)
+
+    def open(self) -> None:
+        """Start the process, which opens the file. Raises LedgerError for a file that is no ledger."""
+        with self._opening:
+            if self._process is not None:
+                return
+            command = [sys.executable, "-m", "stores.ledger.sqlite_process", str(Path(self._path).absolute())]
+            self._process = start_child([*command, str(self._wait_s)], cwd=_ROOT, stdout=subprocess.PIPE)
+            Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
+        try:
+            self._ask("ready")
+        except LedgerError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process; may be called twice."""
+        with self._opening:
+            process, self._process = self._process, None
+            if process is not None and process.stdin is not None:
+                with self._coming:
+                    self._queue.append(_Request(None))
+                    self._coming.notify()
+                process.wait()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def claim(
+        self,
+        claims: Sequence[Claim],
+        owner: str,
+        now: int,
+        lease_until: int,
+        on_unknown: OnUnknown,
+        limit: ResendLimit = RESENDS,
+    ) -> list[Standing]:
+        """The standing of each claim, in order."""
+        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown, limit)
+        if standings is None:  # the common case, said in a word
+            return [Standing(one.event_id, "granted") for one in claims]
+        return [Standing(*one) for one in standings]
+
+    def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids that are settled by this."""
+        settled = self._ask("settle", owner, settlements, now)
+        return [one.event_id for one in settlements] if settled is None else list(settled)
+
+    def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
+        """The ids of unknown events that are settled by this."""
+        return list(self._ask("reconcile", settlements, now))
+
+    def release(self, owner: str, event_ids: Sequence[str]) -> None:
+        """Give back this owner's claims."""
+        self._ask("release", owner, event_ids)
+
+    def find(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Event id to outcome, of those that are settled."""
+        return dict(self._ask("find", event_ids))
+
+    def reopen(self, event_ids: Sequence[str]) -> int:
+        """Forget the rejected, unknown and dead among these."""
+        return int(self._ask("reopen", event_ids))
+
+    def unreported(self, limit: int) -> list[tuple[str, bytes]]:
+        """Event ids and receipts that are not yet reported, oldest first."""
+        return [(name, receipt) for name, receipt in self._ask("unreported", limit)]
+
+    def report(self, event_ids: Sequence[str]) -> None:
+        """Their receipts are in the event store."""
+        self._ask("report", event_ids)
+
+    def forget(self, before: int) -> int:
+        """Drop the entries that were settled, and reported where they have a receipt, before a time."""
+        return int(self._ask("forget", before))
+
+    def counts(self, now: int) -> dict[str, int]:
+        """Entries by state; reads them all."""
+        return dict(self._ask("counts", now))
+
+    def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
+        """Read, update and write a small named value: tried on the value that was seen last, again if it is another."""
+        before = self._cells.get(cell)
+        while True:
+            with sound_cell(cell):
+                value, result = update(before)
+            changed, before = self._ask("swap", cell, before, value)
+            self._cells[cell] = value if changed else before
+            if changed:
+                return result
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        mine = _Request([name, *args])
+        with self._coming:
+            if self._process is None:  # asked under the lock: nothing is queued behind the request that ends it
+                raise RuntimeError("the ledger is not open")
+            self._queue.append(mine)
+            self._coming.notify()
+        mine.done.wait()
+        if mine.lost is not None:
+            return self._ask_file(mine.lost, name, args)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result
+
+    def _ask_file(self, lost: LedgerError, name: str, args: Sequence[Any]) -> Any:
+        """The answer of the file itself, when the process has ended: what a call that is out says is settled, or it
+        would be made again. A claim is given back and raises `lost`, a report is made and raises it: the job ends."""
+        if name == "ready":
+            raise lost
+        with self._opening:
+            if self._file is None:
+                self._file = SqliteLedger(self._path, self._wait_s)
+                self._file.open()
+        if name == "claim":
+            self._file.release(args[1], [claim.event_id for claim in args[0]])
+        else:
+            result = _Keeper(self._file).call(name, *args)
+        if name in ("claim", "report"):
+            raise lost
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
+        """Passes on all that has queued up as one request, again and again; an empty request ends it."""
+        watch = AnswerWatch(process, f"the process that keeps the ledger {self._path}")
+        while True:
+            with self._coming:
+                self._coming.wait_for(lambda: self._queue)
+                requests, self._queue = self._queue, []
+            asked = [one for one in requests if one.data is not None]
+            if asked:
+                self._pass_on(process, watch, asked)
+            if len(asked) < len(requests):
+                with watch:
+                    process.communicate()
+                watch.close()
+                return
+
+    def _pass_on(self, process: subprocess.Popen[bytes], watch: AnswerWatch, requests: list[_Request]) -> None:
+        try:
+            with watch:
+                write_message(process.stdin, _encode([one.data for one in requests]))
+                data = read_message(process.stdout)
+            if data is None:
+                raise EOFError("no answer")
+            for one, (result, problem) in zip(requests, _decode(data), strict=True):
+                one.result = result
+                if problem:
+                    one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
+        except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
+            happened = f"The process that keeps the ledger {self._path} has ended ({watch.why_ended or error})"
+            gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
+            for one in requests:
+                one.lost = gone
+        for one in requests:
+            one.done.set()
+
+
+class _Request:
+    """A question, encoded so that what cannot be encoded fails for its asker alone, and what came of it. None ends the
+    process."""
+
+    def __init__(self, words: list[Any] | None) -> None:
+        self.data = None if words is None else msgspec.Raw(_encode(words))
+        self.done = Event()
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.lost: LedgerError | None = None  # the process has ended; whether it still did this is not known
+
+
+class _Keeper:
+    """What the process does."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self._ledger = ledger
+
+    def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
+        """(result, problem) of each request."""
+        try:
+            made = self._ledger.several([partial(self.call, *one) for one in words])
+        except LedgerError as error:
+            made = [error] * len(words)
+        return [
+            _told(result) if isinstance(result, Exception) else (_short(one, result), None)
+            for one, result in zip(words, made, strict=True)
+        ]
+
+    def call(self, name: str, *args: Any) -> Any:
+        """The result of one request, or the exception that it raised."""
+        try:
+            if name == "ready":
+                return self._ledger.open()
+            if name == "claim":
+                claims, owner, now, lease_until, on_unknown, limit = args
+                claims = [Claim(*one) for one in claims]
+                return self._ledger.claim(claims, owner, now, lease_until, on_unknown, ResendLimit(*limit))
+            if name == "settle":
+                return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
+            if name == "reconcile":
+                return self._ledger.reconcile([Settlement(*one) for one in args[0]], args[1])
+            if name == "swap":
+                return self._ledger.change(args[0], partial(_swapped, *args[1:]))
+            return getattr(self._ledger, name)(*args)
+        except Exception as error:
+            return error
+
+
+def _swapped(before: bytes | None, value: bytes, there: bytes | None) -> tuple[bytes, tuple[bool, bytes | None]]:
+    same = there is None or there == before
+    return (value, (True, None)) if same or there is None else (there, (False, there))
+
+
+def _short(words: Sequence[Any], result: Any) -> Any:
+    """None for the common answers: every claim granted, every settlement applied."""
+    if words[0] == "claim" and all(one.state == "granted" for one in result):
+        return None
+    if words[0] == "settle" and len(result) == len(words[2]):
+        return None
+    return result
+
+
+def _told(error: Exception) -> tuple[None, list[str]]:
+    if isinstance(error, LedgerError):
+        return None, ["LedgerError", error.happened, error.todo]
+    return None, ["ValueError", f"{type(error).__name__}: {error}"]
+
+
+def main(path: str, wait_s: str) -> None:
+    """Answer until the input ends, whatever else asks to stop."""
+    ignore_stop_signals()
+    keeper = _Keeper(SqliteLedger(path, float(wait_s)))
+    while (data := read_message(sys.stdin.buffer)) is not None:
+        answers = _encode(keeper.answer(_decode(data)))
+        try:
+            write_message(sys.stdout.buffer, answers)
+        except BrokenPipeError:  # who asked was killed; what is written stays
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,271 @@
+"""The journal of calls: after a kill only the calls that were in flight are in doubt."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.journals import IDS, LEASE, NOW, claim, die, leaves, states
+
+from connectors import TransportError
+from schemas.delivery import Claim, DeliveryLedger, Settlement
+from stores.deliveries import call_journal, call_recovery
+from stores.deliveries.call_journal import FileJournal
+from stores.deliveries.call_recovery import Recovered, read_records, recover
+from stores.ledger.sqlite import SqliteLedger
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> DeliveryLedger:
+    made = SqliteLedger(str(tmp_path / "ledger.db"))
+    made.open()
+    return made
+
+
+def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    journal.granted("one", 2)
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=8)
+    assert states(ledger, IDS) == ["granted"] * 8
+
+
+def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    ledger.claim([Claim(IDS[0], "b")], "somebody else", NOW, NOW + LEASE, "hold")
+    journal = FileJournal(tmp_path / "calls")
+    journal.claiming("one", IDS)
+    die(journal)
+    recover(tmp_path / "calls", ledger, NOW)
+    assert states(ledger, IDS) == ["taken", *["granted"] * 7]
+
+
+def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    journal.granted("one", 4)
+    leaves(journal.started("one", "in doubt", IDS[0:2]))
+    leaves(journal.started("one", "answered", IDS[2:4]))
+    journal.answered("one", "answered", [Settlement(IDS[2], "accepted", b"r"), Settlement(IDS[3], "rejected", b"s")])
+    leaves(journal.started("one", "nothing sent", IDS[4:6]))
+    journal.answered("one", "nothing sent", None)
+    journal.started("one", "connected, and no byte left", IDS[6:7])
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=4, in_doubt=2)
+    assert ledger.find(IDS) == {IDS[2]: "accepted", IDS[3]: "rejected"}
+    assert [body for _, body in ledger.unreported(9)] == [b"r", b"s"]
+    assert states(ledger, IDS) == ["taken"] * 2 + ["settled"] * 2 + ["granted"] * 4
+    assert not list((tmp_path / "calls").iterdir())
+
+
+def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 1)
+    journal.started("one", "answered", IDS[:2])
+    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[:2]])
+    die(journal)
+    (path,) = (tmp_path / "calls").glob("*.journal")
+    data = path.read_bytes()
+    recover(tmp_path / "calls", ledger, NOW)
+    assert states(ledger, IDS[2:4]) == ["granted"] * 2
+    path.write_bytes(data)
+    recover(tmp_path / "calls", ledger, NOW)
+    (left,) = {one.state for one in ledger.claim([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold")}
+    assert left == "taken"
+    assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
+
+
+def test_what_is_closed_is_not_recovered_and_a_journal_without_open_calls_goes_with_its_process(
+    tmp_path: Path, ledger: DeliveryLedger
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    for batch_id, ids in (("a", IDS[:2]), ("b", IDS[2:4])):  # whatever they were
+        journal.started("one", batch_id, ids)
+        journal.closed("one", batch_id)
+    journal.close()
+    assert not list((tmp_path / "calls").iterdir())
+
+
+def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    """Under resend the claim of a lost call stays until it lapses: to free it would be to forget that it was sent."""
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    journal.started("one", "lost", IDS[:2])
+    journal.closed("one", "lost")
+    leaves(journal.started("one", "in doubt", IDS[2:3]))
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
+    assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
+
+
+def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
+    tmp_path: Path, ledger: DeliveryLedger
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 1)
+    journal.started("one", "a", IDS[:2])
+    die(journal)
+    next((tmp_path / "calls").glob("*.marks")).unlink()
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=2, in_doubt=2)
+
+
+def test_after_a_restart_of_the_machine_all_that_was_not_answered_is_in_doubt(
+    tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may have lost records and marks: what seems not to have left may have left."""
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    journal.granted("one", 3)
+    journal.started("one", "a", IDS[:2])
+    leaves(journal.started("one", "answered", IDS[2:4]))
+    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[2:4]])
+    journal.started("one", "nothing sent", IDS[4:6])
+    journal.answered("one", "nothing sent", None)
+    die(journal)
+    monkeypatch.setattr(call_recovery, "boot_id", lambda: "another boot")
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=2, in_doubt=4)
+    assert states(ledger, IDS) == ["taken"] * 2 + ["settled"] * 2 + ["granted"] * 2 + ["taken"] * 2
+
+
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    started = data.index(b"started")
+    if how == "cut":
+        path.write_bytes(data[: started - 10])
+        return
+    if how == "flipped":
+        data[started] ^= 1
+    path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "shorter"])
+def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:4])
+    journal.granted("one", 2)
+    leaves(journal.started("one", "a", IDS[:2]))
+    leaves(journal.started("one", "b", IDS[2:4]))
+    die(journal)
+    damage(next((tmp_path / "calls").glob("*.journal")), how)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 0
+    assert states(ledger, IDS[:4]) == ["taken"] * 4
+
+
+def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
+    tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS[:2])
+    journal._note(call_journal.Record("of a later version", "one"))  # type: ignore[arg-type]
+    die(journal)
+    (tmp_path / "calls" / "folder.journal").mkdir()
+    assert recover(tmp_path / "calls", ledger, NOW).released == 0
+    assert states(ledger, IDS[:2]) == ["taken"] * 2
+
+
+def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    marks = [journal.started("one", str(number), []) for number in range(call_journal.MARKS + 1)]
+    assert marks[0].at == marks[-1].at
+    assert marks[0].value != marks[-1].value
+
+
+def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    """A copy has no lock; what is in no call yet may be in one when the copy is read."""
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    copies = tmp_path / "copy" / "calls"
+    shutil.copytree(tmp_path / "calls", copies)
+    assert recover(copies, ledger, NOW) == Recovered(in_doubt=8)
+    assert states(ledger, IDS) == ["taken"] * 8
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 8
+
+
+def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "one", IDS)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered()
+    assert states(ledger, IDS) == ["taken"] * 8
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW).released == 8
+
+
+@pytest.mark.parametrize("cut", [2, 7, 9, 40])
+def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -> None:
+    journal = FileJournal(tmp_path / "calls")
+    journal.claiming("one", IDS)
+    journal.started("one", "a", IDS)
+    end = journal._end
+    die(journal)
+    (path,) = (tmp_path / "calls").glob("*.journal")
+    data = path.read_bytes()
+    assert [one.kind for one in read_records(data)] == ["boot", "claiming", "started"]
+    torn = data[: end - cut] + bytes(len(data) - end + cut)
+    assert [one.kind for one in read_records(torn)] == ["boot", "claiming"]
+
+
+def test_a_long_journal_is_written_anew_with_what_is_open(
+    tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_journal, "SIZE", 4_000)
+    journal = FileJournal(tmp_path / "calls")
+    claim(ledger, journal, "open", IDS[:2])
+    journal.granted("open", 1)
+    leaves(journal.started("open", "a", IDS[:1]))
+    for number in range(500):
+        journal.claiming(f"owner {number}", IDS[2:])
+        journal.granted(f"owner {number}", 1)
+        journal.closed(f"owner {number}", "b")
+        assert sum(path.stat().st_size for path in (tmp_path / "calls").glob("*.journal")) < 5_000
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered()  # the new file is locked too
+    die(journal)
+    assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
+
+
+def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    journal = FileJournal(tmp_path / "file" / "calls")
+    for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):
+        with pytest.raises(TransportError, match="could not be written"):
+            note()
+    journal.answered("one", "a", None)
+    journal.closed("one", "a")
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from stores.deliveries.call_journal import FileJournal
+journal = FileJournal(Path(sys.argv[1]))
+for number in range(1_000_000):
+    journal.claiming(f"owner {number}", ["a" * 32] * 50)
+    if number == 100:
+        print("ready", flush=True)
+"""
+
+
+def test_a_process_that_is_killed_leaves_whole_records_and_no_lock(tmp_path: Path, ledger: DeliveryLedger) -> None:
+    folder = tmp_path / "calls"
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (path,) = folder.glob("*.journal")
+    records = list(read_records(path.read_bytes()))[1:]
+    assert [one.owner for one in records] == [f"owner {number}" for number in range(len(records))]
+    assert len(records) > 100
+    recover(folder, ledger, NOW)
+    assert not list(folder.glob("*.journal"))

@@ -1,0 +1,81 @@
+"""A launch in this process without Beam: any folder and customers, batch by batch through the steps."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from support.factories import any_customers, any_folder
+
+from pipelines.launch.factories import make_assigner, make_evaluator, make_generator, make_suppressor
+from schemas.campaigns.configuration import load_configuration
+from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
+from schemas.outcomes import OUTCOMES
+from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
+from transforms.plan import Plan, make_plan
+
+LAUNCHED_AT = 1_775_000_000_000
+
+
+def any_plan(root: Path, *campaigns: dict[str, Any], customers: pa.Table | None = None, **folder: Any) -> Plan:
+    """The plan of campaigns, which must be sound."""
+    config, problems = load_configuration(any_folder(root, *campaigns, **folder))
+    assert config is not None
+    assert problems == []
+    table = any_customers() if customers is None else customers
+    plan, mistakes = make_plan(config, table.schema, "launch-1", LAUNCHED_AT)
+    assert mistakes == []
+    return plan
+
+
+def batch_of(customers: pa.Table, name: str = "00000-000") -> CustomerBatch:
+    """All customers as one batch."""
+    return CustomerBatch(name, customers.combine_chunks().to_batches()[0])
+
+
+def stepped(
+    plan: Plan,
+    customers: pa.Table,
+    *,
+    duplicates: Mapping[str, Any] | None = None,
+    sticky: str | None = None,
+    history: tuple[str, ...] = (),
+    shared: Mapping[str, Any] | None = None,
+    queues: Mapping[tuple[str, str], Any] | None = None,
+    sizes: Mapping[tuple[str, str], int] | None = None,
+) -> LaunchBatch:
+    """The batch after the offers were generated."""
+    survey = Path(tempfile.mkdtemp())
+    places = [{"batch": batch, "row": row} for batch, rows in (duplicates or {}).items() for row in rows]
+    write_repeats(survey, pa.Table.from_pylist(places, PLACES), SHARING.empty_table())
+    losers = [
+        {"campaign": campaign, "batch": batch, "row": row}
+        for batch, campaigns in (shared or {}).items()
+        for campaign, rows in campaigns.items()
+        for row in rows
+    ]
+    kept = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (queues or {}).items()]
+    write_decisions(survey, pa.Table.from_pylist(losers, LOSERS), pa.Table.from_pylist(kept, QUEUES))
+    columns = [name for name in customers.column_names if name in plan.columns]
+    batch = make_evaluator(plan, survey)(batch_of(customers.select(columns)))
+    batch = make_assigner(plan, sticky)(batch)
+    batch = make_suppressor(plan, history, survey)(batch)
+    return make_generator(plan, sizes or {}, survey)(batch)
+
+
+def outcomes(batch: LaunchBatch, rows: CampaignRows | None = None) -> dict[str, str]:
+    """customer → 'emitted' or 'outcome/reason', of a campaign's matched customers (the first campaign's)."""
+    rows = rows or batch.campaigns[0]
+    names = ["/".join(filter(None, OUTCOMES[code])) for code in rows.outcome.tolist()]
+    return dict(zip(rows.customer.to_pylist(), names, strict=True))
+
+
+def variants(plan: Plan, batch: LaunchBatch) -> dict[str, str | None]:
+    """customer → variant key of the first campaign."""
+    rows = batch.campaigns[0]
+    experiment = plan.campaigns[0].campaign.experiment
+    keys: list[str | None] = [*(v.key for v in experiment.variants), None] if experiment else [None]
+    return dict(zip(rows.customer.to_pylist(), (keys[v] for v in rows.variant.tolist()), strict=True))

@@ -1,0 +1,28 @@
+"""Journals of calls, and what a ledger says of the events in them."""
+
+from __future__ import annotations
+
+from schemas.delivery import Claim, DeliveryLedger, Mark
+from stores.deliveries.call_journal import FileJournal
+
+NOW, LEASE = 1_700_000_000_000, 30_000
+IDS = [f"{number:032x}" for number in range(8)]
+
+
+def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[str]) -> None:
+    journal.claiming(owner, ids)
+    ledger.claim([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold")
+
+
+def die(journal: FileJournal) -> None:
+    """As a kill does: the file stays, its lock goes."""
+    assert journal._pages is not None
+    journal._pages.close()
+
+
+def leaves(mark: Mark) -> None:
+    mark.cells[mark.at] = mark.value
+
+
+def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
+    return [one.state for one in ledger.claim([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold")]

@@ -1,0 +1,272 @@
+"""BuildEvents: the Avro body of each customer's event, all campaigns of a batch in one encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.campaigns.campaign import Campaign
+from schemas.codec.avro_columns import Encoded, encode_column, encode_records
+from schemas.contracts import fingerprint, schema
+from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch
+from schemas.outcomes import ASSIGNED_BY, BY_FORCE, BY_STICKY
+from transforms.columnar.digests import SEPARATOR, hex_digests
+from transforms.columnar.steps import BatchStep
+from transforms.plan import CampaignPlan, Plan
+
+EVENT = schema("campaign_event")
+FIELDS = {field["name"]: field["type"] for field in EVENT["fields"]}
+OFFER = FIELDS["offers"]["items"]
+OFFER_TYPE = pa.struct(
+    [("id", pa.string()), ("kind", pa.string()), ("code", pa.string()), ("value", pa.string()),
+     ("currency", pa.string()), ("expires_at", pa.int64())]
+)  # fmt: skip
+
+
+def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
+    """The batch with its events: campaign by campaign, retailer by retailer within each.
+
+    The event id is the first 32 hex digits of SHA-256 of launch, campaign, retailer and customer, joined by U+001F.
+    """
+    sent = _Sent.of(plan, batch)
+    columns = sent.columns(plan, batch)
+    sent.keep_ids(columns["event_id"])
+    return EventBatch(
+        batch=batch,
+        bodies=encode_records(EVENT, columns, len(sent.index)),
+        attributes={
+            "event_id": columns["event_id"],
+            "retailer_id": columns["retailer_id"].cast(pa.string()),
+            "campaign_id": columns["campaign_id"],
+            "launch_id": plan.launch_id,
+            "schema": fingerprint("campaign_event"),
+        },
+        place=np.stack([sent.index, sent.row]),
+    )
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The emitted rows of all campaigns, one after the other: `index` of the campaign, `row` within it."""
+
+    campaigns: list[CampaignRows]
+    entries: list[CampaignPlan]
+    keeps: list[Ints]
+    index: Ints
+    row: Ints
+
+    @classmethod
+    def of(cls, plan: Plan, batch: LaunchBatch) -> _Sent:
+        """The emitted rows of a batch; campaigns that emit nothing are passed over."""
+        keeps = [np.flatnonzero(rows.emitted) for rows in batch.campaigns]
+        which = [place for place, keep in enumerate(keeps) if len(keep)]
+        campaigns = [batch.campaigns[place] for place in which]
+        return cls(
+            campaigns=campaigns,
+            entries=[plan.of(rows.campaign) for rows in campaigns],
+            keeps=[keeps[place] for place in which],
+            index=np.repeat(np.array(which, np.int64), [len(keeps[place]) for place in which]),
+            row=np.concatenate([np.zeros(0, np.int64), *(keeps[place] for place in which)]),
+        )
+
+    def columns(self, plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
+        """A column a field of the event."""
+        retailers = self._joined("retailer", pa.dictionary(pa.int32(), pa.string()))
+        customers = self._joined("customer", pa.string())
+        return {
+            "event_id": self._event_ids(plan, retailers.cast(pa.string()), customers),
+            "launch_id": plan.launch_id,
+            "campaign_id": self.of_campaign(lambda entry: entry.campaign.id),
+            "campaign_version": self.of_campaign(lambda entry: entry.version),
+            "surface": self.of_campaign(lambda entry: entry.campaign.surface),
+            "retailer_id": retailers,
+            "customer_id": customers,
+            "recipient": self._joined("recipient", pa.string()),
+            "channel": self.of_campaign(lambda entry: entry.campaign.channel),
+            "vendor_campaign": self.of_campaign(lambda entry: entry.campaign.vendor.campaign),
+            "experiment": self._experiment(),
+            "offers": self._offers(),
+            "template": self._template(),
+            "properties": self._properties(batch),
+            "deliver_after": pa.array(self._numbers("deliver_after")),
+            "expires_at": self._expires_at(),
+            "emitted_at": plan.launched_at,
+            "trace": f"{plan.launch_id}/{batch.name}",
+        }
+
+    def _event_ids(self, plan: Plan, retailers: pa.Array, customers: pa.Array) -> pa.Array:
+        prefixes = [f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in self.campaigns]
+        which = np.repeat(np.arange(len(prefixes)), [len(keep) for keep in self.keeps])
+        return hex_digests(pa.array(prefixes, pa.string()).take(pa.array(which)), retailers, customers)
+
+    def keep_ids(self, ids: pa.Array) -> None:
+        """Give each campaign's rows their event ids, null where nothing is sent."""
+        start = 0
+        for rows, keep in zip(self.campaigns, self.keeps, strict=True):
+            place = np.zeros(len(rows.rows), np.int64)
+            place[keep] = start + np.arange(len(keep))
+            rows.event_id = ids.take(pa.array(place, mask=~rows.emitted))
+            start += len(keep)
+
+    def _joined(self, name: str, kind: pa.DataType) -> pa.Array:
+        columns = [getattr(r, name).take(pa.array(keep)) for r, keep in zip(self.campaigns, self.keeps, strict=True)]
+        return pa.concat_arrays([pa.array([], kind), *columns])
+
+    def _numbers(self, name: str) -> np.ndarray:
+        columns = [getattr(rows, name)[keep] for rows, keep in zip(self.campaigns, self.keeps, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *columns])
+
+    def of_campaign(self, value: Callable[[CampaignPlan], str | None]) -> pa.DictionaryArray:
+        """A column that is constant within each campaign."""
+        values = [value(entry) for entry in self.entries]
+        return _named(np.repeat(np.arange(len(values)), [len(keep) for keep in self.keeps]), values)
+
+    def _variant_codes(self) -> tuple[Ints, Ints]:
+        """Each row's place in a list of every campaign's variants, each list led by 'no variant'."""
+        sizes = [1 + len(_variants(entry.campaign)) for entry in self.entries]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        counts = [len(keep) for keep in self.keeps]
+        return np.repeat(starts[:-1], counts) + self._numbers("variant") + 1, starts
+
+    def _experiment(self) -> Any:
+        """Null without an experiment; the scheme tells when no hash decided."""
+        if not any(entry.campaign.experiment for entry in self.entries):
+            return None
+        codes, _ = self._variant_codes()
+        variants = [name for entry in self.entries for name in (None, *(v.key for v in _variants(entry.campaign)))]
+        schemes = [name for entry in self.entries for name in _schemes(entry.campaign)]
+        by = np.repeat(np.arange(len(self.entries)), [len(keep) for keep in self.keeps]) * len(ASSIGNED_BY)
+        bucket = self._numbers("bucket")
+        keys = self.of_campaign(lambda entry: entry.campaign.experiment.key if entry.campaign.experiment else None)
+        fields = {
+            "key": keys,
+            "variant": _named(codes, variants),
+            "bucket": pa.array(bucket, mask=np.isnan(bucket)),
+            "scheme": _named(by + self._numbers("assigned_by"), schemes),
+        }
+        if not keys.null_count:
+            return fields
+        columns = [column.cast(pa.string()) if name != "bucket" else column for name, column in fields.items()]
+        return pa.StructArray.from_arrays(columns, list(fields), mask=keys.is_null())
+
+    def _template(self) -> Any:
+        """The variant's template, else the campaign's."""
+        codes, _ = self._variant_codes()
+        names = [
+            name
+            for entry in self.entries
+            for name in (
+                entry.campaign.content.template,
+                *(variant.template or entry.campaign.content.template for variant in _variants(entry.campaign)),
+            )
+        ]
+        return _named(codes, names)
+
+    def _expires_at(self) -> pa.Array:
+        parts = [
+            pa.nulls(len(keep), pa.int64()) if rows.expires_at is None else pa.array(rows.expires_at[keep])
+            for rows, keep in zip(self.campaigns, self.keeps, strict=True)
+        ]
+        return pa.concat_arrays([pa.array([], pa.int64()), *parts])
+
+    def _offers(self) -> Any:
+        """Each row's offers, in the order of their declaration."""
+        grants = [_Grants.of(*parts) for parts in self._granting()]
+        if not grants:
+            return Encoded(b"\x00")
+        rows = np.concatenate([grant.rows for grant in grants])
+        order = np.argsort(rows, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(self.row)))])
+        items = pa.concat_arrays([grant.items for grant in grants]).take(pa.array(order))
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
+
+    def _granting(self) -> list[tuple[Any, ...]]:
+        starts = np.cumsum([0, *(len(keep) for keep in self.keeps)])
+        return [
+            (entry.campaign, rows, keep, grant, start)
+            for entry, rows, keep, start in zip(self.entries, self.campaigns, self.keeps, starts[:-1], strict=True)
+            for grant in rows.offers
+            if grant.granted.any()
+        ]
+
+    def _properties(self, batch: LaunchBatch) -> Any:
+        """The encoded map of each row's properties, one encoding for campaigns that have the same ones."""
+        alike: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        for place, entry in enumerate(self.entries):
+            alike.setdefault(tuple(entry.campaign.content.properties.items()), []).append(place)
+        if list(alike) in ([], [()]):
+            return Encoded(b"\x00")
+        lengths = np.array([len(keep) for keep in self.keeps])
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        parts, rows = [], []
+        for given, places in alike.items():
+            which = np.concatenate([self.campaigns[place].rows[self.keeps[place]] for place in places])
+            columns = {key: batch.values[text].take(pa.array(which)) for key, text in given}
+            parts.append(encode_column(FIELDS["properties"], columns, len(which)))
+            rows += [np.arange(starts[place], starts[place] + lengths[place]) for place in places]
+        if len(parts) == 1:
+            return Encoded(parts[0])
+        back = np.empty(len(self.row), np.int64)
+        back[np.concatenate(rows)] = np.arange(len(self.row))
+        return Encoded(pa.concat_arrays(parts).take(pa.array(back)))
+
+
+def _variants(campaign: Campaign) -> Sequence[Any]:
+    return campaign.experiment.variants if campaign.experiment else ()
+
+
+def _schemes(campaign: Campaign) -> list[str]:
+    """What the scheme of an assignment is called, by how it came about."""
+    names: list[str] = [campaign.experiment.hash if campaign.experiment else ""] * len(ASSIGNED_BY)
+    names[BY_STICKY], names[BY_FORCE] = "sticky", "forced"
+    return names
+
+
+def _named(codes: Any, names: Sequence[str | None]) -> pa.DictionaryArray:
+    """The name of each code; null where it is None."""
+    nothing = np.array([name is None for name in names], np.bool_)
+    mask = nothing[codes] if nothing.any() else None
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.asarray(codes, np.int32), mask=mask), pa.array([name or "" for name in names], pa.string())
+    )
+
+
+@dataclass(frozen=True)
+class _Grants:
+    """One offer's items, and the row of the batch's events that each belongs to."""
+
+    rows: Ints
+    items: pa.StructArray
+
+    @classmethod
+    def of(cls, campaign: Campaign, rows: CampaignRows, keep: Ints, grant: Any, start: int) -> _Grants:
+        offer = next(offer for offer in campaign.offers if offer.id == grant.offer)
+        granted = grant.granted[keep]
+        n = int(np.count_nonzero(granted))
+        until = None
+        if offer.valid_for is not None:
+            until = rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000)
+        columns = [
+            _repeat(offer.id, n),
+            _repeat(offer.kind, n),
+            _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
+            _repeat(offer.amount, n),
+            _repeat(offer.currency, n),
+            pa.nulls(n, pa.int64()) if until is None else pa.array(until),
+        ]
+        return cls(start + np.flatnonzero(granted), pa.StructArray.from_arrays(columns, fields=list(OFFER_TYPE)))
+
+
+def _repeat(text: str | None, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), n)
+
+
+class BuildEvents(BatchStep):
+    """EventBatches: every emitted row of every campaign as an Avro body with its attributes."""
+
+    stage = "encode"
+    gives = EventBatch

@@ -1,0 +1,136 @@
+"""Assignment by Arrow column, equal to assignment.py on every input; no bucket is NaN, no variant -1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.columnar.hashing import (
+    FNV_BASIS,
+    FnvRows,
+    Hashes32,
+    fnv1a32,
+    fnv1a32_of_digits,
+    fnv1a32_suffixed,
+)
+from transforms.experiments.assignment import Range, in_space, scheme_named, unit_text
+
+Buckets = npt.NDArray[np.float64]
+_SAFE = 2.0**53
+
+
+def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) -> Buckets:
+    """The bucket of every row in the scheme's own space, NaN where there is none.
+
+    Takes text, whole numbers, floats, booleans, nulls and dictionaries of these, else TypeError.
+    """
+    scheme_named(scheme)
+    if isinstance(column, pa.ChunkedArray):
+        parts = [bucket_column(scheme, seed, chunk) for chunk in column.chunks]
+        return np.concatenate([np.zeros(0), *parts])
+    if pa.types.is_dictionary(column.type):
+        of_values = np.append(bucket_column(scheme, seed, column.dictionary), np.nan)
+        places: npt.NDArray[np.int64] = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return of_values[places]
+    texts = unit_texts(column)
+    given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False))
+    if not given.all():
+        texts = texts.filter(pa.array(given))
+    buckets = np.full(len(given), np.nan)
+    buckets[given] = scheme_named(scheme).place(_numbers(scheme, seed, texts))
+    return buckets
+
+
+def unit_texts(column: pa.Array) -> pa.Array:
+    """The column as texts that are hashed, `unit_text` of every row; null where there is none."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return unit_texts(column.dictionary).take(column.indices)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column
+    if pa.types.is_floating(kind):
+        return _float_texts(column.cast(pa.float64()))
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return column.cast(pa.string())
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    raise TypeError(f"units are texts, numbers or booleans, not {kind}; cast the column to text")
+
+
+def _float_texts(column: pa.Array) -> pa.Array:
+    """Ids that a null made floats, 7 for 7.0, in one cast; the few others one by one."""
+    numbers = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(numbers) < _SAFE) & (np.trunc(numbers) == numbers)
+    texts = pa.array(np.where(whole, numbers, 0).astype(np.int64), mask=~whole).cast(pa.string())
+    others = np.flatnonzero(~whole & ~np.isnan(numbers))
+    if not len(others):
+        return texts
+    mask = np.zeros(len(numbers), np.bool_)
+    mask[others] = True
+    return pc.replace_with_mask(texts, pa.array(mask), pa.array(map(unit_text, numbers[others].tolist()), pa.string()))
+
+
+def _numbers(scheme: str, seed: str, texts: pa.Array) -> Hashes32 | npt.NDArray[np.uint64]:
+    """The number that a scheme makes of each text; none is null or empty."""
+    if scheme == "growthbook/1":
+        return fnv1a32_suffixed(_laid_out(texts).hashed(FNV_BASIS), seed)
+    if scheme == "growthbook/2":
+        return fnv1a32_of_digits(_laid_out(texts).hashed(fnv1a32(seed)))
+    number = scheme_named(scheme).number
+    before, after = scheme_named(scheme).affixes(seed)
+    return np.array([number(f"{before}{text}{after}") for text in texts.to_pylist()], np.uint64)
+
+
+_last: tuple[pa.Array | None, FnvRows | None] = (None, None)
+
+
+def _laid_out(texts: pa.Array) -> FnvRows:
+    """The texts laid out for FNV; the last ones are kept, as a campaign hashes its units under several seeds."""
+    global _last
+    column, rows = _last
+    if column is not texts or rows is None:
+        rows = FnvRows(texts)
+        _last = (texts, rows)
+    return rows
+
+
+def bucket_column_each(seeds: Sequence[str], which: npt.NDArray[np.int64], column: pa.Array) -> Buckets:
+    """The growthbook/2 bucket of every row under its own seed, `seeds[which[row]]`; NaN where there is none.
+
+    `column` holds texts.
+    """
+    states = np.array([fnv1a32(seed) for seed in seeds], np.uint32)[which]
+    given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
+    if not given.all():
+        column, states = column.filter(pa.array(given)), states[given]
+    buckets = np.full(len(given), np.nan)
+    buckets[given] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_laid_out(column).hashed(states)))
+    return buckets
+
+
+def choose_column(ranges: Sequence[Range], buckets: Buckets) -> npt.NDArray[np.int32]:
+    """The index of the first range with lo ≤ bucket < hi for every row, -1 for none."""
+    chosen = np.full(len(buckets), -1, np.int32)
+    for index in range(len(ranges) - 1, -1, -1):
+        lo, hi = ranges[index]
+        chosen[(buckets >= lo) & (buckets < hi)] = index
+    return chosen
+
+
+def in_ranges_column(scheme: str, seed: str, column: pa.Array, ranges: Iterable[Range]) -> npt.NDArray[np.bool_]:
+    """Whether each row's bucket is in one of several shares of [0, 1)."""
+    within: npt.NDArray[np.bool_] = choose_column(in_space(scheme, ranges), bucket_column(scheme, seed, column)) >= 0
+    return within
+
+
+def normalise_column(scheme: str, buckets: Buckets) -> Buckets:
+    """Buckets as numbers in [0, 1); NaN stays."""
+    space = scheme_named(scheme).space
+    numbers: Any = (buckets - space.lowest) / space.size
+    return np.minimum(numbers, np.nextafter(1.0, 0.0))

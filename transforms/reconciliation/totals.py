@@ -1,0 +1,258 @@
+"""The ledger of a launch: batches' counts added up, and the equation that always closes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from schemas.elements import OfferCount
+from transforms.audience.tree import NodeCount, counted
+from transforms.plan import CampaignPlan, Plan
+from transforms.reconciliation.sample_ratio import sample_ratio_test, share_interval
+from transforms.warnings.evidence import EarlierUses, Evidence, ListUses
+from transforms.warnings.find import find_warnings
+
+HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
+
+
+class Totals:
+    """The sums over batches: what each kept of itself, and `ledger`, the exposures counted by campaign,
+    retailer, variant, assigned_by, outcome and reason."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.evaluated: Counter[str] = Counter()
+        self.dead_lettered: Counter[str] = Counter()
+        self.nodes: dict[str, list[list[int]]] = {}
+        self.offers: dict[str, dict[str, list[int]]] = {}
+        self.outcomes: Counter[tuple[Any, ...]] = Counter()
+        self.variants: Counter[tuple[str, int]] = Counter()
+        self.evidence = Evidence()
+        self.lists, self.suppression_lists = ListUses(), ListUses()
+        self.history, self.sticky = EarlierUses(), EarlierUses()
+        self.ledger: dict[tuple[Any, ...], int] = {}
+        self.units: dict[tuple[str, str], tuple[int, int]] = {}
+        self.seconds: Counter[str] = Counter()
+        self.unknown_time_zones: dict[str, list[Any]] = {}
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add the counts of one batch."""
+        self.read += counts["read"]
+        self.evaluated.update(counts["evaluated"])
+        self.dead_lettered.update(counts["dead_lettered"])
+        self.seconds.update(counts["seconds"])
+        for value, (number, example) in counts["unknown_time_zones"].items():
+            self.unknown_time_zones.setdefault(value, [0, example])[0] += number
+        for *key, number in counts["outcomes"]:
+            self.outcomes[tuple(key)] += number
+        for campaign, variant, number in counts["variants"]:
+            self.variants[campaign, variant] += number
+        self.evidence.add_rows(counts["evidence"])
+        self.lists.add_rows(counts["lists"])
+        self.suppression_lists.add_rows(counts["suppression_lists"])
+        self.history.add_rows(counts["history"])
+        self.sticky.add_rows(counts["sticky"])
+        for campaign, nodes in counts["nodes"].items():
+            self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
+        for campaign, offers in counts["offers"].items():
+            sums = self.offers.setdefault(campaign, {})
+            for offer, numbers in offers.items():
+                sums[offer] = [a + b for a, b in zip(sums.get(offer, [0] * len(numbers)), numbers, strict=True)]
+
+
+def _sum(before: list[list[int]] | None, now: list[list[int]]) -> list[list[int]]:
+    if before is None:
+        return now
+    return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(before, now, strict=True)]
+
+
+def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
+    """The part of summary.json about one campaign."""
+    campaign = entry.campaign
+    rows = {key: n for key, n in totals.ledger.items() if key[0] == campaign.id}
+    evaluated = sum(totals.evaluated.values())
+    empty = [[0, 0, 0] for _ in entry.tree.nodes()]
+    nodes = [NodeCount(*count) for count in totals.nodes.get(campaign.id, empty)]
+    matched = nodes[0].passed
+    return {
+        "id": campaign.id,
+        "description": campaign.description,
+        "version": entry.version,
+        "surface": campaign.surface,
+        "channel": campaign.channel,
+        "priority": campaign.priority,
+        "evaluated": evaluated,
+        "not_matched": evaluated - matched,
+        "matched": matched,
+        "audience": counted(entry.tree, nodes),
+        **{outcome: _by_reason(rows, outcome) for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD)},
+        "emitted": sum(n for key, n in rows.items() if key[4] == EMITTED),
+        "experiment": _experiment(entry, rows, totals.units),
+        "offers": _offers(entry, totals.offers.get(campaign.id, {})),
+    }
+
+
+def _by_reason(rows: dict[tuple[Any, ...], int], outcome: str) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for key, number in rows.items():
+        if key[4] == outcome:
+            found[key[5]] += number
+    return dict(found)
+
+
+def _experiment(
+    entry: CampaignPlan, rows: dict[tuple[Any, ...], int], units: dict[tuple[str, str], tuple[int, int]]
+) -> dict[str, Any] | None:
+    """The split. What is tested are units: customers, or of an experiment by household the households, since the
+    customers of one are no independent draws."""
+    experiment = entry.campaign.experiment
+    if experiment is None:
+        return None
+    keys = [variant.key for variant in experiment.variants]
+    assigned, emitted = Counter[str](), Counter[str]()
+    by: Counter[str | None] = Counter()
+    for (_, _, variant, assigned_by, outcome, _), number in rows.items():
+        by[assigned_by] += number
+        if variant is not None and assigned_by != "forced":
+            assigned[variant] += number
+            emitted[variant] += number if outcome == EMITTED else 0
+    pairs = {key: units.get((entry.campaign.id, key), (0, 0)) for key in keys}
+    by_customer = not any(number for number, _ in pairs.values())
+    tested = assigned if by_customer else Counter({key: pair[0] for key, pair in pairs.items()})
+    tested_emitted = emitted if by_customer else Counter({key: pair[1] for key, pair in pairs.items()})
+    total = sum(tested.values())
+    return {
+        "key": experiment.key,
+        "unit": experiment.unit,
+        "scheme": experiment.hash,
+        "forced": by["forced"],
+        "sticky": by["sticky"],
+        "without_variant": sum(n for key, n in rows.items() if key[2] is None and key[4] == EMITTED),
+        "variants": [
+            {
+                "key": key,
+                "weight": weight,
+                "assigned": assigned[key],
+                "emitted": emitted[key],
+                "units": tested[key],
+                **_share(tested[key], total),
+            }
+            for key, weight in zip(keys, experiment.weights, strict=True)
+        ],
+        "sample_ratio": {
+            name: _ratio([counts[key] for key in keys], experiment.weights)
+            for name, counts in (("assigned", tested), ("emitted", tested_emitted))
+        },
+    }
+
+
+def _share(number: int, total: int) -> dict[str, float]:
+    if not total:
+        return {"share": 0.0, "low": 0.0, "high": 1.0}
+    low, high = share_interval(number, total)
+    return {"share": number / total, "low": low, "high": high}
+
+
+def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
+    test = sample_ratio_test(observed, weights)
+    return {"p_value": test.p_value, "mismatch": test.mismatch}
+
+
+def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
+    found = []
+    for offer in entry.campaign.offers:
+        count = OfferCount(*counts.get(offer.id, ()))
+        found.append(
+            {
+                "id": offer.id,
+                "kind": offer.kind,
+                "value": offer.amount,
+                "currency": offer.currency,
+                "budget": offer.budget,
+                **vars(count),
+            }
+        )
+    return found
+
+
+def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
+    """Per retailer its customers, and its customer x campaign pairs by outcome; most emitted first."""
+    found: dict[str, dict[str, Any]] = {
+        retailer: {
+            "id": retailer,
+            "evaluated": n,
+            "matched": 0,
+            **dict.fromkeys((HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED), 0),
+        }
+        for retailer, n in totals.evaluated.items()
+    }
+    for (_, retailer, _, _, outcome, _), number in totals.ledger.items():
+        found[retailer]["matched"] += number
+        found[retailer][outcome] += number
+    return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
+
+
+def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bool) -> dict[str, Any]:
+    """The numbers of summary.json; `rejected` are the rows that never became a customer's row. What nobody reaches
+    is a warning only when all batches are `finished`."""
+    dead = Counter(rejected) + totals.dead_lettered
+    ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
+    return {
+        "launch_id": plan.launch_id,
+        "test": plan.test,
+        "customers": {
+            "rows": totals.read + sum(rejected.values()),
+            "evaluated": sum(totals.evaluated.values()),
+            "dead_lettered": dict(dead),
+        },
+        "campaigns": [campaign_summary(entry, totals) for entry in plan.campaigns],
+        "retailers": retailer_summaries(totals),
+        "ledger": [[*key, number] for key, number in ledger],
+        "lists": list_summaries(totals),
+        "history": totals.history.summaries("channel"),
+        "sticky": totals.sticky.summaries("experiment"),
+        "warnings": [vars(warning) for warning in find_warnings(plan, totals, finished)],
+    }
+
+
+def list_summaries(totals: Totals) -> list[dict[str, Any]]:
+    """Per list and customers' column: its ids, how many of them are customers, and how many customers are on it."""
+    uses = {**totals.lists, **totals.suppression_lists}
+    return [
+        {"file": file, "column": column, "ids": use.ids, "known": int(use.known.sum()), "customers": use.customers}
+        for (file, column), use in sorted(uses.items())
+    ]
+
+
+def check_ledger(summary: dict[str, Any]) -> list[str]:
+    """Where the ledger does not close; empty when every customer is in exactly one place."""
+    found: list[str] = []
+    customers = summary["customers"]
+    _equal(found, "rows read = evaluated + dead-lettered", customers["rows"],
+           [customers["evaluated"], *customers["dead_lettered"].values()])  # fmt: skip
+    by_campaign: Counter[str] = Counter()
+    by_retailer: Counter[str] = Counter()
+    for campaign, retailer, _, _, _, _, number in summary["ledger"]:
+        by_campaign[campaign] += number
+        by_retailer[retailer] += number
+    for one in summary["campaigns"]:
+        name = one["id"]
+        _equal(
+            found, f"{name}: evaluated = not matched + matched", one["evaluated"], [one["not_matched"], one["matched"]]
+        )
+        parts = [n for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD) for n in one[outcome].values()]
+        _equal(found, f"{name}: matched = held out + outside + suppressed + dead-lettered + emitted",
+               one["matched"], [*parts, one["emitted"]])  # fmt: skip
+        _equal(found, f"{name}: matched = the sum of its exposures", one["matched"], [by_campaign[name]])
+    for one in summary["retailers"]:
+        parts = [one[outcome] for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED)]
+        _equal(found, f"{one['id']}: matched = its outcomes", one["matched"], parts)
+        _equal(found, f"{one['id']}: matched = the sum of its exposures", one["matched"], [by_retailer[one["id"]]])
+    return found
+
+
+def _equal(found: list[str], name: str, left: int, right: Iterable[int]) -> None:
+    numbers = list(right)
+    if left != sum(numbers):
+        found.append(f"{name}: {left:,} is not {' + '.join(f'{n:,}' for n in numbers)} = {sum(numbers):,}")

@@ -3,8 +3,7 @@
     read | decode | skip what is settled | group by retailer | drop repeats | hold until due
          | batch by retailer | pace and deliver | record receipts and dead letters
 
-`skip what is settled` and the spool are for engines that keep their state in memory: a restart of such a job reads
-again what it had read and not settled, and the delivery ledger tells what was (docs/decisions/007).
+Skipping settled events, and the spool, serve engines that keep their state in memory (docs/decisions/007).
 """
 
 from __future__ import annotations
@@ -81,10 +80,8 @@ def build(
     )
     if part is not None:
         dispatcher, patience_s = partial(part.dispatcher, dispatcher), part.patience_s
-        batches = (
-            batches,
-            p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting),
-        ) | "AllBatches" >> beam.Flatten()
+        waiting = p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting)
+        batches = (batches, waiting) | "AllBatches" >> beam.Flatten()
     receipts = batches | "DeliverBatches" >> DeliverBatches(
         dispatcher,
         clock,

@@ -20,18 +20,9 @@ from msgspec.structs import replace
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
 from transforms.delivery.batch_by_retailer import lane_of
-from transforms.streaming.counters import NAMESPACE, TALLY, Counter
-from transforms.streaming.elements import (
-    END,
-    HELD,
-    Addressed,
-    Held,
-    Receipts,
-    StructCoder,
-    Waiting,
-    at_finish,
-    body_bytes,
-)
+from transforms.delivery.counters import COUNTERS, LATENCY
+from transforms.delivery.elements import HELD, Addressed, Held, Receipts, Waiting
+from transforms.streaming.elements import END, StructCoder, at_finish, body_bytes
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
@@ -64,8 +55,8 @@ class _Delivering(beam.DoFn):
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         self._make, self._shared = make, shared
-        self._counts = {name: Counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
-        self._latency = beam.metrics.Metrics.distribution(NAMESPACE, "latency_ms")
+        self._counts = {name: COUNTERS.counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
+        self._latency = beam.metrics.Metrics.distribution(COUNTERS.namespace, LATENCY)
 
     def setup(self) -> None:
         self._dispatcher: Dispatcher = self._shared.acquire(self._opened)
@@ -93,7 +84,7 @@ class _Send(_Delivering):
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         super().__init__(make, shared)
-        self._batched = Counter("batched")
+        self._batched = COUNTERS.counter("batched")
 
     def setup(self) -> None:
         super().setup()
@@ -152,7 +143,7 @@ class _Wait(_Delivering):
         super().__init__(make, shared)
         self._clock, self._real_time, self._patience_s, self._leave = clock, wall_clock_timers, patience_s, leave
         self._make_buffer = buffer
-        self._left, self._batched = Counter("left_waiting"), Counter("batched")
+        self._left, self._batched = COUNTERS.counter("left_waiting"), COUNTERS.counter("batched")
 
     def setup(self) -> None:
         super().setup()
@@ -242,7 +233,7 @@ class _Wait(_Delivering):
     def _to_the_end(self, retailer: str, handled: DeliveryResult) -> Iterator[Any]:
         """Waits in place as long as something leaves within the patience, whatever retailer it is of; then all that
         is left tries once more and stays for the next run."""
-        if TALLY.total() != self._tally:  # something has moved since the last time
+        if COUNTERS.tally.total() != self._tally:  # something has moved since the last time
             self._progress = self._clock()
         while handled.waiting and handled.wake_at / 1000 <= self._progress + self._patience_s:
             time.sleep(max(0.0, handled.wake_at / 1000 - self._clock()))
@@ -254,7 +245,7 @@ class _Wait(_Delivering):
             self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
         elif handled.waiting:
             self._leave(retailer, handled.waiting)
-        self._tally = TALLY.total()
+        self._tally = COUNTERS.tally.total()
 
 
 def is_unchanged(before: list[Batch], after: list[Batch]) -> bool:

@@ -23,7 +23,7 @@ from stores.launches.event_ids import read_event_ids
 from stores.ledger.identity import STEP, reopen_events
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
-from transforms.streaming.elements import Receipts
+from transforms.delivery.elements import Receipts
 
 REASON = "reconciled"
 _UNKNOWN = """

@@ -48,7 +48,7 @@ from pipelines.rebatch.factories import (
 from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from pipelines.rebatch.rounds import Part, Rounds
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
 from schemas.problems import InputError, JobError
 from stores.dead_letters import write_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder

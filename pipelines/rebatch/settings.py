@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 class Settings:
     """engine.yaml of a folder, live (stores/live_config/live_files.py).
 
-    An edit of a key in AT_START is logged once and waits for the next start. An edit that would break the delivery for a
-    retailer already in use is refused. A copy sent to a worker reads for itself. `outbox` is where the outbox vendor
+    An edit of a key in AT_START is logged once and waits for the next start. An edit that would break the delivery for
+    a retailer already in use is refused. A copy sent to a worker reads for itself. `outbox` is where the outbox vendor
     writes for a workspace without `url`; `secrets` gives the workspaces' keys.
     """
 

@@ -1,4 +1,4 @@
-"""A value read from the files of a folder, again when one changes; a broken edit leaves the last good value in force."""
+"""A value read from the files of a folder, again when one changes; a broken edit leaves the last good one in force."""
 
 from __future__ import annotations
 

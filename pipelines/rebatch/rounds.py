@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from pipelines.engines.memory import collect_rarely
 from schemas.delivery import Batch
 from stores.deliveries.waiting_batches import WaitingBatches, WaitingFile
-from transforms.delivery.deliver_batches import DeliveryResult, Dispatcher
 from transforms.delivery.counters import COUNTERS
+from transforms.delivery.deliver_batches import DeliveryResult, Dispatcher
 from transforms.streaming.counters import Limit
 from transforms.streaming.read_messages import Round, all_read
 
@@ -97,7 +96,6 @@ class Rounds:
 
     def run(self) -> None:
         """Drains the source; what cannot leave within the patience is counted as left_waiting."""
-        collect_rarely()
         with _shared(self._source):
             while not self._number or not all_read(self._source):
                 files = self._waiting.take(*_WAITING, now=time.time() * 1000)

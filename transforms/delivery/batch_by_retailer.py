@@ -122,9 +122,7 @@ class _Gather(beam.DoFn):
     LEAVE = TimerSpec("leave", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], engine: EngineTraits
-    ) -> None:
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
         self._wait_s, self._clock, self._shared = wait_s, clock, Shared()
         self._real_time, self._alone = engine.wall_clock_timers, engine.memory_mirrors_state
 
@@ -219,9 +217,7 @@ class BatchByRetailer(beam.PTransform):
     `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
     DropDuplicates has them."""
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], engine: EngineTraits
-    ) -> None:
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
         super().__init__()
         if wait_s <= 0:
             raise ValueError(f"wait_s {wait_s} must be positive")

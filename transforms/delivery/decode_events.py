@@ -113,9 +113,7 @@ def dead_id(letter: DeadLetter) -> str:
     return "dead:" + blake2b(letter.data + letter.trace.encode(), digest_size=16).hexdigest()
 
 
-def read_envelopes(
-    envelopes: list[Envelope], now: int, *, ignore_times: bool = False
-) -> list[Message | DeadLetter]:
+def read_envelopes(envelopes: list[Envelope], now: int, *, ignore_times: bool = False) -> list[Message | DeadLetter]:
     """The message or dead letter of each envelope, as `read_envelope` gives it; decodes the envelopes of one schema
     together. `ignore_times` removes from messages when they are due and when they expire."""
     decoded: list[Message | DeadLetter | None] = [None] * len(envelopes)

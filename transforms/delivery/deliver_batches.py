@@ -23,6 +23,7 @@ from transforms.delivery.batch_by_retailer import lane_of
 from transforms.delivery.counters import COUNTERS, LATENCY
 from transforms.delivery.elements import HELD, Addressed, Held, Receipts, Waiting
 from transforms.streaming.elements import END, StructCoder, at_finish, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
@@ -135,14 +136,14 @@ class _Wait(_Delivering):
         make: Callable[[], Dispatcher],
         shared: Shared,
         clock: Callable[[], float],
-        wall_clock_timers: bool,
+        engine: EngineTraits,
         patience_s: float,
         leave: Leave | None,
         buffer: MakeBuffer | None,
     ) -> None:
         super().__init__(make, shared)
-        self._clock, self._real_time, self._patience_s, self._leave = clock, wall_clock_timers, patience_s, leave
-        self._make_buffer = buffer
+        self._clock, self._real_time, self._patience_s, self._leave = clock, engine.wall_clock_timers, patience_s, leave
+        self._make_buffer = None if engine.durable_state else buffer
         self._left, self._batched = COUNTERS.counter("left_waiting"), COUNTERS.counter("batched")
 
     def setup(self) -> None:
@@ -264,17 +265,17 @@ def _moment(wake_at: int) -> Timestamp:
 
 class DeliverBatches(beam.PTransform):
     """Receipts of batches, with the letters of what was refused. What may leave is sent in the bundle that brought it;
-    only what must wait goes through state. `make` makes the dispatcher, once a worker process. `wall_clock_timers`:
-    whether the engine's timers follow the clock; on one where they do not, waiting is done in place. `leave` takes
-    what could not leave in an engine that ends and begins again in this process; without it that is counted as
-    left_waiting. `buffer` makes what keeps the waiting batches where the engine's state is in memory."""
+    only what must wait goes through state. `make` makes the dispatcher, once a worker process. Where
+    timers do not follow the clock, waiting is done in place. `leave` takes what could not leave in an engine that ends
+    and begins again in this process; without it that is counted as left_waiting. Where the engine's state is not
+    durable, `buffer` makes what keeps the waiting batches on disk."""
 
     def __init__(
         self,
         make: Callable[[], Dispatcher],
         clock: Callable[[], float],
+        engine: EngineTraits,
         *,
-        wall_clock_timers: bool = True,
         patience_s: float = 60.0,
         leave: Leave | None = None,
         buffer: MakeBuffer | None = None,
@@ -282,7 +283,7 @@ class DeliverBatches(beam.PTransform):
         super().__init__()
         shared = Shared()
         self._send = _Send(make, shared)
-        self._wait = _Wait(make, shared, clock, wall_clock_timers, patience_s, leave, buffer)
+        self._wait = _Wait(make, shared, clock, engine, patience_s, leave, buffer)
 
     def expand(self, batches: beam.PCollection[Addressed]) -> beam.PCollection[Receipts]:
         sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(_WAIT, main=_RECEIPTS)

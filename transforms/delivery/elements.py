@@ -63,6 +63,4 @@ def duplicate_ids(messages: list[Message]) -> list[bytes]:
 def due_times(messages: list[Message]) -> list[int]:
     """When each message may be delivered (epoch ms). A message that expires before it is due goes on at once: the
     delivery counts it as expired."""
-    return [
-        0 if 0 < message.expires_at <= message.deliver_after else message.deliver_after for message in messages
-    ]
+    return [0 if 0 < message.expires_at <= message.deliver_after else message.deliver_after for message in messages]

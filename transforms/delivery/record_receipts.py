@@ -12,8 +12,8 @@ import apache_beam as beam
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Receipt, Settlement
 from transforms.delivery.decode_events import dead_id
-from transforms.delivery.receipts import decode_receipts
 from transforms.delivery.elements import Receipts
+from transforms.delivery.receipts import decode_receipts
 from transforms.streaming.elements import at_finish
 
 _CALL = 1_000

@@ -19,7 +19,7 @@ DecodeEnvelopes = Callable[[list[Envelope], int], list[T | DeadLetter]]
 
 class _Decode(beam.DoFn):
     def __init__(
-        self, decode: DecodeEnvelopes[T], kind: type[Items[T]], clock: Callable[[], float], counters: Counters
+        self, decode: DecodeEnvelopes[Any], kind: type[Items[Any]], clock: Callable[[], float], counters: Counters
     ) -> None:
         self._decode, self._kind, self._clock = decode, kind, clock
         self._read, self._dead = counters.counter("read"), counters.counter("dead_lettered")

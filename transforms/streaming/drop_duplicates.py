@@ -65,7 +65,12 @@ class _Drop(beam.DoFn):
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
     def __init__(
-        self, make_ids: MakeIds[T], remember_s: float, clock: Callable[[], float], engine: EngineTraits, counters: Counters
+        self,
+        make_ids: MakeIds[Any],
+        remember_s: float,
+        clock: Callable[[], float],
+        engine: EngineTraits,
+        counters: Counters,
     ) -> None:
         self._make_ids, self._span, self._clock = make_ids, generation_s(remember_s), clock
         self._wall_clock_timers, self._stamped = engine.wall_clock_timers, not engine.memory_mirrors_state
@@ -76,12 +81,12 @@ class _Drop(beam.DoFn):
 
     def process(
         self,
-        element: Keyed[T],
+        element: Keyed[Any],
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
         over: Any = beam.DoFn.TimerParam(OVER),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         key, arrived = element
         generation = int(self._clock() // self._span)
         current = stamp.read() if self._stamped else _NO_STAMP
@@ -113,7 +118,7 @@ class _Drop(beam.DoFn):
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         """Drops the chunks of generations that are no longer remembered."""
         generation = int(self._clock() // self._span)
         chunks = list(ids.read())
@@ -134,7 +139,7 @@ class _Drop(beam.DoFn):
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         """Clears all when the input has ended, so that no timer keeps the job waiting."""
         ids.clear()
         forget.clear()

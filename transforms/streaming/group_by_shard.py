@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 from zlib import crc32
 
 import apache_beam as beam
@@ -104,13 +105,13 @@ def group(items: list[T], load: Load, kind: type[Items[T]], key_of: TextOf[T], i
 
 
 class _Group(beam.DoFn):
-    def __init__(self, kind: type[Items[T]], key_of: TextOf[T], id_of: TextOf[T]) -> None:
+    def __init__(self, kind: type[Items[Any]], key_of: TextOf[Any], id_of: TextOf[Any]) -> None:
         self._kind, self._key_of, self._id_of = kind, key_of, id_of
 
     def setup(self) -> None:
         self._load = Load()
 
-    def process(self, element: Items[T]) -> Iterator[Keyed[T]]:
+    def process(self, element: Items[Any]) -> Iterator[Keyed[Any]]:
         yield from group(element.items, self._load, self._kind, self._key_of, self._id_of)
 
 

@@ -37,10 +37,10 @@ def split_due(items: list[T], due_times: list[int], now: int) -> tuple[list[T], 
 
 
 class _Split(beam.DoFn):
-    def __init__(self, kind: type[Items[T]], due_times: DueTimes[T], clock: Callable[[], float]) -> None:
+    def __init__(self, kind: type[Items[Any]], due_times: DueTimes[Any], clock: Callable[[], float]) -> None:
         self._kind, self._due_times, self._clock = kind, due_times, clock
 
-    def process(self, element: Keyed[T]) -> Iterator[Any]:
+    def process(self, element: Keyed[Any]) -> Iterator[Any]:
         key, arrived = element
         due_times, now = self._due_times(arrived.items), int(self._clock() * 1000)
         if max(due_times, default=0) <= now:
@@ -64,7 +64,7 @@ class _Hold(beam.DoFn):
 
     def __init__(
         self,
-        kind: type[Items[T]],
+        kind: type[Items[Any]],
         clock: Callable[[], float],
         engine: EngineTraits,
         counters: Counters,
@@ -83,11 +83,11 @@ class _Hold(beam.DoFn):
 
     def process(
         self,
-        element: Keyed[T],
+        element: Keyed[Any],
         waiting: Any = beam.DoFn.StateParam(WAITING),
         due: Any = beam.DoFn.TimerParam(DUE),
         over: Any = beam.DoFn.TimerParam(OVER),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         (_, second), held = element
         self._held.inc(held.total, body_bytes(held.items))
         if not self._wall_clock_timers:  # nothing would release them: they stay in their source, for the next run
@@ -106,7 +106,7 @@ class _Hold(beam.DoFn):
         waiting: Any = beam.DoFn.StateParam(WAITING),
         due: Any = beam.DoFn.TimerParam(DUE),
         over: Any = beam.DoFn.TimerParam(OVER),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         """The items of a second, in lists that have the shard 0 again."""
         lists = deque(waiting.read())
         waiting.clear()
@@ -125,7 +125,7 @@ class _Hold(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         waiting: Any = beam.DoFn.StateParam(WAITING),
         due: Any = beam.DoFn.TimerParam(DUE),
-    ) -> Iterator[Keyed[T]]:
+    ) -> Iterator[Keyed[Any]]:
         """The input has ended: what is not due stays in its source, for the next run."""
         lists = [self._coder.decode(encoded) for encoded in waiting.read()]
         waiting.clear()
@@ -137,7 +137,7 @@ class _Hold(beam.DoFn):
                 self._left.inc(held.total)
                 self._on_disk.free(held)
 
-    def _release(self, key: tuple[str, int], held: Items[T]) -> Keyed[T]:
+    def _release(self, key: tuple[str, int], held: Items[Any]) -> Keyed[Any]:
         released = self._on_disk.read(held)
         self._on_disk.free(held)
         self._released.inc(released.total, body_bytes(released.items))

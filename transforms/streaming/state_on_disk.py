@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
-
-from typing_extensions import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from transforms.streaming.elements import StructCoder
 

@@ -168,6 +168,21 @@ class ResendLimit(NamedTuple):
 RESENDS = ResendLimit()
 
 
+class ClaimRequest(NamedTuple):
+    """Claims of one owner. Those that are granted are the owner's from `now` until `lease_until` (epoch ms).
+
+    Under `resend` a claim that lapsed is granted again as often, and as long after the event's first claim, as `limit`
+    says; under `hold` never.
+    """
+
+    claims: Sequence[Claim]
+    owner: str
+    now: int
+    lease_until: int
+    on_unknown: OnUnknown
+    limit: ResendLimit = RESENDS
+
+
 class Standing(NamedTuple):
     """What the ledger says to a claim.
 
@@ -204,17 +219,8 @@ class DeliveryLedger(Protocol):
     def close(self) -> None:
         """Disconnect; may be called twice."""
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order. A new event, and one that was released, is granted. Under `resend` a
-        claim that lapsed is granted again as often, and as long after the event's first claim, as the limit says."""
+    def claim(self, request: ClaimRequest) -> list[Standing]:
+        """The standing of each claim, in order. A new event, and one that was released, is granted."""
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this; those that it changed nothing about are left out.

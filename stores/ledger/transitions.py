@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import ClaimRequest, OnUnknown, ResendLimit, Settlement, Standing
 
 CANCEL = "cancel/"
 """How the name of an owner begins that claims events to end them and never sends them: when its lease is over, its
@@ -37,21 +37,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Entries = Mapping[str, Entry]
 
 
-def grant(
-    entries: Entries,
-    claims: Sequence[Claim],
-    owner: str,
-    now: int,
-    lease_until: int,
-    on_unknown: OnUnknown,
-    limit: ResendLimit = RESENDS,
-) -> tuple[list[Standing], dict[str, Entry]]:
+def grant(entries: Entries, request: ClaimRequest) -> tuple[list[Standing], dict[str, Entry]]:
     """The standing of each claim, and the entries to write.
 
     An event that is claimed twice in one call is granted once: the second is told that it is taken. An owner that
     claims what it holds already (it lost the answer, or wants a longer lease) is granted it again.
     Raises ValueError for a lease that is over before it begins.
     """
+    claims, owner, now, lease_until, on_unknown, limit = request
     if lease_until <= now:
         raise ValueError(f"a lease until {lease_until} is over at {now}")
     standings, changes = [], {}

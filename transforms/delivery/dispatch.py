@@ -10,7 +10,7 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
+from schemas.delivery import Batch, Claim, ClaimRequest, DeliveryLedger, Message, ResendLimit, Standing, Vendor
 from transforms.delivery.batch_by_retailer import split
 from transforms.delivery.call_results import Lease, Reply, Result, over, reserved_for, without_rate
 from transforms.delivery.deliver_batches import DeliveryResult
@@ -130,7 +130,7 @@ class BatchDispatcher:
         expired: it is unknown."""
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
-        for batch, pairs in self._standings(batches, owner, now, now + POLL_MS, "hold"):
+        for batch, pairs in self._claim_messages(batches, ClaimRequest((), owner, now, now + POLL_MS, "hold")):
             unsent = self._sort_out(retailer, batch, pairs, now, result)
             receipts += [make_receipt(one, workspace, "expired", now, reason=over(one, now)) for one in unsent]
         if receipts:
@@ -192,8 +192,9 @@ class BatchDispatcher:
         limit = ResendLimit(delivery.resends, int(delivery.resend_within.total_seconds() * 1000))
         reserved = [one for _, one in granted]
         calls = list[tuple[Batch, Lease]]()
-        found = self._standings([batch for batch, _ in granted], owner, now, lease_until, delivery.on_unknown, limit)
-        for place, (batch, pairs) in enumerate(found):
+        request = ClaimRequest((), owner, now, lease_until, delivery.on_unknown, limit)
+        claimed = self._claim_messages([batch for batch, _ in granted], request)
+        for place, (batch, pairs) in enumerate(claimed):
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
                 resends = {standing.event_id: standing.resends for _, standing in pairs if standing.resends}
@@ -217,26 +218,19 @@ class BatchDispatcher:
         for call in calls:
             self._journal.closed(owner, call.batch_id)
 
-    def _standings(
-        self,
-        batches: list[Batch],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[tuple[Batch, Pairs]]:
-        """What the ledger says to each message of the batches, which are claimed in one step. Where a claim has lapsed
-        it is asked once more after it was told what is known of that claim's call."""
+    def _claim_messages(self, batches: list[Batch], request: ClaimRequest) -> list[tuple[Batch, Pairs]]:
+        """Claims the messages of the batches in one step, as `request` says but for its claims; the ledger's answer to
+        each. Claims that have lapsed are made once more after the ledger was given what journals know of their calls.
+        """
         ids = [(batch, batch.batch_id) for batch in batches]
         claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
-        self._journal.claiming(owner, [one.event_id for one in claims])
-        standings = self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit)
+        self._journal.claiming(request.owner, [claim.event_id for claim in claims])
+        standings = self._ledger.claim(request._replace(claims=claims))
         lapsed = [place for place, standing in enumerate(standings) if standing.state == "lapsed"]
         if lapsed:
             self._recover(self._ledger)
-            again = self._ledger.claim([claims[at] for at in lapsed], owner, now, lease_until, on_unknown, limit)
-            for place, standing in zip(lapsed, again, strict=True):
+            repeated = self._ledger.claim(request._replace(claims=[claims[place] for place in lapsed]))
+            for place, standing in zip(lapsed, repeated, strict=True):
                 standings[place] = standing
         following = iter(standings)
         return [(batch, [(message, next(following)) for message in batch.messages]) for batch in batches]

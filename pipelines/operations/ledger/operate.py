@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown, list_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Receipt, Settlement, Standing
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
@@ -166,7 +166,7 @@ def _cancel_some(
     this is killed in between, the ledger knows by the owner's name that nothing was sent."""
     owner, now = f"{CANCEL}{uuid.uuid4().hex}", int(time.time() * 1000)
     claims = [Claim(event_id, "cancel") for event_id in events]
-    standings = ledger.claim(claims, owner, now, now + _LEASE_MS, "hold")
+    standings = ledger.claim(ClaimRequest(claims, owner, now, now + _LEASE_MS, "hold"))
     ends = {
         one.event_id: _receipt(events[one.event_id], one, found.campaign, launch_id, vendor, now)
         for one in standings

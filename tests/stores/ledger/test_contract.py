@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.ledger.transitions import CANCEL
 
@@ -33,7 +33,7 @@ A, B, C = digests(3)
 def claim(
     ledger: DeliveryLedger, ids: Iterable[str], owner: str, now: int = NOW, on_unknown: OnUnknown = "resend"
 ) -> list[Standing]:
-    return ledger.claim([Claim(one, "batch-1") for one in ids], owner, now, now + LEASE, on_unknown)
+    return ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in ids], owner, now, now + LEASE, on_unknown))
 
 
 def settle(
@@ -70,7 +70,9 @@ def test_a_lapsed_claim_is_granted_again_as_often_as_the_limit_says(ledger: Deli
     resends = []
     for turn in range(6):
         now = NOW + turn * LEASE
-        (standing,) = ledger.claim([Claim(A, "b")], f"owner {turn}", now, now + LEASE, "resend", ResendLimit(3))
+        (standing,) = ledger.claim(
+            ClaimRequest([Claim(A, "b")], f"owner {turn}", now, now + LEASE, "resend", ResendLimit(3))
+        )
         resends.append((standing.state, standing.resends))
     assert resends == [("granted", 0), *(("regranted", n) for n in (1, 2, 3)), ("lapsed", 3), ("lapsed", 3)]
 
@@ -79,7 +81,7 @@ def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_li
     ledger: DeliveryLedger,
 ) -> None:
     limit = ResendLimit(9, within_ms=2 * LEASE)
-    found = [ledger.claim([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit)[0] for now in
+    found = [ledger.claim(ClaimRequest([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit))[0] for now in
              (NOW, NOW + LEASE, NOW + 2 * LEASE, NOW + 2 * LEASE + 1)]  # fmt: skip
     assert states(found) == ["granted", "regranted", "regranted", "lapsed"]
 
@@ -87,7 +89,9 @@ def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_li
 def test_a_resend_that_is_released_is_not_counted(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
     for turn in range(5):
-        (standing,) = ledger.claim([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+        (standing,) = ledger.claim(
+            ClaimRequest([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+        )
         assert (standing.state, standing.resends) == ("regranted", 1)
         ledger.release(f"try {turn}", [A])
 
@@ -156,7 +160,7 @@ def test_each_of_a_mixed_call_gets_its_own_standing(ledger: DeliveryLedger) -> N
 
 def test_a_lease_that_is_over_before_it_begins_is_a_bug(ledger: DeliveryLedger) -> None:
     with pytest.raises(ValueError, match="is over at"):
-        ledger.claim([Claim(A, "batch-1")], "one", NOW, NOW, "hold")
+        ledger.claim(ClaimRequest([Claim(A, "batch-1")], "one", NOW, NOW, "hold"))
 
 
 def test_an_event_without_an_entry_can_be_settled(ledger: DeliveryLedger) -> None:

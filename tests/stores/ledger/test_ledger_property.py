@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement
 from stores.ledger.open import open_ledger
 
 OWNERS, EVENTS, LEASE = ("a", "b", "c"), 4, 10
@@ -101,7 +101,9 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
         once = list(dict.fromkeys(events))
         if act.verb == "claim":
             standings = ledger.claim(
-                [Claim(one, "batch") for one in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
+                ClaimRequest(
+                    [Claim(one, "batch") for one in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
+                )
             )
             first = {one.event_id: one for one in reversed(standings)}
             assert {one: first[one].state for one in once} == {one: told[one].claim(act, now) for one in once}

@@ -10,7 +10,7 @@ from support.dispatching import Job
 from support.wire_events import ARRIVED, wire_batch, wire_message
 
 from schemas.campaigns.workspaces import Pace
-from schemas.delivery import Batch, Claim, Message, Settlement
+from schemas.delivery import Batch, Claim, ClaimRequest, Message, Settlement
 from transforms.delivery import dispatch
 from transforms.delivery.call_results import LATE_MS
 from transforms.streaming.counters import TALLY, on_the_way
@@ -89,7 +89,9 @@ def test_an_event_that_is_settled_is_not_sent_again(job: Job) -> None:
 
 def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     until = ARRIVED + 20_000
-    job.ledger.claim([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    job.ledger.claim(
+        ClaimRequest([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    )
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
     assert [[one.event_id for one in batch.messages] for batch in handled.waiting] == [[wire_message(1).event_id]]

@@ -10,7 +10,7 @@ from support.dispatching import Job
 from support.journals import die, leaves
 from support.wire_events import ARRIVED, wire_batch
 
-from schemas.delivery import Claim
+from schemas.delivery import Claim, ClaimRequest
 from stores.deliveries.call_journal import FileJournal
 
 LEASE = 30_000
@@ -60,6 +60,6 @@ def _killed(job: Job, folder: Path) -> FileJournal:
     names = [one.event_id for one in wire_batch(range(10)).messages]
     journal = FileJournal(folder / "calls")
     journal.claiming("killed", names)
-    job.ledger.claim([Claim(one, "b") for one in names], "killed", ARRIVED, ARRIVED + LEASE, "hold")
+    job.ledger.claim(ClaimRequest([Claim(one, "b") for one in names], "killed", ARRIVED, ARRIVED + LEASE, "hold"))
     journal.granted("killed", 2)
     return journal

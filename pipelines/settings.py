@@ -21,7 +21,7 @@ from connectors.vendors.liquid_parse import check_template
 from schemas.campaigns.accounts import (
     FILE,
     Keys,
-    account_marks,
+    account_digests,
     account_problems,
     filled_url,
     sharing_problems,
@@ -118,7 +118,7 @@ class Settings:
         """How many messages a retailer may be sent on a day of its time zone; None for no limit."""
         return _warm_up_limit(self._current(), retailer, day)
 
-    def terms(self, retailer: str) -> WorkspaceLimits:
+    def limits(self, retailer: str) -> WorkspaceLimits:
         """What the limiter wants to know of a retailer."""
         loaded = self._current()
         zone = loaded.engine.time_zone(retailer)
@@ -138,7 +138,7 @@ class Settings:
             key=key,
             timeout_s=engine.delivery.timeout.total_seconds(),
             templates={name: loaded.templates[file] for name, file in workspace.templates.items()},
-            marks=account_marks(url, variable, key),
+            digests=account_digests(url, variable, key),
             shared_account=workspace.shared_account,
         )
 

@@ -25,7 +25,7 @@ from transforms.delivery.dispatch import POLL_MS
 from transforms.delivery.group_by_retailer import LIST, Load, group_of
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
 from transforms.delivery.vendor_call import back_off_ms
-from transforms.pacing.limiter import Limiter, Told, WorkspaceLimits
+from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
 from transforms.streaming.read_messages import FULL_S, POLL
 
 T = TypeVar("T")
@@ -330,7 +330,7 @@ class Path:
     def _answer(self, worker: Worker, key: Key, bunch: _Bunch, batch: Batch) -> None:
         kind, now = self._says(key[0]), self.clock.now
         self.calls[kind] += 1
-        told: Told = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
+        told: CallOutcome = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
         worker.limiter.report(key[0], told, self.plan.vendor.retry_after_s if kind == "slow_down" else None)
         self._cells_changed()
         worker.out[key[0]] -= 1

@@ -19,7 +19,7 @@ from zlib import crc32
 import grpc
 import msgspec
 
-from schemas.delivery import ClaimRequest, Outcome, Settlement, Standing
+from schemas.delivery import ClaimRequest, ClaimResult, Outcome, Settlement
 from stores.ledger import transitions as rules
 from stores.ledger.claim_cache import Held
 from stores.ledger.firestore_channel import open_channel
@@ -72,9 +72,9 @@ class FirestoreLedger:
             self._channel.close()
             self._channel = self._opened = None
 
-    def claim(self, request: ClaimRequest) -> list[Standing]:
-        """The standing of each claim, in order."""
-        found: dict[int, Standing] = {}
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
+        found: dict[int, ClaimResult] = {}
         for ids in _parts(claim.event_id for claim in request.claims):
             places = [place for place, claim in enumerate(request.claims) if claim.event_id in ids]
             part = request._replace(claims=[request.claims[place] for place in places])

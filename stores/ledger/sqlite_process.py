@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.delivery import ClaimRequest, Settlement, Standing
+from schemas.delivery import ClaimRequest, ClaimResult, Settlement
 from stores.ledger import LedgerError
 from stores.ledger.answer_watch import AnswerWatch
 from stores.ledger.framing import read_message, write_message
@@ -76,12 +76,12 @@ class SqliteProcess:
                 self._file.close()
                 self._file = None
 
-    def claim(self, request: ClaimRequest) -> list[Standing]:
-        """The standing of each claim, in order."""
-        standings = self._ask("claim", request)
-        if standings is None:  # the common case: every claim is granted
-            return [Standing(claim.event_id, "granted") for claim in request.claims]
-        return [Standing(*one) for one in standings]
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
+        claim_results = self._ask("claim", request)
+        if claim_results is None:  # the common case: every claim is granted
+            return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
+        return [ClaimResult(*one) for one in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""

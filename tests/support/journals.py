@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Mark
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, SentFlag
 from stores.deliveries.call_journal import FileJournal
 
 NOW, LEASE = 1_700_000_000_000, 30_000
@@ -20,8 +20,8 @@ def die(journal: FileJournal) -> None:
     journal._pages.close()
 
 
-def leaves(mark: Mark) -> None:
-    mark.cells[mark.at] = mark.value
+def leaves(flag: SentFlag) -> None:
+    flag.cells[flag.at] = flag.value
 
 
 def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:

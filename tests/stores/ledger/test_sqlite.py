@@ -40,8 +40,8 @@ CLAIM = """
 for turn in range(20):
     claims = [Claim(f"{turn}-{number}", "batch") for number in range(100)]
     for standing in ledger.claim(claims[int(name) * 10:][:70], name, 1, 2, "hold"):
-        if standing.state == "granted":
-            print(standing.event_id)
+        if claim_result.state == "granted":
+            print(claim_result.event_id)
 """
 SEND = """
 for turn in range(1_000_000):
@@ -169,11 +169,11 @@ def test_a_file_of_version_1_is_upgraded_and_keeps_its_claims(tmp_path: Path) ->
         con.commit()
     ledger = SqliteLedger(str(path))
     ledger.open()
-    (standing,) = ledger.claim(
+    (claim_result,) = ledger.claim(
         ClaimRequest([Claim("00112233445566778899aabbccddeeff", "b")], "two", 10, 20, "resend", ResendLimit(2))
     )
     ledger.close()
-    assert (standing.state, standing.resends) == ("regranted", 2)
+    assert (claim_result.state, claim_result.resends) == ("regranted", 2)
 
 
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:

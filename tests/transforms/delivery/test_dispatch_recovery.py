@@ -21,7 +21,7 @@ def test_what_a_killed_process_had_claimed_and_not_sent_is_sent_by_another_after
     another: Callable[[], Job], tmp_path: Path, on_unknown: str
 ) -> None:
     job = another()
-    job.tenants.on_unknown = on_unknown  # type: ignore[assignment]
+    job.settings.on_unknown = on_unknown  # type: ignore[assignment]
     killed = _killed(job, tmp_path)
     leaves(killed.started("killed", "in doubt", [one.event_id for one in wire_batch(range(3)).messages]))
     die(killed)
@@ -38,7 +38,7 @@ def test_a_claim_without_a_journal_is_unknown_when_its_lease_has_ended(
     another: Callable[[], Job], tmp_path: Path
 ) -> None:
     job = another()
-    job.tenants.on_unknown = "hold"
+    job.settings.on_unknown = "hold"
     die(_killed(job, tmp_path))
     for path in (tmp_path / "calls").iterdir():
         path.unlink()

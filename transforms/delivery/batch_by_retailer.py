@@ -225,8 +225,8 @@ def _by_target(messages: list[Message]) -> dict[Target, list[Message]]:
 
 class BatchByRetailer(beam.PTransform):
     """Lists of batches, keyed by (retailer, retry shard), of one or several collections of lists. What fills a batch in
-    its own list leaves at once; the rest meets the rest of other lists and leaves, in batches as full as they come, after
-    `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
+    its own list leaves at once; the rest meets the rest of other lists and leaves, in batches as full as they come,
+    after `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
     DropDuplicates has them."""
 
     def __init__(

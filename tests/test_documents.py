@@ -40,7 +40,7 @@ def literals(pattern: str, *folders: str) -> set[str]:
 
 
 def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> None:
-    rows = re.findall(r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "The order of decisions"), re.MULTILINE)
+    rows = re.findall(r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "In which order is a customer decided?"), re.MULTILINE)
     told = [
         (re.sub(r"[ -]", "_", outcome), reason)
         for outcome, reasons in rows
@@ -53,22 +53,22 @@ def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> Non
 def test_the_warnings_of_a_launch_are_those_of_its_page() -> None:
     kinds = literals(r'(?:LaunchWarning|warn)\(\s*"(\w+)"', "transforms/warnings") | find._DO.keys()
     assert len(kinds) == 25
-    assert first_column(section("launch.md", "Warnings")) == kinds
+    assert first_column(section("launch.md", "What do the warnings mean?")) == kinds
 
 
 def test_the_reasons_of_broken_rows_are_those_of_their_page() -> None:
     reasons = literals(r'"(broken_\w+|wrong_\w+)"', "connectors/tables") | intake._DETAIL.keys()
-    assert first_column(section("customers.md", "Rows that cannot be used")) == reasons
+    assert first_column(section("customers.md", "What happens to a bad row?")) == reasons
 
 
 def test_the_reasons_of_decode_are_those_of_their_page() -> None:
-    reasons = literals(r'(?:_Refused\(|_?[Ff]law\(|return \(?)"(\w+)", ', "transforms/rebatch")
+    reasons = literals(r'(?:_Refused\(|_?[Ff]law\(|return \(?)"(\w+)", ', "transforms/delivery")
     assert {"bad_time", "unusable_event", "over_size"} <= reasons
-    assert first_column(section("delivery.md", "Dead letters and replay")) == reasons
+    assert first_column(section("delivery.md", "What do I do with a dead letter?")) == reasons
 
 
 def test_every_counter_of_rebatch_has_its_line_or_its_word() -> None:
-    text = section("rebatch.md", "Counted places")
+    text = section("rebatch.md", "What do the counters mean?")
     named = set(re.findall(r"^\| (\w+) \|", text, re.MULTILINE)) - {"counter"} | set(re.findall(r"`(\w+)`", text))
     assert set(NAMES) <= named
 
@@ -76,12 +76,12 @@ def test_every_counter_of_rebatch_has_its_line_or_its_word() -> None:
 def test_the_options_of_rebatch_are_those_of_its_page() -> None:
     parser = ArgumentParser(add_help=False)
     RebatchOptions._add_argparse_args(parser)
-    told = first_column(section("rebatch.md", "Options"))
+    told = first_column(section("rebatch.md", "Which options are there?"))
     assert told | {"--events", "--output"} == set(parser._option_string_actions)
 
 
 def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_names() -> None:
-    (example,) = re.findall(r"```yaml\n(channels:.*?)```", section("delivery.md", "Pacing"), re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(channels:.*?)```", section("delivery.md", "How do I limit a retailer's pace?"), re.DOTALL)
     delivery, default = EngineConfig.model_validate(yaml.safe_load(example)).delivery, Delivery()
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from argparse import ArgumentParser
 from datetime import timedelta
@@ -86,3 +87,53 @@ def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_n
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))
     assert f"most `resends` times ({default.resends})" in (ROOT / "docs/delivery.md").read_text()
+
+
+LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")
+SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def definitions(path: Path) -> set[str]:
+    """The names of the classes and functions of a file."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_glossary_has_at_most_60_terms_in_order_each_in_one_sentence() -> None:
+    terms = re.findall(r"^- \*\*(.+?)\*\*: (.+)$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    names = [name.casefold() for name, _ in terms]
+    assert names == sorted(set(names))
+    assert 40 <= len(names) <= 60
+    assert [sentence for _, sentence in terms if sentence.count(".") != 1 or not sentence.endswith(".")] == []
+
+
+def test_the_names_of_the_glossary_are_classes_and_functions() -> None:
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/glossary.md").read_text())) - {"code"}
+    assert named - set().union(*map(definitions, SOURCES)) == set()
+
+
+def test_each_step_of_the_tour_names_classes_and_functions_of_the_files_that_it_links_to() -> None:
+    text = (ROOT / "docs/tour.md").read_text()
+    steps = re.findall(r"\]\(\.\./([\w/]+\.py)\)\s+`(\w+)`", text)
+    assert len(steps) == text.count("](../") >= 30
+    assert [(path, name) for path, name in steps if name not in definitions(ROOT / path)] == []
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for page in PAGES:
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            assert anchor in anchors(page.parent / link if link else page), (page.name, link, anchor)
+
+
+def test_a_decision_is_at_most_40_lines_and_its_heading_begins_with_its_number() -> None:
+    for path in sorted((ROOT / "docs/decisions").glob("*.md")):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 40, path.name
+        assert lines[0].startswith(f"# {path.name[:3]} "), path.name

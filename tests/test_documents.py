@@ -41,7 +41,9 @@ def literals(pattern: str, *folders: str) -> set[str]:
 
 
 def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> None:
-    rows = re.findall(r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "In which order is a customer decided?"), re.MULTILINE)
+    rows = re.findall(
+        r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "In which order is a customer decided?"), re.MULTILINE
+    )
     told = [
         (re.sub(r"[ -]", "_", outcome), reason)
         for outcome, reasons in rows
@@ -82,7 +84,9 @@ def test_the_options_of_rebatch_are_those_of_its_page() -> None:
 
 
 def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_names() -> None:
-    (example,) = re.findall(r"```yaml\n(channels:.*?)```", section("delivery.md", "How do I limit a retailer's pace?"), re.DOTALL)
+    (example,) = re.findall(
+        r"```yaml\n(channels:.*?)```", section("delivery.md", "How do I limit a retailer's pace?"), re.DOTALL
+    )
     delivery, default = EngineConfig.model_validate(yaml.safe_load(example)).delivery, Delivery()
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))

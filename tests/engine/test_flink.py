@@ -37,7 +37,7 @@ from schemas.contracts import EVENT, decode, fingerprint, parsed, schema
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 ENVIRONMENT = {**KEY, "CAMPAIGNS_CODE_SECRET": SECRET}
 PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as long
-ELEMENTS = "from transforms.delivery.elements import Envelopes"
+ELEMENTS = "from transforms.streaming.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
 PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")

@@ -47,8 +47,8 @@ class Receipts(msgspec.Struct, frozen=True):
 
 
 Keyed = tuple[tuple[str, int], Messages]  # ((retailer or group, shard), …)
-Addressed = tuple[tuple[str, int], Batches]  # ((retailer, lane), …)
-Held = tuple[tuple[str, int], Waiting]  # ((retailer, lane), …)
+Addressed = tuple[tuple[str, int], Batches]  # ((retailer, retry shard), …)
+Held = tuple[tuple[str, int], Waiting]  # ((retailer, retry shard), …)
 KEYED, ADDRESSED, HELD = keyed(Messages), keyed(Batches), keyed(Waiting)
 
 for _kind in (Message, Messages, Batches, Waiting, Receipts):

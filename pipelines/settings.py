@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
-from connectors import TransportError
 from connectors.gcs import RemoteFolder, is_remote
 from connectors.inputs.signals import read_signal_rows
 from connectors.secrets import Secrets
@@ -31,7 +30,7 @@ from schemas.campaigns.configuration import load_engine, workspace_files
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery, Workspace, key_variable
 from schemas.delivery import Account
-from schemas.problems import InputError, Problem, shown
+from schemas.problems import InputError, JobError, Problem, shown
 from transforms.pacing.limiter import WorkspaceLimits
 from transforms.pacing.warm_up import COLUMNS, Signal, day_limit, read_signals
 
@@ -173,7 +172,7 @@ class Settings:
     def _bring_again(remote: RemoteFolder) -> None:
         try:
             remote.pull()
-        except TransportError as error:
+        except JobError as error:
             _log.warning("%s The settings that were read stay in force.", error)
 
     def _stamped(self) -> _Stamp:

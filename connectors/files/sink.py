@@ -19,9 +19,9 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
-from connectors import TransportError
 from schemas.codec.varints import offsets, zigzag
 from schemas.contracts import ContractError
+from schemas.problems import JobError
 
 _BLOCK = 2 << 20  # bytes of records in a block, a larger record alone
 _AGAIN = "then run the same command again: finished parts are written again just as they are"
@@ -49,7 +49,7 @@ class FileSink:
         """The path of the new file, which replaces an earlier one of that name.
 
         The same part and bodies give the same bytes: the sync marker is derived from the part's name.
-        Raises TransportError when it cannot be written, ContractError for null bodies.
+        Raises JobError when it cannot be written, ContractError for null bodies.
         """
         if not part or "/" in part:
             raise ValueError(f"{part!r} is no name of a part")
@@ -96,13 +96,13 @@ def _blocks(bodies: pa.LargeBinaryArray) -> Iterator[tuple[int, memoryview]]:
 def write_whole(path: str, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a file that is seen only when it is complete, in place of an earlier one; makes its folder.
 
-    Raises TransportError that names the path and what to do.
+    Raises JobError that names the path and what to do.
     """
     try:
         (_write_remote if "://" in path else _write_local)(path, chunks)
     except (OSError, GoogleAPICallError, GoogleAuthError) as error:
         todo = _TODO.get(getattr(error, "errno", None) or 0, "See that the folder is there and can be written")
-        raise TransportError(f"{path} could not be written ({error})", f"{todo}, {_AGAIN}") from error
+        raise JobError(f"{path} could not be written ({error})", f"{todo}, {_AGAIN}") from error
 
 
 def _temporary(path: str) -> str:

@@ -9,10 +9,10 @@ import pytest
 from support.cloud import Bucket
 from support.delivering import Delivery
 
-from connectors import TransportError
 from connectors.gcs import RemoteFolder, local_copy
 from pipelines import settings as live
 from pipelines.settings import Settings
+from schemas.problems import JobError
 
 pytestmark = pytest.mark.engine
 
@@ -50,7 +50,7 @@ def test_a_copy_of_a_file_of_a_folder_and_of_a_glob(cloud: Bucket, tmp_path: Pat
     glob, folder = local_copy(f"{there}/*.csv")
     assert (Path(glob).name, folder) == ("*.csv", there)
     cloud.put(tmp_path / "day.1" / "a.csv", "copies/day.1/a.csv")
-    with pytest.raises(TransportError, match=r"there is no gs://bucket/copies/day.1/b.csv"):
+    with pytest.raises(JobError, match=r"there is no gs://bucket/copies/day.1/b.csv"):
         RemoteFolder(there).fetch(RemoteFolder(there).path / "b.csv")
 
 
@@ -58,7 +58,7 @@ def test_a_bucket_that_is_not_there_is_told_with_the_role(cloud: Bucket) -> None
     folder = RemoteFolder("gs://nowhere/x")
     folder.own()
     (folder.path / "a").write_text("a")
-    with pytest.raises(TransportError, match=r"gs://nowhere/x/a could not be written .*Storage Object User"):
+    with pytest.raises(JobError, match=r"gs://nowhere/x/a could not be written .*Storage Object User"):
         folder.put(folder.path / "a")
 
 

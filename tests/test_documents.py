@@ -63,7 +63,7 @@ def test_the_reasons_of_broken_rows_are_those_of_their_page() -> None:
 
 
 def test_the_reasons_of_decode_are_those_of_their_page() -> None:
-    reasons = literals(r'(?:_Refused\(|_?[Ff]law\(|return \(?)"(\w+)", ', "transforms/rebatch")
+    reasons = literals(r'(?:_Refused|Flaw)\("(\w+)", ', "transforms/delivery")
     assert {"bad_time", "unusable_event", "over_size"} <= reasons
     assert first_column(section("delivery.md", "Dead letters and replay")) == reasons
 

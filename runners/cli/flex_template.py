@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipelines.command_line.exit_codes import EXIT_CODES
 from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.rebatch import driver as rebatch
 from schemas.problems import ErrorKind
 
 JOBS: dict[str, Callable[[list[str]], int]] = {"rebatch": rebatch.run, "launch": launch.run}

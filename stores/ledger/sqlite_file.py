@@ -185,7 +185,7 @@ def _write_ahead(con: sqlite3.Connection, end: float) -> None:
 
 @contextmanager
 def told(path: str) -> Iterator[None]:
-    """Turns SQLite's errors into LedgerErrors that name the file and what to do; a bug stays what it is."""
+    """Turns SQLite's errors into JobErrors that name the file and what to do; a bug stays what it is."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):

@@ -17,7 +17,7 @@ from support.delivering import Delivery
 from support.launching import any_place
 
 from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.rebatch import driver as rebatch
 from runners.cli.main import main
 
 pytestmark = pytest.mark.engine

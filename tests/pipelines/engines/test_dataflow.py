@@ -9,7 +9,7 @@ import pytest
 from support.delivering import Delivery
 
 from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.rebatch import driver as rebatch
 
 RUNNER = "--runner=DataflowRunner"
 GOOGLE = (RUNNER, "--project=project-1", "--region=europe-west1", "--temp_location=gs://bucket/tmp")

@@ -30,7 +30,7 @@ from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.local.stop_signals import StopSignals, say, stop_signals

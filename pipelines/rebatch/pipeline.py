@@ -28,7 +28,7 @@ from pipelines.rebatch.factories import (
 )
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.rounds import Part
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
 from stores.dead_letters import write_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import write_receipts

@@ -25,7 +25,7 @@ from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
 from pipelines.operations import why as asking
 from pipelines.rebatch import driver as rebatching
-from pipelines.settings import check_delivery
+from pipelines.rebatch.delivery_files import check_delivery
 from runners.cli.live_counters import live_counters
 from runners.cli.progress_bar import Bar
 from schemas.campaigns.accounts import configured_retailers

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from connectors import TransportError
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
 from schemas.transport import POLL_BYTES, Envelope, Poll, Reader
 
 _MAGIC = b"SPOOL1"

@@ -6,7 +6,7 @@ import json
 from hashlib import blake2b
 from pathlib import Path
 
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
 
 
 class LeaseFile:

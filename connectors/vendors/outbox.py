@@ -46,10 +46,10 @@ class Outbox:
         made, broken, words = make_each(range(len(call.events)), lambda at: _body(call.events[at]), call.events)
         if not made:
             return Answer("sent", None, words, rejected=broken)
-        mark = begin()
-        if mark is None:
+        flag = begin()
+        if flag is None:
             return Answer("withdrawn", "withdrawn")
-        mark.cells[mark.at] = mark.value
+        flag.cells[flag.at] = flag.value
         folder = account.url.removeprefix("file:")
         try:
             bodies = pa.array(list(made.values()), pa.binary())

@@ -1,4 +1,4 @@
-"""The exit codes of every command, and the one place that turns an error into one (docs/operations.md, Exit codes)."""
+"""The exit codes of every command, and the one place that turns an error into one (docs/operations.md)."""
 
 from __future__ import annotations
 

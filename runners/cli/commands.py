@@ -16,7 +16,7 @@ from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
-from pipelines.launch import pipeline as launching
+from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import input_warnings, list_lines
 from pipelines.launch.inputs import LaunchJob, reopen

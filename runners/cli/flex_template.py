@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from pipelines.command_line.exit_codes import EXIT_CODES
-from pipelines.launch import pipeline as launch
+from pipelines.launch import driver as launch
 from pipelines.rebatch import driver as rebatch
 from schemas.problems import ErrorKind
 

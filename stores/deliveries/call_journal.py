@@ -26,7 +26,7 @@ from typing import Literal
 
 import msgspec
 
-from schemas.delivery import Mark, Settlement
+from schemas.delivery import SentFlag, Settlement
 from schemas.problems import JobError
 
 MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
@@ -73,12 +73,12 @@ class FileJournal:
         if not calls:
             self.closed(owner, "")
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
         """The first byte of a call is about to go out; the mark is to be set when its last one does."""
         number = next(self._numbers)
         self._note(Record("started", owner, batch_id, list(event_ids), number=number))
         assert self._marks is not None
-        return Mark(self._marks, *mark_place(number))
+        return SentFlag(self._marks, *mark_place(number))
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
         """A call is over, and so the events end (None: nothing was sent). On a disk that is full it is not kept: the

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from connectors.files.whole_file import write_whole
 from schemas.problems import InputError, JobError, Problem
-from stores.launches.launch_folder import held_alone, replace_file
+from stores.launches.launch_folder import held_alone
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
 
@@ -80,8 +81,8 @@ class DeliveryFolder:
 
     def write_ledger_copy(self, copy: LedgerCopy) -> None:
         """Which ledger this delivery has. Raises JobError when it cannot be written."""
-        replace_file(self.ledger_copy, msgspec.json.encode(copy) + b"\n")
+        write_whole(self.ledger_copy, [msgspec.json.encode(copy), b"\n"])
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json of the last run."""
-        replace_file(self.root / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_whole(self.root / "summary.json", [(json.dumps(summary, indent=2) + "\n").encode()])

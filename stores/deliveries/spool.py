@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
 from schemas.problems import JobError
 from schemas.transport import POLL_BYTES, Envelope, Poll, Reader
 

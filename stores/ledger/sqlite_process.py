@@ -22,8 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
-from schemas.problems import JobError
+from schemas.delivery import ClaimRequest, ClaimResult, Settlement
 from stores.ledger.answer_watch import AnswerWatch
 from stores.ledger.framing import read_message, write_message
 from stores.ledger.sqlite import SqliteLedger
@@ -77,20 +76,12 @@ class SqliteProcess:
                 self._file.close()
                 self._file = None
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order."""
-        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown, limit)
-        if standings is None:  # the common case, said in a word
-            return [Standing(one.event_id, "granted") for one in claims]
-        return [Standing(*one) for one in standings]
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
+        claim_results = self._ask("claim", request)
+        if claim_results is None:  # the common case: every claim is granted
+            return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
+        return [ClaimResult(*one) for one in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
@@ -164,7 +155,7 @@ class SqliteProcess:
                 self._file = SqliteLedger(self._path, self._wait_s)
                 self._file.open()
         if name == "claim":
-            self._file.release(args[1], [claim.event_id for claim in args[0]])
+            self._file.release(args[0].owner, [claim.event_id for claim in args[0].claims])
         else:
             result = _Keeper(self._file).call(name, *args)
         if name in ("claim", "report"):
@@ -244,9 +235,7 @@ class _Keeper:
             if name == "ready":
                 return self._ledger.open()
             if name == "claim":
-                claims, owner, now, lease_until, on_unknown, limit = args
-                claims = [Claim(*one) for one in claims]
-                return self._ledger.claim(claims, owner, now, lease_until, on_unknown, ResendLimit(*limit))
+                return self._ledger.claim(msgspec.convert(args[0], ClaimRequest))
             if name == "settle":
                 return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
             if name == "reconcile":

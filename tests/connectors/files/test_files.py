@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.files.sink import FileSink, _write_remote, write_whole
+from connectors.files.sink import FileSink
+from connectors.files.whole_file import _write_remote, write_whole
 from schemas.codec.avro_columns import encode_records
 from schemas.contracts import ContractError
 from schemas.problems import JobError

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.delivering import eventually
 
-from schemas.delivery import Claim, Settlement
+from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
 from stores.ledger import answer_watch, framing
 from stores.ledger import sqlite_process as beside
@@ -44,7 +44,7 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend")
+    made = ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend"))
     return [one.state for one in made]
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_pa
 
 def test_a_bug_in_one_question_is_its_askers_alone(ledger: SqliteProcess) -> None:
     with pytest.raises(ValueError, match="is over at"):
-        ledger.claim([Claim("a", "b")], "one", NOW, NOW, "hold")
+        ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, NOW, "hold"))
     with pytest.raises(UnicodeEncodeError):
         claim(ledger, ["\ud800"])
     assert claim(ledger, ids(1)) == ["granted"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
 from schemas.problems import JobError
 from stores.ledger.identity import CELL, read_identity, write_beat
 from stores.ledger.sqlite import SqliteLedger
@@ -33,7 +33,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.change(cell_name("kroger"), lambda raw: (raw or b"\x90", None))
     for start in range(0, 3_000, 1_000):
         some = NAMES[start : start + 1_000]
-        ledger.claim([Claim(one, "a" * 32) for one in some], "one", NOW, LATER, "hold")
+        ledger.claim(ClaimRequest([Claim(one, "a" * 32) for one in some], "one", NOW, LATER, "hold"))
         ledger.settle("one", [Settlement(one, "accepted", b"receipt" * 9) for one in some[:800]], NOW)
         ledger.report(some[:400])
     ledger.close()
@@ -56,8 +56,10 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: read_identity(ledger),
         lambda: write_beat(ledger, LATER),
         lambda: ledger.find(NAMES[:1_000]),
-        lambda: ledger.claim([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold"),
-        lambda: ledger.claim([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend"),
+        lambda: ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold")),
+        lambda: ledger.claim(
+            ClaimRequest([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
+        ),
         lambda: ledger.settle("two", [Settlement(one, "accepted", b"r") for one in fresh], LATER),
         lambda: ledger.settle("two", [Settlement(one, "unknown") for one in NAMES[:1_000]], LATER),
         lambda: ledger.reconcile([Settlement(one, "accepted") for one in NAMES[:1_000]], LATER),

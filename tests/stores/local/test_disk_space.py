@@ -11,7 +11,7 @@ import pytest
 from support.disks import fill, small_disk
 from support.receipts_factory import any_receipt
 
-from schemas.delivery import Claim, DeliveryLedger, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
 from schemas.problems import JobError
 from stores.deliveries.receipts import read_receipts, write_receipts
 from stores.ledger.sqlite import SqliteLedger
@@ -79,7 +79,7 @@ def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     space.prepare()
     ledger.open()
     names = [f"{number:032x}" for number in range(1_000)]
-    ledger.claim([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold"))
     fill(disk, leave=0)
     settlements = [Settlement(one, "accepted", b"r" * 300) for one in names]
     assert ledger.settle("one", settlements, NOW) == names
@@ -90,14 +90,14 @@ def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     with pytest.raises(JobError, match="Free some space"):
         claim_again_and_again(ledger, more, disk)
     (disk / "filling").unlink()
-    assert {one.state for one in ledger.claim(more, "two", NOW, LATER, "hold")} == {"granted"}
+    assert {one.state for one in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
     ledger.close()
 
 
 def claim_again_and_again(ledger: DeliveryLedger, claims: list[Claim], disk: Path) -> None:
     """What the file has room for within itself is no proof: until the disk is needed."""
     for _ in range(40):
-        ledger.claim(claims, "two", NOW, LATER, "hold")
+        ledger.claim(ClaimRequest(claims, "two", NOW, LATER, "hold"))
         ledger.release("two", [one.event_id for one in claims])
         fill(disk, leave=0)
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from schemas.delivery import ClaimRequest, ClaimResult, Settlement
+from schemas.problems import JobError
 from stores.ledger.answer_watch import AnswerWatch
 from stores.ledger.framing import read_message, write_message
 from stores.ledger.sqlite import SqliteLedger

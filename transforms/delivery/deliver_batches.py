@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
-from transforms.delivery.batch_by_retailer import lane_of
+from transforms.delivery.batch_by_retailer import retry_shard_of
 from transforms.streaming.counters import NAMESPACE, TALLY, Counter
 from transforms.streaming.elements import (
     END,
@@ -125,13 +125,13 @@ class _Send(_Delivering):
         self._batched.inc(0, self._sizes.pop(retailer) - _size(handled.waiting))  # what waits is on its way to _Wait
         yield from self._put_out(handled)
         if handled.waiting:
-            key = (retailer, lane_of(handled.waiting[0]))
+            key = (retailer, retry_shard_of(handled.waiting[0]))
             yield beam.pvalue.TaggedOutput(_WAIT, (key, Waiting(handled.waiting, handled.wake_at)))
 
 
 class _Wait(_Delivering):
-    """Keyed by (retailer, lane): `waiting` holds the batches that could not leave and dies when they have left. Lists
-    on disk are read when they are due, one after the other. When the input has ended, what may leave within
+    """Keyed by (retailer, retry shard): `waiting` holds the batches that could not be sent and dies when they were.
+    Lists on disk are read when they are due, one after the other. When the input has ended, what may leave within
     `patience_s` still does."""
 
     WAITING = BagStateSpec("waiting", StructCoder(Waiting))

@@ -23,7 +23,7 @@ class Accounts(Protocol):
     def account(self, retailer: str) -> Account:
         """A retailer's account; InputError when it has none."""
 
-    def terms(self, retailer: str) -> WorkspaceLimits:
+    def limits(self, retailer: str) -> WorkspaceLimits:
         """A retailer's workspace, among others."""
 
 
@@ -45,7 +45,7 @@ class AccountOwners:
     def check(self, account: Account) -> str | None:
         """Why a retailer may not be sent to with its account now, in words; None when it may. To be asked right before
         a call. What is wrong is logged as an error, once."""
-        for mark, (field, value) in account.marks.items():
+        for mark, (field, value) in account.digests.items():
             owner = self._owner(mark, account.retailer_id)
             if owner == account.retailer_id or self._shared(owner, account):
                 continue
@@ -85,12 +85,12 @@ class AccountOwners:
 
     def _shared(self, owner: str, account: Account) -> bool:
         shared = account.shared_account
-        return shared is not None and shared == self._accounts.terms(owner).workspace.shared_account
+        return shared is not None and shared == self._accounts.limits(owner).workspace.shared_account
 
     def _has_left(self, owner: str, mark: bytes) -> bool:
         """Whether the owner has another account by now; one whose settings are broken keeps what it has."""
         try:
-            return mark not in self._accounts.account(owner).marks
+            return mark not in self._accounts.account(owner).digests
         except InputError:
             return False
 

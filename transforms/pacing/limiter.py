@@ -23,7 +23,7 @@ from transforms.pacing.quiet import quiet_until
 from transforms.pacing.reservations import Chunk, reserve, return_unused
 
 T = TypeVar("T")
-Told = Literal["success", "slow_down", "failure", "unauthorized", "nothing"]
+CallOutcome = Literal["success", "slow_down", "failure", "unauthorized", "nothing"]
 PAUSE_MS = 15_000
 PROMPT_MS = 100  # a grant of a paced workspace that is older than this is confirmed before it is used
 LONGEST_WAIT_MS = 30_000
@@ -175,7 +175,7 @@ class Limiter:
 
         return self._change(cell_name(retailer), update)
 
-    def report(self, retailer: str, outcome: Told, retry_after_s: float | None = None, reason: str = "") -> None:
+    def report(self, retailer: str, outcome: CallOutcome, retry_after_s: float | None = None, reason: str = "") -> None:
         """What became of a call, and why it failed; `nothing`: none was made of what may leave, since it was settled or
         claimed already. Where all was well before, that and a success cost no call to the store."""
         lane = self._lane(retailer)
@@ -281,7 +281,7 @@ def _closed(terms: WorkspaceLimits, now: int) -> Grant | None:
 
 
 def _told(
-    cell: SharedState, now: int, outcome: Told, retry_after_s: float | None, jitter: float, reason: str
+    cell: SharedState, now: int, outcome: CallOutcome, retry_after_s: float | None, jitter: float, reason: str
 ) -> SharedState:
     if outcome == "success":
         return SharedState(pace.succeed(cell.pace, now), breaker.succeed(cell.breaker))

@@ -73,8 +73,8 @@ class Receipts(msgspec.Struct, frozen=True):
 
 
 Keyed = tuple[tuple[str, int], Messages]  # ((retailer, shard), …)
-Addressed = tuple[tuple[str, int], Batches]  # ((retailer, lane), …)
-Held = tuple[tuple[str, int], Waiting]  # ((retailer, lane), …)
+Addressed = tuple[tuple[str, int], Batches]  # ((retailer, retry shard), …)
+Held = tuple[tuple[str, int], Waiting]  # ((retailer, retry shard), …)
 KEYED, ADDRESSED, HELD = map(convert_to_beam_type, (Keyed, Addressed, Held))  # for the coders
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.delivering import Delivery
 
-from pipelines.launch import pipeline as launch
+from pipelines.launch import driver as launch
 from pipelines.rebatch import driver as rebatch
 
 RUNNER = "--runner=DataflowRunner"

@@ -10,7 +10,7 @@ from support.dispatching import Job
 from support.wire_events import ARRIVED, wire_batch, wire_message
 
 from schemas.campaigns.workspaces import Pace
-from schemas.delivery import Batch, Claim, Message, Settlement
+from schemas.delivery import Batch, Claim, ClaimRequest, Message, Settlement
 from transforms.delivery import dispatch
 from transforms.delivery.call_results import LATE_MS
 from transforms.streaming.counters import TALLY, on_the_way
@@ -89,7 +89,9 @@ def test_an_event_that_is_settled_is_not_sent_again(job: Job) -> None:
 
 def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     until = ARRIVED + 20_000
-    job.ledger.claim([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    job.ledger.claim(
+        ClaimRequest([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    )
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
     assert [[one.event_id for one in batch.messages] for batch in handled.waiting] == [[wire_message(1).event_id]]
@@ -132,7 +134,7 @@ def test_a_batch_that_comes_twice_at_once_is_sent_once(job: Job) -> None:
 
 
 def test_a_process_whose_lease_would_end_before_its_call_sends_nothing(job: Job) -> None:
-    job.tenants.on_account = lambda: job.clock.wait_until(ARRIVED + 28_000)  # it slept after it had claimed
+    job.settings.on_account = lambda: job.clock.wait_until(ARRIVED + 28_000)  # it slept after it had claimed
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
@@ -142,12 +144,12 @@ def test_a_process_whose_lease_would_end_before_its_call_sends_nothing(job: Job)
 
 
 def test_a_retailer_without_an_account_waits_and_the_others_do_not(job: Job) -> None:
-    job.tenants.missing = {"store-1"}
+    job.settings.missing = {"store-1"}
     handled = job.handle("store-1", wire_batch(range(3)))
     assert handled.wake_at == ARRIVED + 30_000
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
     job.run("store-2", wire_batch(range(3, 6), "store-2"))
-    job.tenants.missing = set()
+    job.settings.missing = set()
     job.clock.wait_until(handled.wake_at)
     job.run("store-1", *handled.waiting)
     assert job.outcomes == dict.fromkeys(range(6), "accepted")
@@ -155,7 +157,7 @@ def test_a_retailer_without_an_account_waits_and_the_others_do_not(job: Job) -> 
 
 
 def test_a_small_burst_splits_a_batch(job: Job) -> None:
-    job.tenants.pace["store-1"] = Pace(per_second=10, burst=20)
+    job.settings.pace["store-1"] = Pace(per_second=10, burst=20)
     times = job.run("store-1", wire_batch(range(50)))
     sizes = [len(call["accepted"]) for call in reversed(job.sandbox.calls())]
     assert sum(sizes) == 50
@@ -167,7 +169,7 @@ def test_a_small_burst_splits_a_batch(job: Job) -> None:
 
 
 def test_no_more_calls_leave_than_the_hour_has_left(job: Job) -> None:
-    job.tenants.pace["store-1"] = Pace(calls_per_hour=2)
+    job.settings.pace["store-1"] = Pace(calls_per_hour=2)
     batches = [wire_batch(range(at, at + 3)) for at in range(0, 15, 3)]
     handled = job.handle("store-1", *batches)
     assert job.sandbox.summary()["calls"] == 2

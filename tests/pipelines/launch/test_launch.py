@@ -209,5 +209,11 @@ def test_a_launch_in_a_process_of_its_own_prints_its_phases_and_nothing_else_on_
     environment = {**os.environ, "CAMPAIGNS_CODE_SECRET": SECRET}
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0
-    phases = ["Reading and checking …", "Looking for duplicates, shared addresses, queues …", "Launching …", "Summing up …", ""]
+    phases = [
+        "Reading and checking …",
+        "Looking for duplicates, shared addresses, queues …",
+        "Launching …",
+        "Summing up …",
+        "",
+    ]
     assert process.stderr.splitlines() == phases

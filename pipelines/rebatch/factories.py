@@ -14,7 +14,7 @@ from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
-from schemas.problems import InputError
+from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
 from stores.dead_letters import write_dead_letters
 from stores.deliveries.call_journal import FileJournal
@@ -23,7 +23,6 @@ from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.disk_buffer import DiskBuffer
 from stores.deliveries.receipts import write_receipts
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
@@ -113,7 +112,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     if (path := sqlite_path(config.ledger)) and not Path(path).is_file():
         folder.ask_to_stop()
         todo = "Put it back with its -wal file, or make one from the receipts: campaigns ledger rebuild OUTPUT"
-        raise LedgerError(f"The ledger {path} has gone while the job ran", todo)
+        raise JobError(f"The ledger {path} has gone while the job ran", todo)
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
@@ -122,7 +121,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
         except InputError as error:
             folder.ask_to_stop()
             (problem,) = error.problems
-            raise LedgerError(
+            raise JobError(
                 f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
             ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)

@@ -102,7 +102,7 @@ def make_partition_reader(config: RebatchConfig) -> PartitionedReader:
 
 
 def begin_source(config: RebatchConfig) -> None:
-    """Notes where a Kafka group begins, before any of several readers reads. Raises TransportError."""
+    """Notes where a Kafka group begins, before any of several readers reads. Raises JobError."""
     if isinstance(config.events, KafkaUri):
         begin(config.events, config.kafka, config.group, config.start)
 

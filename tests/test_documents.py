@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.command_line.exit_codes import EXIT_CODES
 from pipelines.engines.presets import PRESETS
 from pipelines.rebatch.options import RebatchOptions
 from schemas.campaigns.campaign import Campaign
@@ -110,6 +111,13 @@ def test_the_campaign_of_the_readme_and_the_smallest_engine_yaml_are_valid() -> 
     assert Campaign.model_validate(yaml.safe_load(campaign)).id == "spring-produce"
     engine = (ROOT / "docs/delivery.md").read_text().partition("```\n")[2].partition("```")[0]
     assert EngineConfig.model_validate(yaml.safe_load(engine)).workspaces["kroger"].key_env == "BRAZE_KEY_KROGER"
+
+
+def test_every_exit_code_has_its_line() -> None:
+    rows = re.findall(
+        r"^\| (\d) \| ([a-z ]+) \|", section("operations.md", "What does the exit code mean?"), re.MULTILINE
+    )
+    assert [(int(code), name) for code, name in rows] == [(code, str(kind)) for kind, code in EXIT_CODES.items()]
 
 
 def definitions(path: Path) -> set[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.command_line.exit_codes import EXIT_CODES
 from pipelines.rebatch.options import RebatchOptions
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery
@@ -91,6 +92,13 @@ def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_n
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))
     assert f"most `resends` times ({default.resends})" in (ROOT / "docs/delivery.md").read_text()
+
+
+def test_every_exit_code_has_its_line() -> None:
+    rows = re.findall(
+        r"^\| (\d) \| ([a-z ]+) \|", section("operations.md", "What does the exit code mean?"), re.MULTILINE
+    )
+    assert [(int(code), name) for code, name in rows] == [(code, str(kind)) for kind, code in EXIT_CODES.items()]
 
 
 LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")

@@ -34,7 +34,7 @@ class FileSink:
         """The path of the new file, which replaces an earlier one of that name.
 
         The same part and bodies give the same bytes: the sync marker is derived from the part's name.
-        Raises TransportError when it cannot be written, ContractError for null bodies.
+        Raises JobError when it cannot be written, ContractError for null bodies.
         """
         if not part or "/" in part:
             raise ValueError(f"{part!r} is no name of a part")

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
-from connectors import TransportError
+from schemas.problems import JobError
 
 _AGAIN = "then run the same command again: it goes on where it stopped"
 _TODO = {
@@ -29,7 +29,7 @@ _TODO = {
 def write_whole(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a local or remote file in place of an earlier one; makes its folder.
 
-    Raises TransportError that names the path and what to do.
+    Raises JobError that names the path and what to do.
     """
     if "://" in str(path):
         try:
@@ -45,7 +45,7 @@ def write_whole(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """An open local file that takes its name at the end of the block, on disk by then; an exception removes it.
 
-    Raises TransportError that names the path and what to do.
+    Raises JobError that names the path and what to do.
     """
     temporary = Path(_temporary(str(path.absolute())))
     try:
@@ -63,10 +63,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(path: str | Path, error: Exception) -> TransportError:
+def cannot_write(path: str | Path, error: Exception) -> JobError:
     """The error that says which file could not be written, why, and what to do."""
     todo = _TODO.get(getattr(error, "errno", None) or 0, "See that the folder is there and can be written")
-    return TransportError(f"{path} could not be written ({error})", f"{todo}, {_AGAIN}")
+    return JobError(f"{path} could not be written ({error})", f"{todo}, {_AGAIN}")
 
 
 def _temporary(path: str) -> str:

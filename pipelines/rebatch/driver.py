@@ -18,6 +18,7 @@ from connectors.secrets import Secrets
 from connectors.uri import SubscriptionUri
 from pipelines.command_line.commands import read_rebatch
 from pipelines.command_line.engine_options import print_warnings
+from pipelines.command_line.exit_codes import Ending, exit_code
 from pipelines.engines.choose import EngineTraits, choose_engine
 from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.engines.dataflow.submit import Submitted, submit
@@ -93,7 +94,7 @@ def _deliver(
     def run(part: Part | None) -> None:
         p = new_pipeline(options)
         build(p, config, settings, engine, source, part)
-        _run(p, signals, stop)
+        _run_pipeline(p, signals, stop)
 
     if source is None:
         return run(None)
@@ -130,7 +131,7 @@ def submit_to_dataflow(config: RebatchConfig, options: PipelineOptions) -> Submi
     return submit(p, options)[0]
 
 
-def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
+def _run_pipeline(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
     """Runs the pipeline to its end, or until the command leaves it. Raises JobError when Prism has ended before it,
     unless that was part of a stop: a service manager may signal every process."""
     try:
@@ -165,37 +166,27 @@ def _stop_submitting() -> None:
 
 
 def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exits: bool = False) -> int:
-    """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input. `exits`: the
-    process ends when this returns."""
+    """Rebatch as the options say; the exit code (pipelines/command_line/exit_codes.py). `exits`: the process ends when
+    this returns."""
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the same error
     with stop_signals(exits=exits) as signals:
-        return _rebatched(argv, show, signals)
+        return exit_code(partial(_run, argv, show, signals), "Rebatch stopped: ")
 
 
-def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
-    try:
-        given = read_rebatch(sys.argv[1:] if argv is None else argv)
-        options = given.options
-        config = RebatchConfig.of(options.view_as(RebatchOptions), given.problems)
-        print_warnings(given)
-        if on_dataflow(options):
-            with signals.calling(_stop_submitting):
-                print(submit_to_dataflow(config, options))
-            return 0
-        summary = rebatch(config, options, show, signals)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        told = JobError.told(error)
-        if told is None:
-            raise
-        print(f"Rebatch stopped: {told}", file=sys.stderr)
-        return 1
+def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
+    parsed = read_rebatch(sys.argv[1:] if argv is None else argv)
+    options = parsed.options
+    config = RebatchConfig.of(options.view_as(RebatchOptions), parsed.problems)
+    print_warnings(parsed)
+    if on_dataflow(options):
+        with signals.calling(_stop_submitting):
+            print(submit_to_dataflow(config, options))
+        return Ending.DONE
+    summary = rebatch(config, options, show, signals)
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
     if left := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"
         print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
     if config.drain and isinstance(config.events, SubscriptionUri):
         print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
-    return 0
+    return Ending.DONE

@@ -24,7 +24,7 @@ from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
-from schemas.problems import InputError
+from schemas.problems import InputError, JobError
 from schemas.transport import Envelope, PartitionedReader, Reader
 from stores.dead_letters import write_dead_letters
 from stores.deliveries.call_journal import FileJournal
@@ -33,7 +33,6 @@ from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.disk_buffer import DiskBuffer
 from stores.deliveries.receipts import write_receipts
 from stores.deliveries.spool import Spool, SpooledReader, SpoolReader
-from stores.ledger import LedgerError
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
@@ -137,7 +136,7 @@ def make_log(config: RebatchConfig) -> PartitionedReader:
 
 
 def begin_source(config: RebatchConfig) -> None:
-    """Keeps where a Kafka group begins, before any of several readers reads. Raises TransportError."""
+    """Keeps where a Kafka group begins, before any of several readers reads. Raises JobError."""
     if isinstance(config.events, KafkaUri):
         begin(config.events, config.kafka, config.group, config.start)
 
@@ -199,7 +198,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
     if (path := sqlite_path(config.ledger)) and not Path(path).is_file():
         folder.ask_to_stop()
         todo = "Put it back with its -wal file, or make one from the receipts: campaigns ledger rebuild OUTPUT"
-        raise LedgerError(f"The ledger {path} has gone while the job ran", todo)
+        raise JobError(f"The ledger {path} has gone while the job ran", todo)
     ledger = open_ledger(config.ledger)
     ledger.open()
     try:
@@ -208,7 +207,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
         except InputError as error:
             folder.ask_to_stop()
             (problem,) = error.problems
-            raise LedgerError(
+            raise JobError(
                 f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
             ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)

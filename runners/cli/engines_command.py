@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.engines.prism import prism
 from runners.local.emulators import PUBSUB, EmulatorError
@@ -124,7 +125,8 @@ def engines(args: argparse.Namespace) -> int:
         found = pool.map(lambda name: look(name, None if args.no_probe else args.seconds), names)
         results = dict(zip(names, found, strict=True))
     show(results)
-    return int(bool(args.names) and any(one.found is None or one.works is False for one in results.values()))
+    failed = bool(args.names) and any(one.found is None or one.works is False for one in results.values())
+    return EXIT_CODES[Ending.CHECK_FAILED if failed else Ending.DONE]
 
 
 def explain(name: str) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 
-from connectors import TransportError
 from connectors.files.whole_file import write_whole
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, JobError, Problem
 from stores.launches.launch_folder import held_alone
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
@@ -43,13 +42,13 @@ class DeliveryFolder:
         self._stop = self.root / "stop"
 
     def prepare(self) -> None:
-        """Make the folders. Raises TransportError when they cannot be written."""
+        """Make the folders. Raises JobError when they cannot be written."""
         try:
             for folder in (self.receipts, self.dead_letters, self.spool):
                 Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             happened = f"{self.root} cannot be used ({error.strerror or error})"
-            raise TransportError(happened, "Choose an --output that this account may write to") from error
+            raise JobError(happened, "Choose an --output that this account may write to") from error
 
     def ask_to_stop(self) -> None:
         """Every source of the running job ends; what it read is delivered."""

@@ -42,7 +42,7 @@ class FirestoreLedger:
     """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
     threads. At most 500 events are one atomic step, more are several of them, each event in one.
 
-    Settled and reported entries are dropped by Firestore after `keep`. Raises LedgerError when Firestore refuses, or
+    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or
     stays away for `deadline_s` seconds. A change of a cell whose answer is lost may, if another worker changed the
     same cell at that moment, be made twice; nothing else is.
     """
@@ -61,7 +61,7 @@ class FirestoreLedger:
         return FirestoreLedger, self._arguments
 
     def open(self) -> None:
-        """Connect, lazily. Raises LedgerError when there are no Google credentials."""
+        """Connect, lazily. Raises JobError when there are no Google credentials."""
         if self._opened is None:
             self._channel = open_channel()
             self._opened = Documents(self._database, self._channel, self._deadline_s)

@@ -39,7 +39,7 @@ _COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
 
 class SqliteLedger:
     """A DeliveryLedger in one file, made when it is opened first. Safe for several threads; another process opens
-    its own. A method waits up to `wait_s` seconds for other writers, then raises LedgerError.
+    its own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
     """
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
@@ -53,7 +53,7 @@ class SqliteLedger:
         return SqliteLedger, (self._path, self._wait_s)
 
     def open(self) -> None:
-        """Connect. Raises LedgerError for a file that is no ledger, or one of a newer version."""
+        """Connect. Raises JobError for a file that is no ledger, or one of a newer version."""
         with self._lock:
             self._opened = self._opened or connect(self._path, self._wait_s)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.journals import IDS, LEASE, NOW, claim, die, leaves, states
 
-from connectors import TransportError
 from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
+from schemas.problems import JobError
 from stores.deliveries import call_journal, call_recovery
 from stores.deliveries.call_journal import FileJournal
 from stores.deliveries.call_recovery import Recovered, read_records, recover
@@ -241,7 +241,7 @@ def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_go
     (tmp_path / "file").write_text("in the way")
     journal = FileJournal(tmp_path / "file" / "calls")
     for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):
-        with pytest.raises(TransportError, match="could not be written"):
+        with pytest.raises(JobError, match="could not be written"):
             note()
     journal.answered("one", "a", None)
     journal.closed("one", "a")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors import TransportError
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 from stores.deliveries.spool import Spool, SpooledReader, SpoolReader
 
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
     path = spool.write(any_envelopes("a", "b"))
     path.write_bytes(damage(path.read_bytes()))
     for read in (lambda: spool.read(path), lambda: spool.sweep(lambda some: True, time.time() + 1)):
-        with pytest.raises(TransportError, match=rf"{path.name} is damaged\. Restore it, or move it away"):
+        with pytest.raises(JobError, match=rf"{path.name} is damaged\. Restore it, or move it away"):
             read()
     assert path.exists()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 from stores.ledger.identity import CELL, read_identity, write_beat
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import probe
@@ -75,7 +75,7 @@ def use(ledger: DeliveryLedger) -> int:
     for call in calls:
         try:
             call()
-        except LedgerError:
+        except JobError:
             told += 1
     return told
 
@@ -86,7 +86,7 @@ def opened(path: Path) -> int:
         probe(str(path), CELL)
         ledger = SqliteLedger(str(path))
         ledger.open()
-    except LedgerError:
+    except JobError:
         return 1
     try:
         return use(ledger)
@@ -120,7 +120,7 @@ def test_each_page_zeroed_gives_no_other_exception(sound: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("size", [99, 512, PAGE - 1, PAGE, PAGE + 100, 20 * PAGE + 7])
 def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: int) -> None:
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(JobError) as caught:
         probe(str(damaged(sound, tmp_path, lambda data: data.__delitem__(slice(size, None)))), CELL)
     assert caught.value.damaged
     assert "ledger.db" in str(caught.value)
@@ -153,7 +153,7 @@ def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, fo
             os.setuid(65_534)
             try:
                 probe(str(path), CELL)
-            except LedgerError as error:
+            except JobError as error:
                 os._exit(0 if error.damaged and str(path) in str(error) else 1)
             finally:
                 os._exit(2)

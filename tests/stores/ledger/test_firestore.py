@@ -11,7 +11,7 @@ from google.api_core import exceptions
 from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 from stores.ledger.claim_cache import Held
 from stores.ledger.firestore import FirestoreLedger
 from stores.ledger.firestore_documents import Stored
@@ -168,7 +168,7 @@ def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ledger = FirestoreLedger("project-1", "(default)", "ledger", deadline_s=0.3)
     ledger.open()
     for call in (lambda: ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold")), lambda: ledger.find(IDS)):
-        with pytest.raises(LedgerError, match=r"kept projects/project-1/databases/\(default\) away.*Check the network"):
+        with pytest.raises(JobError, match=r"kept projects/project-1/databases/\(default\) away.*Check the network"):
             call()
     ledger.close()
 
@@ -187,10 +187,10 @@ def test_what_does_not_pass_is_told_at_once(
     ledger: FirestoreLedger, fail: Callable[..., None], error: Exception, todo: str
 ) -> None:
     fail(error, 9, "batch_get_documents")
-    with pytest.raises(LedgerError, match=todo):
+    with pytest.raises(JobError, match=todo):
         ledger.find(IDS)
     fail(error, 9)
-    with pytest.raises(LedgerError, match=todo):
+    with pytest.raises(JobError, match=todo):
         ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 from stores.ledger.identity import CELL, FORGOTTEN, Identity, read_forgotten, read_identity, write_beat
 
 NOW, LEASE = 1_700_000_000_000, 60_000
@@ -67,6 +67,6 @@ def test_when_entries_were_dropped_is_remembered(ledger: DeliveryLedger) -> None
 @pytest.mark.parametrize("cell", [CELL, FORGOTTEN])
 def test_a_damaged_cell_is_told(ledger: DeliveryLedger, cell: str) -> None:
     ledger.change(cell, lambda raw: (b"\xff{", None))
-    with pytest.raises(LedgerError, match="is damaged") as caught:
+    with pytest.raises(JobError, match="is damaged") as caught:
         (read_identity if cell == CELL else read_forgotten)(ledger)
     assert caught.value.damaged

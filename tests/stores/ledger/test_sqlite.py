@@ -15,7 +15,7 @@ from typing import TextIO, cast
 import pytest
 
 from schemas.delivery import Claim, ClaimRequest, ResendLimit, Settlement
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import _TABLES, VERSION
@@ -182,7 +182,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as con:
         con.execute(f"PRAGMA user_version = {VERSION + 1}")
     con.close()
-    with pytest.raises(LedgerError, match=f"is a ledger of version {VERSION + 1}, this is version {VERSION}"):
+    with pytest.raises(JobError, match=f"is a ledger of version {VERSION + 1}, this is version {VERSION}"):
         SqliteLedger(str(path)).open()
 
 
@@ -192,7 +192,7 @@ def test_another_applications_file_is_refused_and_left_as_it_is(tmp_path: Path) 
         con.execute("CREATE TABLE theirs (id)")
     con.close()
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match=r"is an SQLite file, but no delivery ledger\. Name another"):
+    with pytest.raises(JobError, match=r"is an SQLite file, but no delivery ledger\. Name another"):
         SqliteLedger(str(path)).open()
     assert path.read_bytes() == before
 
@@ -200,11 +200,11 @@ def test_another_applications_file_is_refused_and_left_as_it_is(tmp_path: Path) 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no database at all\n" * 100)
-    with pytest.raises(LedgerError, match=r"file is not a database.*Name another file"):
+    with pytest.raises(JobError, match=r"file is not a database.*Name another file"):
         SqliteLedger(str(path)).open()
-    with pytest.raises(LedgerError, match="folder cannot be made"):
+    with pytest.raises(JobError, match="folder cannot be made"):
         SqliteLedger(str(path / "ledger.db")).open()
-    with pytest.raises(LedgerError, match="unable to open"):
+    with pytest.raises(JobError, match="unable to open"):
         SqliteLedger(str(tmp_path)).open()
 
 
@@ -214,7 +214,7 @@ def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path) -> None:
     ledger.open()
     con = sqlite3.connect(path, isolation_level=None)
     con.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LedgerError, match=r"locked.*See which process holds it"):
+    with pytest.raises(JobError, match=r"locked.*See which process holds it"):
         ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, LATER, "hold"))
     con.execute("ROLLBACK")
     assert ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, LATER, "hold"))[0].state == "granted"

@@ -75,4 +75,7 @@ def test_a_time_zone_column_that_is_no_text_is_refused_by_its_name(
     place = any_place(tmp_path, any_campaign(experiment=None), engine=engine, lists={})
     with_column(tmp_path, pa.array([[("UTC", 1)], None], pa.map_(pa.string(), pa.int64())))
     assert place.launch() == 2
-    assert "columns.time_zone = spend\n    a time zone is a text such as America/Chicago, this is map" in capsys.readouterr().err
+    assert (
+        "columns.time_zone = spend\n    a time zone is a text such as America/Chicago, this is map"
+        in capsys.readouterr().err
+    )

@@ -24,7 +24,7 @@ from stores.ledger.transitions import CANCEL
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
-from transforms.pacing.limiter import SharedState, cell_name, read_cell
+from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.exposures import SCHEMA
 
@@ -108,7 +108,7 @@ def _read(ledger: DeliveryLedger, retailer: str) -> SharedState | None:
     try:
         ledger.change(cell_name(retailer), look)
     except _Seen as seen:
-        return read_cell(seen.args[0]) if seen.args[0] else None
+        return decode_state(seen.args[0]) if seen.args[0] else None
     return None
 
 

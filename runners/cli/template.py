@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.files.sink import write_whole
-from runners.sandbox.command import Argument
+from runners.cli.arguments import Argument
 from schemas.problems import InputError, JobError, Problem
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,74 +24,65 @@ from pipelines.command_line.commands import read_launch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.engines.dataflow.checks import on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, submit
-from pipelines.launch.factories import (
-    make_assigner,
-    make_evaluator,
-    make_events,
-    make_generator,
-    make_sink,
-    make_suppressor,
-)
 from pipelines.launch.finalize import check_resumed, close, read_closed, table
 from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import LaunchJob, prepare
 from pipelines.launch.options import LaunchConfig, LaunchOptions, runner_options
 from pipelines.launch.progress import Progress, Silent, watched
 from pipelines.launch.remote import check_launch, named, prepare_remote, pull_launch, send_inputs, upload_results
-from pipelines.launch.remote_inputs import after_download, read_downloaded_part, upload_exposures
 from pipelines.launch.survey import survey
+from pipelines.launch.worker_files import WorkerFiles, open_sink
+from schemas.elements import LaunchBatch
 from schemas.problems import InputError, JobError
-from stores.dead_letters import write_dead_letters
 from stores.launches.launch_folder import LaunchFolder
-from stores.launches.snapshot import read_part
-from stores.launches.survey_results import read_sharing_rows
 from transforms.audience.evaluate import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
 from transforms.events.build_events import BuildEvents
-from transforms.events.publish_events import PublishEvents, RecordExposures
+from transforms.events.publish_events import PublishEvents
 from transforms.experiments.assign_variants import AssignVariants
 from transforms.offers.generate import GenerateOffers
+from transforms.reconciliation.record_exposures import RecordExposures
 from transforms.suppression.suppress import Suppress
 
 
-def matched(p: beam.Pipeline, job: LaunchJob, done: set[str], *, preferred: bool, sharing: bool = False) -> Any:
-    """LaunchBatches with outcomes up to the suppression: what the survey and the launch have in common.
+def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[str]:
+    """The names of the batches that are done, without those that were `done` before.
 
-    `preferred`: it is decided who of an address is kept. `sharing`: only rows that share an address.
+    Failures travel in the batches: EvaluateAudience makes dead letters of the rows that are no customers, PublishEvents
+    of the events that the broker refuses, and RecordExposures writes them. Any other failure ends the launch.
     """
-    config, plan, survey = job.config, job.plan, job.folder.survey
-    only = partial(read_sharing_rows, survey) if sharing else None
-    read = partial(read_part, columns=plan.columns)
-    if job.afar is not None:
-        read = partial(read_downloaded_part, job.afar, columns=plan.columns)
+    plan, config, worker = job.plan, job.config, WorkerFiles.of(job)
+    sink = partial(open_sink, config.events, config.broker_wait, config.kafka)
     return (
         p
-        | "ReadCustomers" >> ReadCustomers(job.parts, read, done, only)
-        | "EvaluateAudience" >> EvaluateAudience(_made(job, make_evaluator, plan, survey))
-        | "AssignVariants" >> AssignVariants(_made(job, make_assigner, plan, config.sticky))
-        | "Suppress" >> Suppress(_made(job, make_suppressor, plan, config.history, survey if preferred else None))
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done)
+        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
+        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
+        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded)
+        | "GenerateOffers"
+        >> GenerateOffers(plan, job.sizes, worker.read_allocations, worker.read_codes, worker.read_secret)
+        | "BuildEvents" >> BuildEvents(plan)
+        | "PublishEvents" >> PublishEvents(plan, sink)
+        | "RecordExposures" >> RecordExposures(plan, worker.write_dead_letters, worker.write_exposures)
     )
 
 
-def _made(job: LaunchJob, make: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-    """What a worker calls to make a step's work; afar it brings first what that reads."""
-    return partial(make, *args) if job.afar is None else partial(after_download, job.afar, make, *args)
+def matched(
+    p: beam.Pipeline, job: LaunchJob, *, preferred: bool, sharing: bool = False
+) -> beam.PCollection[LaunchBatch]:
+    """All batches up to Suppress, from which the survey decides and warnings are counted, without an event.
 
-
-def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[str]:
-    """The names of the batches that the pipeline finishes."""
-    folder, plan, config = job.folder, job.plan, job.config
-    mark = job.manifest["inputs"].get("code_secret")
-    letters, exposures = str(folder.dead_letters), folder.write_exposures
-    if folder.remote is not None:
-        letters, exposures = f"{folder.remote.uri}/dead_letters", partial(upload_exposures, folder.remote.uri)
+    `preferred`: the survey has decided who of an address is sent to. `sharing`: only rows that share an address.
+    """
+    plan, worker = job.plan, WorkerFiles.of(job)
+    rows = worker.read_sharing_rows if sharing else None
+    superseded = worker.read_superseded if preferred else dict
     return (
-        matched(p, job, done, preferred=True)
-        | "GenerateOffers"
-        >> GenerateOffers(_made(job, make_generator, plan, job.sizes, folder.survey, config.secrets, mark))
-        | "BuildEvents" >> BuildEvents(partial(make_events, plan))
-        | "PublishEvents" >> PublishEvents(plan, partial(make_sink, config.events, config.broker_wait, config.kafka))
-        | "RecordExposures" >> RecordExposures(plan, partial(write_dead_letters, letters), exposures)
+        p
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, read_selection=rows)
+        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
+        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
+        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, superseded)
     )
 
 
@@ -110,10 +100,10 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         check_resumed(job)
         options = runner_options(options)
         progress.phase("survey")
-        survey(job, lambda p, sharing: matched(p, job, set(), preferred=False, sharing=sharing), options)
+        survey(job, lambda p, sharing: matched(p, job, preferred=False, sharing=sharing), options)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, job, set(), preferred=True), options)
+            refuse_warnings(job, lambda p: matched(p, job, preferred=True), options)
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
@@ -140,10 +130,10 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
         progress.phase("survey")
         here = replace(job, afar=None)
         built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
-        survey(here, lambda p, sharing: matched(p, here, set(), preferred=False, sharing=sharing), built_in)
+        survey(here, lambda p, sharing: matched(p, here, preferred=False, sharing=sharing), built_in)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, here, set(), preferred=True), built_in)
+            refuse_warnings(job, lambda p: matched(p, here, preferred=True), built_in)
         FileSystems.set_options(options)  # each pipeline sets its own
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:

@@ -30,7 +30,7 @@ from runners.sandbox.process import Rules, Sandbox, running_sandbox
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PARTS = (
-    ("pipelines.rebatch.pipeline", "job"),
+    ("pipelines.rebatch", "job"),
     ("stores.ledger", "ledger"),
     ("prism", "engine"),
     ("runners.sandbox", "vendor"),

@@ -150,8 +150,8 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from connectors.uri import TopicUri
+    from pipelines.launch.driver import launch
     from pipelines.launch.options import LaunchConfig
-    from pipelines.launch.pipeline import launch
     from pipelines.launch.progress import Silent
 
     config = LaunchConfig(

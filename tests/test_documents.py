@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from argparse import ArgumentParser
 from datetime import timedelta
@@ -40,7 +41,9 @@ def literals(pattern: str, *folders: str) -> set[str]:
 
 
 def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> None:
-    rows = re.findall(r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "The order of decisions"), re.MULTILINE)
+    rows = re.findall(
+        r"^\|[^|]*\| ([\w -]+) \| (.*) \|$", section("launch.md", "In which order is a customer decided?"), re.MULTILINE
+    )
     told = [
         (re.sub(r"[ -]", "_", outcome), reason)
         for outcome, reasons in rows
@@ -53,22 +56,22 @@ def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> Non
 def test_the_warnings_of_a_launch_are_those_of_its_page() -> None:
     kinds = literals(r'(?:LaunchWarning|warn)\(\s*"(\w+)"', "transforms/warnings") | find._DO.keys()
     assert len(kinds) == 25
-    assert first_column(section("launch.md", "Warnings")) == kinds
+    assert first_column(section("launch.md", "What do the warnings mean?")) == kinds
 
 
 def test_the_reasons_of_broken_rows_are_those_of_their_page() -> None:
     reasons = literals(r'"(broken_\w+|wrong_\w+)"', "connectors/tables") | intake._DETAIL.keys()
-    assert first_column(section("customers.md", "Rows that cannot be used")) == reasons
+    assert first_column(section("customers.md", "What happens to a bad row?")) == reasons
 
 
 def test_the_reasons_of_decode_are_those_of_their_page() -> None:
-    reasons = literals(r'(?:_Refused\(|_?[Ff]law\(|return \(?)"(\w+)", ', "transforms/rebatch")
+    reasons = literals(r'(?:_Refused|Flaw)\("(\w+)", ', "transforms/delivery")
     assert {"bad_time", "unusable_event", "over_size"} <= reasons
-    assert first_column(section("delivery.md", "Dead letters and replay")) == reasons
+    assert first_column(section("delivery.md", "What do I do with a dead letter?")) == reasons
 
 
 def test_every_counter_of_rebatch_has_its_line_or_its_word() -> None:
-    text = section("rebatch.md", "Counted places")
+    text = section("rebatch.md", "What do the counters mean?")
     named = set(re.findall(r"^\| (\w+) \|", text, re.MULTILINE)) - {"counter"} | set(re.findall(r"`(\w+)`", text))
     assert set(NAMES) <= named
 
@@ -76,13 +79,65 @@ def test_every_counter_of_rebatch_has_its_line_or_its_word() -> None:
 def test_the_options_of_rebatch_are_those_of_its_page() -> None:
     parser = ArgumentParser(add_help=False)
     RebatchOptions._add_argparse_args(parser)
-    told = first_column(section("rebatch.md", "Options"))
+    told = first_column(section("rebatch.md", "Which options are there?"))
     assert told | {"--events", "--output"} == set(parser._option_string_actions)
 
 
 def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_names() -> None:
-    (example,) = re.findall(r"```yaml\n(channels:.*?)```", section("delivery.md", "Pacing"), re.DOTALL)
+    (example,) = re.findall(
+        r"```yaml\n(channels:.*?)```", section("delivery.md", "How do I limit a retailer's pace?"), re.DOTALL
+    )
     delivery, default = EngineConfig.model_validate(yaml.safe_load(example)).delivery, Delivery()
     assert delivery == Delivery(vendor="braze")
     assert (default.vendor, default.on_unknown, default.lease) == ("outbox", "hold", timedelta(seconds=30))
     assert f"most `resends` times ({default.resends})" in (ROOT / "docs/delivery.md").read_text()
+
+
+LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")
+SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def definitions(path: Path) -> set[str]:
+    """The names of the classes and functions of a file."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_glossary_has_at_most_60_terms_in_order_each_in_one_sentence() -> None:
+    terms = re.findall(r"^- \*\*(.+?)\*\*: (.+)$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    names = [name.casefold() for name, _ in terms]
+    assert names == sorted(set(names))
+    assert 40 <= len(names) <= 60
+    assert [sentence for _, sentence in terms if sentence.count(".") != 1 or not sentence.endswith(".")] == []
+
+
+def test_the_names_of_the_glossary_are_classes_and_functions() -> None:
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/glossary.md").read_text())) - {"code"}
+    assert named - set().union(*map(definitions, SOURCES)) == set()
+
+
+def test_each_step_of_the_tour_names_classes_and_functions_of_the_files_that_it_links_to() -> None:
+    text = (ROOT / "docs/tour.md").read_text()
+    steps = re.findall(r"\]\(\.\./([\w/]+\.py)\)\s+`(\w+)`", text)
+    assert len(steps) == text.count("](../") >= 30
+    assert [(path, name) for path, name in steps if name not in definitions(ROOT / path)] == []
+
+
+def test_links_to_a_heading_lead_to_one() -> None:
+    for page in PAGES:
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            assert anchor in anchors(page.parent / link if link else page), (page.name, link, anchor)
+
+
+def test_a_decision_is_at_most_40_lines_and_its_heading_begins_with_its_number() -> None:
+    for path in sorted((ROOT / "docs/decisions").glob("*.md")):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 40, path.name
+        assert lines[0].startswith(f"# {path.name[:3]} "), path.name

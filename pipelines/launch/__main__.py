@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines.launch.pipeline import run
+from pipelines.launch.driver import run
 
 if __name__ == "__main__":
     sys.exit(run())

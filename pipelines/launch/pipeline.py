@@ -1,46 +1,27 @@
-"""Launch campaigns: one Avro event a customer, and a row for everyone who was matched.
+"""The pipeline of a launch: one Avro event a customer, and a row for everyone who was matched.
 
-    read batches | evaluate the audience | assign variants | suppress | generate offers | build events
-                 | publish | record exposures
+    read customers | evaluate the audience | assign variants | suppress | generate offers | build events
+                   | publish | record exposures
 
-Before it, the survey decides what only all customers together can tell (pipelines/launch/survey.py); after it, the
-counts of all batches become summary.json and report.html (pipelines/launch/finalize.py).
+The survey before it decides what takes all customers at once (pipelines/launch/survey.py). The counts of all batches
+become summary.json and report.html after it (pipelines/launch/finalize.py). pipelines/launch/driver.py runs all three.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.command_line.commands import read_launch
-from pipelines.command_line.engine_options import print_warnings
-from pipelines.engines.dataflow.checks import on_dataflow
-from pipelines.engines.dataflow.submit import Submitted, submit
-from pipelines.launch.finalize import check_resumed, close, read_closed, table
-from pipelines.launch.input_warnings import refuse_warnings
-from pipelines.launch.inputs import LaunchJob, prepare
-from pipelines.launch.options import LaunchConfig, LaunchOptions, runner_options
-from pipelines.launch.progress import Progress, Silent, watched
-from pipelines.launch.remote import check_launch, named, prepare_remote, pull_launch, send_inputs, upload_results
-from pipelines.launch.survey import survey
+from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.worker_files import WorkerFiles, open_sink
 from schemas.elements import LaunchBatch
-from schemas.problems import InputError, JobError
-from stores.launches.launch_folder import LaunchFolder
-from transforms.audience.evaluate import EvaluateAudience
+from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
 from transforms.events.build_events import BuildEvents
 from transforms.events.publish_events import PublishEvents
 from transforms.experiments.assign_variants import AssignVariants
-from transforms.offers.generate import GenerateOffers
+from transforms.offers.generate_offers import GenerateOffers
 from transforms.reconciliation.record_exposures import RecordExposures
 from transforms.suppression.suppress import Suppress
 
@@ -84,101 +65,3 @@ def matched(
         | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
         | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, superseded)
     )
-
-
-def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -> dict[str, Any]:
-    """The summary of a launch that ran, or went on, to its end.
-
-    Raises InputError for mistakes in the inputs, before anything ran, and JobError when it cannot go on;
-    the same call then resumes it.
-    """
-    folder = LaunchFolder(config.output)
-    folder.prepare()
-    with folder.locked():
-        progress.phase("read and check")
-        job = prepare(config, folder)
-        check_resumed(job)
-        options = runner_options(options)
-        progress.phase("survey")
-        survey(job, lambda p, sharing: matched(p, job, preferred=False, sharing=sharing), options)
-        if job.strict:
-            progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, job, preferred=True), options)
-        done = folder.done()
-        if len(done) == job.batches and (summary := read_closed(job)) is not None:
-            return summary
-        progress.phase("launch", total=job.snapshot.rows)
-        with watched(folder, job, progress), beam.Pipeline(options=options) as p:
-            build(p, job, done)
-        progress.phase("sum up")
-        return close(job, progress.seconds())
-
-
-def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progress) -> dict[str, Any] | Submitted:
-    """The summary of a launch whose batches Dataflow works through, or the template that was written.
-
-    What only all customers together can tell is decided here, as ever; so is the summary, once Dataflow is done.
-    Raises as `launch` does; the same call then resumes it.
-    """
-    folder = LaunchFolder(config.output)
-    folder.prepare()
-    with folder.locked():
-        progress.phase("read and check")
-        pull_launch(folder)
-        job = prepare_remote(config, folder)
-        check_resumed(job)
-        progress.phase("survey")
-        here = replace(job, afar=None)
-        built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
-        survey(here, lambda p, sharing: matched(p, here, preferred=False, sharing=sharing), built_in)
-        if job.strict:
-            progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, here, preferred=True), built_in)
-        FileSystems.set_options(options)  # each pipeline sets its own
-        done = folder.done()
-        if len(done) == job.batches and (summary := read_closed(job)) is not None:
-            return summary
-        if len(done) < job.batches:
-            send_inputs(job)
-            progress.phase("launch", total=job.snapshot.rows)
-            p = beam.Pipeline(options=named(options, job))
-            build(p, job, done)
-            submitted, wait = submit(p, options)
-            if submitted.job is None:
-                return submitted
-            wait()
-            pull_launch(folder)
-        progress.phase("sum up")
-        return upload_results(job, close(job, progress.seconds()))
-
-
-def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
-    """Launch as the options say; 0 when it ended, 1 when it could not, 2 for mistakes in the input."""
-    progress = progress or Silent()
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
-    try:
-        given = read_launch(sys.argv[1:] if argv is None else argv)
-        options = given.options
-        config = LaunchConfig.of(options.view_as(LaunchOptions), [*given.problems, *check_launch(options)])
-        print_warnings(given)
-        made = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
-    except InputError as error:
-        progress.stop()
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        progress.stop()
-        told = JobError.told(error)
-        if told is None:
-            raise
-        print(f"The launch stopped: {told}", file=sys.stderr)
-        return 1
-    progress.stop()
-    if isinstance(made, Submitted):
-        print(made)
-        return 0
-    print(table(made, os.path.join(config.output, "report.html")))
-    if made["strict"] and made["warnings"]:
-        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
-        return 2
-    return 0

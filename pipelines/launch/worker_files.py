@@ -26,7 +26,7 @@ from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import Part, read_part
 from stores.launches.survey_results import read_duplicates, read_losers, read_queues, read_sharing_rows
 from transforms.events.publish_events import EventSink
-from transforms.offers.generate import Allocations
+from transforms.offers.generate_offers import Allocations
 from transforms.suppression.suppress import Superseded
 
 

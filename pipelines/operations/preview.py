@@ -15,9 +15,9 @@ import fastavro
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.uri import FileUri
+from pipelines.launch.driver import launch
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.options import LaunchConfig
-from pipelines.launch.pipeline import launch
 from pipelines.launch.progress import Progress
 from schemas.campaigns.configuration import load_configuration
 from schemas.campaigns.engine import EngineConfig

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines.rebatch.pipeline import run
+from pipelines.rebatch.driver import run
 
 if __name__ == "__main__":
     sys.exit(run(exits=True))

@@ -21,7 +21,7 @@ from connectors.vendors.open import make_vendor
 from pipelines.engines.memory import collect_rarely
 from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch.options import RebatchConfig
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError

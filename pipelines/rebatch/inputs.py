@@ -6,8 +6,9 @@ from pathlib import Path
 
 from connectors.gcs import RemoteFolder, is_remote
 from connectors.secrets import Secrets
+from pipelines.rebatch.delivery_files import check_delivery
 from pipelines.rebatch.options import RebatchConfig
-from pipelines.settings import Settings, check_delivery
+from pipelines.rebatch.settings import Settings
 from schemas.campaigns.accounts import configured_retailers
 from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError

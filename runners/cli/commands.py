@@ -15,7 +15,7 @@ from connectors.pubsub.admin import create_topic
 from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.engines.presets import PRESETS
-from pipelines.launch import pipeline as launching
+from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import input_warnings, list_lines
 from pipelines.launch.inputs import LaunchJob, reopen
@@ -23,8 +23,8 @@ from pipelines.operations import check as checking
 from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
 from pipelines.operations import why as asking
-from pipelines.rebatch import pipeline as rebatching
-from pipelines.settings import check_delivery
+from pipelines.rebatch import driver as rebatching
+from pipelines.rebatch.delivery_files import check_delivery
 from runners.cli.live_counters import live_counters
 from runners.cli.progress_bar import Bar
 from schemas.campaigns.accounts import configured_retailers

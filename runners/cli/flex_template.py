@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.launch import driver as launch
+from pipelines.rebatch import driver as rebatch
 
 JOBS: dict[str, Callable[[list[str]], int]] = {"rebatch": rebatch.run, "launch": launch.run}
 FLAGS = ("--ignore_times", "--strict", "--test")

@@ -27,8 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything a launch is told, checked. `campaigns` is in order of priority, then id; `files` are all that
-    say something about them, list files too, by their names in the folder."""
+    """The checked files of a folder. `campaigns` are ordered by priority, then id; `files` names every file used."""
 
     root: Path
     engine: EngineConfig

@@ -18,8 +18,8 @@ from support.cloud import HIDDEN, PROJECT, SUBSCRIPTION, Bucket, leaves, rebatch
 from support.delivering import Delivery
 from support.launching import any_place
 
-from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.launch import driver as launch
+from pipelines.rebatch import driver as rebatch
 from runners.cli.flex_template import arguments
 from runners.cli.main import main
 

@@ -16,8 +16,8 @@ from support.dataflow_service import Service, dataflow_service
 from support.delivering import Delivery
 from support.launching import any_place
 
-from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.launch import driver as launch
+from pipelines.rebatch import driver as rebatch
 from runners.cli.main import main
 
 pytestmark = pytest.mark.engine

@@ -12,10 +12,10 @@ from conftest import Topic
 from support.delivering import KEY, Delivery, any_events, eventually
 
 from bench.deliveries import Wire, publish
-from pipelines.settings import LOOK_EVERY_S
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
 from stores.deliveries.spool import Spool
+from stores.live_config.live_files import LOOK_EVERY_S
 
 pytestmark = pytest.mark.engine
 

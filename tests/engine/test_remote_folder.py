@@ -11,8 +11,9 @@ from support.delivering import Delivery
 
 from connectors import TransportError
 from connectors.gcs import RemoteFolder, local_copy
-from pipelines import settings as live
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
+from stores.live_config.folder_copy import REFRESH_EVERY_S
+from stores.live_config.live_files import LOOK_EVERY_S
 
 pytestmark = pytest.mark.engine
 
@@ -62,13 +63,13 @@ def test_a_bucket_that_is_not_there_is_told_with_the_role(cloud: Bucket) -> None
         folder.put(folder.path / "a")
 
 
-def look_afar(settings: Settings, now: list[float]) -> None:
-    """Until what has changed there is known here."""
-    now[0] += live.LOOK_AFAR_EVERY_S
+def wait_for_refresh(settings: Settings, now: list[float]) -> None:
+    """Returns when an edit in the cloud is in the local copy."""
+    now[0] += REFRESH_EVERY_S
     settings.current()
-    assert settings._bringing is not None
-    settings._bringing.join()
-    now[0] += live.LOOK_EVERY_S
+    assert settings.files.copy.refreshing is not None
+    settings.files.copy.refreshing.join()
+    now[0] += LOOK_EVERY_S
 
 
 def test_settings_in_the_cloud_follow_an_edit_and_outlive_the_storage(
@@ -81,8 +82,8 @@ def test_settings_in_the_cloud_follow_an_edit_and_outlive_the_storage(
     made.configure({"aldi": {"paused": True}})
     cloud.put(made.campaigns, "live")
     assert settings.workspace("aldi").paused is not True
-    look_afar(settings, now)
+    wait_for_refresh(settings, now)
     assert settings.workspace("aldi").paused is True
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    now[0] += live.LOOK_AFAR_EVERY_S
-    assert settings.workspace("aldi").paused is True  # the storage is asked beside, for a minute
+    now[0] += REFRESH_EVERY_S
+    assert settings.workspace("aldi").paused is True  # the storage is asked in a thread, for a minute

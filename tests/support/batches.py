@@ -15,10 +15,10 @@ from schemas.campaigns.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
 from schemas.outcomes import OUTCOMES
 from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
-from transforms.audience.evaluate import make_evaluator
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.experiments.assign_variants import make_assigner
 from transforms.launch_plan import Plan, make_plan
-from transforms.offers.generate import make_generator
+from transforms.offers.generate_offers import make_generator
 from transforms.suppression.suppress import make_suppressor
 
 LAUNCHED_AT = 1_775_000_000_000

@@ -13,7 +13,7 @@ import fastavro
 import pyarrow.parquet as pq
 from support.factories import SECRET, any_campaign, any_customer_file, any_engine, any_folder
 
-from pipelines.launch.pipeline import run
+from pipelines.launch.driver import run
 from stores.dead_letters import read_dead_letters
 
 ROOT = Path(__file__).resolve().parents[2]

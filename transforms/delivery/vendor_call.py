@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkspaceSettings(Protocol):
-    """The settings as they are now: pipelines/settings.py."""
+    """The settings as they are now: pipelines/rebatch/settings.py."""
 
     def delivery(self) -> Delivery: ...
     def terms(self, retailer: str) -> WorkspaceLimits: ...

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Accounts(Protocol):
-    """The accounts and workspaces as the settings have them now: pipelines/settings.py."""
+    """The accounts and workspaces as the settings have them now: pipelines/rebatch/settings.py."""
 
     def account(self, retailer: str) -> Account:
         """A retailer's account; InputError when it has none."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.delivering import Delivery
 
-from pipelines.launch import pipeline as launch
-from pipelines.rebatch import pipeline as rebatch
+from pipelines.launch import driver as launch
+from pipelines.rebatch import driver as rebatch
 
 RUNNER = "--runner=DataflowRunner"
 GOOGLE = (RUNNER, "--project=project-1", "--region=europe-west1", "--temp_location=gs://bucket/tmp")

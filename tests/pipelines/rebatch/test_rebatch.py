@@ -12,7 +12,7 @@ from support.delivering import QUICK, Delivery, ToPlace, any_events, eventually
 from support.factories import any_campaign
 from support.launching import RICH, Place, launched
 
-from pipelines.rebatch.pipeline import run
+from pipelines.rebatch.driver import run
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
 from stores.deliveries.delivery_folder import DeliveryFolder

@@ -13,7 +13,8 @@ import yaml
 from support.factories import any_engine, any_folder
 
 from connectors.secrets import Secrets
-from pipelines.settings import Settings, check_delivery
+from pipelines.rebatch.delivery_files import check_delivery
+from pipelines.rebatch.settings import Settings
 from schemas.campaigns.accounts import filled_url
 from schemas.campaigns.configuration import load_configuration
 from schemas.campaigns.workspaces import Delivery

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.factories import any_engine, any_folder
 
-from pipelines.settings import Settings
+from pipelines.rebatch.settings import Settings
 from stores.ledger.sqlite import SqliteLedger
 from transforms.pacing.account_owners import KEEP_S, AccountOwners
 

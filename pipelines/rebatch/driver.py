@@ -1,0 +1,201 @@
+"""Run rebatch: on an engine here until it is drained or stopped, or as a job that Dataflow takes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from connectors.secrets import Secrets
+from connectors.uri import SubscriptionUri
+from pipelines.command_line.commands import read_rebatch
+from pipelines.command_line.engine_options import print_warnings
+from pipelines.engines.choose import EngineTraits, choose_engine
+from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
+from pipelines.engines.dataflow.submit import Submitted, submit
+from pipelines.engines.servers import expect_lost_server, lost_server
+from pipelines.engines.stable_ids import new_pipeline
+from pipelines.rebatch.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
+from pipelines.rebatch.factories import begin_source, check_disk, local_source, prepare_stores, recover_calls, sweep
+from pipelines.rebatch.inputs import check_inputs, make_settings
+from pipelines.rebatch.options import RebatchConfig, RebatchOptions
+from pipelines.rebatch.pipeline import build
+from pipelines.rebatch.rounds import Part, Rounds
+from pipelines.rebatch.settings import Settings
+from schemas.problems import InputError, JobError
+from stores.deliveries.delivery_folder import DeliveryFolder
+from stores.local.stop_signals import StopSignals, say, stop_signals
+from transforms.streaming.counters import on_the_way
+from transforms.streaming.read_messages import close_readers
+
+_PASSES = 3  # of a drain: what an engine dropped on its way is read again
+
+
+def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals: StopSignals) -> dict[str, Any]:
+    """The counts of a run that ended: drained, or stopped by a signal.
+
+    Raises InputError for mistakes in the settings, before anything ran, and JobError when it cannot go on; the
+    same call then goes on where it stopped.
+    """
+    if problems := local_problems(config):
+        raise InputError(problems)
+    folder = DeliveryFolder(config.output)
+    folder.prepare()
+    engine = choose_engine(options, ends=config.drain, drains=config.drain)
+    stop = partial(_end, folder) if engine.alone or config.drain else _leave
+    with folder.locked():
+        settings = make_settings(config)
+        check_inputs(config, Secrets(config.secrets))
+        prepare_stores(config)
+        if engine.alone:
+            begin_source(config)
+        recover_calls(config)
+        read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
+        started, before = time.perf_counter(), read()
+        if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
+            before |= {"read": before["read"] - before["left_waiting"], "left_waiting": 0}
+        missing = 0
+        with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
+            for _ in range(_PASSES):
+                if signals.asked:
+                    break
+                missing = on_the_way()
+                _deliver(config, options, settings, engine, signals, stop)
+                missing = on_the_way() - missing
+                if missing <= 0 or not config.drain or folder.must_stop():
+                    break
+        counted = {name: value - before[name] for name, value in read().items()}
+        summary = {**counted, "missing": missing, "swept": sweep(config)}
+        folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
+        check_disk(config)
+        return summary
+
+
+def _deliver(
+    config: RebatchConfig,
+    options: PipelineOptions,
+    settings: Settings,
+    engine: EngineTraits,
+    signals: StopSignals,
+    stop: Callable[[], None],
+) -> None:
+    """One pass over the source: a run of the pipeline, or several where the engine delivers at the end of its input."""
+    source = local_source(config) if engine.alone else None
+
+    def run(part: Part | None) -> None:
+        p = new_pipeline(options)
+        build(p, config, settings, engine, source, part)
+        _run(p, signals, stop)
+
+    if source is None:
+        return run(None)
+    try:
+        if engine.wall_clock_timers:
+            run(None)
+        else:
+            waiting = DeliveryFolder(config.output).waiting
+            Rounds(source.name, waiting, source.readers, config.patience, run).run()
+    finally:
+        close_readers(source.name)
+
+
+def submit_to_dataflow(config: RebatchConfig, options: PipelineOptions) -> Submitted:
+    """The job on Dataflow, or its template: the same pipeline, with nothing of this machine in it.
+
+    Raises InputError for what workers there could not use, and JobError when Google refuses the job.
+    """
+    FileSystems.set_options(options)
+    if problems := rebatch_problems(config, options):
+        raise InputError(problems)
+    settings, delivers = (
+        make_settings(config),
+        check_inputs(config, Secrets(config.secrets, environment=not config.secrets)),
+    )
+    if problems := needs_secrets(config.secrets, delivers):
+        raise InputError(problems)
+    say(
+        f"There is no journal of calls with --output {config.output}: when a worker is lost, every event that it had "
+        "claimed is in doubt, and `on_unknown` decides when its lease ends"
+    )
+    p = new_pipeline(options)
+    build(p, config, settings, choose_engine(options, ends=False))
+    return submit(p, options)[0]
+
+
+def _run(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
+    """Runs the pipeline to its end, or until the command leaves it. Raises JobError when Prism has ended before it,
+    unless that was part of a stop: a service manager may signal every process."""
+    try:
+        with suppress(_Left), signals.calling(stop):
+            p.run().wait_until_finish()
+    except Exception as error:
+        if not lost_server(error):
+            raise
+        if not signals.asked:
+            todo = "Run the same command again: nothing is lost"
+            raise JobError(f"the process of Prism has ended before its job. {todo}") from error
+        say("Prism was stopped too: the next run delivers what it still held")
+
+
+def _end(folder: DeliveryFolder) -> None:
+    say("stopping: what was read is delivered first; give the signal again to stop at once")
+    folder.ask_to_stop()
+    expect_lost_server()
+
+
+class _Left(Exception):
+    """The command ends and its job goes on, on a cluster."""
+
+
+def _leave() -> None:
+    say("this command ends and the job goes on; to stop the job: campaigns flink stop (docs/engines.md)")
+    raise _Left
+
+
+def _stop_submitting() -> None:
+    raise JobError("stopped while the job was submitted. See at Dataflow whether it is there, else submit it again")
+
+
+def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exits: bool = False) -> int:
+    """Rebatch as the options say; 0 when it ended, 1 when it could not go on, 2 for mistakes in the input. `exits`: the
+    process ends when this returns."""
+    with stop_signals(exits=exits) as signals:
+        return _rebatched(argv, show, signals)
+
+
+def _rebatched(argv: list[str] | None, show: Show, signals: StopSignals) -> int:
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
+    try:
+        given = read_rebatch(sys.argv[1:] if argv is None else argv)
+        options = given.options
+        config = RebatchConfig.of(options.view_as(RebatchOptions), given.problems)
+        print_warnings(given)
+        if on_dataflow(options):
+            with signals.calling(_stop_submitting):
+                print(submit_to_dataflow(config, options))
+            return 0
+        summary = rebatch(config, options, show, signals)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        told = JobError.told(error)
+        if told is None:
+            raise
+        print(f"Rebatch stopped: {told}", file=sys.stderr)
+        return 1
+    print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
+    if left := summary["left_waiting"] + max(0, summary["missing"]):
+        why = "paused, over their pace, not yet due, or claimed by another run"
+        print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
+    if config.drain and isinstance(config.events, SubscriptionUri):
+        print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
+    return 0

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.command_line.commands import read_launch
 from pipelines.command_line.engine_options import print_warnings
+from pipelines.command_line.exit_codes import Ending, exit_code
 from pipelines.engines.dataflow.checks import on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, submit
 from pipelines.launch.finalize import check_resumed, close, read_closed, table
@@ -24,7 +26,6 @@ from pipelines.launch.pipeline import build, matched
 from pipelines.launch.progress import Progress, Silent, watched
 from pipelines.launch.remote import check_launch, named, prepare_remote, pull_launch, send_inputs, upload_results
 from pipelines.launch.survey import survey
-from schemas.problems import InputError, JobError
 from stores.launches.launch_folder import LaunchFolder
 
 
@@ -42,10 +43,10 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         check_resumed(job)
         options = runner_options(options)
         progress.phase("survey")
-        survey(job, lambda p, sharing: matched(p, job, set(), preferred=False, sharing=sharing), options)
+        survey(job, lambda p, sharing: matched(p, job, preferred=False, sharing=sharing), options)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, job, set(), preferred=True), options)
+            refuse_warnings(job, lambda p: matched(p, job, preferred=True), options)
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
@@ -72,10 +73,10 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
         progress.phase("survey")
         here = replace(job, afar=None)
         built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
-        survey(here, lambda p, sharing: matched(p, here, set(), preferred=False, sharing=sharing), built_in)
+        survey(here, lambda p, sharing: matched(p, here, preferred=False, sharing=sharing), built_in)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, here, set(), preferred=True), built_in)
+            refuse_warnings(job, lambda p: matched(p, here, preferred=True), built_in)
         FileSystems.set_options(options)  # each pipeline sets its own
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
@@ -95,32 +96,25 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
 
 
 def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
-    """Launch as the options say; 0 when it ended, 1 when it could not, 2 for mistakes in the input."""
-    progress = progress or Silent()
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log what is told below
+    """Launch as the options say; the exit code (pipelines/command_line/exit_codes.py)."""
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the same error
+    return exit_code(partial(_run, argv, progress or Silent()), "The launch stopped: ")
+
+
+def _run(argv: list[str] | None, progress: Progress) -> Ending:
     try:
-        given = read_launch(sys.argv[1:] if argv is None else argv)
-        options = given.options
-        config = LaunchConfig.of(options.view_as(LaunchOptions), [*given.problems, *check_launch(options)])
-        print_warnings(given)
-        made = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
-    except InputError as error:
+        parsed = read_launch(sys.argv[1:] if argv is None else argv)
+        options = parsed.options
+        config = LaunchConfig.of(options.view_as(LaunchOptions), [*parsed.problems, *check_launch(options)])
+        print_warnings(parsed)
+        summary = on_the_cloud(config, options, progress) if on_dataflow(options) else launch(config, options, progress)
+    finally:
         progress.stop()
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        progress.stop()
-        told = JobError.told(error)
-        if told is None:
-            raise
-        print(f"The launch stopped: {told}", file=sys.stderr)
-        return 1
-    progress.stop()
-    if isinstance(made, Submitted):
-        print(made)
-        return 0
-    print(table(made, os.path.join(config.output, "report.html")))
-    if made["strict"] and made["warnings"]:
+    if isinstance(summary, Submitted):
+        print(summary)
+        return Ending.DONE
+    print(table(summary, os.path.join(config.output, "report.html")))
+    if summary["strict"] and summary["warnings"]:
         print("strict: the events were published; these warnings showed only then", file=sys.stderr)
-        return 2
-    return 0
+        return Ending.WARNINGS
+    return Ending.DONE

@@ -16,7 +16,7 @@ from schemas.campaigns.engine import EngineConfig
 from schemas.problems import InputError
 from stores.launches.distinct import distinct_values
 from stores.launches.snapshot import source_schema
-from transforms.plan import id_columns, make_plan
+from transforms.launch_plan import id_columns, make_plan
 from transforms.warnings.warning import refusal
 
 

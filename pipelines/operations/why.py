@@ -20,10 +20,10 @@ from schemas.problems import InputError, Problem
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import find_customers
 from transforms.audience.conditions import Checker
-from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.audience.tree import NodeCount, Tree
 from transforms.experiments.assignment import bucket, bucket_ranges, choose, in_ranges, normalise, scheme_ranges
-from transforms.plan import CampaignPlan, only
+from transforms.launch_plan import CampaignPlan, single_campaign
 
 _RECORDED = ("variant", "assigned_by", "suppression", "offers", "codes", "event_id", "deliver_after")
 
@@ -72,8 +72,8 @@ def why(launch: str, customer: str, campaign: str, receipts: Sequence[str] = ())
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
-    entry, retailers = job.plan.of(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
-    places = sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place]))
+    entry, retailers = job.plan.campaign_plan(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
+    places = sorted(range(rows.num_rows), key=lambda place: not entry.covers(retailers[place]))
     folders = receipt_folders(job, receipts)
     return [_explain(job, rows.slice(place, 1), entry, folders) for place in places]
 
@@ -107,10 +107,10 @@ def _explain(job: LaunchJob, row: pa.Table, entry: CampaignPlan, folders: Sequen
 
 def _evaluate(job: LaunchJob, campaign: str, row: pa.Table) -> list[NodeCount]:
     """The counts of the campaign's audience for one customer."""
-    plan = only(job.plan, campaign)
-    evaluator = Evaluator(plan, lambda name, column: read_list(job.config.campaigns / name, column, name))
+    plan = single_campaign(job.plan, campaign)
+    evaluate = make_evaluator(plan, lambda file, column: read_list(job.config.campaigns / file, column, file))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
-    counts: list[NodeCount] = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"][campaign]
+    counts: list[NodeCount] = evaluate(CustomerBatch("why", batch)).counts["nodes"][campaign]
     return counts
 
 

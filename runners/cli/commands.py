@@ -13,6 +13,7 @@ from connectors.kafka.options import read_client, read_time
 from connectors.pubsub.admin import create_topic
 from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
@@ -137,7 +138,7 @@ def why(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     result = checking.check(args.launch, args.receipts)
     write_result(args, result, check_lines(result))
-    return 0 if result.all_hold else 1
+    return EXIT_CODES[Ending.DONE if result.all_hold else Ending.CHECK_FAILED]
 
 
 def report(args: argparse.Namespace) -> int:
@@ -187,7 +188,7 @@ def verify_code(args: argparse.Namespace) -> int:
         print("no launch has such a code: a character is wrong or missing, so check how it was typed")
     elif not result.genuine and not result.launch_checked:
         print("the launch, the offer or the secret may be wrong too: give the launch's folder as --launch to find out")
-    return 0 if result.genuine else 1
+    return EXIT_CODES[Ending.DONE if result.genuine else Ending.CHECK_FAILED]
 
 
 def topic(args: argparse.Namespace) -> int:

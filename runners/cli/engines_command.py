@@ -7,6 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from runners.cli.arguments import JSON, argument, problem
 from runners.cli.output import write_result
@@ -40,7 +41,8 @@ def engines(args: argparse.Namespace) -> int:
         write_result(args, parts, [])
     else:
         _print_table(parts)
-    return int(bool(args.names) and any(part.state in ("missing", "fails") for part in parts))
+    failed = bool(args.names) and any(part.state in ("missing", "fails") for part in parts)
+    return EXIT_CODES[Ending.CHECK_FAILED if failed else Ending.DONE]
 
 
 def explain(name: str) -> str:

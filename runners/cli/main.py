@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending, exit_code
 from pipelines.command_line.words import did_you_mean, parse_words
 from runners.cli import commands
 from runners.cli.arguments import Command, problem
 from runners.cli.command_table import COMMANDS
-from schemas.problems import InputError, JobError, shown
+from schemas.problems import InputError, shown
 
 DESCRIPTION = """\
 Launch campaigns over customers, deliver them, and ask about them afterwards.
@@ -62,27 +64,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 success, 1 the work could not be done or a check failed, 2 mistakes in the input."""
+    """The exit code (pipelines/command_line/exit_codes.py)."""
     exits, argv = argv is None, sys.argv[1:] if argv is None else argv
     if argv[:1] == ["launch"]:
         return commands.launch(argv[1:])
     if argv[:1] == ["rebatch"]:
         return commands.rebatch(argv[1:], exits=exits)
+    return exit_code(partial(_run, argv))
+
+
+def _run(argv: list[str]) -> int:
+    args = _parse(argv)
     try:
-        args = _parse(argv)
         return COMMANDS[argv[0]].run(args)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `campaigns why … | head`: nobody reads on
+    except BrokenPipeError:  # the reader of `campaigns why … | head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        told = JobError.told(error)
-        if told is None:
-            raise
-        print(told, file=sys.stderr)
-        return 1
+        return EXIT_CODES[Ending.DONE]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from pipelines.engines.prism import prism
+from pipelines.engines.prism import find_prism
 from runners.local.emulators import PUBSUB, EmulatorError
 from runners.local.firestore_emulator import FIRESTORE
 from runners.local.flink.cluster import find_flink
@@ -60,7 +60,7 @@ def _beam() -> Found:
 
 
 def _prism() -> Found:
-    path = prism()
+    path = find_prism()
     if path is None:
         raise EmulatorError("run `make engines` (it needs Go), or set CAMPAIGNS_PRISM; else Beam downloads it itself")
     return Found(path, PARTS["prism"].version.removeprefix("v") if ".engines" in path else "")

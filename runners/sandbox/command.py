@@ -16,7 +16,7 @@ from runners.sandbox.bucket import CALLS_PER_HOUR
 from runners.sandbox.script import ScriptError, load_script
 from runners.sandbox.server import serve
 from runners.sandbox.stand_in import StandIn
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, JobError, Problem
 
 ARGUMENTS = (
     Argument(("--port",), {"type": int, "default": 8080, "help": "0 takes a free one (8080)"}),
@@ -43,8 +43,7 @@ def sandbox(args: argparse.Namespace) -> int:
     try:
         asyncio.run(serve(stand_in, args.host, args.port, lambda url: print(f"vendor sandbox on {url}", flush=True)))
     except OSError as error:
-        print(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        raise JobError(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}") from error
     return 0
 
 

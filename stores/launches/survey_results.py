@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from connectors.files.whole_file import write_whole
 from schemas.problems import InputError, Problem
-from stores.launches.launch_folder import replace_file, write_parquet
+from stores.launches.launch_folder import write_parquet
 from stores.launches.whole_files import batch_damage, damaged, read_table
 
 Rows = npt.NDArray[np.int64]
@@ -44,7 +45,7 @@ def write_decisions(folder: Path, losers: pa.Table, queues: pa.Table) -> None:
     """Write who is preferred to whom and the queues of the limited offers; the marker comes last."""
     write_parquet(folder / "shared.parquet", losers)
     write_parquet(folder / "queues.parquet", queues)
-    replace_file(folder / "done.json", b"{}")
+    write_whole(folder / "done.json", [b"{}"])
 
 
 def decided(folder: Path) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from connectors import TransportError
 from pipelines.operations.ledger.guard import hold_for_job, sqlite_path
 from pipelines.operations.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
@@ -22,7 +21,6 @@ from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.deliveries.receipt_ends import ReceiptEnds
 from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
@@ -127,7 +125,7 @@ def _make_room(uri: str, move_aside: bool) -> list[str]:
 def _is_begun(path: str) -> bool:
     try:
         identity = decode_identity(probe(path, CELL).cell)
-    except LedgerError:
+    except JobError:
         return False
     return identity is not None and identity.rebuilding
 
@@ -179,7 +177,7 @@ def _count_spool(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt
     for path in spool.files():
         try:
             decoded = read_envelopes(spool.read(path), 0)
-        except (TransportError, OSError):
+        except (JobError, OSError):
             result.unreadable.append(str(path))
             continue
         ids = sorted({dead_id(item) if isinstance(item, DeadLetter) else item.event_id for item in decoded})

@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.event_sinks import FileEvents, PubsubEvents
 from connectors.inputs.histories import SCHEMA as HISTORY
 from connectors.inputs.histories import read_histories
 from connectors.inputs.lists import read_codes, read_list
 from connectors.inputs.sticky import read_sticky
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.sink import KafkaEvents
-from connectors.uri import FileUri, KafkaUri, SinkUri
+from connectors.open import open_sink
+from connectors.uri import SinkUri
 from pipelines.launch.inputs import code_secret, secret_mark
 from schemas.elements import CustomerBatch, LaunchBatch
 from schemas.problems import JobError
@@ -106,9 +105,5 @@ def make_events(plan: Plan) -> Callable[[LaunchBatch], Any]:
 
 
 def make_sink(events: SinkUri, wait: float, kafka: KafkaClient) -> EventSink:
-    """PublishEvents' sink; `wait` is how many seconds without any progress a broker is given."""
-    if isinstance(events, FileUri):
-        return FileEvents(events.directory)
-    if isinstance(events, KafkaUri):
-        return KafkaEvents(events, kafka, deadline_s=wait)
-    return PubsubEvents(events.path, deadline_s=wait)
+    """The sink of PublishEvents; it fails when nothing is published for `wait` seconds."""
+    return open_sink(events, kafka, wait)

@@ -15,7 +15,6 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.secrets import Secrets
-from connectors.uri import SubscriptionUri
 from pipelines.command_line.commands import read_rebatch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
@@ -187,6 +186,6 @@ def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
     if left := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"
         print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
-    if config.drain and isinstance(config.events, SubscriptionUri):
+    if config.drain and config.events.subscription_path:
         print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return Ending.DONE

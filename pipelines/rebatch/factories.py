@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from connectors.files.reader import FileReader
 from connectors.gcs import is_remote
-from connectors.kafka.consumer import begin
-from connectors.kafka.partition_reader import KafkaPartitionReader
-from connectors.kafka.reader import KafkaReader
-from connectors.pubsub.leases import LeaseFile, leased_until
-from connectors.pubsub.reader import PubsubReader
-from connectors.uri import FileUri, KafkaUri, SubscriptionUri
+from connectors.open import begin_group, last_lease, open_partitions, open_reader
 from connectors.vendors.open import make_vendor
 from pipelines.engines.memory import collect_rarely
 from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
@@ -95,64 +89,48 @@ class LocalSource:
 
 
 def local_source(config: RebatchConfig) -> LocalSource:
-    """A source for one run; what earlier runs left is looked at now."""
-    folder, events = DeliveryFolder(config.output), config.events
-    until = leased_until(folder.spool, events.path) if isinstance(events, SubscriptionUri) else 0.0
-    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder.spool).files()), until)
+    """A source for one run, with the files that earlier runs left in the spool."""
+    folder = DeliveryFolder(config.output).spool
+    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder).files()), last_lease(config.events, folder))
 
 
-def make_reader(config: RebatchConfig, index: int, leases: LeaseFile | None = None) -> Reader:
+def make_reader(config: RebatchConfig, index: int, leases: tuple[Path, float] | None = None) -> Reader:
     """One of the readers of the events."""
-    folder = DeliveryFolder(config.output)
-    if isinstance(config.events, FileUri):
-        return FileReader(
-            config.events.directory,
-            index=index,
-            readers=config.readers,
-            follow=not config.drain,
-            stop=folder.must_stop,
-        )
-    idle_s = config.idle if config.drain else None
-    if isinstance(config.events, KafkaUri):
-        return KafkaReader(
-            config.events,
-            config.kafka,
-            config.group,
-            index=index,
-            readers=config.readers,
-            idle_s=idle_s,
-            stop=folder.must_stop,
-        )
-    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop, leases=leases)
+    return open_reader(
+        config.events,
+        config.kafka,
+        config.group,
+        index=index,
+        readers=config.readers,
+        idle_s=config.idle if config.drain else None,
+        stop=DeliveryFolder(config.output).must_stop,
+        leases=leases,
+    )
 
 
-def make_log(config: RebatchConfig) -> PartitionedReader:
-    """The events of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
-    assert isinstance(config.events, KafkaUri)
+def make_partition_reader(config: RebatchConfig) -> PartitionedReader:
+    """A reader of partitions, for an engine that keeps the offsets in its checkpoints."""
     collect_rarely()
     idle_s = config.idle if config.drain else None
     stop = DeliveryFolder(config.output).must_stop
-    return KafkaPartitionReader(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
+    return open_partitions(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
 
 
 def begin_source(config: RebatchConfig) -> None:
-    """Keeps where a Kafka group begins, before any of several readers reads. Raises JobError."""
-    if isinstance(config.events, KafkaUri):
-        begin(config.events, config.kafka, config.group, config.start)
+    """Store where a Kafka group begins, before any of several readers reads. Raises JobError."""
+    begin_group(config.events, config.kafka, config.group, config.start)
 
 
 def make_spooling_reader(source: LocalSource, index: int) -> Reader:
-    """One of the readers of a source, which puts into the spool what comes from a broker; the one behind them all
+    """One of the readers of a source, which writes what a broker gives into the spool; the last one, behind them all,
     reads what earlier runs left there."""
     config, folder = source.config, DeliveryFolder(source.config.output)
-    spool, leases = Spool(folder.spool), None
+    spool = Spool(folder.spool)
     if index == config.readers:
         return SpoolReader(spool, source.spooled)
-    if isinstance(config.events, SubscriptionUri):
-        leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
-    reader = make_reader(config, index, leases)
+    reader = make_reader(config, index, (folder.spool, source.leased_until))
     enough = make_disk(config.output, config.ledger).enough
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
+    return reader if config.events.folder is not None else SpooledReader(reader, spool, enough)
 
 
 def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:

@@ -15,14 +15,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from connectors.uri import KafkaUri, SubscriptionUri
 from pipelines.engines.choose import EngineTraits
 from pipelines.rebatch.factories import (
     LocalSource,
     make_buffer,
     make_dispatcher,
     make_ledger,
-    make_log,
+    make_partition_reader,
     make_reader,
     make_spooling_reader,
 )
@@ -102,10 +101,10 @@ def _read(
     p: beam.Pipeline, config: RebatchConfig, engine: EngineTraits, source: LocalSource | None, part: Part | None
 ) -> Any:
     """Envelopes of the events, and of what an earlier run left in the spool."""
-    if engine.reads_pubsub and isinstance(config.events, SubscriptionUri):
-        return p | "ReadEvents" >> ReadNativePubsub(config.events.path)
-    if isinstance(config.events, KafkaUri) and not engine.alone:
-        return p | "ReadEvents" >> ReadPartitions(partial(make_log, config), time.time)
+    if engine.reads_pubsub and (subscription := config.events.subscription_path):
+        return p | "ReadEvents" >> ReadNativePubsub(subscription)
+    if config.events.has_partitions and not engine.alone:
+        return p | "ReadEvents" >> ReadPartitions(partial(make_partition_reader, config), time.time)
     if source is None:
         return p | "ReadEvents" >> ReadMessages(
             partial(make_reader, config), config.readers, early=engine.early_finalization

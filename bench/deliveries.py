@@ -24,8 +24,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from connectors.files.sink import FileSink
 from connectors.kafka.client import KafkaClient, create_topic
-from connectors.pubsub.publisher import open_channel
 from connectors.open import open_publisher
+from connectors.pubsub.publisher import open_channel
 from connectors.uri import KafkaUri, sink_uri
 from schemas.contracts import EVENT, fingerprint, parsed, schema
 

@@ -22,10 +22,10 @@ from schemas.campaigns.workspaces import Delivery, Workspace
 from schemas.delivery import BATCH
 from transforms.delivery.batch_by_retailer import RETRY_SHARDS
 from transforms.delivery.dispatch import POLL_MS
-from transforms.delivery.group_by_retailer import LIST, Load, group_of
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
 from transforms.delivery.vendor_call import back_off_ms
 from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
+from transforms.streaming.group_by_shard import LIST, Load, group_of
 from transforms.streaming.read_messages import FULL_S, POLL
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Path:
         self._gathered: dict[Key, dict[str, list[float]]] = {}
         self._retry_shards: dict[Key, _RetryShard] = defaultdict(_RetryShard)
         self._places: dict[Key, int] = {}
-        self._terms = WorkspaceLimits(Workspace(pace=plan.pace))
+        self._limits = WorkspaceLimits(Workspace(pace=plan.pace))
         self.workers = [self.new_worker() for _ in range(plan.workers.workers)]
         self.everyone = list(self.workers)
 
@@ -261,11 +261,11 @@ class Path:
         """As BatchDispatcher does: at most so many calls are out, and the limiter has the say about each."""
         room, wake = PER_WORKSPACE - worker.out[retailer], self.clock.now + POLL_MS
         if len(batches) <= room and self.plan.pace.per_second is None:
-            grant = worker.limiter.ask(retailer, self._terms, sum(one.size for one in batches), len(batches))
+            grant = worker.limiter.acquire(retailer, self._limits, sum(one.size for one in batches), len(batches))
             return batches[: grant.calls], batches[grant.calls :], grant.wake_at or wake
         taken, left = list[Batch](), list(batches)
         while left and len(taken) < room:
-            grant = worker.limiter.ask(retailer, self._terms, left[0].size, 1)
+            grant = worker.limiter.acquire(retailer, self._limits, left[0].size, 1)
             if grant.messages < left[0].size or not grant.calls:
                 return taken, left, grant.wake_at or wake
             taken.append(left.pop(0))

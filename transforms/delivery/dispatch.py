@@ -12,14 +12,15 @@ from msgspec.structs import replace
 
 from schemas.delivery import Batch, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Message, ResendLimit, Vendor
 from transforms.delivery.batch_by_retailer import split
-from transforms.delivery.call_results import Lease, Reply, Result, over, reserved_for, without_rate
+from transforms.delivery.call_results import Lease, Reply, Result, over, without_rate
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliveryResult
 from transforms.delivery.journal import CallJournal, NoJournal
 from transforms.delivery.receipts import make_receipt
 from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.delivery.vendor_call import Caller, WorkspaceSettings
-from transforms.pacing.limiter import Limiter, Reserved, WorkspaceLimits
-from transforms.streaming.counters import Counter
+from transforms.pacing.limiter import Limiter, WorkspaceLimits
+from transforms.pacing.pace import Grant
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
@@ -48,7 +49,7 @@ class BatchDispatcher:
     ) -> None:
         self._vendor, self._ledger, self._settings, self._clock = vendor, ledger, settings, clock
         self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
-        self._settled, self._batched = Counter("already_settled"), Counter("batched")
+        self._settled, self._batched = COUNTERS.counter("already_settled"), COUNTERS.counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}
@@ -144,8 +145,8 @@ class BatchDispatcher:
         that must wait are added to `result.waiting`."""
         started = 0
         try:
-            terms = self._settings.limits(retailer)
-            granted, left, wake = self._ask(retailer, terms, batches, slots)
+            limits = self._settings.limits(retailer)
+            granted, left, wake = self._ask(retailer, limits, batches, slots)
             calls = self._claim(retailer, granted, result) if granted else []
             started = len(calls)
             in_flight += calls
@@ -157,40 +158,40 @@ class BatchDispatcher:
         return []
 
     def _ask(
-        self, retailer: str, terms: WorkspaceLimits, batches: list[Batch], most: int
-    ) -> tuple[list[tuple[Batch, Reserved]], list[Batch], int | None]:
+        self, retailer: str, limits: WorkspaceLimits, batches: list[Batch], most: int
+    ) -> tuple[list[tuple[Batch, Grant]], list[Batch], int | None]:
         """At most so many batches that may be sent now, in order, with what was granted to them; the others; and until
         when those wait (epoch ms; None: only for a slot)."""
-        granted, left = list[tuple[Batch, Reserved]](), batches
-        if without_rate(terms):
+        granted, left = list[tuple[Batch, Grant]](), batches
+        if without_rate(limits):
             some = batches[:most]
-            grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in some), len(some))
+            grant = self._limiter.acquire(retailer, limits, sum(len(one.messages) for one in some), len(some))
             # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try.
             for batch in some[: grant.calls]:
                 taken, rest = split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
-                granted.append((taken, reserved_for(taken, grant)))
+                granted.append((taken, Grant(len(taken.messages), 1, until=grant.until)))
                 left = [*rest, *left[1:]]
             refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
             return granted, left, (grant.wake_at or self._caller.now() + POLL_MS) if refused else None
         while left and len(granted) < most:
             size = len(left[0].messages)
-            grant = self._limiter.ask(retailer, terms, size, 1)
+            grant = self._limiter.acquire(retailer, limits, size, 1)
             may = grant.messages if grant.calls else 0
             taken, rest = split(left[0], may)
             if may:
-                granted.append((taken, reserved_for(taken, grant)))
+                granted.append((taken, Grant(len(taken.messages), 1, until=grant.until)))
             left = [*rest, *left[1:]]
             if may < size:
                 return granted, left, grant.wake_at or self._caller.now() + POLL_MS
         return granted, left, None
 
-    def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
+    def _claim(self, retailer: str, granted: list[tuple[Batch, Grant]], result: Result) -> list[Batch]:
         """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
         delivery = self._settings.delivery()
         owner, now = self._owner(), self._caller.now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
         limit = ResendLimit(delivery.resends, int(delivery.resend_within.total_seconds() * 1000))
-        reserved = [one for _, one in granted]
+        grants = [grant for _, grant in granted]
         calls = list[tuple[Batch, Lease]]()
         request = ClaimRequest((), owner, now, lease_until, delivery.on_unknown, limit)
         claimed = self._claim_messages([batch for batch, _ in granted], request)
@@ -198,10 +199,10 @@ class BatchDispatcher:
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
                 resends = {claim.event_id: claim.resends for _, claim in pairs if claim.resends}
-                lease = Lease(owner, lease_until, resends, delivery.on_unknown, reserved[place])
+                lease = Lease(owner, lease_until, resends, delivery.on_unknown, grants[place])
                 calls.append((Batch(sendable, batch.attempt), lease))
             else:
-                self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
+                self._limiter.report(retailer, "not_sent")  # a breaker that let it try would wait for its answer
         self._journal.granted(owner, len(calls))
         for place, (call, lease) in enumerate(calls):
             try:

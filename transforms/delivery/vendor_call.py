@@ -43,8 +43,8 @@ _REPORTS: dict[str, CallOutcome] = {
     "refused": "success",
     "slow_down": "slow_down",
     "failed": "failure",
-    "blocked": "unauthorized",
-    "withdrawn": "nothing",
+    "blocked": "blocked",
+    "withdrawn": "not_sent",
     "unknown": "failure",
 }
 _log = logging.getLogger(__name__)
@@ -152,9 +152,7 @@ class Caller:
                 return False
         except InputError:
             return False
-        return lease.reserved is None or self._limiter.confirm(
-            retailer, self._settings.limits(retailer), lease.reserved
-        )
+        return lease.grant is None or self._limiter.confirm(retailer, self._settings.limits(retailer), lease.grant)
 
     def conclude(self, retailer: str, replies: list[Reply], result: Result) -> None:
         """Settles the events of calls that are over, in one step for all that were claimed together; gives back
@@ -178,7 +176,7 @@ class Caller:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
         batch, answer = reply.batch, reply.answer
         if answer is None:
-            self._limiter.report(retailer, "nothing")
+            self._limiter.report(retailer, "not_sent")
             result.waiting.append(replace(batch, not_before=reply.not_before))
             return "back"
         self._limiter.report(retailer, _REPORTS[answer.kind], answer.retry_after_s, answer.reason or "")

@@ -17,7 +17,7 @@ from stores.ledger.identity import CELL, read_identity, write_beat
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import probe
 from stores.ledger.sqlite_process import SqliteProcess
-from transforms.pacing.limiter import cell_name, read_cell
+from transforms.pacing.limiter import cell_name, decode_state
 
 NOW, LATER, PAGE = 1_700_000_000_000, 1_700_000_060_000, 4_096
 NAMES = [f"{number:032x}" for number in range(0, 3_000_000, 1_000)]
@@ -68,7 +68,7 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: ledger.report(NAMES[:1_000]),
         lambda: ledger.reopen(NAMES[:1_000]),
         lambda: ledger.counts(NOW),
-        lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", read_cell(raw))),
+        lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", decode_state(raw))),
         lambda: ledger.forget(NOW + 1),
     ]
     told = 0

@@ -27,8 +27,8 @@ from stores.launches.launch_folder import LaunchFolder, differences
 from stores.launches.snapshot import Part, Snapshot, parts, take_snapshot
 from stores.launches.whole_files import damaged
 from transforms.customers.read_customers import batch_name
-from transforms.plan import Plan, id_columns, make_plan
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.launch_plan import Plan, id_columns, make_plan
+from transforms.reconciliation.record_exposures import SCHEMA
 from transforms.warnings.earlier import history_warnings, sticky_warnings
 from transforms.warnings.warning import LaunchWarning
 

@@ -37,7 +37,7 @@ from schemas.problems import InputError, Problem, shown
 from stores.launches.distinct import distinct_values
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import describe, source_schema
-from transforms.plan import id_columns, make_plan
+from transforms.launch_plan import id_columns, make_plan
 from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (

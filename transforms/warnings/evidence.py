@@ -42,7 +42,7 @@ class Evidence:
 
 @dataclass
 class ListUse:
-    """The use of a list: the number of its ids, the first id, a mask of those that are customers, the customers on it."""
+    """The number of a list's ids, its first id, a mask of the ids that are customers, and the customers on it."""
 
     ids: int
     first: str

@@ -22,7 +22,7 @@ from transforms.reconciliation.deliveries import (
     TARGET,
     Group,
     accepted_ratio,
-    ends,
+    count_outcomes,
     on_target,
     open_groups,
     reasons,
@@ -179,7 +179,7 @@ def _equation(found: Findings, campaign: str, given: Deliveries, open_: Mapping[
     """emitted = accepted + rejected + expired + unknown + pending, for the campaign and each of its groups."""
     groups = [group for group in given.emitted if group[0] == campaign]
     emitted = sum(given.emitted[group] for group in groups)
-    counts = ends(row for row in given.rows if row.campaign == campaign)
+    counts = count_outcomes(row for row in given.rows if row.campaign == campaign)
     gaps = [
         f"{retailer}, {variant or 'no variant'}: {gap}"
         for (of, retailer, variant), gap in open_.items()
@@ -193,7 +193,7 @@ def _equation(found: Findings, campaign: str, given: Deliveries, open_: Mapping[
 
 def _totals(found: Findings, given: Deliveries) -> None:
     """What became of all events, and how good that is once nothing is pending."""
-    counts = ends(given.rows)
+    counts = count_outcomes(given.rows)
     parts = []
     for end, number in counts.items():
         named = reasons(given.rows, end) if end in ("rejected", "expired") else {}

@@ -43,6 +43,12 @@ def test_imports_go_strictly_downward(path: Path) -> None:
     assert modules(path) <= {folder, *FLOORS[folder]}
 
 
+def test_only_connectors_tell_transports_apart() -> None:
+    classes = re.compile(r"\b(FileUri|TopicUri|SubscriptionUri|KafkaUri)\b")
+    outside = [path for path in FILES if path.relative_to(ROOT).parts[0] != "connectors"]
+    assert [path for path in outside if classes.search(path.read_text())] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_everything_public_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text())

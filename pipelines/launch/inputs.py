@@ -17,7 +17,8 @@ from connectors.inputs.histories import check_histories, history_files
 from connectors.inputs.lists import list_problems, read_codes
 from connectors.inputs.sticky import check_sticky
 from connectors.secrets import Secrets
-from pipelines.launch.options import LaunchConfig, read_events
+from connectors.uri import sink_uri
+from pipelines.launch.options import LaunchConfig, read_uri
 from pipelines.launch.remote_inputs import RemoteInputs
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration, load_configuration
@@ -256,7 +257,7 @@ def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
         **{
             **told,
             "campaigns": folder.campaigns,
-            "events": read_events(told["events"], []),
+            "events": read_uri(sink_uri, told["events"], []),
             "history": tuple(told["history"]),
             "mirrors": tuple(told.get("mirrors", ())),
             "output": str(folder.root),

@@ -13,8 +13,9 @@ from functools import partial
 
 import apache_beam as beam
 
+from connectors.open import open_sink
 from pipelines.launch.inputs import LaunchJob
-from pipelines.launch.worker_files import WorkerFiles, open_sink
+from pipelines.launch.worker_files import WorkerFiles
 from schemas.elements import LaunchBatch
 from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
@@ -33,7 +34,7 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
     of the events that the broker refuses, and RecordExposures writes them. Any other failure ends the launch.
     """
     plan, config, worker = job.plan, job.config, WorkerFiles.of(job)
-    sink = partial(open_sink, config.events, config.broker_wait, config.kafka)
+    sink = partial(open_sink, config.events, config.kafka, config.broker_wait)
     return (
         p
         | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done)

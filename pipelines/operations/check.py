@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import read_columns
-from connectors.uri import FileUri
 from pipelines.launch.finalize import add_up, contradictions, sum_up
 from pipelines.launch.inputs import LaunchJob, reopen
 from pipelines.operations.deliveries import Deliveries, join_receipts, receipt_folders
@@ -24,7 +23,7 @@ from transforms.reconciliation.deliveries import (
     TARGET,
     Group,
     accepted_ratio,
-    ends,
+    count_outcomes,
     on_target,
     open_groups,
     reasons,
@@ -99,8 +98,8 @@ def _check_launch(job: LaunchJob) -> tuple[Findings, bool]:
     _check_summary_file(findings, job, summary)
     if job.folder.done():
         _check_exposures(findings, job, add_up(job))
-    if isinstance(job.config.events, FileUri):
-        _check_events(findings, job, summary)
+    if (folder := job.config.events.folder) is not None:
+        _check_events(findings, job, summary, folder)
     for campaign in summary["campaigns"]:
         for stage, test in (campaign["experiment"] or {}).get("sample_ratio", {}).items():
             _check_split(findings, campaign["id"], stage, test)
@@ -129,13 +128,11 @@ def _check_exposures(findings: Findings, job: LaunchJob, totals: Totals) -> None
     findings.add("exposed_once", "no customer is exposed twice to a campaign", twice == 0, f"{twice:,} are")
 
 
-def _check_events(findings: Findings, job: LaunchJob, summary: dict[str, Any]) -> None:
+def _check_events(findings: Findings, job: LaunchJob, summary: dict[str, Any], folder: str) -> None:
     """Compare the event files with the exposures, event by event."""
-    assert isinstance(job.config.events, FileUri)
     emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
     unusable: dict[str, str] = {}
-    folder, launch_id = job.config.events.directory, job.plan.launch_id
-    paths = [event_path(folder, launch_id, name) for name in sorted(job.folder.done())]
+    paths = [event_path(folder, job.plan.launch_id, name) for name in sorted(job.folder.done())]
 
     def refuse(path: str, error: Exception) -> None:
         unusable[path] = str(error) or type(error).__name__
@@ -198,7 +195,7 @@ def _check_equation(findings: Findings, campaign: str, deliveries: Deliveries, o
     """emitted = accepted + rejected + expired + unknown + pending, for the campaign and each of its groups."""
     groups = [group for group in deliveries.emitted if group[0] == campaign]
     emitted = sum(deliveries.emitted[group] for group in groups)
-    counts = ends(row for row in deliveries.rows if row.campaign == campaign)
+    counts = count_outcomes(row for row in deliveries.rows if row.campaign == campaign)
     gaps = [
         f"{retailer}, {variant or 'no variant'}: {gap}"
         for (group_campaign, retailer, variant), gap in open_gaps.items()
@@ -212,7 +209,7 @@ def _check_equation(findings: Findings, campaign: str, deliveries: Deliveries, o
 
 def _check_success(findings: Findings, deliveries: Deliveries) -> None:
     """Note the outcomes of all events, and compare the success with the target once nothing is pending."""
-    counts = ends(deliveries.rows)
+    counts = count_outcomes(deliveries.rows)
     parts = []
     for outcome, number in counts.items():
         by_reason = reasons(deliveries.rows, outcome) if outcome in ("rejected", "expired") else {}

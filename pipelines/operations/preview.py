@@ -14,7 +14,7 @@ import fastavro
 import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from connectors.uri import FileUri
+from connectors.uri import sink_uri
 from pipelines.launch.driver import launch
 from pipelines.launch.options import LaunchConfig
 from pipelines.launch.progress import Progress
@@ -50,7 +50,7 @@ def preview(
         job = LaunchConfig(
             campaigns=Path(campaigns),
             customers=customers,
-            events=FileUri(f"{folder}/events"),
+            events=sink_uri(f"file:{folder}/events"),
             output=f"{folder}/launch",
             history=history,
             sticky=sticky,

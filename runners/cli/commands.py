@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from connectors.kafka.client import create_topic as create_kafka_topic
+from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import read_client, read_time
-from connectors.pubsub.admin import create_topic
-from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
+from connectors.open import create_topic
+from connectors.uri import UriError, topic_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
@@ -193,27 +193,17 @@ def verify_code(args: argparse.Namespace) -> int:
 
 def topic(args: argparse.Namespace) -> int:
     try:
-        uri = parse_uri(args.uri)
+        uri = topic_uri(args.uri)
     except UriError as error:
         raise InputError([problem("uri", args.uri, str(error))]) from error
-    if isinstance(uri, KafkaUri):
-        return _kafka_topic(uri, args)
-    if not isinstance(uri, TopicUri):
-        raise InputError([problem("uri", args.uri, "give pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")])
-    print(create_topic(uri, subscription=args.subscription))
-    return 0
-
-
-def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
     problems: list[Problem] = []
-    client = read_client(args, problems)
-    if args.partitions < 1:
+    client = read_client(args, problems) if uri.has_partitions else KafkaClient()
+    if uri.has_partitions and args.partitions < 1:
         problems.append(problem("--partitions", str(args.partitions), "must be 1 or more"))
-    if args.subscription:
+    if uri.has_partitions and args.subscription:
         fix = "is for Pub/Sub; on Kafka a group is made by its first reader, rebatch --kafka_group"
         problems.append(problem("--subscription", args.subscription, fix))
     if problems:
         raise InputError(problems)
-    created = create_kafka_topic(uri, client, args.partitions)
-    print(f"{uri}: {'made' if created else 'was there already'}")
+    print(create_topic(uri, client, args.partitions, args.subscription))
     return 0

@@ -87,7 +87,7 @@ def make_dispatcher(config: RebatchConfig, settings: Settings) -> Dispatcher:
 
 
 def recover_calls(config: RebatchConfig) -> None:
-    """Settles and releases in the ledger the calls of dead processes, from their journals, and prints how many. Notes in
+    """Settles and releases in the ledger the calls of dead processes, from their journals; prints how many. Notes in
     the ledger where this delivery's journals are."""
     folder, ledger = DeliveryFolder(config.output), open_ledger(config.ledger)
     ledger.open()

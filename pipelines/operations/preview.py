@@ -55,6 +55,7 @@ def preview(
         )
         try:
             summary = launch(config, PipelineOptions([]), progress)
+            assert isinstance(summary, dict)  # nothing is submitted from here
         finally:
             progress.stop()
         yield from funnel(summary["campaigns"][0])

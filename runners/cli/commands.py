@@ -18,7 +18,7 @@ from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import input_warnings, list_lines
-from pipelines.launch.inputs import LaunchJob, reopen
+from pipelines.launch.inputs import LaunchJob, open_launch
 from pipelines.operations import check as checking
 from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
@@ -36,7 +36,7 @@ from schemas.problems import InputError, Problem, shown
 from stores.launches.distinct import distinct_values
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import describe, source_schema
-from transforms.plan import id_columns, make_plan
+from transforms.launch_plan import id_columns, make_plan
 from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
@@ -103,7 +103,7 @@ def _time(name: str, text: str | None, problems: list[Problem]) -> int | None:
 
 
 def _launched(folder: str) -> LaunchJob:
-    return reopen(LaunchFolder(folder))
+    return open_launch(LaunchFolder(folder))
 
 
 def preview(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from connectors.gcs import is_remote
 from pipelines.command_line.words import did_you_mean
-from pipelines.launch.inputs import launched_campaigns, secret_mark
+from pipelines.launch.inputs import launched_campaigns, secret_digest
 from schemas.problems import InputError, Problem
 from stores.launches.launch_folder import LaunchFolder
 from transforms.offers.codes import verify_code, verify_for_customer, well_formed
@@ -66,8 +66,8 @@ def _launch(args: argparse.Namespace, secret: bytes, problems: list[Problem]) ->
         has = f"this launch has these offers with unique codes: {', '.join(codes) or 'none'}"
         what = f"its codes are not derived ({offers[args.offer]}); " if args.offer in offers else ""
         problems.append(_problem("--offer", args.offer, f"{what or did_you_mean(args.offer, codes)}{has}"))
-    mark = manifest["inputs"].get("code_secret")
-    if secret and mark and secret_mark(secret) != mark:
+    digest = manifest["inputs"].get("code_secret")
+    if secret and digest and secret_digest(secret) != digest:
         fix = "is not the secret that the launch was started with: set it to that one"
         problems.append(Problem("environment", args.secret_env, "another secret", fix))
     return str(manifest["launch_id"])

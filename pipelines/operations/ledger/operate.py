@@ -25,7 +25,7 @@ from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
 from transforms.pacing.limiter import SharedState, cell_name, read_cell
 from transforms.pacing.pace import HOUR_MS
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.reconciliation.record_exposures import SCHEMA
 from transforms.streaming.elements import Receipts
 
 _LEASE_MS = 60_000

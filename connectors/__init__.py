@@ -1,16 +1,2 @@
-"""How events and dead letters travel: files and Pub/Sub, named by URI (uri.py) and interchangeable."""
-
-from __future__ import annotations
-
-from schemas.problems import JobError
-
-
-class TransportError(JobError):
-    """A transport that cannot go on until somebody acts: what happened, and what to do."""
-
-    def __init__(self, happened: str, todo: str) -> None:
-        super().__init__(happened, todo)
-        self.happened, self.todo = happened, todo
-
-    def __str__(self) -> str:
-        return f"{self.happened}. {self.todo}"
+"""Everything the program reads from and writes to outside itself: files (local and gs://), Pub/Sub, Kafka, vendors,
+customer tables. Events travel through a file folder, Pub/Sub or Kafka, named by URI (uri.py) and opened in open.py."""

@@ -33,7 +33,7 @@ class FileEvents:
         """Nothing to open: a file is written as a whole."""
 
     def send(self, events: EventBatch) -> None:
-        """Write the batch's file. Raises TransportError when the disk refuses."""
+        """Write the batch's file. Raises JobError when the disk refuses."""
         name = event_file(events.attributes["launch_id"], events.batch.name)
         self._sink.write(name, schema("campaign_event"), events.bodies)
 
@@ -58,7 +58,7 @@ class PubsubEvents:
         self._publisher.open()
 
     def send(self, events: EventBatch) -> None:
-        """Start publishing the batch. Raises TransportError when an earlier batch could not be published."""
+        """Start publishing the batch. Raises JobError when an earlier batch could not be published."""
         messages = pubsub_messages(events.bodies, events.attributes)
         requests = publish_requests(self._topic, messages)
         self._refused += [*messages.refused, *requests.refused]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
 
-from connectors import TransportError
+from schemas.problems import JobError
 
 REMOTE = "gs://"
 _ROOT = Path("/tmp")
@@ -46,7 +46,7 @@ class RemoteFolder:
     """gs://BUCKET/FOLDER and its copy. `pull` brings what has changed there, `push` puts there what has changed here.
     A file is the same in both when its size is and the copy's time is the time of the original.
 
-    Every failure of the storage is a TransportError that names the address.
+    Every failure of the storage is a JobError that names the address.
     """
 
     def __init__(self, uri: str) -> None:
@@ -76,7 +76,7 @@ class RemoteFolder:
             name = path.relative_to(self.path).as_posix()
             one = self._listed(name, "").get(name)
             if one is None:
-                raise TransportError(f"there is no {self.uri}/{name}", "Check the address")
+                raise JobError(f"there is no {self.uri}/{name}", "Check the address")
             if not _same(path, one):
                 self._fetch(name, one)
         return path
@@ -105,9 +105,7 @@ class RemoteFolder:
         """Makes the copy's folder, which no other user of the machine may have made."""
         self.path.mkdir(mode=0o700, exist_ok=True)
         if self.path.is_symlink() or self.path.stat().st_uid != os.getuid():
-            raise TransportError(
-                f"{self.path} belongs to another user", "Remove it: the copy of a folder is kept there"
-            )
+            raise JobError(f"{self.path} belongs to another user", "Remove it: the copy of a folder is kept there")
 
     def _listed(self, below: str, inside: str = "/**") -> dict[str, Any]:
         """What is there, by its name in the folder."""
@@ -121,7 +119,7 @@ class RemoteFolder:
     def _fetch(self, name: str, one: Any) -> None:
         target = self.path / name
         if not target.resolve().is_relative_to(self.path.resolve()):
-            raise TransportError(f"{self.uri}/{name} would be written outside of {self.path}", "Rename it there")
+            raise JobError(f"{self.uri}/{name} would be written outside of {self.path}", "Rename it there")
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
 
@@ -157,8 +155,8 @@ def _passing(path: Path) -> bool:
 def _tried(uri: str, what: str, do: Callable[[], T]) -> T:
     try:
         return do()
-    except TransportError:
+    except JobError:
         raise
     except Exception as error:  # the storage's client has no common base
         todo = "Check the address, and that this account has the role Storage Object User on the bucket"
-        raise TransportError(f"{uri} could not be {what} ({type(error).__name__}: {str(error)[:200]})", todo) from error
+        raise JobError(f"{uri} could not be {what} ({type(error).__name__}: {str(error)[:200]})", todo) from error

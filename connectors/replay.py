@@ -14,7 +14,6 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from connectors import TransportError
 from connectors.files.reader import FileReader
 from connectors.files.sink import FileSink
 from connectors.kafka.client import KafkaClient
@@ -27,6 +26,7 @@ from connectors.pubsub.publisher import PubsubPublisher, open_channel
 from connectors.pubsub.reader import PubsubReader
 from connectors.uri import FileUri, KafkaUri, SinkUri, SourceUri, SubscriptionUri
 from schemas.contracts import ContractError, decode, resolve
+from schemas.problems import JobError
 from schemas.transport import Envelope
 
 MOST = 5_000  # messages at a time
@@ -42,7 +42,7 @@ def read_between(uri: SourceUri, client: KafkaClient, since: int, until: int) ->
     with what to call once it is dealt with.
 
     A Kafka topic is read by offsets, beside every group. A subscription is set back to `since`: it gives its messages
-    to all who read it, and what is not dealt with stays there. Raises TransportError.
+    to all who read it, and what is not dealt with stays there. Raises JobError.
     """
     until = min(until, int(time.time() * 1000))
     if isinstance(uri, KafkaUri):
@@ -81,7 +81,7 @@ def _kafka_between(uri: KafkaUri, client: KafkaClient, since: int, until: int) -
             messages = consumer.take(MOST)
             came = time.monotonic() if messages or consumer.ends.keys() & left else came
             if time.monotonic() - came > _SILENT_S:
-                raise TransportError(f"{uri} gave nothing for {_SILENT_S:.0f} s", "Check the brokers, then try again")
+                raise JobError(f"{uri} gave nothing for {_SILENT_S:.0f} s", "Check the brokers, then try again")
             inside = [one for one in messages if one.offset() < last[one.partition()]]
             some = [one for one in inside if since <= one.timestamp()[1] < until]
             left -= {one.partition() for one in messages if one.offset() >= last[one.partition()] - 1}
@@ -100,11 +100,11 @@ def _seek(uri: SubscriptionUri, since: int) -> None:
             if not there.retain_acked_messages and not there.topic_message_retention_duration:
                 keep = f"gcloud pubsub subscriptions update {uri.subscription} --retain-acked-messages"
                 happened = f"{uri} keeps no message that was acknowledged, so none can be read again"
-                raise TransportError(happened, f"For the next time: `{keep}`")
+                raise JobError(happened, f"For the next time: `{keep}`")
             client.seek(request={"subscription": uri.path, "time": datetime.fromtimestamp(since / 1000, UTC)})
         except GoogleAPICallError as error:
             happened = f"{uri} could not be set back ({type(error).__name__}: {error.message})"
-            raise TransportError(happened, "Check its name, and give this account roles/pubsub.editor on it") from error
+            raise JobError(happened, "Check its name, and give this account roles/pubsub.editor on it") from error
 
 
 def fits_file(message: Message) -> bool:
@@ -119,7 +119,7 @@ def fits_file(message: Message) -> bool:
 @contextmanager
 def publisher(target: SinkUri, client: KafkaClient, part: str | None = None) -> Iterator[Callable[..., int]]:
     """What publishes messages and says how many of them were accepted, once they are safe: bodies as they are, with
-    their attributes. A file is named after `part`, or anew. Raises TransportError."""
+    their attributes. A file is named after `part`, or anew. Raises JobError."""
     if isinstance(target, FileUri):
         yield lambda messages: _write(target, messages, part or uuid.uuid4().hex[:12])
     elif isinstance(target, KafkaUri):

@@ -14,7 +14,7 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 from google.auth.exceptions import GoogleAuthError
 
-from connectors import TransportError
+from schemas.problems import JobError
 
 KEEP_S = 600.0
 """How long a secret is kept before it is asked for again: a new version is in use by then."""
@@ -37,7 +37,7 @@ class Secrets:
         return {"project": self.project, "environment": self.environment, "_kept": {}}
 
     def __call__(self, name: str) -> str:
-        """The value without blanks around it. Raises TransportError when Secret Manager refuses to answer."""
+        """The value without blanks around it. Raises JobError when Secret Manager refuses to answer."""
         value = os.environ.get(name, "").strip() if self.environment else ""
         if value or self.project is None:
             return value
@@ -62,7 +62,7 @@ def _latest(version: str) -> str:
         return ""
     except (GoogleAPICallError, GoogleAuthError) as error:
         todo = "Enable the Secret Manager API and give this account the role Secret Manager Secret Accessor"
-        raise TransportError(f"{version} cannot be read ({type(error).__name__})", todo) from error
+        raise JobError(f"{version} cannot be read ({type(error).__name__})", todo) from error
 
 
 def _client() -> Any:

@@ -74,7 +74,7 @@ class Receipt(NamedTuple):
 @dataclass(frozen=True)
 class Account:
     """A retailer's workspace at the vendor, ready to call. `key` never shows in a repr; `templates` maps a
-    template's name to the retailer's own Liquid text. `marks` tell the account from others
+    template's name to the retailer's own Liquid text. `digests` identify the account
     (schemas/campaigns/accounts.py), each with its field and value in engine.yaml; retailers with the same
     `shared_account` may have the same."""
 
@@ -83,7 +83,7 @@ class Account:
     key: str = field(repr=False)
     timeout_s: float
     templates: Mapping[str, str] = field(default_factory=dict, repr=False)
-    marks: Mapping[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
+    digests: Mapping[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
     shared_account: str | None = None
 
 
@@ -116,22 +116,27 @@ class Answer(NamedTuple):
     divisible: bool = False
 
 
-class Mark(NamedTuple):
-    """A byte of memory that outlives a kill of the process: `cells[at] = value` says that a call has left. It is set
-    right before the byte that completes the request, so that nothing is in doubt that never left."""
+class SentFlag(NamedTuple):
+    """Whether a call was sent, in memory that outlives a kill of the process: `cells[at] == value` when it was. Set
+    right before the byte that completes the request: a call that was never sent is never in doubt."""
 
     cells: Any  # a sequence of bytes, such as an mmap
     at: int
     value: int
 
+    @property
+    def is_set(self) -> bool:
+        """Whether the call was sent."""
+        return bool(self.cells[self.at] == self.value)
 
-Begin = Callable[[], Mark | None]
-"""Asked right before the first byte of a call goes out: the mark to set when it leaves; None withdraws the call."""
+
+Begin = Callable[[], SentFlag | None]
+"""Called right before the first byte of a call is sent: the flag to set with the last one; None withdraws the call."""
 
 
-def always() -> Mark:
+def always() -> SentFlag:
     """A `Begin` that withdraws nothing."""
-    return Mark([0], 0, 1)
+    return SentFlag([0], 0, 1)
 
 
 class Vendor(Protocol):
@@ -147,8 +152,8 @@ class Vendor(Protocol):
         """Close the connections."""
 
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
-        """The vendor's answer to one call of at most 50 events. `begin` is asked once, right before the first byte
-        goes out, and not at all when nothing is going to be sent; the mark is set before the last byte."""
+        """The vendor's answer to one call of at most 50 events. `begin` is called once, right before the first byte
+        is sent, and not at all when nothing is going to be sent; its flag is set before the last byte."""
 
 
 class Claim(NamedTuple):
@@ -168,7 +173,22 @@ class ResendLimit(NamedTuple):
 RESENDS = ResendLimit()
 
 
-class Standing(NamedTuple):
+class ClaimRequest(NamedTuple):
+    """Claims of one owner. Those that are granted are the owner's from `now` until `lease_until` (epoch ms).
+
+    Under `resend` a claim that lapsed is granted again as often, and as long after the event's first claim, as `limit`
+    says; under `hold` never.
+    """
+
+    claims: Sequence[Claim]
+    owner: str
+    now: int
+    lease_until: int
+    on_unknown: OnUnknown
+    limit: ResendLimit = RESENDS
+
+
+class ClaimResult(NamedTuple):
     """What the ledger says to a claim.
 
     `granted`: this owner may send. `regranted`: so too, but an earlier claim lapsed without an outcome, so it may
@@ -204,17 +224,8 @@ class DeliveryLedger(Protocol):
     def close(self) -> None:
         """Disconnect; may be called twice."""
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order. A new event, and one that was released, is granted. Under `resend` a
-        claim that lapsed is granted again as often, and as long after the event's first claim, as the limit says."""
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order. A new event, and one that was released, is granted."""
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this; those that it changed nothing about are left out.

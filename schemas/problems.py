@@ -1,14 +1,16 @@
-"""What is wrong with an input, told so that a person can put it right."""
+"""The errors that end a command with a message: mistakes in its input, and jobs that cannot go on."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from enum import StrEnum
+from typing import ClassVar, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One mistake: where it stands, what stands there, what to do."""
+    """One mistake: the file and field that have it, the value there, and how to fix it."""
 
     file: str
     field: str
@@ -22,33 +24,84 @@ class Problem(NamedTuple):
         return f"{place}  {field or '(whole file)'} = {value}\n    {_cut(visible(self.fix), 4_000)}"
 
 
-class InputError(Exception):
+class ErrorKind(StrEnum):
+    """The kind of an error; pipelines/command_line/exit_codes.py has the exit code of each."""
+
+    INPUT = "input"
+    JOB = "job"
+
+
+class CommandError(Exception):
+    """An error that ends a command with its message, where a bug ends it with a traceback.
+
+    Beam raises the error of a worker again as a RuntimeError with the text of its traceback. A traceback prints the
+    notes of an exception, so each error notes its kind and message there as JSON; `describe_error` reads them.
+    """
+
+    kind: ClassVar[ErrorKind]
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.add_note(_NOTE + json.dumps({"kind": self.kind, "message": str(self)}))
+
+
+class InputError(CommandError):
     """Every mistake found in the inputs of one command; `str()` lists them all."""
+
+    kind = ErrorKind.INPUT
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.field))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
         count = len(self.problems)
         head = f"{count} mistake{'s' if count != 1 else ''} in the input; nothing was run."
-        super().__init__("\n".join([head, *map(str, self.problems)]))
+        return "\n".join([head, *map(str, self.problems)])
 
 
-_TOLD = re.compile(r"(?:JobError|TransportError|LedgerError): (.*?)(?: \[while running|\n\S*Error|\n\n|$)", re.DOTALL)
+class JobError(CommandError):
+    """A job, file, broker or ledger that cannot go on until somebody acts: what happened, and what to do.
+
+    `damaged`: a file does not hold what it should, so that the same command fails again.
+    """
+
+    kind = ErrorKind.JOB
+
+    def __init__(self, happened: str, todo: str = "", damaged: bool = False) -> None:
+        self.happened, self.todo, self.damaged = happened, todo, damaged
+        super().__init__(happened, todo, damaged)
+
+    def __str__(self) -> str:
+        return f"{self.happened}. {self.todo}" if self.todo else self.happened
 
 
-class JobError(Exception):
-    """The work could not go on; the message says what happened and what to do."""
+class ErrorDescription(NamedTuple):
+    """The kind of an error, and its message for the user."""
 
-    @staticmethod
-    def told(error: BaseException) -> str | None:
-        """What a launch error said, also when an engine has wrapped it into another's text; None for a bug."""
-        if isinstance(error, JobError):
-            return str(error)
-        found = _TOLD.findall(str(error))
-        return found[-1].strip() if found else None
+    kind: ErrorKind
+    message: str
+
+
+_NOTE = "campaigns-error "
+_STEP = re.compile(r" \[while running '[^']*'\]")  # Beam adds it to the first argument of an error
+
+
+def describe_error(error: BaseException) -> ErrorDescription | None:
+    """The kind and message of a CommandError, also of one in the text of another error; None for a bug."""
+    if isinstance(error, CommandError):
+        return ErrorDescription(error.kind, _STEP.sub("", str(error)))
+    for text in reversed(str(error).split(_NOTE)[1:]):
+        try:
+            note, _ = json.JSONDecoder().raw_decode(text)
+            return ErrorDescription(ErrorKind(note["kind"]), _STEP.sub("", note["message"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def visible(text: str) -> str:
-    """A text for a terminal: what cannot be seen there, or would be obeyed, is escaped; ends of lines stay."""
+    """A text for a terminal: control and invisible characters are escaped, line ends stay."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

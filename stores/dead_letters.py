@@ -22,7 +22,7 @@ def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter])
     """The path of DIRECTORY/PART.avro with the letters in sorted order: the same letters give the same bytes.
 
     Text that UTF-8 cannot carry (lone surrogates) is written as backslash escapes; `data` is verbatim.
-    Raises TransportError when it cannot be written.
+    Raises JobError when it cannot be written.
     """
     ordered = sorted(letters)
     columns = {

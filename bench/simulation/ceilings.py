@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from bench.simulation.path import READ_SHARE
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
-from transforms.delivery.group_by_retailer import LIST, MOST_SHARDS
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
+from transforms.streaming.group_by_shard import LIST, MOST_SHARDS
 
 
 class Ceiling(NamedTuple):
@@ -49,7 +49,7 @@ def ceilings(plan: Plan) -> list[Ceiling]:
     if plan.broker.bytes_per_s is not None:
         found.append(Ceiling("the broker's bytes", plan.broker.bytes_per_s / traffic.event_bytes, "a higher quota"))
     if ledger.cell_ms and workers.workers > 1000 / ledger.cell_ms:
-        # A process takes in one commit what it sends of a retailer within a second; a list of its lane is sent at once.
+        # A process takes in one commit what it sends of a retailer within a second; a list of its retry shard is sent at once.
         found.append(
             Ceiling(
                 "commits of the retailers' pacing cells",

@@ -20,12 +20,12 @@ from bench.simulation.plan import Plan
 from connectors.vendors.statuses import meaning
 from schemas.campaigns.workspaces import Delivery, Workspace
 from schemas.delivery import BATCH
-from transforms.delivery.batch_by_retailer import LANES
+from transforms.delivery.batch_by_retailer import RETRY_SHARDS
 from transforms.delivery.dispatch import POLL_MS
-from transforms.delivery.group_by_retailer import LIST, Load, group_of
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
 from transforms.delivery.vendor_call import back_off_ms
-from transforms.pacing.limiter import Limiter, Told, WorkspaceLimits
+from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
+from transforms.streaming.group_by_shard import LIST, Load, group_of
 from transforms.streaming.read_messages import FULL_S, POLL
 
 T = TypeVar("T")
@@ -58,8 +58,8 @@ class Worker:
 
 
 @dataclass
-class _Lane:
-    """What waits of a retailer's lane, and when it is looked at again."""
+class _RetryShard:
+    """What waits of a retailer's retry shard, and when it is looked at again."""
 
     waiting: list[Batch] = field(default_factory=list)
     due: float = math.inf
@@ -92,9 +92,9 @@ class Path:
         self._touched: list[str] = []
         self._busy_keys: dict[Key, deque[tuple[Worker, float, Callable[[], None]]]] = {}
         self._gathered: dict[Key, dict[str, list[float]]] = {}
-        self._lanes: dict[Key, _Lane] = defaultdict(_Lane)
+        self._retry_shards: dict[Key, _RetryShard] = defaultdict(_RetryShard)
         self._places: dict[Key, int] = {}
-        self._terms = WorkspaceLimits(Workspace(pace=plan.pace))
+        self._limits = WorkspaceLimits(Workspace(pace=plan.pace))
         self.workers = [self.new_worker() for _ in range(plan.workers.workers)]
         self.everyone = list(self.workers)
 
@@ -219,10 +219,10 @@ class Path:
             self._address(retailer, batches)
 
     def _address(self, retailer: str, batches: list[Batch]) -> None:
-        key = (retailer, self.rnd.randrange(LANES))
+        key = (retailer, self.rnd.randrange(RETRY_SHARDS))
 
         def arrive() -> None:
-            self._move(sum(batch.size for batch in batches), "way", "lane")
+            self._move(sum(batch.size for batch in batches), "way", "retry")
             self._send(key, batches)
 
         self.clock.at(self.clock.now + self.plan.workers.bundle_ms, arrive)
@@ -253,7 +253,7 @@ class Path:
             self._wait(key, [batch._replace(not_before=wake) for batch in left] + later)
         if taken:
             worker.out[key[0]] += len(taken)
-            self._move(sum(batch.size for batch in taken), "lane", "out")
+            self._move(sum(batch.size for batch in taken), "retry", "out")
             us = len(taken) * self.plan.workers.call_us
             self.clock.at(ends, lambda: self._work(worker, us, lambda: self._claim(worker, key, taken)))
 
@@ -261,28 +261,28 @@ class Path:
         """As BatchDispatcher does: at most so many calls are out, and the limiter has the say about each."""
         room, wake = PER_WORKSPACE - worker.out[retailer], self.clock.now + POLL_MS
         if len(batches) <= room and self.plan.pace.per_second is None:
-            grant = worker.limiter.ask(retailer, self._terms, sum(one.size for one in batches), len(batches))
+            grant = worker.limiter.acquire(retailer, self._limits, sum(one.size for one in batches), len(batches))
             return batches[: grant.calls], batches[grant.calls :], grant.wake_at or wake
         taken, left = list[Batch](), list(batches)
         while left and len(taken) < room:
-            grant = worker.limiter.ask(retailer, self._terms, left[0].size, 1)
+            grant = worker.limiter.acquire(retailer, self._limits, left[0].size, 1)
             if grant.messages < left[0].size or not grant.calls:
                 return taken, left, grant.wake_at or wake
             taken.append(left.pop(0))
         return taken, left, wake
 
     def _wait(self, key: Key, batches: list[Batch]) -> None:
-        lane = self._lanes[key]
-        lane.waiting += batches
+        shard = self._retry_shards[key]
+        shard.waiting += batches
         due = min(batch.not_before for batch in batches)
-        if due < lane.due:
-            lane.due = due
+        if due < shard.due:
+            shard.due = due
             self.clock.at(due, lambda: self._again(key, due))
 
     def _again(self, key: Key, due: float) -> None:
-        lane = self._lanes[key]
-        if lane.due == due:  # else an earlier look has taken all there was
-            waiting, lane.waiting, lane.due = lane.waiting, [], math.inf
+        shard = self._retry_shards[key]
+        if shard.due == due:  # else an earlier look has taken all there was
+            waiting, shard.waiting, shard.due = shard.waiting, [], math.inf
             self._send(key, waiting)
 
     # Delivery
@@ -330,7 +330,7 @@ class Path:
     def _answer(self, worker: Worker, key: Key, bunch: _Bunch, batch: Batch) -> None:
         kind, now = self._says(key[0]), self.clock.now
         self.calls[kind] += 1
-        told: Told = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
+        told: CallOutcome = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
         worker.limiter.report(key[0], told, self.plan.vendor.retry_after_s if kind == "slow_down" else None)
         self._cells_changed()
         worker.out[key[0]] -= 1
@@ -345,7 +345,7 @@ class Path:
             if kind == "failed":
                 pause = back_off_ms(attempt, self.rnd.random())
             lost = batch.lost + (kind == "unknown")
-            self._move(batch.size, "out", "lane")
+            self._move(batch.size, "out", "retry")
             self._wait(key, [batch._replace(attempt=attempt, lost=lost, not_before=now + pause)])
         if not bunch.left:
             size = sum(one.size for one in bunch.sent) + bunch.lost

@@ -106,7 +106,7 @@ class Run:
         rate = (accepted - done) / seconds
         cpu = (now_used - used) / 1000 / seconds / len(workers) / self.plan.workers.cores
         self._seen = accepted, now_used, path.clock.now
-        waiting = path.events["broker"] + path.events["way"] + path.events["lane"]
+        waiting = path.events["broker"] + path.events["way"] + path.events["retry"]
         behind = waiting / rate if rate else math.inf if waiting else 0.0
         wish = "more" if behind > _LATE_S and cpu > _LEAST_CPU else "less" if behind < _EARLY_S and cpu < _CPU else ""
         self._looks = [*self._looks, wish] if wish and wish in self._looks[-1:] else [wish]

@@ -9,9 +9,9 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from connectors import TransportError
 from schemas.codec.avro_container import ContainerReader, Stored
 from schemas.contracts import ContractError, fingerprint, resolve
+from schemas.problems import JobError
 from schemas.transport import POLL_BYTES, Envelope, Poll
 
 _LOOK_EVERY_S = 1.0
@@ -23,7 +23,7 @@ class FileReader:
 
     `follow` looks for new files every second; without it the reader is done after the files that are there.
     Several readers (`index` of `readers`) share the files by their order. A file that is not an Avro container, or
-    breaks off, is a TransportError that names it.
+    breaks off, is a JobError that names it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FileReader:
         self._seen: set[str] = set()
         self._looked = float("-inf")
         self._records: Iterator[Envelope] = iter(())
-        self._failure: TransportError | None = None
+        self._failure: JobError | None = None
 
     def poll(self, most: int) -> Poll:
         """The next events, over the ends of files."""
@@ -53,7 +53,7 @@ class FileReader:
             raise self._failure
         try:
             return self._poll(most)
-        except TransportError as error:
+        except JobError as error:
             self._failure = error
             raise
 
@@ -100,7 +100,7 @@ def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
     try:
         (found,) = FileSystems.match([f"{directory}/{pattern}"])
     except Exception as error:  # Beam wraps whatever a file system raises
-        raise TransportError(f"{directory} cannot be listed ({error})", "See that it can be read") from error
+        raise JobError(f"{directory} cannot be listed ({error})", "See that it can be read") from error
     names = sorted(one.path for one in found.metadata_list)
     return [path for path in names if not path.rpartition("/")[2].startswith(".")]
 
@@ -110,7 +110,7 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
 
     Two kinds become dead letters when they are decoded, and have a note that says what they are: records of a schema
     that is no version of ours, and bytes of a block that cannot be separated into records.
-    Raises TransportError for a file that is no container, or breaks off.
+    Raises JobError for a file that is no container, or breaks off.
     """
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
@@ -119,11 +119,11 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
             name, note = _text(path.rpartition("/")[2]), "" if _known(mark) else _schema_note(container.schema)
             for record in container.records():
                 yield _envelope(name, mark, record, note)
-    except TransportError:
+    except JobError:
         raise
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
         happened = f"{path} cannot be read ({type(error).__name__}: {error})"
-        raise TransportError(happened, "Take the file away, or write it again: launch again into the folder") from error
+        raise JobError(happened, "Take the file away, or write it again: launch again into the folder") from error
 
 
 def _known(mark: str) -> bool:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
 
-from connectors import TransportError
+from connectors.files.whole_file import write_whole
 from schemas.codec.varints import offsets, zigzag
 from schemas.contracts import ContractError
 
 _BLOCK = 2 << 20  # bytes of records in a block, a larger record alone
-_AGAIN = "then run the same command again: finished parts are written again just as they are"
-_TODO = {
-    errno.ENOSPC: "Free some space",
-    errno.EDQUOT: "Free some space",
-    errno.EFBIG: "Raise the limit on the size of files",
-    errno.EACCES: "Give this account the right to write there, or choose another folder",
-    errno.EROFS: "Choose a folder that can be written",
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +34,7 @@ class FileSink:
         """The path of the new file, which replaces an earlier one of that name.
 
         The same part and bodies give the same bytes: the sync marker is derived from the part's name.
-        Raises TransportError when it cannot be written, ContractError for null bodies.
+        Raises JobError when it cannot be written, ContractError for null bodies.
         """
         if not part or "/" in part:
             raise ValueError(f"{part!r} is no name of a part")
@@ -91,54 +76,3 @@ def _blocks(bodies: pa.LargeBinaryArray) -> Iterator[tuple[int, memoryview]]:
         stop = max(fits, start + 1)
         yield stop - start, data[edges[start] : edges[stop]]
         start = stop
-
-
-def write_whole(path: str, chunks: Iterable[bytes | memoryview]) -> None:
-    """Writes a file that is seen only when it is complete, in place of an earlier one; makes its folder.
-
-    Raises TransportError that names the path and what to do.
-    """
-    try:
-        (_write_remote if "://" in path else _write_local)(path, chunks)
-    except (OSError, GoogleAPICallError, GoogleAuthError) as error:
-        todo = _TODO.get(getattr(error, "errno", None) or 0, "See that the folder is there and can be written")
-        raise TransportError(f"{path} could not be written ({error})", f"{todo}, {_AGAIN}") from error
-
-
-def _temporary(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-
-
-def _write_local(path: str, chunks: Iterable[bytes | memoryview]) -> None:
-    folder, temporary = Path(path).parent, Path(_temporary(path))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("xb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_remote(path: str, chunks: Iterable[bytes | memoryview]) -> None:
-    at_once = path.startswith("gs://")  # an object of Cloud Storage is seen when its upload is complete, never before
-    ready = list(chunks)  # or a chunk that cannot be made would end an upload in the middle, as if it were complete
-    temporary = path if at_once else _temporary(path)
-    with FileSystems.create(temporary, "application/octet-stream") as file:
-        for chunk in ready:
-            file.write(bytes(chunk))
-    if not at_once:
-        FileSystems.rename([temporary], [path])

@@ -12,8 +12,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from connectors import TransportError
 from connectors.uri import KafkaUri
+from schemas.problems import JobError
 
 WAIT_S = 20.0  # for an answer of the broker
 AGAIN = "then run the same command again"
@@ -57,7 +57,7 @@ class KafkaClient:
     registry: str | None = None
 
     def config(self, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> dict[str, Any]:
-        """What a client of confluent-kafka is made with. Raises TransportError for a variable that is not set."""
+        """What a client of confluent-kafka is made with. Raises JobError for a variable that is not set."""
         given = {name: _filled(name, value) for name, value in self.properties}
         common = {"bootstrap.servers": ",".join(uri.brokers), "error_cb": errors, "logger": _log}
         return {**common, "reconnect.backoff.max.ms": 2_000, **given, **ours}
@@ -99,23 +99,23 @@ def _filled(name: str, value: str) -> str:
     def variable(match: re.Match[str]) -> str:
         set_to = os.environ.get(match[1])
         if not set_to:
-            raise TransportError(f"{name} of Kafka needs the environment variable {match[1]}", "Set it on every worker")
+            raise JobError(f"{name} of Kafka needs the environment variable {match[1]}", "Set it on every worker")
         return set_to
 
     return _VARIABLE.sub(variable, value)
 
 
 def connected(kind: Any, client: KafkaClient, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> Any:
-    """A client of that kind. Raises TransportError for properties that librdkafka does not take."""
+    """A client of that kind. Raises JobError for properties that librdkafka does not take."""
     try:
         return kind(client.config(uri, errors, ours))
     except KafkaException as error:
         told = error.args[0]
-        raise TransportError(f"Kafka's client refuses its settings ({told.str()})", "Correct --kafka_config") from None
+        raise JobError(f"Kafka's client refuses its settings ({told.str()})", "Correct --kafka_config") from None
 
 
 def count_partitions(client: Any, uri: KafkaUri, errors: KafkaErrors, wait_s: float = WAIT_S) -> int:
-    """How many partitions the topic has. Raises TransportError when it is missing or the brokers do not answer."""
+    """How many partitions the topic has. Raises JobError when it is missing or the brokers do not answer."""
     try:
         found = client.list_topics(uri.topic, timeout=wait_s).topics[uri.topic]
     except KafkaException as error:
@@ -126,16 +126,16 @@ def count_partitions(client: Any, uri: KafkaUri, errors: KafkaErrors, wait_s: fl
     return len(found.partitions)
 
 
-def failure(uri: KafkaUri, what: str, error: KafkaError) -> TransportError:
+def failure(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
     """An error of Kafka's as one that says what to do."""
     todo = _TODO.get(error.code(), f"Check the brokers' addresses, the network and --kafka_config, {AGAIN}")
-    return TransportError(f"{uri} {what} ({error.name()}: {error.str()})", todo.format(uri=uri))
+    return JobError(f"{uri} {what} ({error.name()}: {error.str()})", todo.format(uri=uri))
 
 
 def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replicas: int = -1) -> bool:
     """Makes the topic, replicated as the cluster does by default; False when it is there already.
 
-    Raises TransportError.
+    Raises JobError.
     """
     errors = KafkaErrors()
     admin = connected(AdminClient, client, uri, errors, {})

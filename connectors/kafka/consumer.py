@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors import TransportError
 from connectors.kafka.client import FATAL, WAIT_S, KafkaClient, KafkaErrors, connected, count_partitions, failure
 from connectors.uri import KafkaUri
+from schemas.problems import JobError
 from schemas.transport import POLL_BYTES
 
 _WAIT_S, _LINGER_S = 0.2, 0.05
@@ -46,7 +46,7 @@ class Start(NamedTuple):
 class PartitionConsumer:
     """Some partitions of a topic in one client, from offsets that are given to it. One thread at a time polls.
 
-    Raises TransportError when the topic cannot be read until somebody acts.
+    Raises JobError when the topic cannot be read until somebody acts.
     """
 
     def __init__(self, uri: KafkaUri, client: KafkaClient, group: str) -> None:
@@ -58,7 +58,7 @@ class PartitionConsumer:
         ours = {**{key: value for key, value in _SETTINGS.items() if key not in given}, **_OWN, "group.id": self._group}
         self._errors = KafkaErrors()
         self._consumer = connected(Consumer, self._client, self._uri, self._errors, ours)
-        self._failure: TransportError | None = None
+        self._failure: JobError | None = None
         self.ends: dict[int, int] = {}
         self.assigned: set[int] = set()
         self._body_bytes = 1024.0  # of a message, on average in the last poll
@@ -99,7 +99,7 @@ class PartitionConsumer:
         made = [self._at(partition, offset) for partition, offset in offsets.items()]
         try:
             self._asked("group cannot be kept", lambda: self._consumer.commit(offsets=made, asynchronous=False))
-        except (TransportError, RuntimeError) as error:  # RuntimeError: closed
+        except (JobError, RuntimeError) as error:  # RuntimeError: closed
             _log.warning("The offsets of group %s could not be kept: %s", self._group, error)
 
     def assign(self, offsets: Mapping[int, int]) -> None:
@@ -135,7 +135,7 @@ class PartitionConsumer:
             return False
         try:
             return all(self.bounds(partition, ALIVE_S)[1] <= end for partition, end in list(self.ends.items()))
-        except TransportError:
+        except JobError:
             return False
 
     def _good(self, messages: list[Any]) -> list[Any]:

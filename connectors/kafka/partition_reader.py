@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from connectors import TransportError
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import PartitionConsumer, Start, begin, offsets_now
 from connectors.kafka.reader import QUIET_S, Decoder
 from connectors.uri import KafkaUri
+from schemas.problems import JobError
 from schemas.transport import Poll
 
 _WAIT_S = 0.01  # others wait behind an idle partition
@@ -74,7 +74,7 @@ class KafkaPartitionReader:
             self._finder = PartitionConsumer(self._uri, self._client, self._group).open()
         try:
             found = offsets_now(self._finder, range(seen, self._finder.partitions()))
-        except TransportError:
+        except JobError:
             if not seen:
                 raise
             return []  # the brokers are away; the next look finds them

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-from connectors import TransportError
 from connectors.kafka.client import WAIT_S, KafkaClient
 from connectors.kafka.consumer import ALIVE_S, PartitionConsumer, offsets_now
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 
 QUIET_S = 2.0  # how much later than now a message of an idle partition may still carry its time
@@ -113,7 +113,7 @@ class KafkaReader:
         self._looked = now
         try:
             count = self._consumer.partitions(ALIVE_S if self._count else WAIT_S)
-        except TransportError:
+        except JobError:
             if not self._count:
                 raise
             return  # the brokers are away; the next look finds them

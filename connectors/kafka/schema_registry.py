@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import urllib3
 
-from connectors import TransportError
 from schemas.contracts import fingerprint, resolve
+from schemas.problems import JobError
 from schemas.transport import Envelope
 
 _USER, _PASSWORD = "CAMPAIGNS_REGISTRY_USER", "CAMPAIGNS_REGISTRY_PASSWORD"
@@ -24,7 +24,7 @@ _JSON = "application/vnd.schemaregistry.v1+json"
 class SchemaRegistry:
     """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD.
 
-    Each id and each schema is asked for once. Raises TransportError when it refuses, or does not answer five times.
+    Each id and each schema is asked for once. Raises JobError when it refuses, or does not answer five times.
     """
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -89,4 +89,4 @@ class SchemaRegistry:
             if answer.status < 500 and answer.status != 429:
                 break
         todo = f"Check --schema_registry and the environment's {_USER} and {_PASSWORD}, then run the same command again"
-        raise TransportError(f"The schema registry {self._url} does not give what is asked for ({happened})", todo)
+        raise JobError(f"The schema registry {self._url} does not give what is asked for ({happened})", todo)

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from connectors import TransportError
 from connectors.kafka.client import KafkaClient, KafkaErrors, connected, count_partitions, failure
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
 from schemas.elements import EventBatch, Refusal
+from schemas.problems import JobError
 
 _AGAIN = "then run the same command again: it goes on where it stopped"
 _KEY = "retailer_id"
@@ -38,7 +38,7 @@ class KafkaPublisher:
     """Publishes messages to one topic, as many in flight as librdkafka likes.
 
     `submit` queues and returns; `settle` waits for all and returns what was refused. Nothing published for
-    `deadline_s` seconds is a TransportError, and so is an error that only somebody can put right.
+    `deadline_s` seconds is a JobError, and so is an error that only somebody can put right.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class KafkaPublisher:
         self._producer: Any = None
 
     def open(self) -> KafkaPublisher:
-        """Connects. Raises TransportError when the topic cannot be used."""
+        """Connects. Raises JobError when the topic cannot be used."""
         self._errors = KafkaErrors()
         given = dict(self._client.properties)
         self._settings = {key: value for key, value in _SETTINGS.items() if key in _OWN or key not in given}
@@ -61,7 +61,7 @@ class KafkaPublisher:
         count_partitions(self._producer, self._uri, self._errors, min(self._deadline_s, 20.0))
         self._sent: list[Iterable[Row]] = []
         self._refused: dict[bytes, KafkaError] = {}
-        self._failure: TransportError | None = None
+        self._failure: JobError | None = None
         self._left, self._moved = 0, self._clock()
         return self
 
@@ -79,7 +79,7 @@ class KafkaPublisher:
         self.close()
 
     def submit(self, rows: Iterable[Row]) -> None:
-        """Queues messages; the rows can be gone through again. Raises the TransportError of an earlier one."""
+        """Queues messages; the rows can be gone through again. Raises the JobError of an earlier one."""
         self._watch()
         self._sent.append(rows)
         self._produce(self._producer, rows)
@@ -87,7 +87,7 @@ class KafkaPublisher:
     def settle(self) -> list[Refusal]:
         """Waits until every message is published or refused; the refused ones, by row.
 
-        Raises TransportError when one could not be published; what was queued behind it is dropped.
+        Raises JobError when one could not be published; what was queued behind it is dropped.
         """
         self._flush(self._producer)
         sent, self._sent = self._sent, []
@@ -143,7 +143,7 @@ class KafkaPublisher:
         self._watch(producer)
 
     def _watch(self, producer: Any = None) -> None:
-        """Raises TransportError once a message has failed for good, or nothing has moved for too long."""
+        """Raises JobError once a message has failed for good, or nothing has moved for too long."""
         left, now = len(producer or self._producer), self._clock()
         if left != self._left or not left:
             self._left, self._moved = left, now
@@ -151,7 +151,7 @@ class KafkaPublisher:
             last = self._errors.last
             told = f" ({last.name()}: {last.str()})" if last else ""
             happened = f"Nothing could be published to {self._uri} for {now - self._moved:.0f} s{told}"
-            self._failure = TransportError(happened, f"Check the brokers and the network, {_AGAIN}")
+            self._failure = JobError(happened, f"Check the brokers and the network, {_AGAIN}")
         if self._failure is not None:
             failed, self._failure = self._failure, None
             self._sent, self._refused = [], {}
@@ -172,7 +172,7 @@ class KafkaEvents:
         self._publisher.open()
 
     def send(self, events: EventBatch) -> None:
-        """Start publishing the batch. Raises TransportError when an earlier batch could not be published."""
+        """Start publishing the batch. Raises JobError when an earlier batch could not be published."""
         frame = self._registry.frame(self._uri.topic, events.attributes["schema"]) if self._registry else b""
         self._publisher.submit(_Rows(events, frame))
 

@@ -12,10 +12,10 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from connectors import TransportError
 from connectors.pubsub.publisher import open_channel
 from connectors.uri import TopicUri
 from schemas.contracts import EVENT, schema
+from schemas.problems import JobError
 
 _ACK_S = 60
 
@@ -34,16 +34,14 @@ def create_topic(uri: TopicUri, schema_name: str = EVENT, subscription: str | No
     """Makes the topic, with our Avro schema in binary encoding, and a subscription to it if one is named.
 
     May be run again: what is there stays, a schema that differs from ours gets a new revision, and a topic
-    with another schema or none gets ours. Raises TransportError.
+    with another schema or none gets ours. Raises JobError.
     """
     channel = open_channel()
     try:
         return _Admin(channel, uri, schema_name).run(subscription)
     except GoogleAPICallError as error:
         happened = f"{uri} could not be made ({type(error).__name__}: {error.message})"
-        raise TransportError(
-            happened, "Give this account roles/pubsub.editor in the project, or ask its owner"
-        ) from error
+        raise JobError(happened, "Give this account roles/pubsub.editor in the project, or ask its owner") from error
     finally:
         channel.close()
 

@@ -6,7 +6,7 @@ import json
 from hashlib import blake2b
 from pathlib import Path
 
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
 
 
 class LeaseFile:
@@ -22,7 +22,7 @@ class LeaseFile:
         self._subscription, self.earlier = subscription, earlier
 
     def hold(self, until: float) -> None:
-        """Leases may last until then. Raises TransportError when it cannot be written."""
+        """Leases may last until then. Raises JobError when it cannot be written."""
         told = {"subscription": self._subscription, "leased_until": round(until, 1)}
         write_whole(str(self._path), [json.dumps(told).encode()])
 

@@ -19,8 +19,8 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.grpc import secure_authorized_channel
 from google.auth.transport.requests import Request
 
-from connectors import TransportError
 from connectors.pubsub.publish_requests import PublishRequest, Refused
+from schemas.problems import JobError
 
 HOST = "pubsub.googleapis.com:443"
 SCOPES = ["https://www.googleapis.com/auth/pubsub"]
@@ -55,7 +55,7 @@ _TODO = {
 def open_channel() -> grpc.Channel:
     """A channel to Pub/Sub, or to the emulator that PUBSUB_EMULATOR_HOST names.
 
-    Raises TransportError when there are no Google credentials.
+    Raises JobError when there are no Google credentials.
     """
     emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
     if emulator:
@@ -64,7 +64,7 @@ def open_channel() -> grpc.Channel:
         credentials, _ = google.auth.default(scopes=SCOPES)
     except GoogleAuthError as error:
         todo = "Run `gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for an emulator"
-        raise TransportError(f"No Google credentials ({error})", todo) from error
+        raise JobError(f"No Google credentials ({error})", todo) from error
     return secure_authorized_channel(credentials, Request(), HOST, options=_OPTIONS)
 
 
@@ -72,7 +72,7 @@ class PubsubPublisher:
     """Publishes requests to one topic, at most `in_flight` at a time, each retried while anything succeeds.
 
     `submit` queues and returns (it waits while `queued_bytes` wait to be sent); `settle` waits for all and
-    returns what Pub/Sub refused. Nothing published for `deadline_s` seconds is a TransportError.
+    returns what Pub/Sub refused. Nothing published for `deadline_s` seconds is a JobError.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PubsubPublisher:
     def close(self) -> None:
         """Drops what was not sent and disconnects. May be called twice."""
         if self._channel is not None:
-            self._failure = self._failure or TransportError("The publisher was closed", "Open another one")
+            self._failure = self._failure or JobError("The publisher was closed", "Open another one")
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._channel.close()
             self._channel = None
@@ -125,7 +125,7 @@ class PubsubPublisher:
     def submit(self, requests: Iterable[PublishRequest], batch: object = None) -> None:
         """Queues the requests of one batch; its refused messages will carry `batch`.
 
-        Raises the TransportError of an earlier request.
+        Raises the JobError of an earlier request.
         """
         for request in requests:
             with self._change:
@@ -141,7 +141,7 @@ class PubsubPublisher:
     def settle(self) -> list[Refused]:
         """Waits until every submitted request is published or refused; the refused messages, by batch and row.
 
-        Raises TransportError when a request could not be published; what was queued behind it is dropped.
+        Raises JobError when a request could not be published; what was queued behind it is dropped.
         """
         with self._change:
             self._change.wait_for(lambda: not self._pending)
@@ -157,7 +157,7 @@ class PubsubPublisher:
             refused = self._deliver(request)
             if len(refused) == len(request.framed) >= _SYSTEMATIC:
                 happened = f"{self._topic} refused every message of a request ({refused[0].detail})"
-                raise TransportError(happened, f"Give it our schema, `campaigns topic create pubsub:{self._topic}`")
+                raise JobError(happened, f"Give it our schema, `campaigns topic create pubsub:{self._topic}`")
         except BaseException as error:
             self._failure = self._failure or error
         with self._change:
@@ -197,12 +197,12 @@ class PubsubPublisher:
         return [("x-goog-request-params", f"topic={self._topic}")]
 
     def _check_retry(self, error: Any) -> None:
-        """Raises TransportError unless the request may be sent again."""
+        """Raises JobError unless the request may be sent again."""
         code, problem = error.code(), f"{error.code().name}: {error.details()}"
         if code not in _RETRIED:
             todo = _TODO.get(code, f"Put it right, {_AGAIN}").format(topic=self._topic)
-            raise TransportError(f"Pub/Sub refuses to publish to {self._topic} ({problem})", todo) from error
+            raise JobError(f"Pub/Sub refuses to publish to {self._topic} ({problem})", todo) from error
         silent = self._clock() - self._progress
         if silent >= self._deadline_s:
             happened = f"Nothing could be published to {self._topic} for {silent:.0f} s ({problem})"
-            raise TransportError(happened, f"Check the network and the project's quotas, {_AGAIN}") from error
+            raise JobError(happened, f"Check the network and the project's quotas, {_AGAIN}") from error

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 from google.pubsub_v1 import types
 
-from connectors import TransportError
 from connectors.pubsub.leases import LeaseFile
 from connectors.pubsub.publisher import Code, open_channel
+from schemas.problems import JobError
 from schemas.transport import POLL_BYTES, Envelope, Poll
 
 _AHEAD, _AHEAD_BYTES = 10_000, 32 << 20  # messages, and bytes, pulled and not yet polled, at most
@@ -46,7 +46,7 @@ class PubsubReader:
     `stop` is asked at each poll; once it says yes the reader is done. With `idle_s` it is done once nothing has come
     for so long, and not before every lease has ended that can be known of: those of a killed reader, which its file of
     `leases` bounds, and those that a pull may hold whose answer was lost. Other subscribers' leases cannot be known.
-    Raises TransportError when the subscription cannot be read until somebody acts.
+    Raises JobError when the subscription cannot be read until somebody acts.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class PubsubReader:
         self._ready: deque[Raw] = deque()
         self._ready_bytes, self._body_bytes = 0, 1024.0  # the second: of a message on average
         self._leases: dict[str, float] = {}
-        self._failure: TransportError | None = None
+        self._failure: JobError | None = None
         self._away, self._last = False, time.monotonic()
         shortest, longest = self._ack_deadline()
         self._every_s, self._longest_s = min(_EXTEND_EVERY_S, shortest / 3), max(_LEASE_S, longest)
@@ -254,14 +254,14 @@ class PubsubReader:
     def _fail(self, error: Any, todo: str) -> None:
         with self._change:
             happened = f"{self._subscription} cannot be read ({error.code().name}: {error.details()})"
-            self._failure = TransportError(happened, f"{todo}, then run the same command again")
+            self._failure = JobError(happened, f"{todo}, then run the same command again")
             self._change.notify_all()
 
     def _keep_extending(self) -> None:
         while not self._closed.wait(self._every_s):
             try:
                 self._hold()
-            except TransportError as error:
+            except JobError as error:
                 with self._change:
                     self._failure = error
                     self._change.notify_all()

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.connection import create_connection
 
 from schemas.addresses import forbidden_host, split_url
-from schemas.delivery import Begin, Mark, always
+from schemas.delivery import Begin, SentFlag, always
 
 MAX_ANSWER = 1 << 20
 # Servers close idle connections after 5 s and more. A request that meets the closing is one whose answer never came,
@@ -90,22 +90,23 @@ class HttpClient:
         parts = _checked(url, headers)
         place = (parts.scheme, parts.netloc)
         connection = self._take(place) or self._connected(parts, end)
-        keep, mark = False, None
+        flag: SentFlag | None = None
+        keep = False
         try:
             connection.timeout = _left(end)
             connection.sock.settimeout(connection.timeout)
             connection.response_class = cast(Any, partial(_Bounded, end))
             target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
             request = _request(connection, target, body, headers)
-            mark = begin()
-            if mark is None:
+            flag = begin()
+            if flag is None:
                 raise Withdrawn("the call was withdrawn before it began")
-            _send(connection, request, mark)
+            _send(connection, request, flag)
             reply, keep = _read(connection)
-            keep = keep and _has_left(mark)
-            return reply._replace(to_all=_has_left(mark))
+            keep = keep and flag.is_set
+            return reply._replace(to_all=flag.is_set)
         except (OSError, HTTPError, client.HTTPException, ValueError) as error:
-            raise (NoAnswer if _has_left(mark) else NotSent)(_words(error)) from None
+            raise (NoAnswer if flag is not None and flag.is_set else NotSent)(_words(error)) from None
         finally:
             if keep:
                 self._keep(place, connection)
@@ -224,19 +225,15 @@ def _request(connection: HTTPConnection, target: str, body: bytes, headers: Mapp
     return b"".join(parts)
 
 
-def _has_left(mark: Mark | None) -> bool:
-    return mark is not None and mark.cells[mark.at] == mark.value
-
-
-def _send(connection: HTTPConnection, request: bytes, mark: Mark) -> None:
-    """Sends all of a request but its last byte, then sets the mark and sends that. When the connection breaks before,
-    the mark stays unset, and the server may have said why. Between the mark and the last byte the interpreter runs no
+def _send(connection: HTTPConnection, request: bytes, flag: SentFlag) -> None:
+    """Sends all of a request but its last byte, then sets the flag and sends that. When the connection breaks before,
+    the flag stays unset, and the server may have said why. Between the flag and the last byte the interpreter runs no
     other thread, so a kill hardly ever comes there."""
     try:
         connection.sock.sendall(memoryview(request)[:-1])
     except ConnectionError:
         return
-    cells, at, value = mark
+    cells, at, value = flag
     send, last = connection.sock.send, request[-1:]
     cells[at] = value
     send(last)

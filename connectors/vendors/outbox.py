@@ -10,11 +10,11 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 
-from connectors import TransportError
 from connectors.files.sink import FileSink
 from connectors.vendors.recipients import make_each
 from schemas.contracts import EVENT, parsed, schema
 from schemas.delivery import Account, Answer, Begin, Call, always
+from schemas.problems import JobError
 
 
 @cache
@@ -46,14 +46,14 @@ class Outbox:
         made, broken, words = make_each(range(len(call.events)), lambda at: _body(call.events[at]), call.events)
         if not made:
             return Answer("sent", None, words, rejected=broken)
-        mark = begin()
-        if mark is None:
+        flag = begin()
+        if flag is None:
             return Answer("withdrawn", "withdrawn")
-        mark.cells[mark.at] = mark.value
+        flag.cells[flag.at] = flag.value
         folder = account.url.removeprefix("file:")
         try:
             bodies = pa.array(list(made.values()), pa.binary())
             path = FileSink(folder).write(call.batch_id, schema(EVENT), bodies)
-        except TransportError as error:
+        except JobError as error:
             return Answer("failed", "not_written", str(error))
         return Answer("sent", None, words, path.rpartition("/")[2], broken)

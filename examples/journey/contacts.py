@@ -1,8 +1,8 @@
-"""What the study does not tell and a campaign needs: names, addresses, consents, zones. All of it is invented.
+"""Invent what the study does not have and a campaign needs: names, addresses, consents, time zones.
 
-Every value is a function of the household's number (the zone: of the store's name) and nothing is drawn, so the same
-household is the same person in every file; only who shares an address depends on the neighbours in the store too.
-Addresses lie where nobody lives: example.com, and numbers 555-01xx.
+Every value is a hash of the household's number (the zone: of the store's name), so a household is the same person in
+every file. Only who shares an address also depends on the other households of the store. The addresses belong to
+nobody: example.com, and numbers 555-01xx.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 SALT = "invented"
-"""Another one makes other people; with this one hh-1, whom the read-me asks about, may be written to."""
+"""Another salt invents other people. With this one hh-1, whom the README asks about, has given consent."""
 NAMES = (
     "Ada", "Amir", "Ana", "Ben", "Carla", "Chen", "Dana", "Eli", "Emma", "Femi", "Grace", "Hugo", "Ines", "Ivan",
     "José", "Kim", "Lena", "Li", "Maya", "Noah", "Nora", "Omar", "Priya", "Ravi", "Rosa", "Sam", "Tess", "Zoë",
@@ -34,7 +34,7 @@ PUSH_CONSENT = ((0.75, True), (0.15, False), (0.10, None))
 
 
 class Contact(NamedTuple):
-    """How a household can be reached; None is not known."""
+    """How a household can be reached; None means unknown."""
 
     first_name: str | None
     email: str | None
@@ -47,20 +47,20 @@ class Contact(NamedTuple):
 
 
 def contacts(homes: Sequence[tuple[int, str]]) -> dict[int, Contact]:
-    """The contact of each household; `homes` names its store, and has the households of a store together.
+    """The contact of each household. `homes` has (household, store), grouped by store.
 
-    A few households have the e-mail address of the one before them in their store, written with a capital.
+    A few households have the e-mail address of the previous household of their store, with a capital letter.
     """
-    found = {}
-    before: tuple[int, str] | None = None
+    by_household = {}
+    previous: tuple[int, str] | None = None
     for household, store in homes:
         contact = _contact(household, store)
-        if before and before[1] == store and _draw("shares email", household) < SHARING_EMAIL:
-            shared = _email(before[0])
+        if previous and previous[1] == store and _draw("shares email", household) < SHARING_EMAIL:
+            shared = _email(previous[0])
             contact = contact._replace(email=shared and shared.capitalize())
-        found[household] = contact
-        before = household, store
-    return found
+        by_household[household] = contact
+        previous = household, store
+    return by_household
 
 
 def uses_app(household: int) -> bool:
@@ -69,7 +69,7 @@ def uses_app(household: int) -> bool:
 
 
 def recent_sends(household: int, channel: str, shares: Sequence[tuple[float, int]]) -> int:
-    """How many messages a household was sent of late on a channel; `shares` of the households by number, else 0."""
+    """How many messages a household was recently sent on a channel. `shares` has (share of households, number)."""
     return _chosen(_draw(f"recent {channel}", household), [*shares, (1.0, 0)])
 
 
@@ -99,14 +99,14 @@ def _email(household: int) -> str | None:
 
 
 def _phone(household: int) -> str | None:
-    """A number of its own: an area code for every hundred households."""
+    """A unique number: an area code for every hundred households."""
     if _draw("without phone", household) < WITHOUT_PHONE:
         return None
     return f"+1{412 + household // 100}55501{household % 100:02d}"
 
 
 def _chosen(draw: float, shares: Sequence[tuple[float, T]]) -> T:
-    """The value in whose share a number in [0, 1) lies; the last one takes what rounding leaves."""
+    """The value whose share contains a number in [0, 1). The last value also gets what rounding leaves over."""
     for share, value in shares:
         draw -= share
         if draw < 0:
@@ -114,10 +114,10 @@ def _chosen(draw: float, shares: Sequence[tuple[float, T]]) -> T:
     return shares[-1][1]
 
 
-def _draw(what: str, whose: int | str) -> float:
+def _draw(what: str, key: int | str) -> float:
     """A number in [0, 1) that looks random and is always the same."""
-    return int.from_bytes(_digest(what, whose)[:6]) / 2**48
+    return int.from_bytes(_digest(what, key)[:6]) / 2**48
 
 
-def _digest(what: str, whose: int | str) -> bytes:
-    return hashlib.sha256(f"{SALT}/{what}/{whose}".encode()).digest()
+def _digest(what: str, key: int | str) -> bytes:
+    return hashlib.sha256(f"{SALT}/{what}/{key}".encode()).digest()

@@ -1,18 +1,18 @@
-"""One Parquet file of customers, made from the purchases of real households in 2017.
+"""Make one Parquet file of customers from the purchases of real households in 2017.
 
     python -m examples.journey.customers --output out/customers.parquet --history out/history.parquet
 
-A row is a customer of a retailer: every household at its home store (`store-<id>`), and those that use the first-party
-app at the `marketplace`; so a household is up to two customers, with one customer_id. Nothing after --as-of is used.
+A row is a customer of a retailer: every household at its home store (`store-<id>`), and at the `marketplace` if it uses
+the first-party app. So a household is up to two customers, with one customer_id. Nothing after --as-of is used.
 
 real       household_id, retailer_id of the stores, ltv, spend_30d, spend_90d, baskets_90d, recency_days, last_seen,
-           departments, favourite_department, top_category, private_label_share (the last 90 days; fuel has no label),
-           coupons_received, coupon_redemptions, and where the household answered: age, income, home_ownership,
+           departments, favourite_department, top_category, private_label_share (the last 90 days; without fuel),
+           coupons_received, coupon_redemptions, and if the household answered: age, income, home_ownership,
            marital_status, household_size, household_comp, kids_count
 invented   who uses the app, first_name, email, phone, push_token, email_consent, sms_consent, push_consent, time_zone;
            see examples/journey/contacts.py. Of the history: examples/journey/history.py
 
-Money is in USD. The store's figures count what was bought in it, the marketplace's what was bought in all stores.
+Money is in USD. A store's figures count what was bought in it, the marketplace's what was bought in all stores.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _FIRST = ("customer_id", "retailer_id", "household_id", *Contact._fields)
 
 
 class SampleError(Exception):
-    """What is wrong with the options or missing on the machine, and what to do."""
+    """A wrong option or a missing package, with what to do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the files; 2 when that cannot be."""
+    """Write the files. Returns the exit code: 2 if an option is wrong or the package is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.journey.customers", description="Write the sample customers as a Parquet file."
     )
@@ -78,7 +78,7 @@ def day(text: str) -> date:
 
 
 def read_study(as_of: date) -> Study:
-    """The study up to a day. SampleError without its package, and when nothing was bought before that day."""
+    """The study up to a day. SampleError without its package, and if nothing was bought before that day."""
     say("reading 1.47 million purchases …")
     try:
         study = Study(as_of)
@@ -92,7 +92,7 @@ def read_study(as_of: date) -> Study:
 
 
 def make_customers(study: Study) -> pa.Table:
-    """The customers, one a household and retailer, ordered by retailer and household."""
+    """The customers, one per household and retailer, ordered by retailer and household."""
     homes = study.homes()
     known = contacts(homes)
     figures = study.customers([household for household, _ in homes if uses_app(household)])

@@ -1,4 +1,4 @@
-"""Parquet files that are there whole or not at all, and what the loaders say while they work."""
+"""Write Parquet files atomically, and print progress."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pyarrow.parquet as pq
 
 @contextmanager
 def whole_file(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A writer beside the path; the file takes its place when all went well. Folders are made."""
+    """A writer of a temporary file, which is renamed to the path when the block succeeds. Creates the folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             yield writer
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write(table: pa.Table, path: Path, row_group: int) -> None:
-    """Write a table in row groups of so many rows."""
+    """Write a table in row groups of `row_group` rows."""
     with whole_file(path, table.schema) as writer:
         writer.write_table(table, row_group)
 
 
 def say(text: str) -> None:
-    """A line of progress on stderr."""
+    """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Earlier sends, for the frequency caps: the study's coupon mailings, and some invented messages of the last days.
+"""Make a history of sends for the frequency caps: the study's coupon mailings, and some invented recent messages.
 
-The mailings are real, that they went by e-mail is not. The invented ones lie in the six days before the first campaign
-of the sample, nine days after the day of the figures: enough to bring some customers to a cap of 3 in 7 days.
+The mailings are real; that they were e-mails is invented. The invented messages are in the six days before the first
+campaign of the sample, which is nine days after the day of the figures. Some customers reach a cap of 3 in 7 days.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECENT_TEXTS = ((0.10, 1),)
 
 
 class Send(NamedTuple):
-    """One message."""
+    """One message to one customer."""
 
     customer_id: str
     retailer_id: str
@@ -50,7 +50,7 @@ def history(study: Study, customers: Sequence[tuple[int, str]]) -> pa.Table:
 
 
 def _recent(household: int, retailer: str, before: date) -> Iterator[Send]:
-    """E-mails one, three and five days before a day, at 18:00 UTC; a text message late on the day before it."""
+    """E-mails one, three and five days before a day, at 18:00 UTC, and a text message at 23:00 on the day before."""
     for number in range(recent_sends(household, "email", RECENT_EMAILS)):
         sent = datetime.combine(before - timedelta(days=1 + 2 * number), time(18), UTC)
         yield Send(f"hh-{household}", retailer, "email", sent)

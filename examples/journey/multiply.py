@@ -1,10 +1,10 @@
-"""Any number of customers, made from the sample: copy k of hh-12 is hh-12-k, a household with addresses of its own.
+"""Make any number of customers from the sample: copy k of hh-12 is hh-12-k, a household with its own addresses.
 
     python -m examples.journey.multiply --customers out/customers.parquet --output DIR --customers-wanted 4000000
 
-Spend, recency and all else that describes a customer stay as they are. Customers who share an address share that of
-their copies. The copies stand one after the other, all in the same mixed order, and are cut into files that differ by
-at most one row; a file of ten thousand rows or more has customers of every retailer.
+Spend, recency and all other figures stay the same. If two customers share an address, their copies share one too. The
+copies follow each other, all in the same shuffled order. The files differ by at most one row; a file of ten thousand
+rows or more has customers of every retailer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from examples.journey.files import say, whole_file
 
 ROW_GROUP = 131_072
 MOST_COPIES = 100_003
-"""A copy's household is the household's number times this, plus the copy's: no number comes twice, and since this
-is prime, `household_id % n` divides the customers evenly for every small n."""
+"""A copy's household is the household's number times this, plus the copy's number. So every number is unique. This is
+prime, so `household_id % n` divides the customers evenly for every small n."""
 _HAS_ALL = ("customer_id", "retailer_id", "household_id", "email", "phone", "push_token")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the files; 2 when that cannot be."""
+    """Write the files. Returns the exit code: 2 if an option is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.journey.multiply", description="Multiply the sample customers."
     )
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def multiply(customers: Path, output: Path, wanted: int, files: int) -> None:
-    """Write so many customers into so many files, a row group in memory at a time."""
+    """Write `wanted` customers into `files` files. One row group is in memory at a time."""
     started = time.monotonic()
     source = mixed(pq.read_table(customers))
-    for old in output.glob("customers-*.parquet"):
-        old.unlink()
+    for old_file in output.glob("customers-*.parquet"):
+        old_file.unlink()
     for number in range(files):
         first, end = wanted * number // files, wanted * (number + 1) // files
         with whole_file(output / f"customers-{number:05d}.parquet", source.schema) as writer:
@@ -62,7 +62,7 @@ def multiply(customers: Path, output: Path, wanted: int, files: int) -> None:
 
 
 def mixed(customers: pa.Table) -> pa.Table:
-    """The customers in an order that is the same each time and has nothing to do with retailer and household."""
+    """The customers in a fixed order that is independent of retailer and household."""
     ids = zip(customers["retailer_id"].to_pylist(), customers["customer_id"].to_pylist(), strict=True)
     keys = pa.array([hashlib.sha256(f"{retailer} {customer}".encode()).digest() for retailer, customer in ids])
     return customers.take(pc.sort_indices(keys)).combine_chunks()
@@ -87,7 +87,7 @@ def copies(source: pa.Table, first: int, end: int) -> pa.Table:
 
 
 def _joined(*parts: pa.Array | str) -> pa.Array:
-    """The parts of each row in one text; null where one of them is."""
+    """The parts of each row as one text; null if one of them is null."""
     return pc.binary_join_element_wise(*parts, "")
 
 

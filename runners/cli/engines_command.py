@@ -18,8 +18,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
-from pipelines.engines.prism import prism
+from pipelines.engines.prism import find_prism
 from runners.local.emulators import PUBSUB, EmulatorError
 from runners.local.firestore_emulator import FIRESTORE
 from runners.local.flink.cluster import find_flink
@@ -61,7 +62,7 @@ def _beam() -> Found:
 
 
 def _prism() -> Found:
-    where = prism()
+    where = find_prism()
     if where is None:
         raise EmulatorError("run `make engines` (it needs Go), or set CAMPAIGNS_PRISM; else Beam downloads it itself")
     return Found(where, PARTS["prism"].version.removeprefix("v") if ".engines" in where else "")
@@ -124,7 +125,8 @@ def engines(args: argparse.Namespace) -> int:
         found = pool.map(lambda name: look(name, None if args.no_probe else args.seconds), names)
         results = dict(zip(names, found, strict=True))
     show(results)
-    return int(bool(args.names) and any(one.found is None or one.works is False for one in results.values()))
+    failed = bool(args.names) and any(one.found is None or one.works is False for one in results.values())
+    return EXIT_CODES[Ending.CHECK_FAILED if failed else Ending.DONE]
 
 
 def explain(name: str) -> str:

@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from pipelines.command_line.exit_codes import EXIT_CODES
 from pipelines.launch import driver as launch
 from pipelines.rebatch import driver as rebatch
+from schemas.problems import ErrorKind
 
 JOBS: dict[str, Callable[[list[str]], int]] = {"rebatch": rebatch.run, "launch": launch.run}
 FLAGS = ("--ignore_times", "--strict", "--test")
@@ -41,7 +43,7 @@ def main() -> int:
     job = os.environ.get("CAMPAIGNS_JOB", "")
     if job not in JOBS:
         print(f"CAMPAIGNS_JOB={job} names no job; build the image with --build-arg JOB=rebatch or launch")
-        return 2
+        return EXIT_CODES[ErrorKind.INPUT]
     return JOBS[job](arguments(sys.argv[1:], os.environ))
 
 

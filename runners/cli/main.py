@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from connectors.kafka.options import OPTIONS, PUBLISHING
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending, exit_code
 from pipelines.command_line.words import did_you_mean, parse_words
 from runners.cli import commands
 from runners.cli.engines_command import ENGINES, engines
@@ -19,7 +21,7 @@ from runners.cli.verify_code import verify
 from runners.local.flink.command import FLINK, flink
 from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import Argument, sandbox
-from schemas.problems import InputError, JobError, Problem, shown
+from schemas.problems import InputError, Problem, shown
 
 DESCRIPTION = """\
 Launch campaigns over customers, deliver them, and ask about them afterwards.
@@ -220,27 +222,22 @@ def _parsed(given: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 fine, 1 it could not be done or a check failed, 2 mistakes in the input."""
+    """The exit code (pipelines/command_line/exit_codes.py)."""
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["launch"]:
         return commands.launch(given[1:])
     if given[:1] == ["rebatch"]:
         return commands.rebatch(given[1:], exits=argv is None)
+    return exit_code(partial(_run, given))
+
+
+def _run(given: list[str]) -> int:
+    args = _parsed(given)
     try:
-        args = _parsed(given)
         return COMMANDS[given[0]].run(args)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `campaigns why … | head`: nobody reads on
+    except BrokenPipeError:  # the reader of `campaigns why … | head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        told = JobError.told(error)
-        if told is None:
-            raise
-        print(told, file=sys.stderr)
-        return 1
+        return EXIT_CODES[Ending.DONE]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import signal
 import sys
@@ -16,6 +17,7 @@ def main() -> int:
     from runners.cli.main import main as run
 
     gc.freeze()
+    atexit.register(gc.unfreeze)  # DuckDB prints a complaint about objects that outlive the interpreter
     gc.enable()
 
     if interruptible and sys.argv[1:2] != ["rebatch"]:  # which handles its signals itself, without a gap

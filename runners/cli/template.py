@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
 from runners.sandbox.command import Argument
 from schemas.problems import InputError, JobError, Problem
 

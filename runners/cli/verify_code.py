@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from connectors.gcs import is_remote
+from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.command_line.words import did_you_mean
 from pipelines.launch.inputs import launched_campaigns, secret_digest
 from schemas.problems import InputError, Problem
@@ -44,7 +45,7 @@ def verify(args: argparse.Namespace) -> int:
         print("no launch has such a code: a character is wrong or missing, so check how it was typed")
     elif not genuine and known is None:
         print("the launch, the offer or the secret may be wrong too: give the launch's folder as --launch to find out")
-    return 0 if genuine else 1
+    return EXIT_CODES[Ending.DONE if genuine else Ending.CHECK_FAILED]
 
 
 def _launch(args: argparse.Namespace, secret: bytes, problems: list[Problem]) -> str | None:

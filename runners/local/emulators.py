@@ -14,11 +14,13 @@ from pathlib import Path
 
 import grpc
 
+from schemas.problems import JobError
+
 _SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # or its heap grows by gigabytes, and the machine clears pages for it
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
 
 
-class EmulatorError(RuntimeError):
+class EmulatorError(JobError):
     """The emulator cannot run here; the message says what to install."""
 
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines.command_line.exit_codes import exit_code
 from pipelines.command_line.words import parse_words
 from runners.sandbox.book import Book
 from runners.sandbox.bucket import CALLS_PER_HOUR
 from runners.sandbox.script import ScriptError, load_script
 from runners.sandbox.server import serve
 from runners.sandbox.stand_in import StandIn
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, JobError, Problem
 
 
 class Argument(NamedTuple):
@@ -51,8 +52,7 @@ def sandbox(args: argparse.Namespace) -> int:
     try:
         asyncio.run(serve(stand_in, args.host, args.port, lambda url: print(f"vendor sandbox on {url}", flush=True)))
     except OSError as error:
-        print(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        raise JobError(f"cannot listen on {args.host}:{args.port}: {error.strerror or error}") from error
     return 0
 
 
@@ -81,8 +81,4 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="campaigns sandbox", description=sandbox.__doc__, allow_abbrev=False)
     for one in ARGUMENTS:
         parser.add_argument(*one.names, **one.settings)
-    try:
-        return sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv)))

@@ -94,7 +94,7 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
         key = keys(variable) if keys is not None and variable else ""
         url = filled_url(workspace.url, retailer) if workspace.url else ""
         shared = []
-        for mark, (name, value) in account_marks(url, variable, key).items():
+        for mark, (name, value) in account_digests(url, variable, key).items():
             others = [other for other in owners[mark] if not _may_share(engine.workspace(other), workspace)]
             shared += [(name, value, other) for other in others[:1]]
             owners[mark].append(retailer)
@@ -105,7 +105,7 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
     return problems
 
 
-def account_marks(url: str, variable: str, key: str) -> dict[bytes, tuple[str, str]]:
+def account_digests(url: str, variable: str, key: str) -> dict[bytes, tuple[str, str]]:
     """What tells an account from others: digests of its key's variable, and of its url and key (never the key itself),
     each with the field and the value that a person looks at."""
     marks = {}

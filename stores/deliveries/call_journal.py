@@ -26,8 +26,8 @@ from typing import Literal
 
 import msgspec
 
-from connectors import TransportError
-from schemas.delivery import Mark, Settlement
+from schemas.delivery import SentFlag, Settlement
+from schemas.problems import JobError
 
 MARKS = 1 << 16  # bytes of marks: far more than calls are open at one time, so that none is used twice at once
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -73,17 +73,17 @@ class FileJournal:
         if not calls:
             self.closed(owner, "")
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
         """The first byte of a call is about to go out; the mark is to be set when its last one does."""
         number = next(self._numbers)
         self._note(Record("started", owner, batch_id, list(event_ids), number=number))
         assert self._marks is not None
-        return Mark(self._marks, *mark_place(number))
+        return SentFlag(self._marks, *mark_place(number))
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
         """A call is over, and so the events end (None: nothing was sent). On a disk that is full it is not kept: the
         ledger is told next."""
-        with suppress(TransportError):
+        with suppress(JobError):
             self._note(Record("answered", owner, batch_id, ends=None if ends is None else list(ends)))
 
     def closed(self, owner: str, batch_id: str) -> None:
@@ -92,7 +92,7 @@ class FileJournal:
             left = self._calls[owner] = self._calls.get(owner, 0) - 1
             if left <= 0:
                 del self._calls[owner]
-        with suppress(TransportError):
+        with suppress(JobError):
             self._note(Record("closed", owner, batch_id if left > 0 else ""))
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class FileJournal:
             except OSError as error:
                 happened = f"{self._path} could not be written ({error.strerror or error})"
                 todo = "Free some space, then run the same command again: nothing that was sent is forgotten"
-                raise TransportError(happened, todo) from error
+                raise JobError(happened, todo) from error
 
     def _keep(self, record: Record, data: bytes) -> None:
         """Keeps the records of what is open at hand."""

@@ -13,10 +13,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from schemas.delivery import DeliveryLedger
-from schemas.problems import InputError
+from schemas.problems import InputError, JobError
 from stores.deliveries.call_journal import MARKS, Record, boot_id, file_id, mark_place, marks_path
 from stores.deliveries.delivery_folder import DeliveryFolder
-from stores.ledger import LedgerError
 from stores.ledger.identity import read_identity
 
 T = TypeVar("T")
@@ -100,7 +99,7 @@ def _decode_outputs(raw: bytes | None) -> list[str]:
     try:
         return msgspec.json.decode(raw, type=list[str]) if raw else []
     except msgspec.MsgspecError as error:
-        raise LedgerError(f"The ledger's cell {OUTPUTS} is damaged ({error})", "Restore the ledger", True) from error
+        raise JobError(f"The ledger's cell {OUTPUTS} is damaged ({error})", "Restore the ledger", True) from error
 
 
 def _uses(output: Path, ledger_id: str) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from connectors import TransportError
-from schemas.problems import InputError, Problem
-from stores.launches.launch_folder import held_alone, replace_file
+from connectors.files.whole_file import write_whole
+from schemas.problems import InputError, JobError, Problem
+from stores.launches.launch_folder import held_alone
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
 
@@ -42,13 +42,13 @@ class DeliveryFolder:
         self._stop = self.root / "stop"
 
     def prepare(self) -> None:
-        """Make the folders. Raises TransportError when they cannot be written."""
+        """Make the folders. Raises JobError when they cannot be written."""
         try:
             for folder in (self.receipts, self.dead_letters, self.spool):
                 Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             happened = f"{self.root} cannot be used ({error.strerror or error})"
-            raise TransportError(happened, "Choose an --output that this account may write to") from error
+            raise JobError(happened, "Choose an --output that this account may write to") from error
 
     def ask_to_stop(self) -> None:
         """Every source of the running job ends; what it read is delivered."""
@@ -81,8 +81,8 @@ class DeliveryFolder:
 
     def write_ledger_copy(self, copy: LedgerCopy) -> None:
         """Which ledger this delivery has. Raises JobError when it cannot be written."""
-        replace_file(self.ledger_copy, msgspec.json.encode(copy) + b"\n")
+        write_whole(self.ledger_copy, [msgspec.json.encode(copy), b"\n"])
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json of the last run."""
-        replace_file(self.root / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_whole(self.root / "summary.json", [(json.dumps(summary, indent=2) + "\n").encode()])

@@ -72,7 +72,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> str:
     """The path of DIRECTORY/PART.avro with the receipts in the order of their bytes: the same receipts give the same
-    file. Raises TransportError when it cannot be written, ContractError for an outcome that the schema does not know.
+    file. Raises JobError when it cannot be written, ContractError for an outcome that the schema does not know.
     """
     bodies = encode_receipts(list(receipts))
     ordered, sink = bodies.take(pc.sort_indices(bodies)), FileSink(directory)

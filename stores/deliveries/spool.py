@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from connectors import TransportError
-from connectors.files.sink import write_whole
+from connectors.files.whole_file import write_whole
+from schemas.problems import JobError
 from schemas.transport import POLL_BYTES, Envelope, Poll, Reader
 
 _MAGIC = b"SPOOL1"
@@ -41,10 +41,10 @@ class Spool:
         return sorted(self.folder.glob("*.spool"))
 
     def read(self, path: Path) -> list[Envelope]:
-        """A poll again. Raises TransportError for a file that was damaged."""
+        """A poll again. Raises JobError for a file that was damaged."""
         data = path.read_bytes()
         if data[:6] != _MAGIC or zlib.crc32(data[10:]).to_bytes(4, "big") != data[6:10]:
-            raise TransportError(f"{path} is damaged", "Restore it, or move it away: its messages are then lost")
+            raise JobError(f"{path} is damaged", "Restore it, or move it away: its messages are then lost")
         return _DECODER.decode(data[10:])
 
     def sweep(self, settled: Callable[[list[Envelope]], bool], until: float) -> int:
@@ -79,7 +79,7 @@ class SpooledReader:
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)
-        return poll._replace(fresh=True)
+        return poll._replace(source_resumes=True)
 
     def commit(self, handle: Any) -> None:
         """Passed on."""

@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.files.whole_file import cannot_write, whole_file, write_whole
 from connectors.gcs import RemoteFolder, is_remote
 from schemas.problems import InputError, JobError, Problem
 from stores.launches.whole_files import (
@@ -72,7 +73,7 @@ class LaunchFolder:
             if not os.access(self.root, os.W_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
-            raise JobError(cannot_write(self.root, error)) from error
+            raise cannot_write(self.root, error) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,12 +108,12 @@ class LaunchFolder:
                 (self.campaigns / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, self.campaigns / name)
         except OSError as error:
-            raise JobError(cannot_write(self.campaigns, error)) from error
+            raise cannot_write(self.campaigns, error) from error
 
     def create_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, unless there is one: FileExistsError then."""
         temporary = self.manifest.with_suffix(f".{os.getpid()}.tmp")
-        _write(temporary, json.dumps(with_digest(manifest), indent=2).encode())
+        write_whole(temporary, [json.dumps(with_digest(manifest), indent=2).encode()])
         try:
             os.link(temporary, self.manifest)
         finally:
@@ -126,7 +127,7 @@ class LaunchFolder:
 
     def write_json(self, path: Path, data: Any) -> None:
         """Write a file as a whole."""
-        replace_file(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+        write_whole(path, [(json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()])
 
     def done(self) -> set[str]:
         """The names of the batches that are finished. Raises InputError when they cannot be listed."""
@@ -185,19 +186,11 @@ class LaunchFolder:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a Parquet file as a whole. Raises JobError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            repeating = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-            packed = {field.name: "none" if field.name in _DIGITS else "lz4" for field in table.schema}
-            pq.write_table(table, file, compression=packed, write_statistics=False, use_dictionary=repeating,
-                           write_page_checksum=True)  # fmt: skip
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise JobError(cannot_write(path, error)) from error
+    with whole_file(path) as file:
+        repeating = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+        packed = {field.name: "none" if field.name in _DIGITS else "lz4" for field in table.schema}
+        pq.write_table(table, file, compression=packed, write_statistics=False, use_dictionary=repeating,
+                       write_page_checksum=True)  # fmt: skip
 
 
 @contextmanager
@@ -213,32 +206,6 @@ def held_alone(path: Path, told: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise JobError(told) from error
         yield
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file as a whole. Raises JobError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write(temporary, data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise JobError(cannot_write(path, error)) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def cannot_write(path: Path, error: OSError) -> str:
-    """What happened to a file, and what to do."""
-    return (
-        f"{path} cannot be written: {error.strerror}. Make room or give the permission, then run the same command "
-        "again: it goes on where it stopped"
-    )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Problem]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from connectors.files.whole_file import cannot_write, write_whole
 from connectors.tables.avro_files import AvroFiles
 from connectors.tables.bigquery import BigQueryRows
 from connectors.tables.csv_files import CsvFiles
@@ -32,8 +33,7 @@ from connectors.tables.sources import (
     wrong,
 )
 from schemas.columns.ids import id_texts
-from schemas.problems import InputError, JobError
-from stores.launches.launch_folder import cannot_write, replace_file
+from schemas.problems import InputError
 from stores.launches.rejected_file import MAX_BATCH_BYTES, RejectedFile
 from stores.launches.whole_files import SNAPSHOT, check_parquet, read_json
 
@@ -147,9 +147,9 @@ def _converted(
         _write(source, opened, folder)
         names = sorted(path.name for path in folder.glob("*.parquet"))
         done = {"source": source, "fingerprint": fingerprint, "ids": sorted(ids), "files": names}
-        replace_file(folder / "done.json", json.dumps(done).encode())
+        write_whole(folder / "done.json", [json.dumps(done).encode()])
     except OSError as error:
-        raise JobError(cannot_write(folder, error)) from error
+        raise cannot_write(folder, error) from error
     return _stored(source, folder, fingerprint)
 
 

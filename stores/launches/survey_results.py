@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from connectors.files.whole_file import write_whole
 from schemas.problems import InputError, Problem
-from stores.launches.launch_folder import replace_file, write_parquet
+from stores.launches.launch_folder import write_parquet
 from stores.launches.whole_files import batch_damage, damaged, read_table
 
 Rows = npt.NDArray[np.int64]
@@ -48,7 +49,7 @@ def write_decisions(folder: Path, superseded: pa.Table, allocations: pa.Table) -
     """Write which rows are superseded and what each limited offer grants. The results are complete then."""
     write_parquet(folder / "shared.parquet", superseded)
     write_parquet(folder / "queues.parquet", allocations)
-    replace_file(folder / _COMPLETE, b"{}")
+    write_whole(folder / _COMPLETE, [b"{}"])
 
 
 def is_complete(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 
 
 class LedgerLock:
@@ -23,10 +23,10 @@ class LedgerLock:
         self._file: BinaryIO | None = None
 
     def share(self) -> None:
-        """Take it beside others. Raises LedgerError while a rebuild holds it alone."""
+        """Take it beside others. Raises JobError while a rebuild holds it alone."""
         if not self._take(fcntl.LOCK_SH):
             happened = f"The ledger {self._path} is being renamed by `campaigns ledger rebuild --move-aside`"
-            raise LedgerError(happened, "Wait until the rebuild has ended, then run the same command again")
+            raise JobError(happened, "Wait until the rebuild has ended, then run the same command again")
 
     def take_alone(self) -> bool:
         """Take it if nobody else has it; whether that worked."""
@@ -43,12 +43,12 @@ class LedgerLock:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LedgerError(f"The ledger's folder cannot be made ({error})", "Choose another path") from error
+            raise JobError(f"The ledger's folder cannot be made ({error})", "Choose another path") from error
         try:
             file = path.open("ab")
         except OSError as error:
             happened = f"The ledger's lock file {path} cannot be opened ({error.strerror or error})"
-            raise LedgerError(happened, "Give this account the right to write the ledger's folder") from error
+            raise JobError(happened, "Give this account the right to write the ledger's folder") from error
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:

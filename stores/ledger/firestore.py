@@ -19,7 +19,7 @@ from zlib import crc32
 import grpc
 import msgspec
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, Outcome, ResendLimit, Settlement, Standing
+from schemas.delivery import ClaimRequest, ClaimResult, Outcome, Settlement
 from stores.ledger import transitions as rules
 from stores.ledger.claim_cache import Held
 from stores.ledger.firestore_channel import open_channel
@@ -42,7 +42,7 @@ class FirestoreLedger:
     """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
     threads. At most 500 events are one atomic step, more are several of them, each event in one.
 
-    Settled and reported entries are dropped by Firestore after `keep`. Raises LedgerError when Firestore refuses, or
+    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or
     stays away for `deadline_s` seconds. A change of a cell whose answer is lost may, if another worker changed the
     same cell at that moment, be made twice; nothing else is.
     """
@@ -61,7 +61,7 @@ class FirestoreLedger:
         return FirestoreLedger, self._arguments
 
     def open(self) -> None:
-        """Connect, lazily. Raises LedgerError when there are no Google credentials."""
+        """Connect, lazily. Raises JobError when there are no Google credentials."""
         if self._opened is None:
             self._channel = open_channel()
             self._opened = Documents(self._database, self._channel, self._deadline_s)
@@ -72,28 +72,15 @@ class FirestoreLedger:
             self._channel.close()
             self._channel = self._opened = None
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order."""
-        found: dict[int, Standing] = {}
-        for ids in _parts(one.event_id for one in claims):
-            places = [place for place, one in enumerate(claims) if one.event_id in ids]
-            asked = [claims[place] for place in places]
-
-            def decide(
-                entries: Mapping[str, Entry], asked: list[Claim] = asked
-            ) -> tuple[list[Standing], dict[str, Entry]]:
-                return rules.grant(entries, asked, owner, now, lease_until, on_unknown, limit)
-
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
+        found: dict[int, ClaimResult] = {}
+        for ids in _parts(claim.event_id for claim in request.claims):
+            places = [place for place, claim in enumerate(request.claims) if claim.event_id in ids]
+            part = request._replace(claims=[request.claims[place] for place in places])
+            decide = partial(rules.grant, request=part)
             found.update(zip(places, self._step(ids, decide, known={}), strict=True))
-        return [found[place] for place in range(len(claims))]
+        return [found[place] for place in range(len(request.claims))]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""

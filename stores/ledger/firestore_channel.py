@@ -10,7 +10,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.grpc import secure_authorized_channel
 from google.auth.transport.requests import Request
 
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 
 HOST = "firestore.googleapis.com:443"
 SCOPES = ["https://www.googleapis.com/auth/datastore"]
@@ -19,7 +19,7 @@ _OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_bac
 
 
 def open_channel() -> grpc.Channel:
-    """A channel that connects when it is first used. Raises LedgerError when there are no Google credentials."""
+    """A channel that connects when it is first used. Raises JobError when there are no Google credentials."""
     emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
     if emulator:
         return grpc.insecure_channel(emulator, options=_OPTIONS)
@@ -27,5 +27,5 @@ def open_channel() -> grpc.Channel:
         credentials, _ = google.auth.default(scopes=SCOPES)
     except GoogleAuthError as error:
         todo = "Run `gcloud auth application-default login`, or set FIRESTORE_EMULATOR_HOST for an emulator"
-        raise LedgerError(f"No Google credentials ({error})", todo) from error
+        raise JobError(f"No Google credentials ({error})", todo) from error
     return secure_authorized_channel(credentials, Request(), HOST, options=_OPTIONS)

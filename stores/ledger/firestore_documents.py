@@ -19,7 +19,7 @@ from google.cloud.firestore_v1 import types
 from google.cloud.firestore_v1.services.firestore import FirestoreClient
 from google.cloud.firestore_v1.services.firestore.transports.grpc import FirestoreGrpcTransport
 
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 
 R = TypeVar("R")
 Fields: TypeAlias = Mapping[str, Any]
@@ -72,7 +72,7 @@ class Documents:
     """The documents of a collection by key; safe for several threads.
 
     A call that fails is made again, with longer and longer waits, for `deadline_s` seconds; then, or when trying
-    again cannot help, it is a LedgerError.
+    again cannot help, it is a JobError.
     """
 
     def __init__(
@@ -188,14 +188,14 @@ class _Patience:
         self._begin, self._deadline_s, self._wait = clock(), deadline_s, _FIRST_WAIT_S
 
     def bear(self, error: GoogleAPICallError, outrun: bool = False) -> None:
-        """Waits, or raises LedgerError when it is no use to go on."""
+        """Waits, or raises JobError when it is no use to go on."""
         if not outrun and not isinstance(error, _RETRIED):
             todo = next((todo for kind, todo in _TODO.items() if isinstance(error, kind)), "Put it right")
-            raise LedgerError(f"Firestore refuses {self._database} ({error})", f"{todo}, {_AGAIN}") from error
+            raise JobError(f"Firestore refuses {self._database} ({error})", f"{todo}, {_AGAIN}") from error
         waited = self._clock() - self._begin
         if waited >= self._deadline_s:
             happened = f"Firestore kept {self._database} away for {waited:.0f} s ({error})"
-            raise LedgerError(happened, f"Check the network, the project's quotas and status, {_AGAIN}") from error
+            raise JobError(happened, f"Check the network, the project's quotas and status, {_AGAIN}") from error
         self._sleep(random.uniform(0, self._wait) if outrun else random.uniform(self._wait / 2, self._wait))
         self._wait = min(2 * self._wait, _LONGEST_WAIT_S)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from schemas.delivery import DeliveryLedger
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 
 STEP = 1_000  # events that a ledger takes at once
 CELL = "ledger/identity"
@@ -32,17 +32,17 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def decode_identity(raw: bytes | None) -> Identity | None:
-    """The identity in a cell; None where there is none. Raises LedgerError for bytes that hold something else."""
+    """The identity in a cell; None where there is none. Raises JobError for bytes that hold something else."""
     if not raw:
         return None
     try:
         return msgspec.json.decode(raw, type=Identity)
     except msgspec.MsgspecError as error:
-        raise LedgerError(f"The ledger's cell {CELL} is damaged ({error})", "Restore the ledger", True) from error
+        raise JobError(f"The ledger's cell {CELL} is damaged ({error})", "Restore the ledger", True) from error
 
 
 def read_identity(ledger: DeliveryLedger) -> Identity | None:
-    """The identity of an open ledger. Raises LedgerError."""
+    """The identity of an open ledger. Raises JobError."""
     return decode_identity(_read(ledger, CELL))
 
 
@@ -75,7 +75,7 @@ def note_forgotten(raw: bytes | None, before: int) -> tuple[bytes, None]:
 
 
 def decode_forgotten(raw: bytes | None) -> int:
-    """The time in the cell FORGOTTEN. Raises LedgerError for bytes that hold something else."""
+    """The time in the cell FORGOTTEN. Raises JobError for bytes that hold something else."""
     return _decode_time(FORGOTTEN, raw)
 
 
@@ -83,7 +83,7 @@ def _decode_time(cell: str, raw: bytes | None) -> int:
     try:
         return int(raw or b"0")
     except ValueError as error:
-        raise LedgerError(f"The ledger's cell {cell} is damaged", "Restore the ledger", True) from error
+        raise JobError(f"The ledger's cell {cell} is damaged", "Restore the ledger", True) from error
 
 
 def read_reopened(ledger: DeliveryLedger) -> int | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import ClaimRequest, ClaimResult, Settlement
 from stores.ledger import transitions as rules
 from stores.ledger.identity import FORGOTTEN, note_forgotten
 from stores.ledger.reconciled import reconciled
@@ -39,7 +39,7 @@ _COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
 
 class SqliteLedger:
     """A DeliveryLedger in one file, made when it is opened first. Safe for several threads; another process opens
-    its own. A method waits up to `wait_s` seconds for other writers, then raises LedgerError.
+    its own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
     """
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
@@ -53,7 +53,7 @@ class SqliteLedger:
         return SqliteLedger, (self._path, self._wait_s)
 
     def open(self) -> None:
-        """Connect. Raises LedgerError for a file that is no ledger, or one of a newer version."""
+        """Connect. Raises JobError for a file that is no ledger, or one of a newer version."""
         with self._lock:
             self._opened = self._opened or connect(self._path, self._wait_s)
 
@@ -64,24 +64,16 @@ class SqliteLedger:
                 self._opened.close()
                 self._opened = None
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order."""
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
 
-        def step(con: sqlite3.Connection) -> list[Standing]:
-            if now < lease_until and claim_new(con, claims, _packed(owner), now, lease_until):
-                return [Standing(one.event_id, "granted") for one in claims]
-            entries = _read(con, [one.event_id for one in claims])
-            standings, changes = rules.grant(entries, claims, owner, now, lease_until, on_unknown, limit)
+        def step(con: sqlite3.Connection) -> list[ClaimResult]:
+            if request.now < request.lease_until and claim_new(con, request, _packed(request.owner)):
+                return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
+            entries = _read(con, [claim.event_id for claim in request.claims])
+            claim_results, changes = rules.grant(entries, request)
             _write_claims(con, changes)
-            return standings
+            return claim_results
 
         return self._together(step)
 

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from schemas.delivery import Claim, Settlement
+from schemas.delivery import ClaimRequest, Settlement
 from stores.ledger.transitions import digest
 
 # ruff: noqa: S608 - the statements are put together from constants alone
@@ -35,15 +35,16 @@ def _joined(texts: Sequence[str]) -> bytes | None:
     return None if None in packed else b"".join(packed)  # type: ignore[arg-type]
 
 
-def claim_new(con: sqlite3.Connection, claims: Sequence[Claim], owner: bytes | str, now: int, lease_until: int) -> bool:
+def claim_new(con: sqlite3.Connection, request: ClaimRequest, owner: bytes | str) -> bool:
     """Claims the events if every one of them is new; otherwise nothing has happened."""
-    ids, batches = _joined([one.event_id for one in claims]), _joined([one.batch_id for one in claims])
+    claims = request.claims
+    ids, batches = _joined([claim.event_id for claim in claims]), _joined([claim.batch_id for claim in claims])
     if not ids or batches is None:
         return False
-    given = {"n": len(claims), "ids": ids, "batches": batches, "owner": owner, "now": now, "until": lease_until}
-    if con.execute(_KNOWN, given).fetchone()[0]:
+    values = {"n": len(claims), "ids": ids, "batches": batches, "owner": owner}
+    if con.execute(_KNOWN, values).fetchone()[0]:
         return False
-    return _all_or_none(con, _CLAIM, given)
+    return _all_or_none(con, _CLAIM, {**values, "now": request.now, "until": request.lease_until})
 
 
 def settle_own(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from stores.ledger import LedgerError
+from schemas.problems import JobError
 from stores.ledger.file_lock import LedgerLock
 
 VERSION = 2
@@ -74,7 +74,7 @@ def connect(path: str, wait_s: float) -> sqlite3.Connection:
     """A connection to the ledger's file, which is made if there is none; each statement is its own transaction. It
     shares the ledger's lock (file_lock.py).
 
-    Raises LedgerError for a file that is no ledger, one of a newer version, one that cannot be opened, and while a
+    Raises JobError for a file that is no ledger, one of a newer version, one that cannot be opened, and while a
     rebuild renames the ledger.
     """
     lock = LedgerLock(path)
@@ -93,7 +93,7 @@ def connect(path: str, wait_s: float) -> sqlite3.Connection:
 def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
     """What stands at a path, and a cell's value; changes neither the file nor its -wal.
 
-    A file that is missing or empty is not opened: SQLite would delete a -wal beside it. Raises LedgerError, with
+    A file that is missing or empty is not opened: SQLite would delete a -wal beside it. Raises JobError, with
     `damaged` for what can be no ledger: other bytes, a part of a file, a folder.
     """
     file = Path(path)
@@ -102,11 +102,11 @@ def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
     except FileNotFoundError:
         return Probe("missing")
     except OSError as error:
-        raise LedgerError(f"{path} cannot be read ({error.strerror})", "Put its folder right", damaged=True) from error
+        raise JobError(f"{path} cannot be read ({error.strerror})", "Put its folder right", damaged=True) from error
     if not file.is_file():
-        raise LedgerError(f"{path} is no file", "Name the ledger's file", damaged=True)
+        raise JobError(f"{path} is no file", "Name the ledger's file", damaged=True)
     if not os.access(path, os.R_OK | os.W_OK):
-        raise LedgerError(f"{path} may not be read and written", "Give this account the right to", damaged=True)
+        raise JobError(f"{path} may not be read and written", "Give this account the right to", damaged=True)
     if not size:
         return Probe("empty")
     with told(path):
@@ -121,16 +121,16 @@ def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
             con.close()
     value = row and row[0]
     if not isinstance(value, bytes | None):
-        raise LedgerError(f"The cell {cell} of {path} is damaged", _RESTORE, damaged=True)
+        raise JobError(f"The cell {cell} of {path} is damaged", _RESTORE, damaged=True)
     return Probe("ledger", value)
 
 
 def _check_length(con: sqlite3.Connection, file: Path) -> None:
-    """Raises LedgerError when a part of a page is missing, which SQLite reads as zeros. With a -wal the page may stand
+    """Raises JobError when a part of a page is missing, which SQLite reads as zeros. With a -wal the page may stand
     there. The file is not opened for this: closing it would take away SQLite's locks."""
     wal, size = Path(f"{file}-wal"), con.execute("PRAGMA page_size").fetchone()[0]
     if file.stat().st_size % size and not (wal.exists() and wal.stat().st_size):
-        raise LedgerError(f"{file} breaks off in the middle of a page", _RESTORE, damaged=True)
+        raise JobError(f"{file} breaks off in the middle of a page", _RESTORE, damaged=True)
 
 
 def _make_ready(con: sqlite3.Connection, path: str, wait_s: float) -> None:
@@ -158,13 +158,13 @@ def _is_new(con: sqlite3.Connection) -> bool:
 
 def _check(con: sqlite3.Connection, path: str) -> None:
     if con.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-        raise LedgerError(
+        raise JobError(
             f"{path} is an SQLite file, but no delivery ledger", f"Name another file, or {RESTORE}", damaged=True
         )
     version = _version(con)
     if version != VERSION and version not in _UPGRADES:
         happened = f"{path} is a ledger of version {version}, this is version {VERSION} of the format"
-        raise LedgerError(happened, "Use the version of this program that wrote it, or a later one")
+        raise JobError(happened, "Use the version of this program that wrote it, or a later one")
 
 
 def _version(con: sqlite3.Connection) -> int:
@@ -185,7 +185,7 @@ def _write_ahead(con: sqlite3.Connection, end: float) -> None:
 
 @contextmanager
 def told(path: str) -> Iterator[None]:
-    """Turns SQLite's errors into LedgerErrors that name the file and what to do; a bug stays what it is."""
+    """Turns SQLite's errors into JobErrors that name the file and what to do; a bug stays what it is."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
@@ -195,7 +195,7 @@ def told(path: str) -> Iterator[None]:
         unsound = _code(error) == sqlite3.SQLITE_CONSTRAINT or "decode" in str(error)
         code = sqlite3.SQLITE_CORRUPT if unsound else _code(error)
         todo = _TODO.get(code, f"Put it right, {_AGAIN}")
-        raise LedgerError(f"The ledger {path} cannot be used ({error})", todo, code in _DAMAGED) from error
+        raise JobError(f"The ledger {path} cannot be used ({error})", todo, code in _DAMAGED) from error
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def sound_cell(cell: str) -> Iterator[None]:
     try:
         yield
     except (msgspec.MsgspecError, TypeError) as error:
-        raise LedgerError(f"The ledger's cell {cell} is damaged ({error})", _RESTORE, damaged=True) from error
+        raise JobError(f"The ledger's cell {cell} is damaged ({error})", _RESTORE, damaged=True) from error
 
 
 def means_full(error: sqlite3.Error, path: str) -> bool:

@@ -5,6 +5,7 @@ and decode events: with sixty of them a commit of 2 ms took 20. The process besi
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.sqlite_process PATH`
 is that process: requests on its standard input, answers on its output; it ends when its input does. Should it be
 killed, or not answer for two minutes, nothing more is claimed, so the job ends; what its calls still say is settled
+from schemas.problems import JobError
 from this process.
 """
 
@@ -21,8 +22,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
-from stores.ledger import LedgerError
+from schemas.delivery import ClaimRequest, ClaimResult, Settlement
+from schemas.problems import JobError
 from stores.ledger.answer_watch import AnswerWatch
 from stores.ledger.framing import read_message, write_message
 from stores.ledger.sqlite import SqliteLedger
@@ -35,7 +36,7 @@ _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 class SqliteProcess:
-    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises LedgerError when the process is gone and
+    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises JobError when the process is gone and
     more would be claimed."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
@@ -50,7 +51,7 @@ class SqliteProcess:
         return SqliteProcess, (self._path, self._wait_s)
 
     def open(self) -> None:
-        """Start the process, which opens the file. Raises LedgerError for a file that is no ledger."""
+        """Start the process, which opens the file. Raises JobError for a file that is no ledger."""
         with self._opening:
             if self._process is not None:
                 return
@@ -59,7 +60,7 @@ class SqliteProcess:
             Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
         try:
             self._ask("ready")
-        except LedgerError:
+        except JobError:
             self.close()
             raise
 
@@ -76,20 +77,12 @@ class SqliteProcess:
                 self._file.close()
                 self._file = None
 
-    def claim(
-        self,
-        claims: Sequence[Claim],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[Standing]:
-        """The standing of each claim, in order."""
-        standings = self._ask("claim", claims, owner, now, lease_until, on_unknown, limit)
-        if standings is None:  # the common case, said in a word
-            return [Standing(one.event_id, "granted") for one in claims]
-        return [Standing(*one) for one in standings]
+    def claim(self, request: ClaimRequest) -> list[ClaimResult]:
+        """The result of each claim, in order."""
+        claim_results = self._ask("claim", request)
+        if claim_results is None:  # the common case: every claim is granted
+            return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
+        return [ClaimResult(*one) for one in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
@@ -153,7 +146,7 @@ class SqliteProcess:
             raise mine.error
         return mine.result
 
-    def _ask_file(self, lost: LedgerError, name: str, args: Sequence[Any]) -> Any:
+    def _ask_file(self, lost: JobError, name: str, args: Sequence[Any]) -> Any:
         """The answer of the file itself, when the process has ended: what a call that is out says is settled, or it
         would be made again. A claim is given back and raises `lost`, a report is made and raises it: the job ends."""
         if name == "ready":
@@ -163,7 +156,7 @@ class SqliteProcess:
                 self._file = SqliteLedger(self._path, self._wait_s)
                 self._file.open()
         if name == "claim":
-            self._file.release(args[1], [claim.event_id for claim in args[0]])
+            self._file.release(args[0].owner, [claim.event_id for claim in args[0].claims])
         else:
             result = _Keeper(self._file).call(name, *args)
         if name in ("claim", "report"):
@@ -198,10 +191,10 @@ class SqliteProcess:
             for one, (result, problem) in zip(requests, _decode(data), strict=True):
                 one.result = result
                 if problem:
-                    one.error = LedgerError(*problem[1:]) if problem[0] == "LedgerError" else ValueError(problem[1])
+                    one.error = JobError(*problem[1:]) if problem[0] == "JobError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({watch.why_ended or error})"
-            gone = LedgerError(happened, "Run the same command again: nothing that was claimed or settled is lost")
+            gone = JobError(happened, "Run the same command again: nothing that was claimed or settled is lost")
             for one in requests:
                 one.lost = gone
         for one in requests:
@@ -217,7 +210,7 @@ class _Request:
         self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
-        self.lost: LedgerError | None = None  # the process has ended; whether it still did this is not known
+        self.lost: JobError | None = None  # the process has ended; whether it still did this is not known
 
 
 class _Keeper:
@@ -230,7 +223,7 @@ class _Keeper:
         """(result, problem) of each request."""
         try:
             made = self._ledger.several([partial(self.call, *one) for one in words])
-        except LedgerError as error:
+        except JobError as error:
             made = [error] * len(words)
         return [
             _told(result) if isinstance(result, Exception) else (_short(one, result), None)
@@ -243,9 +236,7 @@ class _Keeper:
             if name == "ready":
                 return self._ledger.open()
             if name == "claim":
-                claims, owner, now, lease_until, on_unknown, limit = args
-                claims = [Claim(*one) for one in claims]
-                return self._ledger.claim(claims, owner, now, lease_until, on_unknown, ResendLimit(*limit))
+                return self._ledger.claim(msgspec.convert(args[0], ClaimRequest))
             if name == "settle":
                 return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
             if name == "reconcile":
@@ -272,8 +263,8 @@ def _short(words: Sequence[Any], result: Any) -> Any:
 
 
 def _told(error: Exception) -> tuple[None, list[str]]:
-    if isinstance(error, LedgerError):
-        return None, ["LedgerError", error.happened, error.todo]
+    if isinstance(error, JobError):
+        return None, ["JobError", error.happened, error.todo]
     return None, ["ValueError", f"{type(error).__name__}: {error}"]
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from schemas.delivery import RESENDS, Claim, OnUnknown, ResendLimit, Settlement, Standing
+from schemas.delivery import ClaimRequest, ClaimResult, OnUnknown, ResendLimit, Settlement
 
 CANCEL = "cancel/"
 """How the name of an owner begins that claims events to end them and never sends them: when its lease is over, its
@@ -37,24 +37,17 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Entries = Mapping[str, Entry]
 
 
-def grant(
-    entries: Entries,
-    claims: Sequence[Claim],
-    owner: str,
-    now: int,
-    lease_until: int,
-    on_unknown: OnUnknown,
-    limit: ResendLimit = RESENDS,
-) -> tuple[list[Standing], dict[str, Entry]]:
-    """The standing of each claim, and the entries to write.
+def grant(entries: Entries, request: ClaimRequest) -> tuple[list[ClaimResult], dict[str, Entry]]:
+    """The result of each claim, and the entries to write.
 
     An event that is claimed twice in one call is granted once: the second is told that it is taken. An owner that
     claims what it holds already (it lost the answer, or wants a longer lease) is granted it again.
     Raises ValueError for a lease that is over before it begins.
     """
+    claims, owner, now, lease_until, on_unknown, limit = request
     if lease_until <= now:
         raise ValueError(f"a lease until {lease_until} is over at {now}")
-    standings, changes = [], {}
+    results, changes = [], {}
     for event_id, batch_id in claims:
         entry = entries.get(event_id)
         if entry and _lapsed(entry, now) and entry.owner.startswith(CANCEL):
@@ -65,13 +58,13 @@ def grant(
             resends += _lapsed(entry, now)
             first_claimed = (entry and entry.first_claimed) or now
             changes[event_id] = Entry(owner, batch_id, lease_until, resends, first_claimed=first_claimed)
-            standings.append(Standing(event_id, state, resends=resends))
+            results.append(ClaimResult(event_id, state, resends=resends))
         elif state == "taken":
             until = lease_until if event_id in changes or entry is None else entry.lease_until
-            standings.append(Standing(event_id, state, until=until))
+            results.append(ClaimResult(event_id, state, until=until))
         else:
-            standings.append(Standing(event_id, state, entry.outcome if entry else None, resends=resends))
-    return standings, changes
+            results.append(ClaimResult(event_id, state, entry.outcome if entry else None, resends=resends))
+    return results, changes
 
 
 def _state(

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from threading import Thread
 
-from connectors import TransportError
 from connectors.gcs import RemoteFolder, is_remote
+from schemas.problems import JobError
 
 REFRESH_EVERY_S = 30.0
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class FolderCopy:
     def refresh(self, now: float, *, wait: bool) -> None:
         """Refreshes the copy of a gs:// folder: with `wait` before it returns, else in a thread.
 
-        Does nothing within 30 s of the last refresh. Raises TransportError with `wait`; a thread logs it.
+        Does nothing within 30 s of the last refresh. Raises JobError with `wait`; a thread logs it.
         """
         if self._remote is None or 0 <= now - self._refreshed_at < REFRESH_EVERY_S:
             return
@@ -40,5 +40,5 @@ class FolderCopy:
 def _pull(remote: RemoteFolder) -> None:
     try:
         remote.pull()
-    except TransportError as error:
+    except JobError as error:
         _log.warning("%s The settings that were read stay in force.", error)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from support.secret_manager import PROJECT, secret_manager
 
-from connectors import TransportError, secrets
+from connectors import secrets
 from connectors.secrets import Secrets
+from schemas.problems import JobError
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_secret_is_asked_for_again_after_a_while(manager: dict[str, str], monk
 
 def test_a_refusal_says_which_role_is_missing(manager: dict[str, str]) -> None:
     manager["KEY_A"] = "denied"
-    with pytest.raises(TransportError, match=r"KEY_A/versions/latest cannot be read .*Secret Accessor"):
+    with pytest.raises(JobError, match=r"KEY_A/versions/latest cannot be read .*Secret Accessor"):
         Secrets(PROJECT)("KEY_A")
 
 

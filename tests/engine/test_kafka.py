@@ -18,7 +18,6 @@ from support.factories import SECRET
 from support.launching import any_place
 from support.registry_server import running_registry
 
-from connectors import TransportError
 from connectors.kafka.client import KafkaClient, create_topic, read_properties
 from connectors.kafka.consumer import PartitionConsumer, Start, begin
 from connectors.kafka.partition_reader import KafkaPartitionReader
@@ -30,6 +29,7 @@ from runners.local.emulators import free_port
 from runners.local.kafka_broker import KafkaBroker, kafka_broker
 from schemas.contracts import DeadLetter, decode
 from schemas.elements import EventBatch
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 from transforms.delivery.decode_events import read_envelope
 
@@ -271,7 +271,7 @@ def test_what_was_to_be_read_and_is_gone_is_told(uri: KafkaUri, opened: Callable
     consumer.commit({0: 77})
     consumer.close()
     source = opened(reader(uri))
-    with pytest.raises(TransportError, match=r"no longer there .* auto\.offset\.reset=earliest"):
+    with pytest.raises(JobError, match=r"no longer there .* auto\.offset\.reset=earliest"):
         polls(source, 1)
     accepting = opened(reader(uri, client=KafkaClient((("auto.offset.reset", "earliest"),))))
     assert ids(polls(accepting, 1)) == ["a"]
@@ -288,11 +288,11 @@ def test_a_topic_is_made_by_the_command(kafka_host: str, capsys: pytest.CaptureF
 
 
 def test_a_topic_that_is_missing_and_brokers_that_do_not_answer_are_told(kafka_host: str) -> None:
-    with pytest.raises(TransportError, match=r"campaigns topic create kafka:.*/nowhere"):
+    with pytest.raises(JobError, match=r"campaigns topic create kafka:.*/nowhere"):
         reader(KafkaUri((kafka_host,), "nowhere")).open()
-    with pytest.raises(TransportError, match=r"campaigns topic create kafka:.*/nowhere"):
+    with pytest.raises(JobError, match=r"campaigns topic create kafka:.*/nowhere"):
         KafkaEvents(KafkaUri((kafka_host,), "nowhere"), CLIENT).open()
-    with pytest.raises(TransportError, match="Check the brokers"):
+    with pytest.raises(JobError, match="Check the brokers"):
         KafkaEvents(KafkaUri(("127.0.0.1:9",), "t"), CLIENT, deadline_s=1.0).open()
 
 
@@ -308,7 +308,7 @@ def test_a_broker_that_asks_for_a_password_is_given_the_environments(
     assert ids(polls(opened(reader(secure, client=client)), 1)) == ["a"]
     assert kafka.password not in repr(client)
     monkeypatch.setenv("KAFKA_PASSWORD", "wrong")
-    with pytest.raises(TransportError, match="Check user, password and mechanism") as told:
+    with pytest.raises(JobError, match="Check user, password and mechanism") as told:
         KafkaEvents(secure, client, deadline_s=5.0).open()
     assert "wrong" not in str(told.value)
 
@@ -359,7 +359,7 @@ def test_a_broker_that_goes_away_is_waited_for_and_comes_back_with_everything(
         while got < 50:
             got += len(source.poll(100).envelopes)
     hasty.send(event_batch(events))
-    with pytest.raises(TransportError, match=r"Nothing could be published .* goes on where it stopped"):
+    with pytest.raises(JobError, match=r"Nothing could be published .* goes on where it stopped"):
         hasty.settle()
     for _ in range(3):
         assert source.poll(10) == Poll([], {})  # a broker that cannot be reached is not one that has nothing

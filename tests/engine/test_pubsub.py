@@ -10,7 +10,6 @@ import fastavro
 import pyarrow as pa
 import pytest
 
-from connectors import TransportError
 from connectors.pubsub.admin import create_topic
 from connectors.pubsub.publish_requests import publish_requests, pubsub_messages
 from connectors.pubsub.publisher import PubsubPublisher
@@ -18,6 +17,7 @@ from connectors.uri import TopicUri
 from runners.local.emulators import free_port, pubsub_emulator
 from schemas.codec.avro_columns import encode_records
 from schemas.contracts import decode, fingerprint, schema
+from schemas.problems import JobError
 
 pytestmark = pytest.mark.engine
 COUNT = 5_000
@@ -104,7 +104,7 @@ def test_a_message_over_the_limit_is_refused_and_the_largest_one_arrives(topic: 
 
 
 def test_a_missing_topic_teaches_how_to_make_it(topic: Any) -> None:
-    with pytest.raises(TransportError, match="campaigns topic create pubsub:projects/project-1/topics/missing"):
+    with pytest.raises(JobError, match="campaigns topic create pubsub:projects/project-1/topics/missing"):
         published("projects/project-1/topics/missing", any_events(1))
 
 
@@ -141,5 +141,5 @@ def test_a_broker_that_stays_away_ends_in_an_error_after_the_deadline(
     topic: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{free_port()}")
-    with pytest.raises(TransportError, match=r"Nothing could be published .*UNAVAILABLE.* same command again"):
+    with pytest.raises(JobError, match=r"Nothing could be published .*UNAVAILABLE.* same command again"):
         published(topic.path, any_events(10), deadline_s=1.0)

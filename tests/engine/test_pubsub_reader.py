@@ -14,10 +14,10 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from support.wire import Wire
 
-from connectors import TransportError
 from connectors.pubsub import reader as pubsub_reader
 from connectors.pubsub.publisher import open_channel
 from connectors.pubsub.reader import PubsubReader
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 
 pytestmark = pytest.mark.engine
@@ -161,7 +161,7 @@ def test_a_subscription_that_is_not_there_says_what_to_do(topic: Any, opened: Op
     reader = opened(f"{topic.subscription}-x")
     told = r"-x cannot be read \(NOT_FOUND: .*Create the subscription, `campaigns .* run the same"
     for _ in range(2):
-        with pytest.raises(TransportError, match=told):
+        with pytest.raises(JobError, match=told):
             polls(reader, 1)
 
 

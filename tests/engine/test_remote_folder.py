@@ -9,9 +9,9 @@ import pytest
 from support.cloud import Bucket
 from support.delivering import Delivery
 
-from connectors import TransportError
 from connectors.gcs import RemoteFolder, local_copy
 from pipelines.rebatch.settings import Settings
+from schemas.problems import JobError
 from stores.live_config.folder_copy import REFRESH_EVERY_S
 from stores.live_config.live_files import LOOK_EVERY_S
 
@@ -51,7 +51,7 @@ def test_a_copy_of_a_file_of_a_folder_and_of_a_glob(cloud: Bucket, tmp_path: Pat
     glob, folder = local_copy(f"{there}/*.csv")
     assert (Path(glob).name, folder) == ("*.csv", there)
     cloud.put(tmp_path / "day.1" / "a.csv", "copies/day.1/a.csv")
-    with pytest.raises(TransportError, match=r"there is no gs://bucket/copies/day.1/b.csv"):
+    with pytest.raises(JobError, match=r"there is no gs://bucket/copies/day.1/b.csv"):
         RemoteFolder(there).fetch(RemoteFolder(there).path / "b.csv")
 
 
@@ -59,7 +59,7 @@ def test_a_bucket_that_is_not_there_is_told_with_the_role(cloud: Bucket) -> None
     folder = RemoteFolder("gs://nowhere/x")
     folder.own()
     (folder.path / "a").write_text("a")
-    with pytest.raises(TransportError, match=r"gs://nowhere/x/a could not be written .*Storage Object User"):
+    with pytest.raises(JobError, match=r"gs://nowhere/x/a could not be written .*Storage Object User"):
         folder.put(folder.path / "a")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from pathlib import Path
 
 import pytest
 from support.factories import any_campaign, any_folder
 
 from schemas.campaigns.configuration import load_configuration
-from schemas.problems import InputError, Problem
+from schemas.problems import CommandError, InputError, JobError, Problem, describe_error
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,24 @@ def test_a_name_that_no_file_can_have_is_a_mistake(tmp_path: Path, name: str) ->
     any_folder(tmp_path, any_campaign(audience={"list": name}))
     _, problems = load_configuration(tmp_path)
     assert any("is no name of a file" in problem.fix for problem in problems)
+
+
+ERRORS = [
+    JobError("The ledger has gone\nwhile the job ran", 'Put it "back"'),
+    JobError("no room"),
+    InputError([Problem("welcome.yaml", "id", "grün", "use plain letters", 3)]),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error)[:10])
+def test_an_error_keeps_its_kind_and_message_in_the_text_of_another(error: CommandError) -> None:
+    described = describe_error(error)
+    assert described == (error.kind, str(error))
+    assert describe_error(pickle.loads(pickle.dumps(error))) == described
+    text = "".join(traceback.format_exception(error))
+    assert describe_error(RuntimeError(f"failed in state FAILED: {text}\n [while running 'Step']")) == described
+
+
+def test_a_bug_has_no_kind() -> None:
+    assert describe_error(ValueError("JobError: it only looks like one")) is None
+    assert describe_error(ValueError('campaigns-error {"kind": "other"}')) is None

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from support.containers import SYNC, block, write_container
 from support.wire_events import ARRIVED, MARK, body_of, wire_message
 
-from connectors import TransportError
 from connectors.files.reader import FileReader, read_envelopes
 from schemas.contracts import DeadLetter
 from schemas.delivery import Message
+from schemas.problems import JobError
 from schemas.transport import Envelope
 from transforms.delivery import decode_events as decode
 
@@ -120,7 +120,7 @@ def test_values_that_are_no_records_are_dead_letters_too(tmp_path: Path, written
 def test_a_block_that_is_not_followed_by_the_files_marker_stops_at_the_file(tmp_path: Path) -> None:
     good = block(body_of(1))
     path = write_container(tmp_path / "a.avro", [good, good[: -len(SYNC)] + b"x" * len(SYNC), good])
-    with pytest.raises(TransportError, match=r"a\.avro cannot be read .*Take the file away, or write it again"):
+    with pytest.raises(JobError, match=r"a\.avro cannot be read .*Take the file away, or write it again"):
         list(read_envelopes(str(path)))
 
 

@@ -42,7 +42,7 @@ class Clock:
 
 
 @dataclass
-class FakeTenants:
+class FakeSettings:
     """The settings: every retailer has a workspace at the sandbox, but those that are `missing`."""
 
     sandbox: Sandbox
@@ -57,7 +57,7 @@ class FakeTenants:
         timeout = timedelta(seconds=self.timeout_s)
         return Delivery(vendor="braze", on_unknown=self.on_unknown, timeout=timeout, lease=timedelta(seconds=30))
 
-    def terms(self, retailer: str) -> WorkspaceLimits:
+    def limits(self, retailer: str) -> WorkspaceLimits:
         """The pace that the test gave."""
         return WorkspaceLimits(Workspace(pace=self.pace.get(retailer)))
 
@@ -75,7 +75,7 @@ class Job:
 
     sandbox: Sandbox
     ledger: DeliveryLedger
-    tenants: FakeTenants
+    settings: FakeSettings
     clock: Clock
     dispatcher: BatchDispatcher
     receipts: list[Receipt] = field(default_factory=list)
@@ -123,19 +123,19 @@ class Job:
 def jobs(sandbox: Sandbox, folder: Path, clock: Clock | None = None) -> Iterator[Callable[[], Job]]:
     """`another()`: one more process over the same ledger file, with the same settings and clock. It keeps a journal in
     the folder and reads those of the dead."""
-    tenants, time = FakeTenants(sandbox), clock or Clock()
+    settings, time = FakeSettings(sandbox), clock or Clock()
     with ExitStack() as stack:
 
         def another() -> Job:
             ledger = SqliteLedger(str(folder / "ledger.db"))
             calls = folder / "calls"
             dispatcher = BatchDispatcher(
-                Braze(), ledger, tenants, time, FileJournal(calls),
+                Braze(), ledger, settings, time, FileJournal(calls),
                 recover=lambda ledger: recover(calls, ledger, int(time() * 1000)),
             )  # fmt: skip
             dispatcher.open()
             stack.callback(ledger.close)
             stack.callback(dispatcher.close)
-            return Job(sandbox, ledger, tenants, time, dispatcher)
+            return Job(sandbox, ledger, settings, time, dispatcher)
 
         yield another

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.delivery import Claim, DeliveryLedger, Mark
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, SentFlag
 from stores.deliveries.call_journal import FileJournal
 
 NOW, LEASE = 1_700_000_000_000, 30_000
@@ -11,7 +11,7 @@ IDS = [f"{number:032x}" for number in range(8)]
 
 def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[str]) -> None:
     journal.claiming(owner, ids)
-    ledger.claim([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold")
+    ledger.claim(ClaimRequest([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold"))
 
 
 def die(journal: FileJournal) -> None:
@@ -20,9 +20,12 @@ def die(journal: FileJournal) -> None:
     journal._pages.close()
 
 
-def leaves(mark: Mark) -> None:
-    mark.cells[mark.at] = mark.value
+def leaves(flag: SentFlag) -> None:
+    flag.cells[flag.at] = flag.value
 
 
 def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
-    return [one.state for one in ledger.claim([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold")]
+    return [
+        one.state
+        for one in ledger.claim(ClaimRequest([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold"))
+    ]

@@ -35,17 +35,17 @@ class Cells:
 
 @dataclass
 class Shop:
-    """A retailer: its terms from a time on (seconds, ascending), when its vendor says 429 and for how long, and
+    """A retailer: its limits from a time on (seconds, ascending), when its vendor says 429 and for how long, and
     the sizes of its batches, of which there is always one more."""
 
     name: str
-    terms: list[tuple[float, WorkspaceLimits]]
+    limits: list[tuple[float, WorkspaceLimits]]
     busy: dict[float, float] = field(default_factory=dict)
     sizes: tuple[int, ...] = (50,)
     workers: int = 1
 
-    def terms_at(self, at: float) -> WorkspaceLimits:
-        return next(terms for since, terms in reversed(self.terms) if since <= at)
+    def limits_at(self, at: float) -> WorkspaceLimits:
+        return next(limits for since, limits in reversed(self.limits) if since <= at)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def simulate(
         now[0], _, shop, worker = heapq.heappop(events)
         at, name = now[0] / 1000, shop.name
         size = luck[name].choice(shop.sizes)
-        grant = limiters[worker].ask(name, shop.terms_at(at), size)
+        grant = limiters[worker].acquire(name, shop.limits_at(at), size)
         if grant.messages:
             due = [since for since in pending[name] if since <= at]
             sent[name].append(Sent(at, grant.messages, not due))
@@ -99,8 +99,8 @@ def simulate(
 
 
 def burst_excess(shop: Shop, sent: list[Sent]) -> float:
-    """By how many messages the worst window exceeds burst + rate × its length; rates change as the terms do."""
-    worst, level, since, changes = 0.0, 0.0, float(START), [at for at, _ in shop.terms]
+    """By how many messages the worst window exceeds burst + rate × its length; rates change as the limits do."""
+    worst, level, since, changes = 0.0, 0.0, float(START), [at for at, _ in shop.limits]
     for one in sent:
         for until in [*(at for at in changes if since < at < one.at), one.at]:
             rate = _pace(shop, since).per_second
@@ -139,13 +139,13 @@ def allowed(shop: Shop, seconds: float, step: int = 300) -> float:
     total, hours, days = 0.0, dict[int, float](), dict[object, float]()
     blocks = [(since, since + length) for since, length in shop.busy.items()]
     for at in range(START, START + int(seconds), step):
-        terms = shop.terms_at(at)
+        limits = shop.limits_at(at)
         pace = _pace(shop, at)
         blocked = any(begin <= at < end for begin, end in blocks)
-        if terms.workspace.paused or blocked or quiet_until(at * 1000, terms.workspace.quiet_hours, terms.zone):
+        if limits.workspace.paused or blocked or quiet_until(at * 1000, limits.workspace.quiet_hours, limits.zone):
             continue
-        day = datetime.fromtimestamp(at, ZoneInfo(terms.zone)).date()
-        limit = terms.day_limit(day)
+        day = datetime.fromtimestamp(at, ZoneInfo(limits.zone)).date()
+        limit = limits.day_limit(day)
         room = min(
             float("inf") if pace.per_second is None else pace.per_second * step,
             pace.calls_per_hour * max(shop.sizes) - hours.get(at // HOUR, 0),
@@ -158,9 +158,9 @@ def allowed(shop: Shop, seconds: float, step: int = 300) -> float:
 
 
 def _pace(shop: Shop, at: float) -> Pace:
-    return shop.terms_at(at).workspace.pace or Pace()
+    return shop.limits_at(at).workspace.pace or Pace()
 
 
-def terms(zone: str = "UTC", day_limit: int | None = None, **workspace: object) -> WorkspaceLimits:
+def limits(zone: str = "UTC", day_limit: int | None = None, **workspace: object) -> WorkspaceLimits:
     """WorkspaceLimits with a fixed limit a day."""
     return WorkspaceLimits(Workspace.model_validate(workspace), zone, lambda day: day_limit)

@@ -15,29 +15,19 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec.structs import replace
 
 from schemas.delivery import BATCH, Batch, Message
-from transforms.streaming.elements import (
-    ADDRESSED,
-    END,
-    KEYED,
-    LIST,
-    LIST_BYTES,
-    Addressed,
-    Batches,
-    Keyed,
-    Messages,
-    StructCoder,
-    body_bytes,
-)
+from transforms.delivery.elements import ADDRESSED, KEYED, Addressed, Batches, Keyed, Messages
+from transforms.streaming.elements import END, LIST, LIST_BYTES, StructCoder, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
 
-LANES = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
+RETRY_SHARDS = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
 BATCH_BYTES = 2 << 20  # of bodies in one batch: vendors take calls of 4 MB, and a body grows as JSON
 _FULL, _REST = "full", "rest"
 Target = tuple[str, str]  # retailer, vendor campaign
 
 
-def lane_of(batch: Batch) -> int:
-    """The lane of a batch: it follows its first event's id, so that a batch that comes again keeps its lane."""
-    return sum(batch.messages[0].event_id.encode()) % LANES
+def retry_shard_of(batch: Batch) -> int:
+    """The retry shard of a batch, from its first event's id: a batch that is tried again keeps its retry shard."""
+    return sum(batch.messages[0].event_id.encode()) % RETRY_SHARDS
 
 
 def cut(messages: list[Message]) -> tuple[list[Batch], list[Message]]:
@@ -117,7 +107,7 @@ class _Cut(beam.DoFn):
             full, rest = cut(own)
             left += rest
             if full:
-                yield (retailer, lane_of(full[0])), Batches(full)
+                yield (retailer, retry_shard_of(full[0])), Batches(full)
         if left:
             yield beam.pvalue.TaggedOutput(_REST, (key, Messages(left)))
 
@@ -132,11 +122,9 @@ class _Gather(beam.DoFn):
     LEAVE = TimerSpec("leave", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], shared: Shared, wall_clock_timers: bool, alone: bool
-    ) -> None:
-        self._wait_s, self._clock, self._shared = wait_s, clock, shared
-        self._real_time, self._alone = wall_clock_timers, alone
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
+        self._wait_s, self._clock, self._shared = wait_s, clock, Shared()
+        self._real_time, self._alone = engine.wall_clock_timers, engine.memory_mirrors_state
 
     def setup(self) -> None:
         self._known: _Due = self._shared.acquire(_Due)
@@ -193,7 +181,7 @@ class _Gather(beam.DoFn):
             due.clear()
         for (retailer, _), own in _by_target(messages).items():
             for batches in _in_elements(pack(own)):
-                yield (retailer, lane_of(batches[0])), Batches(batches)
+                yield (retailer, retry_shard_of(batches[0])), Batches(batches)
 
 
 def _in_elements(batches: list[Batch]) -> Iterator[list[Batch]]:
@@ -224,18 +212,16 @@ def _by_target(messages: list[Message]) -> dict[Target, list[Message]]:
 
 
 class BatchByRetailer(beam.PTransform):
-    """Lists of batches, keyed by (retailer, lane), of one or several collections of lists. What fills a batch in its
-    own list leaves at once; the rest meets the rest of other lists and leaves, in batches as full as they come, after
-    `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
+    """Lists of batches, keyed by (retailer, retry shard), of one or several collections of lists. What fills a batch in
+    its own list leaves at once; the rest meets the rest of other lists and leaves, in batches as full as they come,
+    after `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
     DropDuplicates has them."""
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], *, wall_clock_timers: bool = True, alone: bool = False
-    ) -> None:
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
         super().__init__()
         if wait_s <= 0:
             raise ValueError(f"wait_s {wait_s} must be positive")
-        self._gather = _Gather(wait_s, clock, Shared(), wall_clock_timers, alone)
+        self._gather = _Gather(wait_s, clock, engine)
 
     def expand(self, lists: tuple[beam.PCollection[Keyed], ...]) -> beam.PCollection[Addressed]:
         full, rest = list[beam.PCollection[Addressed]](), list[beam.PCollection[Keyed]]()

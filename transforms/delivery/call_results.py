@@ -10,7 +10,7 @@ from typing import NamedTuple
 from schemas.contracts import DeadLetter
 from schemas.delivery import Answer, Batch, Message, OnUnknown, Receipt, Settlement
 from transforms.delivery.receipts import encode_receipt, make_receipt, refused_letter
-from transforms.pacing.limiter import Reserved, WorkspaceLimits
+from transforms.pacing.limiter import WorkspaceLimits
 from transforms.pacing.pace import Grant
 
 LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
@@ -24,7 +24,7 @@ class Lease(NamedTuple):
     until: int
     resends: Mapping[str, int]
     on_unknown: OnUnknown
-    reserved: Reserved | None = None
+    grant: Grant | None = None
 
 
 class Reply(NamedTuple):
@@ -109,12 +109,7 @@ def _end_of(answer: Answer, place: int, resends: int) -> tuple[str, str | None]:
     return ("unknown" if resends else "rejected"), reason
 
 
-def reserved_for(batch: Batch, grant: Grant) -> Reserved:
-    """What a grant reserves for the call of a batch."""
-    return Reserved(len(batch.messages), 1, grant.until)
-
-
-def without_rate(terms: WorkspaceLimits) -> bool:
+def without_rate(limits: WorkspaceLimits) -> bool:
     """Whether only the vendor's calls an hour bind: then one question does for many batches."""
-    pace = terms.workspace.pace
+    pace = limits.workspace.pace
     return pace is None or (pace.per_second is None and pace.warm_up is None)

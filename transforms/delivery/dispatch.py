@@ -10,22 +10,23 @@ from threading import Lock
 
 from msgspec.structs import replace
 
-from schemas.delivery import RESENDS, Batch, Claim, DeliveryLedger, Message, OnUnknown, ResendLimit, Standing, Vendor
+from schemas.delivery import Batch, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Message, ResendLimit, Vendor
 from transforms.delivery.batch_by_retailer import split
-from transforms.delivery.call_results import Lease, Reply, Result, over, reserved_for, without_rate
+from transforms.delivery.call_results import Lease, Reply, Result, over, without_rate
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliveryResult
 from transforms.delivery.journal import CallJournal, NoJournal
 from transforms.delivery.receipts import make_receipt
 from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.delivery.vendor_call import Caller, WorkspaceSettings
-from transforms.pacing.limiter import Limiter, Reserved, WorkspaceLimits
-from transforms.streaming.counters import Counter
+from transforms.pacing.limiter import Limiter, WorkspaceLimits
+from transforms.pacing.pace import Grant
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
 POLL_MS = 50
 _NO_ROOM_MS = 600_000
-Pairs = list[tuple[Message, Standing]]
+Pairs = list[tuple[Message, ClaimResult]]
 
 
 class BatchDispatcher:
@@ -40,15 +41,15 @@ class BatchDispatcher:
         self,
         vendor: Vendor,
         ledger: DeliveryLedger,
-        tenants: WorkspaceSettings,
+        settings: WorkspaceSettings,
         clock: Callable[[], float],
         journal: CallJournal | None = None,
         enough_room: Callable[[], bool] = lambda: True,
         recover: Callable[[DeliveryLedger], object] = lambda ledger: None,
     ) -> None:
-        self._vendor, self._ledger, self._tenants, self._clock = vendor, ledger, tenants, clock
+        self._vendor, self._ledger, self._settings, self._clock = vendor, ledger, settings, clock
         self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
-        self._settled, self._batched = Counter("already_settled"), Counter("batched")
+        self._settled, self._batched = COUNTERS.counter("already_settled"), COUNTERS.counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}
@@ -59,7 +60,7 @@ class BatchDispatcher:
         self._ledger.open()
         self._vendor.open()
         self._limiter = Limiter(self._ledger.change, self._clock)
-        self._caller = Caller(self._vendor, self._ledger, self._tenants, self._limiter, self._journal, self._clock)
+        self._caller = Caller(self._vendor, self._ledger, self._settings, self._limiter, self._journal, self._clock)
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="deliver")
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ class BatchDispatcher:
         expired: it is unknown."""
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
-        for batch, pairs in self._standings(batches, owner, now, now + POLL_MS, "hold"):
+        for batch, pairs in self._claim_messages(batches, ClaimRequest((), owner, now, now + POLL_MS, "hold")):
             unsent = self._sort_out(retailer, batch, pairs, now, result)
             receipts += [make_receipt(one, workspace, "expired", now, reason=over(one, now)) for one in unsent]
         if receipts:
@@ -144,8 +145,8 @@ class BatchDispatcher:
         that must wait are added to `result.waiting`."""
         started = 0
         try:
-            terms = self._tenants.terms(retailer)
-            granted, left, wake = self._ask(retailer, terms, batches, slots)
+            limits = self._settings.limits(retailer)
+            granted, left, wake = self._ask(retailer, limits, batches, slots)
             calls = self._claim(retailer, granted, result) if granted else []
             started = len(calls)
             in_flight += calls
@@ -157,50 +158,51 @@ class BatchDispatcher:
         return []
 
     def _ask(
-        self, retailer: str, terms: WorkspaceLimits, batches: list[Batch], most: int
-    ) -> tuple[list[tuple[Batch, Reserved]], list[Batch], int | None]:
+        self, retailer: str, limits: WorkspaceLimits, batches: list[Batch], most: int
+    ) -> tuple[list[tuple[Batch, Grant]], list[Batch], int | None]:
         """At most so many batches that may be sent now, in order, with what was granted to them; the others; and until
         when those wait (epoch ms; None: only for a slot)."""
-        granted, left = list[tuple[Batch, Reserved]](), batches
-        if without_rate(terms):
+        granted, left = list[tuple[Batch, Grant]](), batches
+        if without_rate(limits):
             some = batches[:most]
-            grant = self._limiter.ask(retailer, terms, sum(len(one.messages) for one in some), len(some))
+            grant = self._limiter.acquire(retailer, limits, sum(len(one.messages) for one in some), len(some))
             # Fewer calls than asked for: the hour's rest, or the one that a half-open breaker lets try.
             for batch in some[: grant.calls]:
                 taken, rest = split(batch, grant.messages if grant.calls == 1 else len(batch.messages))
-                granted.append((taken, reserved_for(taken, grant)))
+                granted.append((taken, Grant(len(taken.messages), 1, until=grant.until)))
                 left = [*rest, *left[1:]]
             refused = grant.calls < len(some) or bool(granted and len(left) > len(batches) - len(granted))
             return granted, left, (grant.wake_at or self._caller.now() + POLL_MS) if refused else None
         while left and len(granted) < most:
             size = len(left[0].messages)
-            grant = self._limiter.ask(retailer, terms, size, 1)
+            grant = self._limiter.acquire(retailer, limits, size, 1)
             may = grant.messages if grant.calls else 0
             taken, rest = split(left[0], may)
             if may:
-                granted.append((taken, reserved_for(taken, grant)))
+                granted.append((taken, Grant(len(taken.messages), 1, until=grant.until)))
             left = [*rest, *left[1:]]
             if may < size:
                 return granted, left, grant.wake_at or self._caller.now() + POLL_MS
         return granted, left, None
 
-    def _claim(self, retailer: str, granted: list[tuple[Batch, Reserved]], result: Result) -> list[Batch]:
+    def _claim(self, retailer: str, granted: list[tuple[Batch, Grant]], result: Result) -> list[Batch]:
         """Claims the batches' events in one step and starts their calls; the batches whose call is in flight."""
-        delivery = self._tenants.delivery()
+        delivery = self._settings.delivery()
         owner, now = self._owner(), self._caller.now()
         lease_until = now + int(delivery.lease.total_seconds() * 1000)
         limit = ResendLimit(delivery.resends, int(delivery.resend_within.total_seconds() * 1000))
-        reserved = [one for _, one in granted]
+        grants = [grant for _, grant in granted]
         calls = list[tuple[Batch, Lease]]()
-        found = self._standings([batch for batch, _ in granted], owner, now, lease_until, delivery.on_unknown, limit)
-        for place, (batch, pairs) in enumerate(found):
+        request = ClaimRequest((), owner, now, lease_until, delivery.on_unknown, limit)
+        claimed = self._claim_messages([batch for batch, _ in granted], request)
+        for place, (batch, pairs) in enumerate(claimed):
             sendable = self._sort_out(retailer, batch, pairs, now, result)
             if sendable:
-                resends = {standing.event_id: standing.resends for _, standing in pairs if standing.resends}
-                lease = Lease(owner, lease_until, resends, delivery.on_unknown, reserved[place])
+                resends = {claim.event_id: claim.resends for _, claim in pairs if claim.resends}
+                lease = Lease(owner, lease_until, resends, delivery.on_unknown, grants[place])
                 calls.append((Batch(sendable, batch.attempt), lease))
             else:
-                self._limiter.report(retailer, "nothing")  # a breaker that let it try would wait for its answer
+                self._limiter.report(retailer, "not_sent")  # a breaker that let it try would wait for its answer
         self._journal.granted(owner, len(calls))
         for place, (call, lease) in enumerate(calls):
             try:
@@ -217,43 +219,36 @@ class BatchDispatcher:
         for call in calls:
             self._journal.closed(owner, call.batch_id)
 
-    def _standings(
-        self,
-        batches: list[Batch],
-        owner: str,
-        now: int,
-        lease_until: int,
-        on_unknown: OnUnknown,
-        limit: ResendLimit = RESENDS,
-    ) -> list[tuple[Batch, Pairs]]:
-        """What the ledger says to each message of the batches, which are claimed in one step. Where a claim has lapsed
-        it is asked once more after it was told what is known of that claim's call."""
+    def _claim_messages(self, batches: list[Batch], request: ClaimRequest) -> list[tuple[Batch, Pairs]]:
+        """Claims the messages of the batches in one step, as `request` says but for its claims; the ledger's answer to
+        each. Claims that have lapsed are made once more after the ledger was given what journals know of their calls.
+        """
         ids = [(batch, batch.batch_id) for batch in batches]
         claims = [Claim(one.event_id, batch_id) for batch, batch_id in ids for one in batch.messages]
-        self._journal.claiming(owner, [one.event_id for one in claims])
-        standings = self._ledger.claim(claims, owner, now, lease_until, on_unknown, limit)
-        lapsed = [place for place, standing in enumerate(standings) if standing.state == "lapsed"]
+        self._journal.claiming(request.owner, [claim.event_id for claim in claims])
+        claim_results = self._ledger.claim(request._replace(claims=claims))
+        lapsed = [place for place, claim in enumerate(claim_results) if claim.state == "lapsed"]
         if lapsed:
             self._recover(self._ledger)
-            again = self._ledger.claim([claims[at] for at in lapsed], owner, now, lease_until, on_unknown, limit)
-            for place, standing in zip(lapsed, again, strict=True):
-                standings[place] = standing
-        following = iter(standings)
+            repeated = self._ledger.claim(request._replace(claims=[claims[place] for place in lapsed]))
+            for place, claim in zip(lapsed, repeated, strict=True):
+                claim_results[place] = claim
+        following = iter(claim_results)
         return [(batch, [(message, next(following)) for message in batch.messages]) for batch in batches]
 
     def _sort_out(self, retailer: str, batch: Batch, pairs: Pairs, now: int, result: Result) -> list[Message]:
         """The messages that this owner may send. Settled ones are over; taken ones wait for the lease to end."""
-        lapsed = [(message, standing.resends) for message, standing in pairs if standing.state == "lapsed"]
+        lapsed = [(message, claim.resends) for message, claim in pairs if claim.state == "lapsed"]
         if lapsed:
             self._settle_lapsed(retailer, lapsed, now, result)
-        taken = [(message, standing.until) for message, standing in pairs if standing.state == "taken"]
+        taken = [(message, claim.until) for message, claim in pairs if claim.state == "taken"]
         if taken:
             until = max(end for _, end in taken) + 1
             result.waiting.append(Batch([message for message, _ in taken], batch.attempt, until))
-        settled = sum(standing.state == "settled" for _, standing in pairs)
+        settled = sum(claim.state == "settled" for _, claim in pairs)
         self._settled.inc(settled)
         self._batched.inc(-settled)  # each in one place, or what is missing at the end would not be seen
-        return [message for message, standing in pairs if standing.state in ("granted", "regranted")]
+        return [message for message, claim in pairs if claim.state in ("granted", "regranted")]
 
     def _settle_lapsed(self, retailer: str, lapsed: list[tuple[Message, int]], now: int, result: Result) -> None:
         workspace = self._caller.workspace(retailer)

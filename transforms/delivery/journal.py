@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from schemas.delivery import Mark, Settlement, always
+from schemas.delivery import SentFlag, Settlement, always
 
 
 class CallJournal(Protocol):
@@ -22,7 +22,7 @@ class CallJournal(Protocol):
     def granted(self, owner: str, calls: int) -> None:
         """So many calls are made of what the owner claimed; none closes the owner."""
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
         """The first byte of a call is about to go out; the mark is to be set when its last one does."""
 
     def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
@@ -44,7 +44,7 @@ class NoJournal:
     def granted(self, owner: str, calls: int) -> None:
         """Nothing is kept."""
 
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> Mark:
+    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
         """Nothing is kept."""
         return always()
 

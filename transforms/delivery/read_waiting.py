@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 
 from schemas.delivery import Batch
-from transforms.delivery.batch_by_retailer import lane_of
-from transforms.streaming.counters import Counter
-from transforms.streaming.elements import ADDRESSED, Addressed, Batches, body_bytes
+from transforms.delivery.batch_by_retailer import retry_shard_of
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.elements import ADDRESSED, Addressed, Batches
+from transforms.streaming.elements import body_bytes
 
 ReadFile = Callable[[str], tuple[str, list[Batch]]]  # a path to the retailer and the batches in the file
 
@@ -17,7 +18,7 @@ ReadFile = Callable[[str], tuple[str, list[Batch]]]  # a path to the retailer an
 class _ReadFile(beam.DoFn):
     def __init__(self, read: ReadFile) -> None:
         self._read = read
-        self._batched = Counter("batched")
+        self._batched = COUNTERS.counter("batched")
 
     def process(self, path: str) -> Iterator[Addressed]:
         retailer, batches = self._read(path)
@@ -25,11 +26,11 @@ class _ReadFile(beam.DoFn):
         self._batched.inc(
             -sum(len(batch.messages) for batch in batches), -sum(body_bytes(batch.messages) for batch in batches)
         )
-        yield (retailer, lane_of(batches[0])), Batches(batches)
+        yield (retailer, retry_shard_of(batches[0])), Batches(batches)
 
 
 class ReadWaiting(beam.PTransform):
-    """Batches keyed by (retailer, lane), an element a file."""
+    """Batches keyed by (retailer, retry shard), an element a file."""
 
     def __init__(self, paths: Sequence[str], read: ReadFile) -> None:
         super().__init__()

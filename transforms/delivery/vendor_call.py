@@ -19,8 +19,8 @@ from schemas.delivery import (
     Batch,
     Call,
     DeliveryLedger,
-    Mark,
     Receipt,
+    SentFlag,
     Settlement,
     Vendor,
 )
@@ -32,19 +32,19 @@ from transforms.delivery.journal import CallJournal
 from transforms.delivery.receipts import decoded
 from transforms.delivery.templates import TemplateFailures
 from transforms.pacing.account_owners import AccountOwners
-from transforms.pacing.limiter import Limiter, Told, WorkspaceLimits
+from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
 
 LONGEST_MS = 30_000
 _FIRST_MS = 500
 _STEP = 1_000  # events that the ledger takes at once
 _MOST_UNUSABLE = 20  # calls in a row whose events no adapter can send: then the adapter is at fault, not the events
-_REPORTS: dict[str, Told] = {
+_REPORTS: dict[str, CallOutcome] = {
     "sent": "success",
     "refused": "success",
     "slow_down": "slow_down",
     "failed": "failure",
-    "blocked": "unauthorized",
-    "withdrawn": "nothing",
+    "blocked": "blocked",
+    "withdrawn": "not_sent",
     "unknown": "failure",
 }
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class WorkspaceSettings(Protocol):
     """The settings as they are now: pipelines/rebatch/settings.py."""
 
     def delivery(self) -> Delivery: ...
-    def terms(self, retailer: str) -> WorkspaceLimits: ...
+    def limits(self, retailer: str) -> WorkspaceLimits: ...
     def account(self, retailer: str) -> Account: ...
 
 
@@ -72,14 +72,14 @@ class Caller:
         self,
         vendor: Vendor,
         ledger: DeliveryLedger,
-        tenants: WorkspaceSettings,
+        settings: WorkspaceSettings,
         limiter: Limiter,
         journal: CallJournal,
         clock: Callable[[], float],
     ) -> None:
-        self._vendor, self._ledger, self._tenants, self._limiter = vendor, ledger, tenants, limiter
+        self._vendor, self._ledger, self._settings, self._limiter = vendor, ledger, settings, limiter
         self._journal, self._clock = journal, clock
-        self._alarms, self._owners = Alarms(clock), AccountOwners(ledger.change, tenants, clock)
+        self._alarms, self._owners = Alarms(clock), AccountOwners(ledger.change, settings, clock)
         self._lock, self._templates = Lock(), TemplateFailures()
         self._unusable = 0
 
@@ -90,7 +90,7 @@ class Caller:
     def send(self, retailer: str, batch: Batch, lease: Lease) -> Reply:
         """One call, made in a thread of its own. Its events' ends are in the journal before it is concluded."""
         try:
-            account = self._tenants.account(retailer)
+            account = self._settings.account(retailer)
         except InputError as error:
             self._alarms.stopped(retailer, "no account", "; ".join(map(_in_a_line, error.problems)))
             return Reply(batch, lease, None, not_before=self.now() + LONGEST_MS)
@@ -107,13 +107,13 @@ class Caller:
         return Reply(batch, lease, answer, receipts=receipts, letters=letters, ends=ends)
 
     def _call(self, retailer: str, account: Account, batch: Batch, lease: Lease) -> Answer:
-        mark: Mark | None = None
+        flag: SentFlag | None = None
 
-        def begin() -> Mark | None:
-            nonlocal mark
+        def begin() -> SentFlag | None:
+            nonlocal flag
             if self._may_begin(retailer, account, batch, lease):
-                mark = self._journal.started(lease.owner, batch.batch_id, [one.event_id for one in batch.messages])
-            return mark
+                flag = self._journal.started(lease.owner, batch.batch_id, [one.event_id for one in batch.messages])
+            return flag
 
         try:
             records = [decoded(one) for one in batch.messages]
@@ -121,7 +121,7 @@ class Caller:
         except JobError:
             raise
         except Exception as error:
-            has_left = mark is not None and mark.cells[mark.at] == mark.value
+            has_left = flag is not None and flag.is_set
             return self._unusable_call(error, batch, has_left)
         self._unusable = 0
         return self._templates.judge(retailer, clean_answer(answer, account), len(batch.messages))
@@ -148,11 +148,11 @@ class Caller:
         if any(over(one, now) or one.deliver_after > now for one in batch.messages):
             return False
         try:
-            if self._tenants.account(retailer) != account:
+            if self._settings.account(retailer) != account:
                 return False
         except InputError:
             return False
-        return lease.reserved is None or self._limiter.confirm(retailer, self._tenants.terms(retailer), lease.reserved)
+        return lease.grant is None or self._limiter.confirm(retailer, self._settings.limits(retailer), lease.grant)
 
     def conclude(self, retailer: str, replies: list[Reply], result: Result) -> None:
         """Settles the events of calls that are over, in one step for all that were claimed together; gives back
@@ -176,7 +176,7 @@ class Caller:
         """What an answer means for the events; batches that come again are added to `result.waiting`."""
         batch, answer = reply.batch, reply.answer
         if answer is None:
-            self._limiter.report(retailer, "nothing")
+            self._limiter.report(retailer, "not_sent")
             result.waiting.append(replace(batch, not_before=reply.not_before))
             return "back"
         self._limiter.report(retailer, _REPORTS[answer.kind], answer.retry_after_s, answer.reason or "")

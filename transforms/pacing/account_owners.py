@@ -1,4 +1,4 @@
-"""Which retailer an account at the vendor belongs to: the first one that was sent to with it, for all workers."""
+"""The owner of each account at the vendor: the first retailer that was sent to with it, for all workers."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from schemas.problems import InputError
 from transforms.pacing.limiter import AtomicUpdate, WorkspaceLimits
 
 KEEP_S = 600.0
-"""How long an owner is taken from memory before the ledger is asked again."""
+"""How long an owner is cached before it is read again from the ledger."""
 _log = logging.getLogger(__name__)
 
 
 class Accounts(Protocol):
-    """The accounts and workspaces as the settings have them now: pipelines/rebatch/settings.py."""
+    """The accounts and workspaces of the live settings: pipelines/rebatch/settings.py."""
 
     def account(self, retailer: str) -> Account:
         """A retailer's account; InputError when it has none."""
 
-    def terms(self, retailer: str) -> WorkspaceLimits:
-        """A retailer's workspace, among others."""
+    def limits(self, retailer: str) -> WorkspaceLimits:
+        """A retailer's workspace and limits."""
 
 
 class AccountOwners:
-    """Keeps two retailers from one account. Safe to use from several threads.
+    """Refuses the account of another retailer. Safe for several threads.
 
-    `change` is `DeliveryLedger.change`: a cell for each mark of an account (its key's variable, and its url and key)
-    holds the owner's name, so that it is the same for all workers and after a restart. The name of a cell is a digest.
-    An owner keeps its account until its settings name another one. Retailers whose workspaces have the same
-    `shared_account` may use one. `clock` gives seconds.
+    `change` is `DeliveryLedger.change`: a cell for each digest of an account (of its key's variable, and of its url and
+    key) holds the owner's name, so that it is the same for all workers and after a restart. An owner keeps its account
+    until its settings name another one. Retailers whose workspaces have the same `shared_account` may use one. `clock`
+    gives seconds.
     """
 
     def __init__(self, change: AtomicUpdate, accounts: Accounts, clock: Callable[[], float]) -> None:
@@ -43,54 +43,54 @@ class AccountOwners:
         self._alarmed: set[str] = set()
 
     def check(self, account: Account) -> str | None:
-        """Why a retailer may not be sent to with its account now, in words; None when it may. To be asked right before
-        a call. What is wrong is logged as an error, once."""
-        for mark, (field, value) in account.marks.items():
-            owner = self._owner(mark, account.retailer_id)
+        """Why a retailer may not be sent to with its account now; None when it may. Call it right before a call to the
+        vendor. A problem is logged as an error, once."""
+        for digest, (field, value) in account.digests.items():
+            owner = self._owner(digest, account.retailer_id)
             if owner == account.retailer_id or self._shared(owner, account):
                 continue
-            if self._has_left(owner, mark):
-                owner = self._take_over(mark, owner, account.retailer_id)
+            if self._has_left(owner, digest):
+                owner = self._take_over(digest, owner, account.retailer_id)
                 if owner == account.retailer_id:
                     continue
             return self._alarm(f"{field} = {value} {sharing_fix(owner, account.retailer_id)}", account.retailer_id)
         return None
 
-    def _owner(self, mark: bytes, retailer: str) -> str:
-        """The owner of a mark, which is this retailer when there was none."""
+    def _owner(self, digest: bytes, retailer: str) -> str:
+        """The owner of a digest: this retailer if there was none."""
         with self._lock:
-            owner, until = self._owners.get(mark, ("", 0.0))
+            owner, until = self._owners.get(digest, ("", 0.0))
         if owner and self._clock() < until:
             return owner
 
         def update(raw: bytes | None) -> tuple[bytes, str]:
-            kept = raw or retailer.encode()
-            return kept, kept.decode()
+            name = raw or retailer.encode()
+            return name, name.decode()
 
-        return self._keep(mark, self._change(cell_name(mark), update))
+        return self._cache(digest, self._change(cell_name(digest), update))
 
-    def _take_over(self, mark: bytes, left: str, retailer: str) -> str:
-        """The owner after this retailer took the place of one that has left, unless another one did so before."""
+    def _take_over(self, digest: bytes, former: str, retailer: str) -> str:
+        """The owner after this retailer replaced a former one, unless another retailer was faster."""
 
         def update(raw: bytes | None) -> tuple[bytes, str]:
-            kept = retailer.encode() if raw in (None, left.encode()) else raw
-            return kept or b"", (kept or b"").decode()
+            name = (retailer.encode() if raw in (None, former.encode()) else raw) or b""
+            return name, name.decode()
 
-        return self._keep(mark, self._change(cell_name(mark), update))
+        return self._cache(digest, self._change(cell_name(digest), update))
 
-    def _keep(self, mark: bytes, owner: str) -> str:
+    def _cache(self, digest: bytes, owner: str) -> str:
         with self._lock:
-            self._owners[mark] = owner, self._clock() + KEEP_S
+            self._owners[digest] = owner, self._clock() + KEEP_S
         return owner
 
     def _shared(self, owner: str, account: Account) -> bool:
         shared = account.shared_account
-        return shared is not None and shared == self._accounts.terms(owner).workspace.shared_account
+        return shared is not None and shared == self._accounts.limits(owner).workspace.shared_account
 
-    def _has_left(self, owner: str, mark: bytes) -> bool:
-        """Whether the owner has another account by now; one whose settings are broken keeps what it has."""
+    def _has_left(self, owner: str, digest: bytes) -> bool:
+        """Whether the owner has another account now. An owner whose settings are broken keeps its account."""
         try:
-            return mark not in self._accounts.account(owner).marks
+            return digest not in self._accounts.account(owner).digests
         except InputError:
             return False
 
@@ -103,6 +103,6 @@ class AccountOwners:
         return problem
 
 
-def cell_name(mark: bytes) -> str:
-    """The name under which the owner of a mark is kept."""
-    return f"account/{mark.hex()}"
+def cell_name(digest: bytes) -> str:
+    """The name of the cell that holds the owner of a digest."""
+    return f"account/{digest.hex()}"

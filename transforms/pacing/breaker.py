@@ -1,4 +1,4 @@
-"""A circuit breaker of one workspace: after failures in a row it opens, and lets single batches try the way again.
+"""The circuit breaker of a workspace: it opens after failures in a row, then lets single batches through as probes.
 
 Times are epoch milliseconds.
 """
@@ -16,8 +16,8 @@ PROBE_LOST_MS = 60_000
 
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`failures` in a row; how often it `opened` since it was last closed (0: closed) and until when; until when a
-    batch that tries the way is waited for (half-open). `reason` is why it opened, such as http_401.
+    """`failures` in a row; how often it `opened` since it was last closed (0: closed), and until when; until when a
+    probe is waited for (half-open). `reason` is why it opened, such as http_401.
 
     New fields go to the end and need a default.
     """
@@ -25,57 +25,57 @@ class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     failures: int = 0
     opened: int = 0
     until: int = 0
-    trying_until: int = 0
+    probe_until: int = 0
     reason: str = ""
 
 
 def calls_allowed(breaker: Breaker, now: int) -> int | None:
-    """How many calls may go out: any number when closed (None), none when open, one when half-open."""
+    """How many calls may be made: any number when closed (None), none when open, one when half-open."""
     if not breaker.opened:
         return None
     return 0 if now < wake_at(breaker) else 1
 
 
 def wake_at(breaker: Breaker) -> int:
-    """When an open breaker lets the next batch try."""
-    return max(breaker.until, breaker.trying_until)
+    """When an open breaker lets the next probe through."""
+    return max(breaker.until, breaker.probe_until)
 
 
 def begin_probe(breaker: Breaker, now: int) -> Breaker:
-    """A batch is on its way through a half-open breaker; should it never be heard of, another follows."""
-    return replace(breaker, trying_until=now + PROBE_LOST_MS) if breaker.opened else breaker
+    """A probe is sent through a half-open breaker. If its outcome is never reported, another follows after a minute."""
+    return replace(breaker, probe_until=now + PROBE_LOST_MS) if breaker.opened else breaker
 
 
 def cancel_probe(breaker: Breaker) -> Breaker:
-    """After a batch that was let through and of which there was nothing to send: the next one may try."""
-    return replace(breaker, trying_until=0)
+    """Cancels an unused half-open probe: the next batch may be one."""
+    return replace(breaker, probe_until=0)
 
 
 def succeed(breaker: Breaker) -> Breaker:
-    """Closed, unless it is open and the success is of a call that was on its way when it opened."""
-    return breaker if breaker.opened and not breaker.trying_until else Breaker()
+    """Closed, unless it is open and no probe is out: then the call was in flight when it opened."""
+    return breaker if breaker.opened and not breaker.probe_until else Breaker()
 
 
 def messages_allowed(breaker: Breaker) -> int:
-    """How many messages the batch may have that tries a half-open breaker: one where calls have failed, for it may be
-    sent without an answer; a whole batch after a 429, which proves that nothing was sent."""
+    """How many messages a probe may have: one after failed calls, which may be sent without an answer; a whole batch
+    after a 429, which proves that nothing was sent."""
     return 1 if breaker.failures else BATCH
 
 
 def slow_down(breaker: Breaker, until: int) -> Breaker:
-    """After a 429 one batch tries the way first: a hundred that ask at the same moment would all be refused again."""
+    """Open after a 429, so that a probe goes first: a hundred batches at the same moment would all be refused again."""
     return Breaker(opened=1, until=max(until, breaker.until), reason="http_429")
 
 
-def fail(breaker: Breaker, now: int, at_once: bool = False, most: int = FAILURES, reason: str = "") -> Breaker:
-    """One failure more: opens after `most` in a row, or `at_once` (the key was refused), for 1, 2, 4 … 60 s.
+def fail(breaker: Breaker, now: int, immediately: bool = False, limit: int = FAILURES, reason: str = "") -> Breaker:
+    """Counts a failure: opens after `limit` in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s.
 
-    While it is open, the failures of calls that were on their way when it opened change nothing.
+    While it is open, the failures of calls that were in flight when it opened change nothing.
     """
     failures = breaker.failures + 1
-    if breaker.opened and not breaker.trying_until:
+    if breaker.opened and not breaker.probe_until:
         return breaker
-    if not breaker.opened and not at_once and failures < most:
+    if not breaker.opened and not immediately and failures < limit:
         return replace(breaker, failures=failures)
     wait = min(LONGEST_MS, FIRST_MS * 2 ** min(breaker.opened, 10))
     return Breaker(failures, breaker.opened + 1, now + wait, reason=reason)

@@ -1,4 +1,4 @@
-"""A workspace's quiet hours: when nothing is sent, in the retailer's wall time."""
+"""The quiet hours of a workspace, in which nothing is sent, in the retailer's wall time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def quiet_until(now: int, quiet_hours: tuple[str, str] | None, zone: str) -> int | None:
-    """When the quiet hours end that hold now (epoch milliseconds), None when none do.
+    """When the current quiet hours end (epoch milliseconds); None outside of them.
 
     [from, to) as HH:MM, over midnight when from > to, never when they are the same; the days on which the clocks
     change as in `transforms.events.send_time`.

@@ -1,4 +1,4 @@
-"""Warm-up: how many messages a young sender may send on a day, and what its bounces and complaints change about it."""
+"""Warm-up: the most messages that a new sender may send on a day, lowered by its bounces and complaints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LADDERS: dict[str, tuple[int, ...]] = {
 
 
 class Signal(NamedTuple):
-    """What came back of a day's messages."""
+    """A day's messages, and how many of them bounced or were complained about."""
 
     sent: int
     bounced: int
@@ -49,7 +49,7 @@ def day_limit(warm_up: WarmUp, day: date, signals: Signals | None = None) -> int
         signal = (signals or {}).get(before)
         if signal is not None and signal.sent:
             last_sent = before
-            place = _after(ladder, place, _badness(signal, warm_up.stop))
+            place = _next_place(ladder, place, _badness(signal, warm_up.stop))
         else:
             place = min(place + 1, len(ladder))
         if (before - last_sent).days >= IDLE_DAYS:
@@ -62,19 +62,19 @@ def day_limit(warm_up: WarmUp, day: date, signals: Signals | None = None) -> int
 def read_signals(
     rows: Sequence[Mapping[str, str]], file: str, line: Callable[[int], int | None]
 ) -> tuple[dict[str, dict[date, Signal]], list[Problem]]:
-    """The signals of a table's rows (COLUMNS as text) by retailer and day, and what is wrong; `line` tells a row's."""
-    found: dict[str, dict[date, Signal]] = {}
+    """The signals of a table's rows (COLUMNS as text) by retailer and day, and the mistakes; `line` gives its line."""
+    signals: dict[str, dict[date, Signal]] = {}
     problems = []
     for number, row in enumerate(rows):
-        read = _row(row)
-        if isinstance(read, Problem):
-            problems.append(read._replace(file=file, line=line(number)))
+        parsed = _parse_row(row)
+        if isinstance(parsed, Problem):
+            problems.append(parsed._replace(file=file, line=line(number)))
             continue
-        day, retailer, signal = read
-        if found.setdefault(retailer, {}).setdefault(day, signal) is not signal:
+        day, retailer, signal = parsed
+        if signals.setdefault(retailer, {}).setdefault(day, signal) is not signal:
             fix = f"{retailer} has this day twice; keep one line"
             problems.append(Problem(file, "date", day.isoformat(), fix, line(number)))
-    return found, problems
+    return signals, problems
 
 
 def _badness(signal: Signal, stop: StopSignals) -> float:
@@ -82,7 +82,7 @@ def _badness(signal: Signal, stop: StopSignals) -> float:
     return max(signal.bounced / signal.sent / stop.bounce, signal.complained / signal.sent / stop.spam)
 
 
-def _after(ladder: Sequence[int], place: int, badness: float) -> int:
+def _next_place(ladder: Sequence[int], place: int, badness: float) -> int:
     if badness <= 1:
         return min(place + 1, len(ladder))
     return place if badness <= 2 else _rung_below(ladder, place)
@@ -100,7 +100,7 @@ def _rung_start(ladder: Sequence[int], place: int) -> int:
     return place
 
 
-def _row(cells: Mapping[str, str]) -> tuple[date, str, Signal] | Problem:
+def _parse_row(cells: Mapping[str, str]) -> tuple[date, str, Signal] | Problem:
     try:
         day = date.fromisoformat(cells["date"])
     except ValueError:

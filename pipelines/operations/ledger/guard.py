@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from schemas.delivery import DeliveryLedger
-from schemas.problems import InputError, Problem, shown
+from schemas.problems import InputError, JobError, Problem, shown
 from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.deliveries.receipts import sample_receipts
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.file_lock import LedgerLock
 from stores.ledger.firestore import KEEP
 from stores.ledger.identity import (
@@ -77,7 +76,7 @@ def guard_ledger(output: str, uri: str) -> None:
 
     Raises InputError that names the file, what is wrong and what to do: a ledger that is missing or empty beside traces
     of earlier runs, a damaged one, another one, one that is older than the traces, one whose rebuild has not ended.
-    Raises LedgerError for a ledger that cannot be reached.
+    Raises JobError for a ledger that cannot be reached.
     """
     folder = DeliveryFolder(output)
     traces = find_traces(folder)
@@ -96,7 +95,7 @@ def guard_ledger(output: str, uri: str) -> None:
             note_beat(folder, uri, ledger)
         finally:
             ledger.close()
-    except LedgerError as error:
+    except JobError as error:
         _raise_if_damaged(uri, error)
         raise
 
@@ -140,7 +139,7 @@ def find_ledger(uri: str) -> Probe | None:
     try:
         found = probe(path, CELL)
         decode_identity(found.cell)
-    except LedgerError as error:
+    except JobError as error:
         _raise_if_damaged(uri, error)
         raise
     return found
@@ -216,7 +215,7 @@ def _what_to_do(folder: DeliveryFolder, uri: str) -> str:
     )
 
 
-def _raise_if_damaged(uri: str, error: LedgerError) -> None:
+def _raise_if_damaged(uri: str, error: JobError) -> None:
     if error.damaged:
         raise InputError([Problem(sqlite_path(uri) or uri, "ledger", error.happened, error.todo)]) from error
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown, list_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import Claim, DeliveryLedger, Receipt, Settlement, Standing
+from schemas.delivery import Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
@@ -21,12 +21,12 @@ from stores.deliveries.receipts import open_receipts
 from stores.launches.launch_folder import LaunchFolder
 from stores.ledger.identity import STEP, reopen_events
 from stores.ledger.transitions import CANCEL
+from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
-from transforms.pacing.limiter import SharedState, cell_name, read_cell
+from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.record_exposures import SCHEMA
-from transforms.streaming.elements import Receipts
 
 _LEASE_MS = 60_000
 _EMITTED = """
@@ -108,7 +108,7 @@ def _read(ledger: DeliveryLedger, retailer: str) -> SharedState | None:
     try:
         ledger.change(cell_name(retailer), look)
     except _Seen as seen:
-        return read_cell(seen.args[0]) if seen.args[0] else None
+        return decode_state(seen.args[0]) if seen.args[0] else None
     return None
 
 
@@ -166,10 +166,10 @@ def _cancel_some(
     this is killed in between, the ledger knows by the owner's name that nothing was sent."""
     owner, now = f"{CANCEL}{uuid.uuid4().hex}", int(time.time() * 1000)
     claims = [Claim(event_id, "cancel") for event_id in events]
-    standings = ledger.claim(claims, owner, now, now + _LEASE_MS, "hold")
+    claim_results = ledger.claim(ClaimRequest(claims, owner, now, now + _LEASE_MS, "hold"))
     ends = {
         one.event_id: _receipt(events[one.event_id], one, found.campaign, launch_id, vendor, now)
-        for one in standings
+        for one in claim_results
         if one.state in ("granted", "regranted", "lapsed")
     }
     settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
@@ -180,14 +180,16 @@ def _cancel_some(
     return found._replace(
         cancelled=found.cancelled + count["expired"],
         unknown=found.unknown + count["unknown"],
-        out=found.out + sum(one.state == "taken" for one in standings),
-        ended=found.ended + Counter(one.outcome for one in standings if one.state == "settled" and one.outcome),
+        out=found.out + sum(one.state == "taken" for one in claim_results),
+        ended=found.ended + Counter(one.outcome for one in claim_results if one.state == "settled" and one.outcome),
     )
 
 
-def _receipt(row: tuple[Any, ...], standing: Standing, campaign: str, launch: str, vendor: str, now: int) -> Receipt:
+def _receipt(
+    row: tuple[Any, ...], claim_result: ClaimResult, campaign: str, launch: str, vendor: str, now: int
+) -> Receipt:
     event_id, retailer, customer, channel, variant = row
-    lapsed = standing.state == "lapsed"
+    lapsed = claim_result.state == "lapsed"
     return Receipt(
         event_id=event_id,
         launch_id=launch,

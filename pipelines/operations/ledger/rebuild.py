@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from connectors import TransportError
 from pipelines.operations.ledger.guard import hold_for_job, sqlite_path
 from pipelines.operations.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
@@ -22,7 +21,6 @@ from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.deliveries.receipt_ends import ReceiptEnds
 from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
@@ -144,7 +142,7 @@ def _make_room(uri: str, move_aside: bool) -> list[str]:
 def _is_begun(path: str) -> bool:
     try:
         identity = decode_identity(probe(path, CELL).cell)
-    except LedgerError:
+    except JobError:
         return False
     return identity is not None and identity.rebuilding
 
@@ -196,7 +194,7 @@ def _look_into_spool(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebu
     for path in spool.files():
         try:
             made = read_envelopes(spool.read(path), 0)
-        except (TransportError, OSError):
+        except (JobError, OSError):
             found.unreadable.append(str(path))
             continue
         names = sorted({dead_id(one) if isinstance(one, DeadLetter) else one.event_id for one in made})

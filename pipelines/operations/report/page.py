@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from connectors.files.whole_file import write_whole
 from pipelines.operations.report import charts, delivery
 from pipelines.operations.report import labels as words
 from pipelines.operations.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
 from schemas.problems import shown
-from stores.launches.launch_folder import replace_file
 
 Summary = Mapping[str, Any]
 SHOWN = 30
@@ -100,7 +100,7 @@ def render_report(summary: Summary) -> str:
 
 def write_report(summary: Summary, path: str | Path) -> None:
     """Write the page as a whole file. Raises JobError when the disk refuses."""
-    replace_file(Path(path), render_report(summary).encode("utf-8", "replace"))
+    write_whole(path, [render_report(summary).encode("utf-8", "replace")])
 
 
 @cache

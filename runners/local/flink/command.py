@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runners.local.emulators import EmulatorError
 from runners.local.flink.cluster import DEFAULT, flink_cluster, taken
 from runners.local.flink.jobs import stop_job
 from runners.sandbox.command import Argument
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, JobError, Problem
 
 FLINK = (
     Argument(
@@ -59,8 +58,7 @@ def flink(args: argparse.Namespace) -> int:
         raise InputError([Problem("command line", "--slots", str(args.slots), "must be 1 or more")])
     if busy := taken(DEFAULT):
         ports = ", ".join(map(str, busy))
-        print(f"port {ports} is in use: a cluster may run already; see `campaigns engines flink`", file=sys.stderr)
-        return 1
+        raise JobError(f"port {ports} is in use: a cluster may run already; see `campaigns engines flink`")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with flink_cluster(Path(args.folder), slots=args.slots, backend=args.backend, ports=DEFAULT) as cluster:
@@ -72,17 +70,10 @@ def flink(args: argparse.Namespace) -> int:
                     cluster.start()
     except KeyboardInterrupt:
         return 0
-    except EmulatorError as error:
-        print(error, file=sys.stderr)
-        return 1
 
 
 def _stop(args: argparse.Namespace) -> int:
-    try:
-        job, savepoint = stop_job(args.address, args.job, args.savepoints)
-    except EmulatorError as error:
-        print(error, file=sys.stderr)
-        return 1
+    job, savepoint = stop_job(args.address, args.job, args.savepoints)
     print(f"{job} has stopped. Go on with: campaigns rebatch --on flink … --savepoint_path={savepoint}")
     return 0
 

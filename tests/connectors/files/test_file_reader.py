@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from support.wire_events import ARRIVED, MARK, body_of
 
-from connectors import TransportError
 from connectors.files import reader as file_reader
 from connectors.files.reader import FileReader, list_files
 from connectors.files.sink import FileSink
 from schemas.codec.varints import zigzag
 from schemas.contracts import DeadLetter, released, schema
 from schemas.delivery import Message
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 from transforms.delivery.decode_events import read_envelope
 
@@ -146,7 +146,7 @@ def test_a_file_that_breaks_off_is_named_and_nothing_goes_on_behind_it(tmp_path:
     broken.write_bytes(broken.read_bytes()[:cut])
     reader = opened(tmp_path)
     for _ in range(2):
-        with pytest.raises(TransportError, match=r"part-0\.avro cannot be read .*\. Take the file away, or write it"):
+        with pytest.raises(JobError, match=r"part-0\.avro cannot be read .*\. Take the file away, or write it"):
             reader.poll(100)
 
 
@@ -155,14 +155,14 @@ def test_what_stands_before_the_break_may_come_first(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     reader = opened(tmp_path)
     assert len(reader.poll(5).envelopes) == 5
-    with pytest.raises(TransportError, match=r"part-0\.avro cannot be read"):
+    with pytest.raises(JobError, match=r"part-0\.avro cannot be read"):
         read(reader)
 
 
 @pytest.mark.parametrize("data", [b"", b"event_id,retailer_id\n1,2\n", b"Obj\x01" + b"\xff" * 50])
 def test_a_file_that_is_no_container_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "part-0.avro").write_bytes(data)
-    with pytest.raises(TransportError, match=r"part-0\.avro cannot be read .*Take the file away"):
+    with pytest.raises(JobError, match=r"part-0\.avro cannot be read .*Take the file away"):
         opened(tmp_path).poll(10)
 
 

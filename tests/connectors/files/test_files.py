@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors import TransportError
-from connectors.files.sink import FileSink, _write_remote, write_whole
+from connectors.files.sink import FileSink
+from connectors.files.whole_file import _write_remote, write_whole
 from schemas.codec.avro_columns import encode_records
 from schemas.contracts import ContractError
+from schemas.problems import JobError
 
 AVRO = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "string"}]}
 
@@ -72,9 +73,7 @@ def test_a_file_that_finds_no_room_says_what_to_do(tmp_path: Path) -> None:
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
     try:
-        with pytest.raises(
-            TransportError, match=r"part-0.avro could not be written .*File too large.* Raise the limit"
-        ):
+        with pytest.raises(JobError, match=r"part-0.avro could not be written .*File too large.* Raise the limit"):
             FileSink(str(tmp_path)).write("part-0", AVRO, bodies(["x" * 10_000]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -84,7 +83,7 @@ def test_a_file_that_finds_no_room_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(TransportError, match=r"taken/part-0.avro could not be written .*See that the folder is there"):
+    with pytest.raises(JobError, match=r"taken/part-0.avro could not be written .*See that the folder is there"):
         FileSink(str(tmp_path / "taken")).write("part-0", AVRO, bodies(["a"]))
 
 

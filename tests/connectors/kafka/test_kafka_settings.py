@@ -10,12 +10,11 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from confluent_kafka import Producer
 
-from connectors import TransportError
 from connectors.kafka.client import KafkaClient, KafkaErrors, connected, read_properties
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import KafkaOptions, read_client, read_start, read_time
 from connectors.uri import KafkaUri
-from schemas.problems import Problem
+from schemas.problems import JobError, Problem
 
 URI = KafkaUri(("a:1", "b:2"), "t")
 
@@ -43,7 +42,7 @@ def test_properties_are_read_and_filled_from_the_environment_only_where_a_client
         "bootstrap.servers": "a:1,b:2", "sasl.username": "svc-eu", "sasl.password": "hush", "ssl.ca.pem": "a=b", "group.id": "g",
     }  # fmt: skip
     monkeypatch.delenv("PASSWORD")
-    with pytest.raises(TransportError, match=r"sasl\.password of Kafka needs the environment variable PASSWORD"):
+    with pytest.raises(JobError, match=r"sasl\.password of Kafka needs the environment variable PASSWORD"):
         client.config(URI, KafkaErrors(), {})
 
 
@@ -74,7 +73,7 @@ def test_a_property_that_cannot_be_taken_says_what_to_do_and_shows_no_secret(lin
 
 def test_a_property_that_the_client_does_not_know_is_told() -> None:
     client = KafkaClient((("no.such.property", "1"),))
-    with pytest.raises(TransportError, match=r"no\.such\.property.*Correct --kafka_config"):
+    with pytest.raises(JobError, match=r"no\.such\.property.*Correct --kafka_config"):
         connected(Producer, client, URI, KafkaErrors(), {})
 
 

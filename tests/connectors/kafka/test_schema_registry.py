@@ -9,9 +9,9 @@ import pytest
 from support.registry_server import Registry, running_registry
 from support.wire_events import any_envelope
 
-from connectors import TransportError
 from connectors.kafka.schema_registry import SchemaRegistry
 from schemas.contracts import fingerprint, released, schema
+from schemas.problems import JobError
 
 MARK = fingerprint("campaign_event")
 ONE = any_envelope(1)
@@ -82,12 +82,12 @@ def test_a_registry_that_is_busy_is_asked_again_and_one_that_stays_so_is_told(re
     registry.first = [503, 429, 500]
     assert len(client(registry).frame("t", MARK)) == 5
     registry.first = [503] * 5
-    with pytest.raises(TransportError, match=r"503.*not now"):
+    with pytest.raises(JobError, match=r"503.*not now"):
         client(registry).frame("t", MARK)
     registry.first = [409]
-    with pytest.raises(TransportError, match="409"):
+    with pytest.raises(JobError, match="409"):
         client(registry).frame("t", MARK)
-    with pytest.raises(TransportError, match="Check --schema_registry"):
+    with pytest.raises(JobError, match="Check --schema_registry"):
         SchemaRegistry("http://127.0.0.1:9", sleep=lambda _: None).unframe(ONE._replace(body=framed(1)))
 
 
@@ -97,6 +97,6 @@ def test_a_password_comes_from_the_environment_and_is_never_told(monkeypatch: py
         monkeypatch.setenv("CAMPAIGNS_REGISTRY_PASSWORD", "secret-1")
         assert len(client(registry).frame("t", MARK)) == 5
         monkeypatch.setenv("CAMPAIGNS_REGISTRY_PASSWORD", "secret-2")
-        with pytest.raises(TransportError, match="401") as told:
+        with pytest.raises(JobError, match="401") as told:
             client(registry).frame("t", MARK)
         assert "secret" not in str(told.value)

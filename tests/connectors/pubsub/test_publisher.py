@@ -14,9 +14,9 @@ import pytest
 from google.pubsub_v1 import PublishRequest as Real
 from google.pubsub_v1 import PublishResponse
 
-from connectors import TransportError
 from connectors.pubsub.publish_requests import PublishRequest, publish_requests, pubsub_messages
 from connectors.pubsub.publisher import PubsubPublisher, open_channel
+from schemas.problems import JobError
 
 TOPIC = "projects/project-1/topics/events"
 Code: TypeAlias = grpc.StatusCode
@@ -128,7 +128,7 @@ def test_a_call_that_hangs_is_given_up_and_made_again(broker: Broker) -> None:
 )
 def test_what_waiting_does_not_mend_says_what_to_do(broker: Broker, code: Code, todo: str) -> None:
     broker.answer = lambda bodies: code
-    with publisher() as sink, pytest.raises(TransportError, match=todo):
+    with publisher() as sink, pytest.raises(JobError, match=todo):
         sink.publish(requests(numbered(10), each=1))
     assert not broker.published
 
@@ -138,7 +138,7 @@ def test_no_progress_until_the_deadline_is_an_error(broker: Broker) -> None:
     time = Time()
     message = r"Nothing could be published to .* for 6\d s .*same command again"
     sink = publisher(deadline_s=60.0, clock=time.clock, sleep=time.sleep)
-    with sink, pytest.raises(TransportError, match=message):
+    with sink, pytest.raises(JobError, match=message):
         sink.publish(requests([b"a"]))
     assert 60 <= time.now < 66
     assert broker.calls > 12
@@ -172,7 +172,7 @@ def test_only_the_messages_to_blame_are_refused_and_the_others_published_once(br
 
 def test_a_topic_that_refuses_everything_is_to_blame_itself(broker: Broker) -> None:
     broker.answer = lambda bodies: Code.INVALID_ARGUMENT
-    with publisher() as sink, pytest.raises(TransportError, match="refused every message of a request"):
+    with publisher() as sink, pytest.raises(JobError, match="refused every message of a request"):
         sink.publish(requests(numbered(100)))
 
 
@@ -215,7 +215,7 @@ def test_submitting_waits_while_too_much_is_queued(broker: Broker) -> None:
 def test_after_an_error_the_rest_is_dropped_and_a_new_start_is_possible(broker: Broker) -> None:
     broker.answer = lambda bodies: Code.NOT_FOUND
     with publisher(in_flight=1) as sink:
-        with pytest.raises(TransportError):
+        with pytest.raises(JobError):
             sink.publish(requests(numbered(50), each=1))
         assert broker.calls == 1
         broker.answer = lambda bodies: None
@@ -227,7 +227,7 @@ def test_after_an_error_the_rest_is_dropped_and_a_new_start_is_possible(broker: 
 def test_missing_credentials_say_how_to_log_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    with pytest.raises(TransportError, match="gcloud auth application-default login"):
+    with pytest.raises(JobError, match="gcloud auth application-default login"):
         open_channel()
 
 

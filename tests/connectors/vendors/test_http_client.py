@@ -23,7 +23,7 @@ from support.vendor_calls import KEY
 from connectors.vendors import http_client
 from connectors.vendors.http_client import MAX_ANSWER, CallError, CannotSend, HttpClient, NoAnswer, NotSent, Withdrawn
 from runners.sandbox.process import Sandbox
-from schemas.delivery import Mark, always
+from schemas.delivery import SentFlag, always
 
 LONG_S = 60.0  # for what comes at once
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -54,14 +54,14 @@ def test_a_call_that_is_withdrawn_sends_no_byte_and_the_next_one_does(http: Http
     with pytest.raises(Withdrawn):
         http.post(url, body, {}, 20.0, begin=lambda: None)
     assert sandbox.summary()["calls"] == 0
-    mark = always()
-    http.post(url, body, {}, 20.0, begin=lambda: mark)
+    flag = always()
+    http.post(url, body, {}, 20.0, begin=lambda: flag)
     assert sandbox.summary()["calls"] == 1
-    assert mark.cells[mark.at] == mark.value
+    assert flag.cells[flag.at] == flag.value
 
 
 def test_what_begin_raises_comes_out_and_no_byte_goes_out(http: HttpClient, sandbox: Sandbox) -> None:
-    def begin() -> Mark:
+    def begin() -> SentFlag:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):

@@ -2,6 +2,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from support.factories import SECRET, any_campaign
-from support.launching import any_place
+from support.launching import ROOT, any_place
 
 from runners.cli.main import main
 
@@ -199,3 +201,19 @@ def test_forced_customers_never_count_in_the_split(tmp_path: Path) -> None:
     assert sum(variant["assigned"] for variant in one["experiment"]["variants"]) <= 200
     assert not one["experiment"]["sample_ratio"]["assigned"]["mismatch"]
     assert not (place.output / "sticky.parquet").exists()
+
+
+def test_a_launch_in_a_process_of_its_own_prints_its_phases_and_nothing_else_on_standard_error(tmp_path: Path) -> None:
+    place = any_place(tmp_path)
+    command = [sys.executable, "-m", "runners.cli.start", "launch", *place.argv()]
+    environment = {**os.environ, "CAMPAIGNS_CODE_SECRET": SECRET}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0
+    phases = [
+        "Reading and checking …",
+        "Looking for duplicates, shared addresses, queues …",
+        "Launching …",
+        "Summing up …",
+        "",
+    ]
+    assert process.stderr.splitlines() == phases

@@ -17,7 +17,7 @@ from support.launching import ROOT, Place, launched
 
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
-from schemas.delivery import Claim
+from schemas.delivery import Claim, ClaimRequest
 from stores.ledger.open import open_ledger
 
 pytestmark = pytest.mark.usefixtures("built_in")
@@ -88,8 +88,8 @@ def test_what_is_being_sent_is_left_and_what_may_have_been_sent_is_unknown(
     now = int(time.time() * 1000)
     ledger = open_ledger(delivery.ledger)
     ledger.open()
-    ledger.claim([Claim(out, "call")], "a worker", now, now + 3_600_000, "hold")
-    ledger.claim([Claim(lost, "call")], "a dead one", now - 2_000, now - 1_000, "hold")
+    ledger.claim(ClaimRequest([Claim(out, "call")], "a worker", now, now + 3_600_000, "hold"))
+    ledger.claim(ClaimRequest([Claim(lost, "call")], "a dead one", now - 2_000, now - 1_000, "hold"))
     capsys.readouterr()
     argv = ["ledger", "cancel", str(delivery.output), "--launch", str(place.output), "--campaign", "wrong"]
     assert main(argv) == 0

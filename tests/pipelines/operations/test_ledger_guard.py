@@ -20,10 +20,9 @@ from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import DeliveryLedger, Settlement
-from schemas.problems import InputError
+from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.firestore import KEEP
 from stores.ledger.identity import reopen_events
 from stores.ledger.open import open_ledger
@@ -373,13 +372,13 @@ def test_a_job_whose_ledger_is_replaced_stops_and_does_not_take_the_other_for_it
     sweep(config)
     copy = folder.ledger_copy.read_bytes()
     db(delivery).write_bytes(backup)
-    with pytest.raises(LedgerError, match=r"The job stops because of its ledger: .* is older than the delivery"):
+    with pytest.raises(JobError, match=r"The job stops because of its ledger: .* is older than the delivery"):
         sweep(config)
     assert folder.must_stop()
     assert folder.ledger_copy.read_bytes() == copy
     db(delivery).unlink()
     _made_anew_at(db(delivery))
-    with pytest.raises(LedgerError, match="is another ledger: a new one"):
+    with pytest.raises(JobError, match="is another ledger: a new one"):
         sweep(config)
     assert folder.ledger_copy.read_bytes() == copy
 

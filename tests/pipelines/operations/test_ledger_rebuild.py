@@ -18,11 +18,10 @@ from pipelines.operations.ledger.rebuild import rebuild
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
 from schemas.delivery import Settlement
-from schemas.problems import InputError
+from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.spool import Spool
-from stores.ledger import LedgerError
 from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import write_beat
 from stores.ledger.open import open_ledger
@@ -135,7 +134,7 @@ def test_a_ledger_that_another_process_has_open_is_not_renamed_until_that_has_en
 def test_a_ledger_is_not_opened_while_a_rebuild_renames_it(tmp_path: Path) -> None:
     lock = LedgerLock(f"{tmp_path}/ledger.db")
     assert lock.take_alone()
-    with pytest.raises(LedgerError, match="is being renamed by `campaigns ledger rebuild"):
+    with pytest.raises(JobError, match="is being renamed by `campaigns ledger rebuild"):
         open_ledger(f"sqlite:{tmp_path}/ledger.db").open()
     lock.release()
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")

@@ -57,11 +57,11 @@ def test_a_workspace_takes_what_it_leaves_out_from_the_common_one(tmp_path: Path
     assert (account.url, account.key, account.timeout_s) == ("https://rest.example/kroger-2", "secret", 10)
     assert account.templates == {"plain": "Hi {{ name }}"}
     assert "secret" not in repr(account)
-    terms = settings.terms("kroger-2")
+    terms = settings.limits("kroger-2")
     assert terms.workspace.pace is not None
     assert terms.workspace.pace.per_second == 7
     assert terms.zone == "America/New_York"
-    assert settings.terms("kroger-2").workspace is terms.workspace
+    assert settings.limits("kroger-2").workspace is terms.workspace
 
 
 def test_the_outbox_needs_neither_key_nor_url(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_an_edited_template_and_edited_signals_are_live_too(tmp_path: Path) -> N
     settings = Settings(folder, clock, "/out")
     day = date(2026, 4, 2)
     assert (settings.account("kroger").templates["plain"], settings.warm_up_limit("kroger", day)) == ("old", 20)
-    assert settings.terms("kroger").day_limit(day) == 20
+    assert settings.limits("kroger").day_limit(day) == 20
     assert settings.warm_up_limit("other", day) is None
     edit(folder, "new", "plain.liquid")
     edit(folder, head + "2026-04-01,kroger,10,5,0\n", "signals.csv")

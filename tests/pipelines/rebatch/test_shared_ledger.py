@@ -10,7 +10,7 @@ from support.delivering import Delivery, any_events
 from support.journals import die
 
 from runners.sandbox.process import Sandbox
-from schemas.delivery import Claim
+from schemas.delivery import Claim, ClaimRequest
 from stores.deliveries.call_journal import FileJournal
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.ledger.open import open_ledger
@@ -48,7 +48,7 @@ def killed(delivery: Delivery, uri: str, names: list[str], lapsed: bool) -> None
     journal, ledger = FileJournal(DeliveryFolder(delivery.output).journals), open_ledger(uri)
     journal.claiming("killed", names)
     ledger.open()
-    ledger.claim([Claim(name, "b") for name in names], "killed", now, now + 30_000, "hold")
+    ledger.claim(ClaimRequest([Claim(name, "b") for name in names], "killed", now, now + 30_000, "hold"))
     ledger.close()
     journal.granted("killed", 4)
     die(journal)

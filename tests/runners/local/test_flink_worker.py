@@ -20,7 +20,7 @@ EVENTS = 200
 WORKER = """
 import atexit, sys, time
 sys.path.insert(0, "tests")
-from support.dispatching import FakeTenants
+from support.dispatching import FakeSettings
 from support.wire_events import wire_batch
 from runners.local.flink.worker import settle_at_sigterm
 from runners.sandbox.process import Sandbox
@@ -31,7 +31,7 @@ from transforms.delivery.dispatch import BatchDispatcher
 
 url, path, events = sys.argv[1], sys.argv[2], int(sys.argv[3])
 settle_at_sigterm()
-dispatcher = BatchDispatcher(Braze(), SqliteProcess(path), FakeTenants(Sandbox(url, None)), time.time)
+dispatcher = BatchDispatcher(Braze(), SqliteProcess(path), FakeSettings(Sandbox(url, None)), time.time)
 dispatcher.open()
 atexit.register(dispatcher.close)
 now = int(time.time() * 1000)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.journals import IDS, LEASE, NOW, claim, die, leaves, states
 
-from connectors import TransportError
-from schemas.delivery import Claim, DeliveryLedger, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
+from schemas.problems import JobError
 from stores.deliveries import call_journal, call_recovery
 from stores.deliveries.call_journal import FileJournal
 from stores.deliveries.call_recovery import Recovered, read_records, recover
@@ -38,7 +38,7 @@ def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledg
 
 
 def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
-    ledger.claim([Claim(IDS[0], "b")], "somebody else", NOW, NOW + LEASE, "hold")
+    ledger.claim(ClaimRequest([Claim(IDS[0], "b")], "somebody else", NOW, NOW + LEASE, "hold"))
     journal = FileJournal(tmp_path / "calls")
     journal.claiming("one", IDS)
     die(journal)
@@ -77,7 +77,10 @@ def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: Deliver
     assert states(ledger, IDS[2:4]) == ["granted"] * 2
     path.write_bytes(data)
     recover(tmp_path / "calls", ledger, NOW)
-    (left,) = {one.state for one in ledger.claim([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold")}
+    (left,) = {
+        one.state
+        for one in ledger.claim(ClaimRequest([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold"))
+    }
     assert left == "taken"
     assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
 
@@ -238,7 +241,7 @@ def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_go
     (tmp_path / "file").write_text("in the way")
     journal = FileJournal(tmp_path / "file" / "calls")
     for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):
-        with pytest.raises(TransportError, match="could not be written"):
+        with pytest.raises(JobError, match="could not be written"):
             note()
     journal.answered("one", "a", None)
     journal.closed("one", "a")

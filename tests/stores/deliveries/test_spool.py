@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors import TransportError
+from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 from stores.deliveries.spool import Spool, SpooledReader, SpoolReader
 
@@ -62,7 +62,7 @@ def test_a_poll_is_on_the_disk_before_anyone_sees_it(tmp_path: Path) -> None:
     inner, spool = Polls(poll, Poll([], done=True)), Spool(tmp_path / "new")
     reader = SpooledReader(inner, spool)
     reader.open()
-    assert reader.poll(10) == poll._replace(fresh=True)
+    assert reader.poll(10) == poll._replace(source_resumes=True)
     assert [spool.read(path) for path in spool.files()] == [poll.envelopes]
     assert reader.poll(10).done
     assert len(spool.files()) == 1
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any) -> None:
     path = spool.write(any_envelopes("a", "b"))
     path.write_bytes(damage(path.read_bytes()))
     for read in (lambda: spool.read(path), lambda: spool.sweep(lambda some: True, time.time() + 1)):
-        with pytest.raises(TransportError, match=rf"{path.name} is damaged\. Restore it, or move it away"):
+        with pytest.raises(JobError, match=rf"{path.name} is damaged\. Restore it, or move it away"):
             read()
     assert path.exists()
 

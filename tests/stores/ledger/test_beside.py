@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from support.delivering import eventually
 
-from schemas.delivery import Claim, Settlement
-from stores.ledger import LedgerError, answer_watch, framing
+from schemas.delivery import Claim, ClaimRequest, Settlement
+from schemas.problems import JobError
+from stores.ledger import answer_watch, framing
 from stores.ledger import sqlite_process as beside
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
@@ -43,7 +44,7 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend")
+    made = ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend"))
     return [one.state for one in made]
 
 
@@ -65,7 +66,7 @@ def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said
     ledger.settle("one", [Settlement("event-0", "accepted", b"r")], NOW)
     killed(ledger)
     for _ in range(2):
-        with pytest.raises(LedgerError, match=r"has ended.*Run the same command again: nothing .* is lost") as told:
+        with pytest.raises(JobError, match=r"has ended.*Run the same command again: nothing .* is lost") as told:
             claim(ledger, ids(1))
         assert path in str(told.value)
     ledger.close()
@@ -90,7 +91,7 @@ def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledg
     ledger.release("one", ["event-1"])
     assert ledger.change("count", lambda old: (b"2", old)) == b"1"
     assert ledger.find(ids(3)) == {"event-0": "accepted"}
-    with pytest.raises(LedgerError, match="has ended"):
+    with pytest.raises(JobError, match="has ended"):
         ledger.report(["event-0"])
     assert ledger.unreported(9) == []
     assert count == 1
@@ -107,7 +108,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(ledger: SqliteProcess) -> N
         other.open()
         claim(other, ids(3))  # as if the process had written it, and was killed before it could say so
         killed(ledger)
-        with pytest.raises(LedgerError, match="has ended"):
+        with pytest.raises(JobError, match="has ended"):
             asked.result(timeout=120)
     assert claim(other, ids(3), "two") == ["granted"] * 3
     other.close()
@@ -119,7 +120,7 @@ def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger:
         asked = [pool.submit(claim, ledger, ids(1, f"worker-{number}")) for number in range(8)]
         os.kill(process_of(ledger).pid, signal.SIGKILL)
         for one in asked:
-            with pytest.raises(LedgerError, match="has ended"):
+            with pytest.raises(JobError, match="has ended"):
                 one.result(timeout=120)
 
 
@@ -144,7 +145,7 @@ def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_se
     claim(ledger, ids(3))
     os.kill(process_of(ledger).pid, signal.SIGSTOP)
     assert ledger.settle("one", [Settlement("event-0", "accepted", b"r" * 200_000)], NOW) == ["event-0"]
-    with pytest.raises(LedgerError, match=r"had not answered for 1 s and was killed.*Run the same command again"):
+    with pytest.raises(JobError, match=r"had not answered for 1 s and was killed.*Run the same command again"):
         claim(ledger, ids(1, "more"))
     assert ledger.find(ids(3)) == {"event-0": "accepted"}
 
@@ -167,7 +168,7 @@ def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
     ]
     monkeypatch.setattr(beside.subprocess, "Popen", _instead(cut))
     other = SqliteProcess("x")
-    with pytest.raises(LedgerError, match="has ended"):
+    with pytest.raises(JobError, match="has ended"):
         other.open()
     other.close()
 
@@ -253,7 +254,7 @@ def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_pa
     path.write_text("these are notes and no database at all, of more than a hundred bytes. " * 9)
     ledger = SqliteProcess(str(path))
     for _ in range(2):
-        with pytest.raises(LedgerError, match=r"notes\.txt"):
+        with pytest.raises(JobError, match=r"notes\.txt"):
             ledger.open()
         assert ledger._process is None
     assert path.read_text().startswith("these are notes")
@@ -261,7 +262,7 @@ def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_pa
 
 def test_a_bug_in_one_question_is_its_askers_alone(ledger: SqliteProcess) -> None:
     with pytest.raises(ValueError, match="is over at"):
-        ledger.claim([Claim("a", "b")], "one", NOW, NOW, "hold")
+        ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, NOW, "hold"))
     with pytest.raises(UnicodeEncodeError):
         claim(ledger, ["\ud800"])
     assert claim(ledger, ids(1)) == ["granted"]

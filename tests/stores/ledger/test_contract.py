@@ -13,7 +13,16 @@ from typing import Any, cast
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement, Standing
+from schemas.delivery import (
+    Claim,
+    ClaimRequest,
+    ClaimResult,
+    DeliveryLedger,
+    OnUnknown,
+    Outcome,
+    ResendLimit,
+    Settlement,
+)
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.ledger.transitions import CANCEL
 
@@ -32,8 +41,8 @@ A, B, C = digests(3)
 
 def claim(
     ledger: DeliveryLedger, ids: Iterable[str], owner: str, now: int = NOW, on_unknown: OnUnknown = "resend"
-) -> list[Standing]:
-    return ledger.claim([Claim(one, "batch-1") for one in ids], owner, now, now + LEASE, on_unknown)
+) -> list[ClaimResult]:
+    return ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in ids], owner, now, now + LEASE, on_unknown))
 
 
 def settle(
@@ -47,31 +56,33 @@ def settle(
     return ledger.settle(owner, [Settlement(one, cast(Outcome, outcome), receipt) for one in ids], now)
 
 
-def states(standings: Sequence[Standing]) -> list[str]:
-    return [one.state for one in standings]
+def states(claim_results: Sequence[ClaimResult]) -> list[str]:
+    return [one.state for one in claim_results]
 
 
 def test_a_new_event_is_granted(ledger: DeliveryLedger) -> None:
-    assert claim(ledger, [A, B], "one") == [Standing(A, "granted"), Standing(B, "granted")]
+    assert claim(ledger, [A, B], "one") == [ClaimResult(A, "granted"), ClaimResult(B, "granted")]
 
 
 def test_what_another_owner_holds_is_taken_until_its_lease_ends(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
-    assert claim(ledger, [B, A], "two", LATER - 1) == [Standing(B, "granted"), Standing(A, "taken", until=LATER)]
+    assert claim(ledger, [B, A], "two", LATER - 1) == [ClaimResult(B, "granted"), ClaimResult(A, "taken", until=LATER)]
 
 
 def test_a_lapsed_claim_is_granted_again_under_resend(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
-    assert claim(ledger, [A], "two", LATER) == [Standing(A, "regranted", resends=1)]
-    assert claim(ledger, [A], "three", LATER) == [Standing(A, "taken", until=LATER + LEASE)]
+    assert claim(ledger, [A], "two", LATER) == [ClaimResult(A, "regranted", resends=1)]
+    assert claim(ledger, [A], "three", LATER) == [ClaimResult(A, "taken", until=LATER + LEASE)]
 
 
 def test_a_lapsed_claim_is_granted_again_as_often_as_the_limit_says(ledger: DeliveryLedger) -> None:
     resends = []
     for turn in range(6):
         now = NOW + turn * LEASE
-        (standing,) = ledger.claim([Claim(A, "b")], f"owner {turn}", now, now + LEASE, "resend", ResendLimit(3))
-        resends.append((standing.state, standing.resends))
+        (claim_result,) = ledger.claim(
+            ClaimRequest([Claim(A, "b")], f"owner {turn}", now, now + LEASE, "resend", ResendLimit(3))
+        )
+        resends.append((claim_result.state, claim_result.resends))
     assert resends == [("granted", 0), *(("regranted", n) for n in (1, 2, 3)), ("lapsed", 3), ("lapsed", 3)]
 
 
@@ -79,7 +90,7 @@ def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_li
     ledger: DeliveryLedger,
 ) -> None:
     limit = ResendLimit(9, within_ms=2 * LEASE)
-    found = [ledger.claim([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit)[0] for now in
+    found = [ledger.claim(ClaimRequest([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit))[0] for now in
              (NOW, NOW + LEASE, NOW + 2 * LEASE, NOW + 2 * LEASE + 1)]  # fmt: skip
     assert states(found) == ["granted", "regranted", "regranted", "lapsed"]
 
@@ -87,24 +98,26 @@ def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_li
 def test_a_resend_that_is_released_is_not_counted(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
     for turn in range(5):
-        (standing,) = ledger.claim([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
-        assert (standing.state, standing.resends) == ("regranted", 1)
+        (claim_result,) = ledger.claim(
+            ClaimRequest([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+        )
+        assert (claim_result.state, claim_result.resends) == ("regranted", 1)
         ledger.release(f"try {turn}", [A])
 
 
 def test_a_lapsed_claim_is_nobodys_under_hold(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
     for owner in ("two", "three", "one"):
-        assert claim(ledger, [A], owner, LATER, "hold") == [Standing(A, "lapsed")]
+        assert claim(ledger, [A], owner, LATER, "hold") == [ClaimResult(A, "lapsed")]
 
 
 def test_a_lapsed_claim_of_who_cancels_is_as_if_it_had_not_been_made(ledger: DeliveryLedger) -> None:
     canceller = f"{CANCEL}1"
     claim(ledger, [A, B], canceller)
     assert states(claim(ledger, [A], "two")) == ["taken"]
-    assert claim(ledger, [A], "two", LATER, "hold") == [Standing(A, "granted")]
+    assert claim(ledger, [A], "two", LATER, "hold") == [ClaimResult(A, "granted")]
     assert settle(ledger, [A], canceller, "expired", LATER) == []
-    assert claim(ledger, [B], f"{CANCEL}2", LATER, "hold") == [Standing(B, "granted")]
+    assert claim(ledger, [B], f"{CANCEL}2", LATER, "hold") == [ClaimResult(B, "granted")]
     assert settle(ledger, [B], f"{CANCEL}2", "expired", LATER) == [B]
 
 
@@ -113,20 +126,20 @@ def test_a_settled_event_is_over(ledger: DeliveryLedger, outcome: str) -> None:
     claim(ledger, [A], "one")
     settle(ledger, [A], "one", outcome)
     for owner in ("one", "two"):
-        assert claim(ledger, [A], owner, 2 * LATER) == [Standing(A, "settled", outcome)]
+        assert claim(ledger, [A], owner, 2 * LATER) == [ClaimResult(A, "settled", outcome)]
 
 
 def test_an_event_twice_in_one_call_is_granted_once(ledger: DeliveryLedger) -> None:
     assert claim(ledger, [A, B, A], "one") == [
-        Standing(A, "granted"), Standing(B, "granted"), Standing(A, "taken", until=LATER),
+        ClaimResult(A, "granted"), ClaimResult(B, "granted"), ClaimResult(A, "taken", until=LATER),
     ]  # fmt: skip
     assert states(claim(ledger, [A, A], "two", LATER)) == ["regranted", "taken"]
 
 
 def test_an_owner_that_asks_again_still_holds_its_claim_and_for_longer(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
-    assert claim(ledger, [A], "one", NOW + 5) == [Standing(A, "granted")]
-    assert claim(ledger, [A], "two", LATER) == [Standing(A, "taken", until=LATER + 5)]
+    assert claim(ledger, [A], "one", NOW + 5) == [ClaimResult(A, "granted")]
+    assert claim(ledger, [A], "two", LATER) == [ClaimResult(A, "taken", until=LATER + 5)]
     assert states(claim(ledger, [A], "three", LATER + 5)) == ["regranted"]
     assert states(claim(ledger, [A], "three", LATER + 6)) == ["regranted"]
 
@@ -134,7 +147,7 @@ def test_an_owner_that_asks_again_still_holds_its_claim_and_for_longer(ledger: D
 @pytest.mark.parametrize("count", [0, 1, 50, 1000])
 def test_many_events_in_one_call(ledger: DeliveryLedger, count: int) -> None:
     ids = digests(count)
-    assert claim(ledger, ids, "one") == [Standing(one, "granted") for one in ids]
+    assert claim(ledger, ids, "one") == [ClaimResult(one, "granted") for one in ids]
     assert states(claim(ledger, reversed(ids), "two")) == ["taken"] * count
     assert settle(ledger, ids, "one", receipt=b"r" * 200) == ids
     assert ledger.find(ids) == dict.fromkeys(ids, "accepted")
@@ -156,7 +169,7 @@ def test_each_of_a_mixed_call_gets_its_own_standing(ledger: DeliveryLedger) -> N
 
 def test_a_lease_that_is_over_before_it_begins_is_a_bug(ledger: DeliveryLedger) -> None:
     with pytest.raises(ValueError, match="is over at"):
-        ledger.claim([Claim(A, "batch-1")], "one", NOW, NOW, "hold")
+        ledger.claim(ClaimRequest([Claim(A, "batch-1")], "one", NOW, NOW, "hold"))
 
 
 def test_an_event_without_an_entry_can_be_settled(ledger: DeliveryLedger) -> None:
@@ -384,12 +397,12 @@ def test_overlapping_claims_at_one_moment_grant_each_event_once(
         ids = digests(75, f"turn {turn}")
         shares = [ids[number * 8 :][:50] for number in range(4)]
         got = together(partial(_claim_share, handles, shares), 4)
-        granted = Counter(one.event_id for standings in got for one in standings if one.state == "granted")
+        granted = Counter(one.event_id for claim_results in got for one in claim_results if one.state == "granted")
         assert granted == Counter(ids[: 3 * 8 + 50])
-        assert {one.state for standings in got for one in standings} <= {"granted", "taken"}
+        assert {one.state for claim_results in got for one in claim_results} <= {"granted", "taken"}
 
 
-def _claim_share(handles: list[DeliveryLedger], shares: list[list[str]], number: int) -> list[Standing]:
+def _claim_share(handles: list[DeliveryLedger], shares: list[list[str]], number: int) -> list[ClaimResult]:
     return claim(handles[number], shares[number], f"worker {number}")
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, Settlement
-from stores.ledger import LedgerError
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
+from schemas.problems import JobError
 from stores.ledger.identity import CELL, read_identity, write_beat
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import probe
 from stores.ledger.sqlite_process import SqliteProcess
-from transforms.pacing.limiter import cell_name, read_cell
+from transforms.pacing.limiter import cell_name, decode_state
 
 NOW, LATER, PAGE = 1_700_000_000_000, 1_700_000_060_000, 4_096
 NAMES = [f"{number:032x}" for number in range(0, 3_000_000, 1_000)]
@@ -33,7 +33,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.change(cell_name("kroger"), lambda raw: (raw or b"\x90", None))
     for start in range(0, 3_000, 1_000):
         some = NAMES[start : start + 1_000]
-        ledger.claim([Claim(one, "a" * 32) for one in some], "one", NOW, LATER, "hold")
+        ledger.claim(ClaimRequest([Claim(one, "a" * 32) for one in some], "one", NOW, LATER, "hold"))
         ledger.settle("one", [Settlement(one, "accepted", b"receipt" * 9) for one in some[:800]], NOW)
         ledger.report(some[:400])
     ledger.close()
@@ -56,8 +56,10 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: read_identity(ledger),
         lambda: write_beat(ledger, LATER),
         lambda: ledger.find(NAMES[:1_000]),
-        lambda: ledger.claim([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold"),
-        lambda: ledger.claim([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend"),
+        lambda: ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold")),
+        lambda: ledger.claim(
+            ClaimRequest([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
+        ),
         lambda: ledger.settle("two", [Settlement(one, "accepted", b"r") for one in fresh], LATER),
         lambda: ledger.settle("two", [Settlement(one, "unknown") for one in NAMES[:1_000]], LATER),
         lambda: ledger.reconcile([Settlement(one, "accepted") for one in NAMES[:1_000]], LATER),
@@ -66,14 +68,14 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: ledger.report(NAMES[:1_000]),
         lambda: ledger.reopen(NAMES[:1_000]),
         lambda: ledger.counts(NOW),
-        lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", read_cell(raw))),
+        lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", decode_state(raw))),
         lambda: ledger.forget(NOW + 1),
     ]
     told = 0
     for call in calls:
         try:
             call()
-        except LedgerError:
+        except JobError:
             told += 1
     return told
 
@@ -84,7 +86,7 @@ def opened(path: Path) -> int:
         probe(str(path), CELL)
         ledger = SqliteLedger(str(path))
         ledger.open()
-    except LedgerError:
+    except JobError:
         return 1
     try:
         return use(ledger)
@@ -118,7 +120,7 @@ def test_each_page_zeroed_gives_no_other_exception(sound: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("size", [99, 512, PAGE - 1, PAGE, PAGE + 100, 20 * PAGE + 7])
 def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: int) -> None:
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(JobError) as caught:
         probe(str(damaged(sound, tmp_path, lambda data: data.__delitem__(slice(size, None)))), CELL)
     assert caught.value.damaged
     assert "ledger.db" in str(caught.value)
@@ -151,7 +153,7 @@ def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, fo
             os.setuid(65_534)
             try:
                 probe(str(path), CELL)
-            except LedgerError as error:
+            except JobError as error:
                 os._exit(0 if error.damaged and str(path) in str(error) else 1)
             finally:
                 os._exit(2)

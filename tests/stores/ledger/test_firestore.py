@@ -10,8 +10,8 @@ import pytest
 from google.api_core import exceptions
 from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
-from schemas.delivery import Claim, Settlement
-from stores.ledger import LedgerError
+from schemas.delivery import Claim, ClaimRequest, Settlement
+from schemas.problems import JobError
 from stores.ledger.claim_cache import Held
 from stores.ledger.firestore import FirestoreLedger
 from stores.ledger.firestore_documents import Stored
@@ -69,7 +69,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_fresh_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
-    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     assert calls == {"commit": 1}
     assert ledger.settle("one", SENT, NOW) == IDS
     assert calls == {"commit": 2}
@@ -81,7 +81,7 @@ def test_settling_what_nobody_claimed_costs_a_call(ledger: FirestoreLedger, call
 
 
 def test_a_release_costs_a_call(ledger: FirestoreLedger, calls: Counter[str]) -> None:
-    ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
     ledger.release("one", IDS)
     assert calls == {"commit": 2}
 
@@ -89,15 +89,15 @@ def test_a_release_costs_a_call(ledger: FirestoreLedger, calls: Counter[str]) ->
 def test_a_batch_that_overlaps_costs_a_read_and_a_call_for_the_rest(
     ledger: FirestoreLedger, calls: Counter[str]
 ) -> None:
-    ledger.claim(CLAIMS[:10], "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest(CLAIMS[:10], "one", NOW, LATER, "hold"))
     calls.clear()
-    states = Counter(one.state for one in ledger.claim(CLAIMS, "two", NOW, LATER, "hold"))
+    states = Counter(one.state for one in ledger.claim(ClaimRequest(CLAIMS, "two", NOW, LATER, "hold")))
     assert states == {"taken": 10, "granted": 40}
     assert calls == {"commit": 2, "batch_get_documents": 1}
 
 
 def test_another_process_settles_with_a_read(ledger: FirestoreLedger, firestore_uri: str, calls: Counter[str]) -> None:
-    ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
     ledger._held = Held()
     calls.clear()
     assert ledger.settle("one", SENT, NOW) == IDS
@@ -105,7 +105,7 @@ def test_another_process_settles_with_a_read(ledger: FirestoreLedger, firestore_
 
 
 def test_a_thousand_are_two_commits(ledger: FirestoreLedger, calls: Counter[str]) -> None:
-    ledger.claim([Claim(f"{number:032x}", "b") for number in range(1000)], "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest([Claim(f"{number:032x}", "b") for number in range(1000)], "one", NOW, LATER, "hold"))
     assert calls == {"commit": 2}
 
 
@@ -118,7 +118,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
     fail(error, 2)
-    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     fail(error, 2)
     assert ledger.settle("one", SENT, NOW) == IDS
     fail(error, 1, "batch_get_documents")
@@ -132,7 +132,7 @@ def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[...,
 def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable[..., None]) -> None:
     lost = exceptions.DeadlineExceeded("the answer was lost")
     fail(lost, answer_lost=True)
-    assert {one.state for one in ledger.claim(CLAIMS, "one", NOW, LATER, "hold")} == {"granted"}
+    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     fail(lost, answer_lost=True)
     assert ledger.settle("one", [Settlement(one, "unknown", b"r") for one in IDS], NOW) == IDS
     fail(lost, answer_lost=True)
@@ -140,7 +140,7 @@ def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable
     assert ledger.unreported(9) == []
     fail(lost, answer_lost=True)
     assert ledger.reopen(IDS) == 50
-    ledger.claim(CLAIMS, "two", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest(CLAIMS, "two", NOW, LATER, "hold"))
     fail(lost, answer_lost=True)
     ledger.release("two", IDS)
     assert sum(ledger.counts(NOW).values()) == 0
@@ -154,9 +154,12 @@ def test_a_commit_that_was_outrun_after_a_lost_one_is_decided_anew(
 ) -> None:
     other = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2])
     other.open()
-    other.claim(CLAIMS[:1], "other", NOW, LATER, "hold")
+    other.claim(ClaimRequest(CLAIMS[:1], "other", NOW, LATER, "hold"))
     fail(exceptions.ServiceUnavailable("never arrived"))
-    assert [one.state for one in ledger.claim(CLAIMS[:2], "one", NOW, LATER, "hold")] == ["taken", "granted"]
+    assert [one.state for one in ledger.claim(ClaimRequest(CLAIMS[:2], "one", NOW, LATER, "hold"))] == [
+        "taken",
+        "granted",
+    ]
     other.close()
 
 
@@ -164,8 +167,8 @@ def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
     ledger = FirestoreLedger("project-1", "(default)", "ledger", deadline_s=0.3)
     ledger.open()
-    for call in (lambda: ledger.claim(CLAIMS, "one", NOW, LATER, "hold"), lambda: ledger.find(IDS)):
-        with pytest.raises(LedgerError, match=r"kept projects/project-1/databases/\(default\) away.*Check the network"):
+    for call in (lambda: ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold")), lambda: ledger.find(IDS)):
+        with pytest.raises(JobError, match=r"kept projects/project-1/databases/\(default\) away.*Check the network"):
             call()
     ledger.close()
 
@@ -184,15 +187,15 @@ def test_what_does_not_pass_is_told_at_once(
     ledger: FirestoreLedger, fail: Callable[..., None], error: Exception, todo: str
 ) -> None:
     fail(error, 9, "batch_get_documents")
-    with pytest.raises(LedgerError, match=todo):
+    with pytest.raises(JobError, match=todo):
         ledger.find(IDS)
     fail(error, 9)
-    with pytest.raises(LedgerError, match=todo):
-        ledger.claim(CLAIMS, "one", NOW, LATER, "hold")
+    with pytest.raises(JobError, match=todo):
+        ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
 
 
 def test_firestore_drops_only_what_is_settled_and_reported(ledger: FirestoreLedger) -> None:
-    ledger.claim(CLAIMS[:3], "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest(CLAIMS[:3], "one", NOW, LATER, "hold"))
     ledger.settle("one", [Settlement(IDS[0], "accepted", b"receipt"), Settlement(IDS[1], "accepted")], NOW)
 
     def doomed() -> list[str]:

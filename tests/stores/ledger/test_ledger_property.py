@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.delivery import Claim, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, OnUnknown, Outcome, ResendLimit, Settlement
 from stores.ledger.open import open_ledger
 
 OWNERS, EVENTS, LEASE = ("a", "b", "c"), 4, 10
@@ -100,12 +100,14 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
         events = [names[place] for place in act.events]
         once = list(dict.fromkeys(events))
         if act.verb == "claim":
-            standings = ledger.claim(
-                [Claim(one, "batch") for one in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
+            claim_results = ledger.claim(
+                ClaimRequest(
+                    [Claim(one, "batch") for one in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
+                )
             )
-            first = {one.event_id: one for one in reversed(standings)}
+            first = {one.event_id: one for one in reversed(claim_results)}
             assert {one: first[one].state for one in once} == {one: told[one].claim(act, now) for one in once}
-            may_send = [one.event_id for one in standings if one.state in ("granted", "regranted")]
+            may_send = [one.event_id for one in claim_results if one.state in ("granted", "regranted")]
             assert len(may_send) == len(set(may_send)), "twice in one call"
             for one in may_send:
                 sends.granted(one, act.owner, now)

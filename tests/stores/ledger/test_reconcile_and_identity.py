@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from schemas.delivery import Claim, DeliveryLedger, Settlement
-from stores.ledger import LedgerError
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
+from schemas.problems import JobError
 from stores.ledger.identity import CELL, FORGOTTEN, Identity, read_forgotten, read_identity, write_beat
 
 NOW, LEASE = 1_700_000_000_000, 60_000
@@ -16,7 +16,7 @@ Connect = Callable[[], DeliveryLedger]
 
 
 def test_unknown_events_are_settled_whoever_held_their_claim(ledger: DeliveryLedger) -> None:
-    ledger.claim([Claim(one, "batch") for one in (A, B, C)], "one", NOW, NOW + LEASE, "hold")
+    ledger.claim(ClaimRequest([Claim(one, "batch") for one in (A, B, C)], "one", NOW, NOW + LEASE, "hold"))
     ledger.settle("one", [Settlement(A, "unknown", b"old"), Settlement(C, "unknown"), Settlement(B, "rejected")], NOW)
     ends = [Settlement(one, "accepted", b"new " + one.encode()) for one in (A, B, C, D)]
     assert ledger.reconcile(ends, NOW + 1) == [A, C]
@@ -28,13 +28,13 @@ def test_unknown_events_are_settled_whoever_held_their_claim(ledger: DeliveryLed
 
 
 def test_an_event_that_is_claimed_or_new_is_not_reconciled(ledger: DeliveryLedger) -> None:
-    ledger.claim([Claim(A, "batch")], "one", NOW, NOW + LEASE, "hold")
+    ledger.claim(ClaimRequest([Claim(A, "batch")], "one", NOW, NOW + LEASE, "hold"))
     assert ledger.reconcile([Settlement(A, "accepted"), Settlement(B, "accepted")], NOW + 2 * LEASE) == []
     assert ledger.find([A, B]) == {}
 
 
 def test_a_late_answer_after_the_reconciliation_changes_nothing(ledger: DeliveryLedger) -> None:
-    ledger.claim([Claim(A, "batch")], "one", NOW, NOW + LEASE, "hold")
+    ledger.claim(ClaimRequest([Claim(A, "batch")], "one", NOW, NOW + LEASE, "hold"))
     ledger.settle("one", [Settlement(A, "unknown")], NOW)
     ledger.reconcile([Settlement(A, "accepted")], NOW)
     assert ledger.settle("one", [Settlement(A, "rejected")], NOW) == []
@@ -67,6 +67,6 @@ def test_when_entries_were_dropped_is_remembered(ledger: DeliveryLedger) -> None
 @pytest.mark.parametrize("cell", [CELL, FORGOTTEN])
 def test_a_damaged_cell_is_told(ledger: DeliveryLedger, cell: str) -> None:
     ledger.change(cell, lambda raw: (b"\xff{", None))
-    with pytest.raises(LedgerError, match="is damaged") as caught:
+    with pytest.raises(JobError, match="is damaged") as caught:
         (read_identity if cell == CELL else read_forgotten)(ledger)
     assert caught.value.damaged

@@ -14,8 +14,8 @@ from typing import TextIO, cast
 
 import pytest
 
-from schemas.delivery import Claim, ResendLimit, Settlement
-from stores.ledger import LedgerError
+from schemas.delivery import Claim, ClaimRequest, ResendLimit, Settlement
+from schemas.problems import JobError
 from stores.ledger.open import LedgerUriError, open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import _TABLES, VERSION
@@ -40,8 +40,8 @@ CLAIM = """
 for turn in range(20):
     claims = [Claim(f"{turn}-{number}", "batch") for number in range(100)]
     for standing in ledger.claim(claims[int(name) * 10:][:70], name, 1, 2, "hold"):
-        if standing.state == "granted":
-            print(standing.event_id)
+        if claim_result.state == "granted":
+            print(claim_result.event_id)
 """
 SEND = """
 for turn in range(1_000_000):
@@ -131,7 +131,7 @@ def test_an_entry_is_small(tmp_path: Path) -> None:
     ledger.open()
     for turn in range(20):
         ids = [f"{turn * 1000 + number:032x}" for number in range(1000)]
-        ledger.claim([Claim(one, "a" * 32) for one in ids], "b" * 32, NOW, LATER, "hold")
+        ledger.claim(ClaimRequest([Claim(one, "a" * 32) for one in ids], "b" * 32, NOW, LATER, "hold"))
         ledger.settle("b" * 32, [Settlement(one, "accepted", b"receipt" * 30) for one in ids], NOW)
         ledger.report(ids)
     ledger.close()
@@ -149,7 +149,7 @@ def test_a_thousand_events_are_claimed_and_settled_in_little_time(tmp_path: Path
             [Settlement(one, "accepted", b"r" * 200) for one in ids],
         )
         begun = time.process_time()
-        ledger.claim(claims, "b" * 32, NOW, LATER, "hold")
+        ledger.claim(ClaimRequest(claims, "b" * 32, NOW, LATER, "hold"))
         ledger.settle("b" * 32, settlements, NOW)
         spent.append(time.process_time() - begun)
     ledger.close()
@@ -169,11 +169,11 @@ def test_a_file_of_version_1_is_upgraded_and_keeps_its_claims(tmp_path: Path) ->
         con.commit()
     ledger = SqliteLedger(str(path))
     ledger.open()
-    (standing,) = ledger.claim(
-        [Claim("00112233445566778899aabbccddeeff", "b")], "two", 10, 20, "resend", ResendLimit(2)
+    (claim_result,) = ledger.claim(
+        ClaimRequest([Claim("00112233445566778899aabbccddeeff", "b")], "two", 10, 20, "resend", ResendLimit(2))
     )
     ledger.close()
-    assert (standing.state, standing.resends) == ("regranted", 2)
+    assert (claim_result.state, claim_result.resends) == ("regranted", 2)
 
 
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as con:
         con.execute(f"PRAGMA user_version = {VERSION + 1}")
     con.close()
-    with pytest.raises(LedgerError, match=f"is a ledger of version {VERSION + 1}, this is version {VERSION}"):
+    with pytest.raises(JobError, match=f"is a ledger of version {VERSION + 1}, this is version {VERSION}"):
         SqliteLedger(str(path)).open()
 
 
@@ -192,7 +192,7 @@ def test_another_applications_file_is_refused_and_left_as_it_is(tmp_path: Path) 
         con.execute("CREATE TABLE theirs (id)")
     con.close()
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match=r"is an SQLite file, but no delivery ledger\. Name another"):
+    with pytest.raises(JobError, match=r"is an SQLite file, but no delivery ledger\. Name another"):
         SqliteLedger(str(path)).open()
     assert path.read_bytes() == before
 
@@ -200,11 +200,11 @@ def test_another_applications_file_is_refused_and_left_as_it_is(tmp_path: Path) 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no database at all\n" * 100)
-    with pytest.raises(LedgerError, match=r"file is not a database.*Name another file"):
+    with pytest.raises(JobError, match=r"file is not a database.*Name another file"):
         SqliteLedger(str(path)).open()
-    with pytest.raises(LedgerError, match="folder cannot be made"):
+    with pytest.raises(JobError, match="folder cannot be made"):
         SqliteLedger(str(path / "ledger.db")).open()
-    with pytest.raises(LedgerError, match="unable to open"):
+    with pytest.raises(JobError, match="unable to open"):
         SqliteLedger(str(tmp_path)).open()
 
 
@@ -214,10 +214,10 @@ def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path) -> None:
     ledger.open()
     con = sqlite3.connect(path, isolation_level=None)
     con.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LedgerError, match=r"locked.*See which process holds it"):
-        ledger.claim([Claim("a", "b")], "one", NOW, LATER, "hold")
+    with pytest.raises(JobError, match=r"locked.*See which process holds it"):
+        ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, LATER, "hold"))
     con.execute("ROLLBACK")
-    assert ledger.claim([Claim("a", "b")], "one", NOW, LATER, "hold")[0].state == "granted"
+    assert ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, LATER, "hold"))[0].state == "granted"
     con.close()
     ledger.close()
 

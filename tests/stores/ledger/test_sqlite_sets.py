@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.delivery import Claim, OnUnknown, Outcome, Settlement
+from schemas.delivery import Claim, ClaimRequest, OnUnknown, Outcome, Settlement
 from stores.ledger import sqlite
 from stores.ledger.sqlite import SqliteLedger
 
@@ -59,7 +59,7 @@ def do(ledger: SqliteLedger, act: Act, now: int) -> Any:
     """What the ledger says to an act."""
     if act.verb == "claim":
         claims = [Claim(one, uuid.UUID(int=place).hex) for place, one in enumerate(act.events)]
-        return ledger.claim(claims, act.owner, now, now + 10, act.on_unknown)
+        return ledger.claim(ClaimRequest(claims, act.owner, now, now + 10, act.on_unknown))
     if act.verb == "settle":
         ends = [Settlement(one, act.outcome, act.receipts[place]) for place, one in enumerate(act.events)]
         return ledger.settle(act.owner, ends, now)
@@ -147,7 +147,7 @@ def test_a_thousand_events_and_their_receipts_are_written_as_they_are(tmp_path: 
     receipts = {one: one.encode() * (place % 3) for place, one in enumerate(ids)}
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:
         ledger.open()
-        said = ledger.claim([Claim(one, "0c" * 16) for one in ids], "0a" * 16, 1_000, 1_010, "resend")
+        said = ledger.claim(ClaimRequest([Claim(one, "0c" * 16) for one in ids], "0a" * 16, 1_000, 1_010, "resend"))
         assert {one.state for one in said} == {"granted"}
         assert ledger.settle("0a" * 16, [Settlement(one, "accepted", receipts[one]) for one in ids], 1_001) == ids
         assert ledger.find(ids) == dict.fromkeys(ids, "accepted")

@@ -11,11 +11,9 @@ import pytest
 from support.disks import fill, small_disk
 from support.receipts_factory import any_receipt
 
-from connectors import TransportError
-from schemas.delivery import Claim, DeliveryLedger, Settlement
+from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
 from schemas.problems import JobError
 from stores.deliveries.receipts import read_receipts, write_receipts
-from stores.ledger import LedgerError
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.local.disk_space import NAME, DiskSpace, release_reserve
@@ -81,7 +79,7 @@ def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     space.prepare()
     ledger.open()
     names = [f"{number:032x}" for number in range(1_000)]
-    ledger.claim([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold")
+    ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold"))
     fill(disk, leave=0)
     settlements = [Settlement(one, "accepted", b"r" * 300) for one in names]
     assert ledger.settle("one", settlements, NOW) == names
@@ -89,17 +87,17 @@ def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     assert ledger.find(names) == dict.fromkeys(names, "accepted")
     fill(disk, leave=0)
     more = [Claim(f"{number:032x}", "c" * 32) for number in range(10_000, 11_000)]
-    with pytest.raises(LedgerError, match="Free some space"):
+    with pytest.raises(JobError, match="Free some space"):
         claim_again_and_again(ledger, more, disk)
     (disk / "filling").unlink()
-    assert {one.state for one in ledger.claim(more, "two", NOW, LATER, "hold")} == {"granted"}
+    assert {one.state for one in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
     ledger.close()
 
 
 def claim_again_and_again(ledger: DeliveryLedger, claims: list[Claim], disk: Path) -> None:
     """What the file has room for within itself is no proof: until the disk is needed."""
     for _ in range(40):
-        ledger.claim(claims, "two", NOW, LATER, "hold")
+        ledger.claim(ClaimRequest(claims, "two", NOW, LATER, "hold"))
         ledger.release("two", [one.event_id for one in claims])
         fill(disk, leave=0)
 
@@ -110,7 +108,7 @@ def test_receipts_are_written_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     path = write_receipts(str(disk / "receipts"), "part-0", [any_receipt()])
     assert read_receipts(path) == [any_receipt()]
     fill(disk, leave=0)
-    with pytest.raises(TransportError, match="Free some space") as caught:
+    with pytest.raises(JobError, match="Free some space") as caught:
         write_receipts(str(disk / "receipts"), "part-1", [any_receipt(event_id=f"e-{n}") for n in range(9_000)])
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC

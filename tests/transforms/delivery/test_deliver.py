@@ -11,17 +11,17 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
 from support.receipts_factory import any_receipt
-from support.streams import Memory, any_message, run_stream, stream_clock
+from support.streams import LOCAL, Memory, any_message, run_stream, stream_clock
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch
 from transforms.delivery import deliver_batches as deliver
-from transforms.delivery.batch_by_retailer import lane_of
+from transforms.delivery.batch_by_retailer import retry_shard_of
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliverBatches, DeliveryResult, is_unchanged
-from transforms.streaming.counters import TALLY
-from transforms.streaming.elements import ADDRESSED, Batches, Receipts
+from transforms.delivery.elements import ADDRESSED, Batches, Receipts
 
-LANE = [1 << 4 * place for place in range(9)]  # numbers of events that share a lane
+SHARD = [1 << 4 * place for place in range(9)]  # numbers of events that share a retry shard
 SLEPT = [0.0]
 PATIENCE_S = 60.0
 NEVER = 1e6
@@ -98,14 +98,14 @@ def numbers(*batches: Batch) -> list[int]:
 def addressed(*numbered: int, retailer: str = "kroger") -> Any:
     """A list of batches of one event each."""
     batches = [Batch([any_message(number, retailer_id=retailer)]) for number in numbered]
-    return ((retailer, lane_of(batches[0])), Batches(batches))
+    return ((retailer, retry_shard_of(batches[0])), Batches(batches))
 
 
 def came(stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = True) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the receipts, or the bytes of the dead letters, until the input ends."""
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, wall_clock_timers=wall_clock_timers, patience_s=PATIENCE_S)
+        made = DeliverBatches(make, clock, LOCAL._replace(wall_clock_timers=wall_clock_timers), patience_s=PATIENCE_S)
         told = _letters if dead else _at
         return batches | "DeliverBatches" >> made | beam.Map(told).with_output_types(Any)
 
@@ -133,9 +133,13 @@ def test_what_may_leave_leaves_at_once(gate: Gate) -> None:
 
 def test_refused_deliveries_become_dead_letters_beside_their_receipts(gate: Gate) -> None:
     gate.bad = {2}
-    before = {name: TALLY[name] for name in ("batched", "accepted", "rejected")}
+    before = {name: COUNTERS.tally[name] for name in ("batched", "accepted", "rejected")}
     assert came(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
-    assert {name: TALLY[name] - count for name, count in before.items()} == {"batched": 3, "accepted": 2, "rejected": 1}
+    assert {name: COUNTERS.tally[name] - count for name, count in before.items()} == {
+        "batched": 3,
+        "accepted": 2,
+        "rejected": 1,
+    }
 
 
 def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gate) -> None:
@@ -148,10 +152,10 @@ def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gat
 
 
 @pytest.mark.parametrize("order", [(10, 20, 30), (30, 20, 10), (20, 30, 10)])
-def test_several_lists_of_one_lane_leave_each_at_its_own_time(gate: Gate, order: tuple[float, ...]) -> None:
-    gate.due = dict(zip(LANE, order, strict=False))
+def test_several_lists_of_one_retry_shard_leave_each_at_its_own_time(gate: Gate, order: tuple[float, ...]) -> None:
+    gate.due = dict(zip(SHARD, order, strict=False))
     stream = TestStream()
-    for number in LANE[:3]:
+    for number in SHARD[:3]:
         stream = stream.add_elements([addressed(number)])
     for _ in range(3):
         stream = stream.advance_processing_time(10)
@@ -160,14 +164,14 @@ def test_several_lists_of_one_lane_leave_each_at_its_own_time(gate: Gate, order:
 
 
 def test_lists_that_come_again_and_again_do_not_put_off_what_waits(gate: Gate) -> None:
-    gate.due = {number: 25.0 if place == 0 else NEVER for place, number in enumerate(LANE)}
+    gate.due = {number: 25.0 if place == 0 else NEVER for place, number in enumerate(SHARD)}
     stream = TestStream()
-    for number in LANE[:6]:
+    for number in SHARD[:6]:
         stream = stream.add_elements([addressed(number)]).advance_processing_time(10)
-    assert came(stream.advance_watermark_to_infinity()) == [(30, [LANE[0]])]
+    assert came(stream.advance_watermark_to_infinity()) == [(30, [SHARD[0]])]
 
 
-def test_lanes_and_retailers_wait_apart(gate: Gate) -> None:
+def test_retry_shards_and_retailers_wait_apart(gate: Gate) -> None:
     gate.due = {1: 20.0, 2: 10.0, 3: 30.0}
     stream = TestStream().add_elements([addressed(1), addressed(2), addressed(3, retailer="aldi")])
     for _ in range(3):
@@ -176,27 +180,27 @@ def test_lanes_and_retailers_wait_apart(gate: Gate) -> None:
 
 
 def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate: Gate) -> None:
-    gate.due = {LANE[0]: 20.0, LANE[1]: 79.0, LANE[2]: 200.0, LANE[3]: NEVER}
-    before = TALLY["left_waiting"]
-    assert came(ended(addressed(*LANE[:4]))) == [(20, [LANE[0]]), (79, [LANE[1]])]
-    assert TALLY["left_waiting"] - before == 2
+    gate.due = {SHARD[0]: 20.0, SHARD[1]: 79.0, SHARD[2]: 200.0, SHARD[3]: NEVER}
+    before = COUNTERS.tally["left_waiting"]
+    assert came(ended(addressed(*SHARD[:4]))) == [(20, [SHARD[0]]), (79, [SHARD[1]])]
+    assert COUNTERS.tally["left_waiting"] - before == 2
     assert clock() == 79.0
 
 
-def test_patience_is_for_all_together_not_for_each_retailer_and_lane(gate: Gate) -> None:
+def test_patience_is_for_all_together_not_for_each_retailer_and_shard(gate: Gate) -> None:
     gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), wall_clock_timers=False)
     assert made == [(30, [2]), (30, [3])]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gate) -> None:
     gate.due = {1: 5.0, 2: 50.0, 3: 300.0}
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1, 2, 3, 4)), wall_clock_timers=False)
     assert made == [(0, [4]), (5, [1]), (50, [2])]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 class Meeting(Gate):
@@ -249,34 +253,34 @@ def memory() -> Memory:
 
 
 def test_what_waits_is_in_the_buffer_and_is_written_again_only_when_some_of_it_has_left(gate: Gate) -> None:
-    gate.due = {LANE[0]: 60, LANE[1]: 60, LANE[2]: 90}
+    gate.due = {SHARD[0]: 60, SHARD[1]: 60, SHARD[2]: 90}
     BUFFER[0] = Memory()
-    stream = TestStream().add_elements([addressed(*LANE[:3])])
+    stream = TestStream().add_elements([addressed(*SHARD[:3])])
     for _ in range(9):
         stream = stream.advance_processing_time(10)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
         return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
-    assert receipts == [(60, LANE[:2]), (90, LANE[2:3])]
+    assert receipts == [(60, SHARD[:2]), (90, SHARD[2:3])]
     assert (BUFFER[0].written, BUFFER[0].parts) == (2, {})
 
 
 def test_a_list_behind_one_of_which_nothing_can_leave_is_tried_a_moment_later(gate: Gate) -> None:
-    gate.due = {LANE[0]: 60, LANE[1]: 5}
+    gate.due = {SHARD[0]: 60, SHARD[1]: 5}
     BUFFER[0] = Memory()
-    stream = TestStream().add_elements([addressed(LANE[0])]).add_elements([addressed(LANE[1])])
+    stream = TestStream().add_elements([addressed(SHARD[0])]).add_elements([addressed(SHARD[1])])
     for _ in range(60):
         stream = stream.advance_processing_time(1)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
         return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
-    assert receipts == [(5, [LANE[1]]), (60, [LANE[0]])]
+    assert receipts == [(5, [SHARD[1]]), (60, [SHARD[0]])]
     assert BUFFER[0].parts == {}
 
 

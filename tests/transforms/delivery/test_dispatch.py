@@ -10,10 +10,10 @@ from support.dispatching import Job
 from support.wire_events import ARRIVED, wire_batch, wire_message
 
 from schemas.campaigns.workspaces import Pace
-from schemas.delivery import Batch, Claim, Message, Settlement
+from schemas.delivery import Batch, Claim, ClaimRequest, Message, Settlement
 from transforms.delivery import dispatch
 from transforms.delivery.call_results import LATE_MS
-from transforms.streaming.counters import TALLY, on_the_way
+from transforms.delivery.counters import COUNTERS
 
 DAY_MS = 86_400_000
 
@@ -72,10 +72,12 @@ def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
 
 def test_an_event_that_the_claim_finds_settled_is_counted_in_one_place(job: Job) -> None:
     job.ledger.settle("somebody else", [Settlement(wire_message(one).event_id, "expired") for one in range(3)], ARRIVED)
-    before, missing = TALLY["already_settled"], on_the_way()
+    before, missing = COUNTERS.tally["already_settled"], COUNTERS.in_flight()
     job.run("store-1", wire_batch(range(10)))
-    assert TALLY["already_settled"] - before == 3
-    assert on_the_way() == missing  # as before the claim: of nothing it is thought that it got lost, or came twice
+    assert COUNTERS.tally["already_settled"] - before == 3
+    assert (
+        COUNTERS.in_flight() == missing
+    )  # as before the claim: of nothing it is thought that it got lost, or came twice
     assert job.outcomes == dict.fromkeys(range(3, 10), "accepted")
 
 
@@ -89,7 +91,9 @@ def test_an_event_that_is_settled_is_not_sent_again(job: Job) -> None:
 
 def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     until = ARRIVED + 20_000
-    job.ledger.claim([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    job.ledger.claim(
+        ClaimRequest([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
+    )
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
     assert [[one.event_id for one in batch.messages] for batch in handled.waiting] == [[wire_message(1).event_id]]
@@ -132,7 +136,7 @@ def test_a_batch_that_comes_twice_at_once_is_sent_once(job: Job) -> None:
 
 
 def test_a_process_whose_lease_would_end_before_its_call_sends_nothing(job: Job) -> None:
-    job.tenants.on_account = lambda: job.clock.wait_until(ARRIVED + 28_000)  # it slept after it had claimed
+    job.settings.on_account = lambda: job.clock.wait_until(ARRIVED + 28_000)  # it slept after it had claimed
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
@@ -142,12 +146,12 @@ def test_a_process_whose_lease_would_end_before_its_call_sends_nothing(job: Job)
 
 
 def test_a_retailer_without_an_account_waits_and_the_others_do_not(job: Job) -> None:
-    job.tenants.missing = {"store-1"}
+    job.settings.missing = {"store-1"}
     handled = job.handle("store-1", wire_batch(range(3)))
     assert handled.wake_at == ARRIVED + 30_000
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
     job.run("store-2", wire_batch(range(3, 6), "store-2"))
-    job.tenants.missing = set()
+    job.settings.missing = set()
     job.clock.wait_until(handled.wake_at)
     job.run("store-1", *handled.waiting)
     assert job.outcomes == dict.fromkeys(range(6), "accepted")
@@ -155,7 +159,7 @@ def test_a_retailer_without_an_account_waits_and_the_others_do_not(job: Job) -> 
 
 
 def test_a_small_burst_splits_a_batch(job: Job) -> None:
-    job.tenants.pace["store-1"] = Pace(per_second=10, burst=20)
+    job.settings.pace["store-1"] = Pace(per_second=10, burst=20)
     times = job.run("store-1", wire_batch(range(50)))
     sizes = [len(call["accepted"]) for call in reversed(job.sandbox.calls())]
     assert sum(sizes) == 50
@@ -167,7 +171,7 @@ def test_a_small_burst_splits_a_batch(job: Job) -> None:
 
 
 def test_no_more_calls_leave_than_the_hour_has_left(job: Job) -> None:
-    job.tenants.pace["store-1"] = Pace(calls_per_hour=2)
+    job.settings.pace["store-1"] = Pace(calls_per_hour=2)
     batches = [wire_batch(range(at, at + 3)) for at in range(0, 15, 3)]
     handled = job.handle("store-1", *batches)
     assert job.sandbox.summary()["calls"] == 2

@@ -147,7 +147,7 @@ def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
 
 @pytest.mark.parametrize("answer", [500, 502, 503, 504])
 def test_a_5xx_is_unknown_for_the_call_may_have_been_taken(job: Job, answer: int) -> None:
-    job.tenants.on_unknown = "hold"
+    job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": answer, "first": 1}])
     job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 9)))
     found = {(one.outcome, one.reason, one.attempt, one.resent) for one in job.receipts}
@@ -191,10 +191,10 @@ def test_the_back_off_doubles_to_thirty_seconds() -> None:
 
 
 def test_a_vendor_that_cannot_be_reached_is_tried_again(job: Job) -> None:
-    there, job.tenants.sandbox = job.tenants.sandbox, type(job.sandbox)("http://127.0.0.1:1", job.sandbox.process)
+    there, job.settings.sandbox = job.settings.sandbox, type(job.sandbox)("http://127.0.0.1:1", job.sandbox.process)
     handled = job.handle("store-1", wire_batch(range(5)))
     assert handled.waiting
-    job.tenants.sandbox = there
+    job.settings.sandbox = there
     job.run("store-1", *handled.waiting)
     assert {(one.outcome, one.attempt) for one in job.receipts} == {("accepted", 2)}
     job.check()
@@ -234,7 +234,7 @@ def test_a_refusal_that_comes_too_late_to_count_leaves_no_dead_letter(another: C
 
 
 def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) -> None:
-    job.tenants.on_unknown = "hold"
+    job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": "lose", "first": 1}])
     job.run("store-1", wire_batch(range(5)))
     assert {(one.outcome, one.reason) for one in job.receipts} == {("unknown", "no_answer")}
@@ -246,7 +246,7 @@ def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) ->
 
 def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], Job]) -> None:
     one, two = another(), another()
-    one.tenants.on_unknown = "hold"
+    one.settings.on_unknown = "hold"
     one.sandbox.script([{"answer": "slow", "seconds": 0.5}])
     handled = one.handle("store-1", wire_batch(range(5)))
     assert not one.receipts
@@ -260,7 +260,7 @@ def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], 
 
 
 def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
-    job.tenants.timeout_s = 1.0
+    job.settings.timeout_s = 1.0
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": "hang", "first": 1}])
     hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])
     assert not job.handle("store-2", wire_batch(range(5, 10), "store-2")).waiting

@@ -20,10 +20,10 @@ def at_account(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
 
     def arrange(happens: Callable[[], None]) -> None:
         def once() -> None:
-            job.tenants.on_account = lambda: None
+            job.settings.on_account = lambda: None
             happens()
 
-        job.tenants.on_account = once
+        job.settings.on_account = once
 
     return arrange
 
@@ -40,25 +40,25 @@ def test_an_event_that_expires_between_claim_and_call_is_not_sent(job: Job, at_a
 def test_a_retailer_that_is_paused_between_claim_and_call_is_not_sent_to(
     job: Job, at_account: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = job.tenants.terms
-    paused = WorkspaceLimits(terms("store-1").workspace.model_copy(update={"paused": True}))
-    at_account(lambda: monkeypatch.setattr(job.tenants, "terms", lambda retailer: paused))
+    limits = job.settings.limits
+    paused = WorkspaceLimits(limits("store-1").workspace.model_copy(update={"paused": True}))
+    at_account(lambda: monkeypatch.setattr(job.settings, "limits", lambda retailer: paused))
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
-    monkeypatch.setattr(job.tenants, "terms", terms)
+    monkeypatch.setattr(job.settings, "limits", limits)
     job.clock.wait_until(handled.wake_at)
     job.run("store-1", *handled.waiting)
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
 
 
 def test_a_call_uses_the_key_that_holds_when_it_begins(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    account, keys = job.tenants.account, iter(["old", "new", "new", "new"])
+    account, keys = job.settings.account, iter(["old", "new", "new", "new"])
 
     def changing(retailer: str) -> Account:
         return replace(account(retailer), key=next(keys))
 
-    monkeypatch.setattr(job.tenants, "account", changing)
+    monkeypatch.setattr(job.settings, "account", changing)
     job.run("store-1", wire_batch(range(3)))
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
     assert job.sandbox.summary()["calls"] == 1

@@ -10,7 +10,7 @@ from support.dispatching import Job
 from support.journals import die, leaves
 from support.wire_events import ARRIVED, wire_batch
 
-from schemas.delivery import Claim
+from schemas.delivery import Claim, ClaimRequest
 from stores.deliveries.call_journal import FileJournal
 
 LEASE = 30_000
@@ -21,7 +21,7 @@ def test_what_a_killed_process_had_claimed_and_not_sent_is_sent_by_another_after
     another: Callable[[], Job], tmp_path: Path, on_unknown: str
 ) -> None:
     job = another()
-    job.tenants.on_unknown = on_unknown  # type: ignore[assignment]
+    job.settings.on_unknown = on_unknown  # type: ignore[assignment]
     killed = _killed(job, tmp_path)
     leaves(killed.started("killed", "in doubt", [one.event_id for one in wire_batch(range(3)).messages]))
     die(killed)
@@ -38,7 +38,7 @@ def test_a_claim_without_a_journal_is_unknown_when_its_lease_has_ended(
     another: Callable[[], Job], tmp_path: Path
 ) -> None:
     job = another()
-    job.tenants.on_unknown = "hold"
+    job.settings.on_unknown = "hold"
     die(_killed(job, tmp_path))
     for path in (tmp_path / "calls").iterdir():
         path.unlink()
@@ -60,6 +60,6 @@ def _killed(job: Job, folder: Path) -> FileJournal:
     names = [one.event_id for one in wire_batch(range(10)).messages]
     journal = FileJournal(folder / "calls")
     journal.claiming("killed", names)
-    job.ledger.claim([Claim(one, "b") for one in names], "killed", ARRIVED, ARRIVED + LEASE, "hold")
+    job.ledger.claim(ClaimRequest([Claim(one, "b") for one in names], "killed", ARRIVED, ARRIVED + LEASE, "hold"))
     journal.granted("killed", 2)
     return journal

@@ -16,12 +16,12 @@ BROKEN = "{{ 1 | divided_by: 0 }}"
 @pytest.fixture
 def template(job: Job, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The text of store-1's template, of events that name none, which the test may change."""
-    text, account = ["{{ customer_id }}"], job.tenants.account
+    text, account = ["{{ customer_id }}"], job.settings.account
 
     def with_template(retailer: str) -> Account:
         return replace(account(retailer), templates={"": text[0]} if retailer == "store-1" else {})
 
-    monkeypatch.setattr(job.tenants, "account", with_template)
+    monkeypatch.setattr(job.settings, "account", with_template)
     return text
 
 

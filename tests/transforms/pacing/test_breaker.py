@@ -20,7 +20,7 @@ def test_it_opens_after_five_failures_in_a_row() -> None:
 
 
 def test_a_refused_key_opens_it_at_once() -> None:
-    assert calls_allowed(fail(Breaker(), 0, at_once=True), 0) == 0
+    assert calls_allowed(fail(Breaker(), 0, immediately=True), 0) == 0
 
 
 def test_after_its_delay_one_batch_may_try() -> None:
@@ -44,7 +44,7 @@ def test_the_delay_doubles_to_a_minute() -> None:
 def test_calls_that_were_on_their_way_when_it_opened_change_nothing() -> None:
     one = failed(5)
     assert fail(one, 500) == one
-    assert fail(one, 500, at_once=True) == one
+    assert fail(one, 500, immediately=True) == one
     assert succeed(one) == one
 
 

@@ -14,11 +14,11 @@ from transforms.pacing.pace import (
     HOUR_MS,
     Grant,
     PaceState,
+    acquire,
+    advance,
     day_end,
-    settle,
     slow_down,
     succeed,
-    take,
 )
 from transforms.pacing.reservations import reserve, return_unused
 
@@ -26,10 +26,10 @@ NOW = START * 1000
 NEW_YORK = "America/New_York"
 
 
-def take_at(
+def acquire_at(
     state: PaceState, pace: Pace, ms: int, messages: int = 50, calls: int = 1, limit: int | None = None
 ) -> tuple[PaceState, Grant]:
-    return take(state, pace, NOW + ms, "UTC", messages, calls, limit)
+    return acquire(state, pace, NOW + ms, "UTC", messages, calls, limit)
 
 
 @pytest.mark.parametrize(
@@ -64,41 +64,41 @@ def take_at(
     ],
 )
 def test_a_new_workspace_is_granted(pace: Pace, messages: int, calls: int, limit: int | None, expected: Grant) -> None:
-    assert take_at(PaceState(), pace, 0, messages, calls, limit)[1] == expected
+    assert acquire_at(PaceState(), pace, 0, messages, calls, limit)[1] == expected
 
 
 def test_a_batch_waits_until_the_bucket_holds_all_of_it() -> None:
     pace = Pace(per_second=0.5)
-    state, _ = take_at(PaceState(), pace, 0)
-    state, grant = take_at(state, pace, 60_000)
+    state, _ = acquire_at(PaceState(), pace, 0)
+    state, grant = acquire_at(state, pace, 60_000)
     assert grant == Grant(0, 0, NOW + 100_000, "per_second")
-    assert take_at(state, pace, 99_999)[1].messages == 0
-    assert take_at(state, pace, 100_000)[1] == Grant(50, 1)
+    assert acquire_at(state, pace, 99_999)[1].messages == 0
+    assert acquire_at(state, pace, 100_000)[1] == Grant(50, 1)
 
 
 def test_a_changed_pace_holds_at_the_next_ask() -> None:
-    state, _ = take_at(PaceState(), Pace(per_second=1_000), 0, 1)
-    assert take_at(state, Pace(per_second=10), 0, 100, 2)[1].messages == 50, "clipped to the new burst"
-    state, _ = take_at(state, Pace(per_second=10), 0, 50)
-    assert take_at(state, Pace(per_second=1_000), 1_000)[1].messages == 0, "a raised rate holds from now on"
-    assert take_at(state, Pace(), 0)[1].messages == 50
-    assert take_at(state, Pace(calls_per_hour=1), 0)[1].why == "calls_per_hour"
+    state, _ = acquire_at(PaceState(), Pace(per_second=1_000), 0, 1)
+    assert acquire_at(state, Pace(per_second=10), 0, 100, 2)[1].messages == 50, "clipped to the new burst"
+    state, _ = acquire_at(state, Pace(per_second=10), 0, 50)
+    assert acquire_at(state, Pace(per_second=1_000), 1_000)[1].messages == 0, "a raised rate holds from now on"
+    assert acquire_at(state, Pace(), 0)[1].messages == 50
+    assert acquire_at(state, Pace(calls_per_hour=1), 0)[1].reason == "calls_per_hour"
 
 
 def test_the_calls_of_an_hour_begin_anew_on_the_clock_hour() -> None:
     pace = Pace(calls_per_hour=1)
-    state, _ = take_at(PaceState(), pace, HOUR_MS - 1)
-    state, grant = take_at(state, pace, HOUR_MS - 1)
+    state, _ = acquire_at(PaceState(), pace, HOUR_MS - 1)
+    state, grant = acquire_at(state, pace, HOUR_MS - 1)
     assert grant == Grant(0, 0, NOW + HOUR_MS, "calls_per_hour")
-    assert take_at(state, pace, HOUR_MS)[1].messages == 50
+    assert acquire_at(state, pace, HOUR_MS)[1].messages == 50
 
 
 def test_the_messages_of_a_day_begin_anew_at_midnight_of_the_retailer() -> None:
     late = int(datetime(2026, 3, 8, 23, 59, 59, tzinfo=ZoneInfo(NEW_YORK)).timestamp()) * 1000
-    state, _ = take(PaceState(), Pace(), late, NEW_YORK, 50, 1, 50)
-    state, grant = take(state, Pace(), late, NEW_YORK, 50, 1, 50)
+    state, _ = acquire(PaceState(), Pace(), late, NEW_YORK, 50, 1, 50)
+    state, grant = acquire(state, Pace(), late, NEW_YORK, 50, 1, 50)
     assert grant == Grant(0, 0, late + 1_000, "warm_up")
-    assert take(state, Pace(), late + 1_000, NEW_YORK, 50, 1, 50)[1].messages == 50
+    assert acquire(state, Pace(), late + 1_000, NEW_YORK, 50, 1, 50)[1].messages == 50
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_day_ends_at_the_first_moment_of_the_next(day: str, zone: str, ends: s
 def test_after_a_429_nothing_leaves_for_as_long_as_the_vendor_says(retry_after: float) -> None:
     state = slow_down(PaceState(), NOW, retry_after, 0.9)
     end = int(retry_after * 1000)
-    assert take_at(state, Pace(), end - 1)[1] == Grant(0, 0, NOW + end, "slow_down")
-    assert take_at(state, Pace(), end)[1].messages == 50
+    assert acquire_at(state, Pace(), end - 1)[1] == Grant(0, 0, NOW + end, "slow_down")
+    assert acquire_at(state, Pace(), end)[1].messages == 50
 
 
 def test_429s_without_a_time_back_off_further_and_further_and_a_success_resets_it() -> None:
@@ -144,8 +144,8 @@ def test_what_was_on_its_way_at_a_429_neither_raises_nor_lifts_the_back_off() ->
 
 def test_the_state_is_the_same_from_its_bytes() -> None:
     pace = Pace(per_second=333)
-    state, chunk = reserve(settle(PaceState(), pace, NOW, "UTC"), pace, "UTC", "me", 2, 50, 1, None)
-    assert chunk is not None
+    state, reservation = reserve(advance(PaceState(), pace, NOW, "UTC"), pace, "UTC", "me", 2, 50, 1, None)
+    assert reservation is not None
     state = slow_down(state, NOW, 3, 0)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=PaceState) == state
 
@@ -168,7 +168,7 @@ def test_no_window_no_hour_and_no_day_sees_more_than_its_limit(
     for step, messages in steps:
         clock += step
         latest = max(latest, clock)
-        state, grant = take(state, pace, clock, "UTC", messages, -(-messages // 50), limit)
+        state, grant = acquire(state, pace, clock, "UTC", messages, -(-messages // 50), limit)
         assert 0 <= grant.messages <= min(messages, grant.calls * 50)
         assert (grant.wake_at is None) == (grant.messages == messages)
         assert grant.wake_at is None or grant.wake_at > latest
@@ -189,49 +189,49 @@ def test_no_window_no_hour_and_no_day_sees_more_than_its_limit(
 def test_who_asks_again_at_wake_at_gets_something(pace: Pace, limit: int | None, messages: int, start: int) -> None:
     state, now, left = PaceState(), NOW + start, messages
     for _ in range(6):
-        state, grant = take(state, pace, now, "UTC", left, -(-left // 50), limit)
+        state, grant = acquire(state, pace, now, "UTC", left, -(-left // 50), limit)
         left = left - grant.messages or messages
         if grant.wake_at is not None:
             now = grant.wake_at
             # A bucket of fractions may lack the last of them for a millisecond.
-            assert take(state, pace, now + 1, "UTC", left, -(-left // 50), limit)[1].messages > 0
+            assert acquire(state, pace, now + 1, "UTC", left, -(-left // 50), limit)[1].messages > 0
 
 
 def test_a_clock_that_goes_back_grants_nothing_twice() -> None:
     pace = Pace(per_second=10, calls_per_hour=2)
-    state, _ = take_at(PaceState(), pace, HOUR_MS)
+    state, _ = acquire_at(PaceState(), pace, HOUR_MS)
     for back in (HOUR_MS, 1, 0, HOUR_MS, -25 * HOUR_MS):
-        state, grant = take_at(state, pace, back, limit=60)
+        state, grant = acquire_at(state, pace, back, limit=60)
         assert grant.messages == 0
 
 
-class TestAhead:
+class TestReservations:
     PACE = Pace(per_second=400)
 
     def test_at_most_half_of_the_bucket_goes_out_and_a_batch_fits_into_the_rest(self) -> None:
-        state = settle(PaceState(), self.PACE, NOW, "UTC")
+        state = advance(PaceState(), self.PACE, NOW, "UTC")
         state, mine = reserve(state, self.PACE, "UTC", "me", 64, 50, 1, None)
         state, other = reserve(state, self.PACE, "UTC", "other", 64, 50, 1, None)
         assert (mine and mine.messages, mine and mine.calls, other) == (200, 4, None)
-        assert take_at(state, self.PACE, 0, 400, 8)[1].messages == 200
+        assert acquire_at(state, self.PACE, 0, 400, 8)[1].messages == 200
 
     def test_what_is_out_keeps_the_bucket_from_filling_above_the_burst(self) -> None:
-        state = settle(PaceState(), self.PACE, NOW, "UTC")
+        state = advance(PaceState(), self.PACE, NOW, "UTC")
         state, _ = reserve(state, self.PACE, "UTC", "me", 4, 50, 1, None)
-        assert take_at(state, self.PACE, 1_999, 400, 8)[1].messages == 200
-        assert take_at(state, self.PACE, 2_500, 400, 8)[1].messages == 400, "but only while it may be spent"
+        assert acquire_at(state, self.PACE, 1_999, 400, 8)[1].messages == 200
+        assert acquire_at(state, self.PACE, 2_500, 400, 8)[1].messages == 400, "but only while it may be spent"
 
     def test_what_is_given_back_in_time_can_be_used_by_others(self) -> None:
-        full = settle(PaceState(), self.PACE, NOW, "UTC")
-        state, chunk = reserve(full, self.PACE, "UTC", "me", 4, 50, 1, None)
-        assert chunk is not None
-        assert return_unused(state, "me", chunk) == full
-        late = return_unused(settle(state, self.PACE, NOW + 2_100, "UTC"), "me", chunk)
+        full = advance(PaceState(), self.PACE, NOW, "UTC")
+        state, reservation = reserve(full, self.PACE, "UTC", "me", 4, 50, 1, None)
+        assert reservation is not None
+        assert return_unused(state, "me", reservation) == full
+        late = return_unused(advance(state, self.PACE, NOW + 2_100, "UTC"), "me", reservation)
         assert (late.calls, late.sent, late.tokens) == (0, 0, 240)
-        next_hour, _ = take_at(state, self.PACE, HOUR_MS)
-        assert return_unused(next_hour, "me", chunk).calls == 1, "its calls were of another hour"
-        next_day, _ = take_at(state, self.PACE, 24 * HOUR_MS)
-        assert return_unused(next_day, "me", chunk).sent == 50, "its messages were of another day"
+        next_hour, _ = acquire_at(state, self.PACE, HOUR_MS)
+        assert return_unused(next_hour, "me", reservation).calls == 1, "its calls were of another hour"
+        next_day, _ = acquire_at(state, self.PACE, 24 * HOUR_MS)
+        assert return_unused(next_day, "me", reservation).sent == 50, "its messages were of another day"
 
     @pytest.mark.parametrize(
         ("pace", "limit"),
@@ -243,9 +243,9 @@ class TestAhead:
         ],
     )
     def test_of_little_nothing_is_taken_ahead(self, pace: Pace, limit: int | None) -> None:
-        state = settle(PaceState(), pace, NOW, "UTC")
+        state = advance(PaceState(), pace, NOW, "UTC")
         assert reserve(state, pace, "UTC", "me", 64, 50, 1, limit) == (state, None)
 
     def test_a_chunk_ends_with_its_hour_and_its_day(self) -> None:
-        state = settle(PaceState(), Pace(), NOW + HOUR_MS - 300, "UTC")
+        state = advance(PaceState(), Pace(), NOW + HOUR_MS - 300, "UTC")
         assert (reserve(state, Pace(), "UTC", "me", 1, 50, 1, None)[1] or Grant(0, 0))[2] == 300

@@ -13,9 +13,9 @@ from support.simulated_day import (
     allowed,
     burst_excess,
     calls_by_hour,
+    limits,
     messages_by_day,
     simulate,
-    terms,
 )
 
 from schemas.campaigns.workspaces import WarmUp, Workspace
@@ -54,7 +54,7 @@ def any_shop(number: int) -> Shop:
         changes += [(noon, at(paused=True)), (noon + 2 * HOUR + 17, usual)]
     elif number % 6 == 2 and "per_second" in pace:
         faster = {**pace, "per_second": rate * luck.choice([0.3, 2])}
-        changes.append((noon + 1000, terms(zone, pace=faster)._replace(day_limit=usual.day_limit)))
+        changes.append((noon + 1000, limits(zone, pace=faster)._replace(day_limit=usual.day_limit)))
     busy = {START + luck.randint(1, 20) * HOUR + 500.0: float(luck.choice([5, 90, 900]))} if number % 4 == 0 else {}
     sizes = (50, 40, 5) if number % 3 == 0 and kind in (0, 1, 4) else (50,)
     return Shop(f"shop-{number}", changes, busy, sizes, 1 + number % 3)
@@ -69,8 +69,8 @@ def test_a_day_of_350_retailers_keeps_every_limit_and_nobody_starves(monkeypatch
     for shop in shops:
         mine = sent[shop.name]
         assert burst_excess(shop, mine) <= 1e-3, shop
-        last = shop.terms[-1][1]
-        for _, one in shop.terms:
+        last = shop.limits[-1][1]
+        for _, one in shop.limits:
             pace = one.workspace.pace
             assert pace is not None
             assert max(calls_by_hour(mine).values()) <= pace.calls_per_hour, shop
@@ -79,7 +79,7 @@ def test_a_day_of_350_retailers_keeps_every_limit_and_nobody_starves(monkeypatch
             assert limit is None or messages <= limit, shop
         pauses = [
             (at, until)
-            for (at, one), (until, _) in zip(shop.terms, shop.terms[1:], strict=False)
+            for (at, one), (until, _) in zip(shop.limits, shop.limits[1:], strict=False)
             if one.workspace.paused
         ]
         assert not [one for one in mine for begin, end in pauses if begin <= one.at < end], shop
@@ -96,15 +96,15 @@ def test_a_day_of_350_retailers_keeps_every_limit_and_nobody_starves(monkeypatch
 
 def test_fast_workspaces_get_their_rate_with_few_calls_to_the_store() -> None:
     shops = [
-        Shop("vendor's most", [(START, terms(pace={"per_second": 3472}))], workers=4),
-        Shop("100 a second", [(START, terms(pace={"per_second": 100}))], workers=3),
-        Shop("odd sizes", [(START, terms(pace={"per_second": 700.5, "burst": 900}))], sizes=(50, 31, 7), workers=2),
-        Shop("small burst", [(START, terms(pace={"per_second": 1000, "burst": 60}))], workers=2),
+        Shop("vendor's most", [(START, limits(pace={"per_second": 3472}))], workers=4),
+        Shop("100 a second", [(START, limits(pace={"per_second": 100}))], workers=3),
+        Shop("odd sizes", [(START, limits(pace={"per_second": 700.5, "burst": 900}))], sizes=(50, 31, 7), workers=2),
+        Shop("small burst", [(START, limits(pace={"per_second": 1000, "burst": 60}))], workers=2),
     ]
     sent, cells = simulate(shops, 120, latency=0.02)
     for shop in shops:
         assert burst_excess(shop, sent[shop.name]) <= 1e-3, shop.name
-        pace = shop.terms[0][1].workspace.pace
+        pace = shop.limits[0][1].workspace.pace
         assert pace is not None
         assert pace.per_second is not None
         least = 0.5 if shop.name == "small burst" else 0.95

@@ -21,11 +21,11 @@ from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from stores.launches.snapshot import parts, read_part, take_snapshot
-from transforms.audience.evaluate import make_evaluator
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.customers.read_customers import batch_name
 from transforms.experiments.assign_variants import make_assigner
 from transforms.launch_plan import Plan, id_columns, make_plan
-from transforms.offers.generate import demand
+from transforms.offers.generate_offers import demand
 from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
 from transforms.suppression.suppress import make_suppressor

@@ -17,8 +17,9 @@ from connectors.inputs.histories import check_histories, history_files
 from connectors.inputs.lists import list_problems, read_codes
 from connectors.inputs.sticky import check_sticky
 from connectors.secrets import Secrets
+from connectors.uri import sink_uri
 from pipelines.engines.dataflow.checks import needs_secrets
-from pipelines.launch.options import LaunchConfig, read_events
+from pipelines.launch.options import LaunchConfig, read_uri
 from pipelines.launch.remote_inputs import RemoteInputs
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration, load_configuration
@@ -278,7 +279,7 @@ def _config_from_json(folder: LaunchFolder, options: dict[str, Any]) -> LaunchCo
         **{
             **options,
             "campaigns": folder.campaigns,
-            "events": read_events(options["events"], []),
+            "events": read_uri(sink_uri, options["events"], []),
             "history": tuple(options["history"]),
             "mirrors": tuple(options.get("mirrors", ())),
             "output": str(folder.root),

@@ -1,11 +1,10 @@
-"""Launch campaigns: one Avro event a customer, and a row for everyone who was matched.
+"""The pipeline of a launch: one Avro event a customer, and a row for everyone who was matched.
 
-    read batches | evaluate the audience | assign variants | suppress | generate offers | build events
-                 | publish | record exposures
+    read customers | evaluate the audience | assign variants | suppress | generate offers | build events
+                   | publish | record exposures
 
-Before it, the survey decides what only all customers together can tell (pipelines/launch/survey.py); after it, the
-counts of all batches become summary.json and report.html (pipelines/launch/finalize.py). The order of all this is in
-pipelines/launch/driver.py.
+The survey before it decides what takes all customers at once (pipelines/launch/survey.py). The counts of all batches
+become summary.json and report.html after it (pipelines/launch/finalize.py). pipelines/launch/driver.py runs all three.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from functools import partial
 
 import apache_beam as beam
 
+from connectors.open import open_sink
 from pipelines.launch.inputs import LaunchJob
-from pipelines.launch.worker_files import WorkerFiles, open_sink
-from transforms.audience.evaluate import EvaluateAudience
+from pipelines.launch.worker_files import WorkerFiles
+from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
 from transforms.events.build_events import BuildEvents
 from transforms.events.publish_events import PublishEvents
 from transforms.experiments.assign_variants import AssignVariants
-from transforms.offers.generate import GenerateOffers
+from transforms.offers.generate_offers import GenerateOffers
 from transforms.reconciliation.record_exposures import RecordExposures
 from transforms.suppression.suppress import Suppress
 
@@ -33,7 +33,7 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
     of the events that the broker refuses, and RecordExposures writes them. Any other failure ends the launch.
     """
     plan, config, worker = job.plan, job.config, WorkerFiles.of(job)
-    sink = partial(open_sink, config.events, config.broker_wait, config.kafka)
+    sink = partial(open_sink, config.events, config.kafka, config.broker_wait)
     return (
         p
         | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done)

@@ -34,8 +34,8 @@ from stores.launches.survey_results import (
     write_decisions,
     write_duplicates,
 )
-from transforms.audience.evaluate import EvaluateAudience
-from transforms.columnar.duplicate_keys import Keys, codes_of, repeated
+from transforms.audience.evaluate_audience import EvaluateAudience
+from transforms.columnar.duplicate_keys import Keys, codes_of, find_duplicate_keys
 from transforms.columnar.id_index import IdIndex
 from transforms.customers.read_customers import ReadCustomers, batch_name
 from transforms.experiments.assign_variants import AssignVariants
@@ -112,7 +112,9 @@ def _find_duplicates(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
     address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
     try:
-        found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+        found = find_duplicate_keys(
+            partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey
+        )
     except JobError as error:  # nothing has been sent yet
         raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
     customers = found.filter(pc.equal(found["kind"], _CUSTOMER))

@@ -9,13 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.event_sinks import FileEvents, PubsubEvents
 from connectors.inputs.histories import read_histories
 from connectors.inputs.lists import read_codes, read_list
 from connectors.inputs.sticky import read_sticky
-from connectors.kafka.client import KafkaClient
-from connectors.kafka.sink import KafkaEvents
-from connectors.uri import FileUri, KafkaUri, SinkUri
 from pipelines.launch.inputs import LaunchJob, code_secret, secret_digest
 from pipelines.launch.remote_inputs import RemoteInputs, after_download, read_downloaded_part, upload_exposures
 from schemas.contracts import DeadLetter
@@ -30,8 +26,7 @@ from stores.launches.survey_results import (
     read_rows_with_shared_address,
     read_superseded,
 )
-from transforms.events.publish_events import EventSink
-from transforms.offers.generate import Allocations
+from transforms.offers.generate_offers import Allocations
 from transforms.suppression.suppress import Superseded
 
 
@@ -137,12 +132,3 @@ class WorkerFiles:
 
     def _read(self, read: Callable[..., Any], *args: Any) -> Any:
         return read(*args) if self.remote is None else after_download(self.remote, read, *args)
-
-
-def open_sink(events: SinkUri, wait: float, kafka: KafkaClient) -> EventSink:
-    """The sink of the events; it gives a broker `wait` seconds without any progress."""
-    if isinstance(events, FileUri):
-        return FileEvents(events.directory)
-    if isinstance(events, KafkaUri):
-        return KafkaEvents(events, kafka, deadline_s=wait)
-    return PubsubEvents(events.path, deadline_s=wait)

@@ -18,7 +18,7 @@ from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.launches.snapshot import find_customers
 from transforms.audience.conditions import Checker
-from transforms.audience.evaluate import make_evaluator
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.audience.tree import NodeCount, Tree
 from transforms.experiments.assignment import bucket, bucket_ranges, choose, in_ranges, normalise, scheme_ranges
 from transforms.launch_plan import CampaignPlan, single_campaign

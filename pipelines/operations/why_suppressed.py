@@ -23,7 +23,7 @@ from stores.launches.survey_results import incomplete, is_complete, read_offer_a
 from transforms.columnar.id_index import joined_key
 from transforms.columnar.list_index import ListIndex
 from transforms.launch_plan import CampaignPlan
-from transforms.offers.generate import offer_limits, order_keys, order_name
+from transforms.offers.generate_offers import offer_limits, order_keys, order_name
 
 
 def suppression_facts(

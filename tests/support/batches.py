@@ -22,10 +22,10 @@ from stores.launches.survey_results import (
     write_decisions,
     write_duplicates,
 )
-from transforms.audience.evaluate import make_evaluator
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.experiments.assign_variants import make_assigner
 from transforms.launch_plan import Plan, make_plan
-from transforms.offers.generate import make_generator
+from transforms.offers.generate_offers import make_generator
 from transforms.suppression.suppress import make_suppressor
 
 LAUNCHED_AT = 1_775_000_000_000

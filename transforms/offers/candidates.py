@@ -13,7 +13,7 @@ from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, LaunchBatch
 from transforms.columnar.id_index import IdIndex, joined_key
 from transforms.launch_plan import Plan
-from transforms.offers.generate import Capacity, condition, order_keys, order_name, wanted
+from transforms.offers.generate_offers import Capacity, condition, order_keys, order_name, wanted
 
 SHARING = pa.schema(
     [("campaign", pa.string()), ("address", pa.string()), ("value", pa.int64()), ("tie", pa.binary(32)),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +14,10 @@ from connectors.gcs import RemoteFolder
 from connectors.inputs.histories import check_histories, history_files
 from connectors.inputs.lists import list_problems, read_codes
 from connectors.inputs.sticky import check_sticky
-from connectors.secrets import Secrets
 from connectors.uri import sink_uri
-from pipelines.engines.dataflow.checks import needs_secrets
+from pipelines.launch.code_secret import code_secret, needs_code_secret, secret_digest, secret_problems
 from pipelines.launch.options import LaunchConfig, read_uri
 from pipelines.launch.remote_inputs import RemoteInputs
-from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem
@@ -35,7 +31,6 @@ from transforms.warnings.earlier import history_warnings, sticky_warnings
 from transforms.warnings.warning import LaunchWarning
 
 T = TypeVar("T")
-MIN_SECRET = 16
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def prepare_launch(config: LaunchConfig, folder: LaunchFolder) -> LaunchJob:
         campaigns = tuple(campaign for campaign in configuration.campaigns if campaign.id == config.only)
         configuration = replace(configuration, campaigns=campaigns)
     plan, mistakes = make_plan(configuration, snapshot.schema, launch_id, launched_at, config.test)
-    problems += mistakes + _secret_problems(plan, config.secrets, remote=folder.remote is not None)
+    problems += mistakes + secret_problems(plan, config.secrets, remote=folder.remote is not None)
     if problems:
         raise InputError(problems)
     manifest = {
@@ -228,32 +223,6 @@ def _collect(problems: list[Problem], read: Callable[[], T]) -> T | None:
         return None
 
 
-def code_secret(name: str, project: str | None = None) -> bytes:
-    """The secret of the offer codes, from the environment or from a project's Secret Manager."""
-    return (os.environ.get(name, "") or Secrets(project)(name)).encode()
-
-
-def secret_digest(secret: bytes) -> str | None:
-    """A keyed hash of the secret for the manifest: it tells two secrets apart, and none can be found from it."""
-    return hmac.new(secret, b"campaigns manifest", hashlib.sha256).hexdigest()[:12] if secret else None
-
-
-def _needs_code_secret(campaigns: Iterable[Campaign]) -> bool:
-    """Whether there are offers whose codes are derived from the secret."""
-    return any(offer.kind == "unique_code" for campaign in campaigns for offer in campaign.offers)
-
-
-def _secret_problems(plan: Plan, project: str | None, *, remote: bool) -> list[Problem]:
-    if not _needs_code_secret(entry.campaign for entry in plan.campaigns):
-        return []
-    if remote and (problems := needs_secrets(project, keys=True)):
-        return problems
-    if len(code_secret(plan.engine.code_secret, project)) >= MIN_SECRET:
-        return []
-    fix = f"set it to a secret of {MIN_SECRET} characters or more; the unique codes are derived from it"
-    return [Problem("environment", plan.engine.code_secret, "missing or too short", fix)]
-
-
 def _offer_capacity(plan: Plan) -> dict[tuple[str, str], int]:
     """How many customers each limited offer can serve."""
     capacity = {}
@@ -289,7 +258,7 @@ def _config_from_json(folder: LaunchFolder, options: dict[str, Any]) -> LaunchCo
 
 def _inputs(config: LaunchConfig, configuration: Configuration, snapshot: Snapshot) -> dict[str, Any]:
     """The inputs of the launch by their digests. Of the secret only a keyed hash is kept."""
-    project = config.secrets if _needs_code_secret(configuration.campaigns) else None
+    project = config.secrets if needs_code_secret(configuration.campaigns) else None
     secret = code_secret(configuration.engine.code_secret, project)
     return {
         "campaigns": dict(sorted(configuration.versions.items())),

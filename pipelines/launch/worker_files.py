@@ -12,7 +12,8 @@ import pyarrow as pa
 from connectors.inputs.histories import read_histories
 from connectors.inputs.lists import read_codes, read_list
 from connectors.inputs.sticky import read_sticky
-from pipelines.launch.inputs import LaunchJob, code_secret, secret_digest
+from pipelines.launch.code_secret import code_secret, secret_digest
+from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.remote_inputs import RemoteInputs, after_download, read_downloaded_part, upload_exposures
 from schemas.contracts import DeadLetter
 from schemas.elements import Ints

@@ -10,7 +10,8 @@ import msgspec
 
 from connectors.gcs import is_remote
 from pipelines.command_line.words import did_you_mean
-from pipelines.launch.inputs import launched_campaigns, secret_digest
+from pipelines.launch.code_secret import secret_digest
+from pipelines.launch.inputs import launched_campaigns
 from schemas.problems import InputError, Problem
 from stores.launches.launch_folder import LaunchFolder
 from transforms.offers.codes import verify_code, verify_for_customer, well_formed

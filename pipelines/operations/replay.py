@@ -20,10 +20,10 @@ from connectors.uri import FileUri, SinkUri, SourceUri, TopicUri, UriError, pars
 from pipelines.operations.ledger.names import find_unknown
 from pipelines.operations.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import LEDGER_STEP, DeliveryLedger
 from schemas.problems import InputError, Problem
 from stores.dead_letters import read_dead_letters
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.open import LedgerUriError, open_ledger
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id
@@ -145,8 +145,8 @@ def _reopen(ledger: DeliveryLedger | None, names: Sequence[str]) -> None:
     """Lets the rejected and the dead among these be sent again."""
     if ledger is None:
         return
-    for start in range(0, len(names), STEP):
-        outcomes = ledger.find(names[start : start + STEP])
+    for start in range(0, len(names), LEDGER_STEP):
+        outcomes = ledger.find(names[start : start + LEDGER_STEP])
         again = [name for name, outcome in outcomes.items() if outcome in ("rejected", "dead")]
         reopen_events(ledger, again, int(time.time() * 1000))
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown, list_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
+from schemas.delivery import LEDGER_STEP, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.launch_folder import LaunchFolder
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.transitions import CANCEL
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
@@ -135,10 +135,10 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     with opened_ledger(output, uri) as ledger:
         recover(DeliveryFolder(output).journals, ledger, int(time.time() * 1000))  # what a killed run left claimed
         record_left(ledger, *receipt_writers(DeliveryFolder(output)), time.time())  # what a killed cancel settled
-        for start in range(0, len(rows), STEP):
-            events = {row[0]: row for row in rows[start : start + STEP]}
+        for start in range(0, len(rows), LEDGER_STEP):
+            events = {row[0]: row for row in rows[start : start + LEDGER_STEP]}
             found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)
-            if len(rows) > STEP:
+            if len(rows) > LEDGER_STEP:
                 print(f"{start + len(events):,} of {len(rows):,} events", end="\r", file=sys.stderr, flush=True)
     return found
 
@@ -221,8 +221,8 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
     count = 0
     with opened_ledger(output, uri) as ledger:
-        for start in range(0, len(names), STEP):
-            outcomes = ledger.find(names[start : start + STEP])
+        for start in range(0, len(names), LEDGER_STEP):
+            outcomes = ledger.find(names[start : start + LEDGER_STEP])
             unknown = [name for name, outcome in outcomes.items() if outcome == "unknown"]
             count += reopen_events(ledger, unknown, int(time.time() * 1000))
     return count

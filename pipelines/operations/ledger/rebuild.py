@@ -14,7 +14,7 @@ from pathlib import Path
 from pipelines.operations.ledger.guard import hold_for_job, sqlite_path
 from pipelines.operations.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
-from schemas.delivery import DeliveryLedger, Settlement
+from schemas.delivery import LEDGER_STEP, DeliveryLedger, Settlement
 from schemas.problems import InputError, JobError, Problem
 from stores.dead_letters import read_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
@@ -22,7 +22,7 @@ from stores.deliveries.receipt_ends import ReceiptEnds
 from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
 from stores.ledger.file_lock import LedgerLock
-from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
+from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import probe
 from transforms.delivery.decode_events import STEP as DECODE
@@ -163,7 +163,7 @@ def _begin(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
 
 def _settle_ends(ledger: DeliveryLedger, ends: ReceiptEnds, total: int, found: Rebuilt, show: Show) -> None:
     owner, count = f"rebuild/{uuid.uuid4().hex}", 0
-    for some in ends.each(STEP):
+    for some in ends.each(LEDGER_STEP):
         settlements = [Settlement(one.event_id, one.outcome) for one in some]  # type: ignore[arg-type]
         ledger.settle(owner, settlements, some[-1].settled_at)
         found.settled.update(one.outcome for one in some)
@@ -183,8 +183,8 @@ def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebuilt)
                 [Problem(str(path), "", "dead letters", f"cannot be read ({error}); move it away")]
             ) from error
         names = sorted({dead_id(one) for one in letters if one.step == DECODE})
-        for start in range(0, len(names), STEP):
-            settled = ledger.settle(owner, [Settlement(one, "dead") for one in names[start : start + STEP]], now)
+        for start in range(0, len(names), LEDGER_STEP):
+            settled = ledger.settle(owner, [Settlement(one, "dead") for one in names[start : start + LEDGER_STEP]], now)
             found.settled["dead"] += len(settled)
 
 
@@ -198,8 +198,8 @@ def _look_into_spool(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebu
             found.unreadable.append(str(path))
             continue
         names = sorted({dead_id(one) if isinstance(one, DeadLetter) else one.event_id for one in made})
-        for start in range(0, len(names), STEP):
-            some = names[start : start + STEP]
+        for start in range(0, len(names), LEDGER_STEP):
+            some = names[start : start + LEDGER_STEP]
             found.in_spool += len(some) - len(ledger.find(some))
 
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from pipelines.operations.ledger.names import check_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import DeliveryLedger, Receipt, Settlement
+from schemas.delivery import LEDGER_STEP, DeliveryLedger, Receipt, Settlement
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.event_ids import read_event_ids
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
 from transforms.streaming.elements import Receipts
@@ -138,10 +138,10 @@ def _accept(
     done: set[str] = set()
     now = int(time.time() * 1000)
     rows = con.execute(_TAKEN).fetchall()
-    for start in range(0, len(rows), STEP):
+    for start in range(0, len(rows), LEDGER_STEP):
         ends = [
             Receipt(*row)._replace(outcome="accepted", reason=REASON, settled_at=now)
-            for row in rows[start : start + STEP]
+            for row in rows[start : start + LEDGER_STEP]
         ]
         settled = set(
             ledger.reconcile([Settlement(one.event_id, "accepted", encode_receipt(one)) for one in ends], now)
@@ -156,8 +156,8 @@ def _accept(
 def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, found: Reconciled) -> None:
     """Reopens the unknown events that the list would have, had the vendor accepted them."""
     rows = con.execute(_OTHERS, [found.as_of]).fetchall()
-    for start in range(0, len(rows), STEP):
-        some = rows[start : start + STEP]
+    for start in range(0, len(rows), LEDGER_STEP):
+        some = rows[start : start + LEDGER_STEP]
         outcomes = ledger.find([row[0] for row in some])
         again: list[str] = []
         for event_id, earlier, covered, retailer, campaign in some:
@@ -174,8 +174,8 @@ def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, found: Recon
 
 def _find(ledger: DeliveryLedger, ids: Sequence[str]) -> dict[str, Any]:
     found: dict[str, str] = {}
-    for start in range(0, len(ids), STEP):
-        found |= ledger.find(ids[start : start + STEP])
+    for start in range(0, len(ids), LEDGER_STEP):
+        found |= ledger.find(ids[start : start + LEDGER_STEP])
     return found
 
 

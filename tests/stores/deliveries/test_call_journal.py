@@ -111,9 +111,7 @@ def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path
     assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
 
 
-def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
-    tmp_path: Path, ledger: DeliveryLedger
-) -> None:
+def test_without_its_sent_flags_every_call_that_started_is_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
@@ -126,7 +124,7 @@ def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
 def test_after_a_restart_of_the_machine_all_that_was_not_answered_is_in_doubt(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk may have lost records and marks: what seems not to have left may have left."""
+    """The disk may have lost records and flags: what seems not to be sent may have been."""
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 3)
@@ -179,9 +177,9 @@ def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
 
 def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "calls")
-    marks = [journal.started("one", str(number), []) for number in range(call_journal.MARKS + 1)]
-    assert marks[0].at == marks[-1].at
-    assert marks[0].value != marks[-1].value
+    flags = [journal.started("one", str(number), []) for number in range(call_journal.FLAGS + 1)]
+    assert flags[0].at == flags[-1].at
+    assert flags[0].value != flags[-1].value
 
 
 def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:

@@ -12,7 +12,7 @@ from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger.claim_cache import Held
+from stores.ledger.claim_cache import ClaimCache
 from stores.ledger.firestore import FirestoreLedger
 from stores.ledger.firestore_documents import Stored
 
@@ -98,7 +98,7 @@ def test_a_batch_that_overlaps_costs_a_read_and_a_call_for_the_rest(
 
 def test_another_process_settles_with_a_read(ledger: FirestoreLedger, firestore_uri: str, calls: Counter[str]) -> None:
     ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
-    ledger._held = Held()
+    ledger._claims = ClaimCache()
     calls.clear()
     assert ledger.settle("one", SENT, NOW) == IDS
     assert calls == {"commit": 2, "batch_get_documents": 1}
@@ -208,7 +208,7 @@ def test_firestore_drops_only_what_is_settled_and_reported(ledger: FirestoreLedg
 
 
 def test_only_the_newest_claims_are_kept_in_mind() -> None:
-    held = Held(limit=2)
+    held = ClaimCache(limit=2)
     held.keep({name: Stored({}, b"", None) for name in "abc"})
     assert list(held.take("abc")) == ["b", "c"]
     assert held.take("abc") == {}

@@ -18,7 +18,7 @@ from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery
 from schemas.outcomes import OUTCOMES
 from transforms.customers import validate_customers as intake
-from transforms.streaming.counters import NAMES
+from transforms.delivery.counters import COUNTERS
 from transforms.warnings import find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def test_the_reasons_of_decode_are_those_of_their_page() -> None:
 def test_every_counter_of_rebatch_is_on_its_page() -> None:
     text = section("rebatch.md", "What do the counters mean?")
     named = set(re.findall(r"^\| (\w+) \|", text, re.MULTILINE)) - {"counter"} | set(re.findall(r"`(\w+)`", text))
-    assert set(NAMES) <= named
+    assert set(COUNTERS.names) <= named
 
 
 def test_the_options_of_rebatch_are_those_of_its_page() -> None:

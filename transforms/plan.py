@@ -12,7 +12,7 @@ from schemas.campaigns.audience import Node
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration
 from schemas.campaigns.engine import EngineConfig
-from schemas.columns.ids import id_type_problem
+from schemas.columns.ids import id_type_problem, is_text
 from schemas.problems import Problem
 from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
 from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
@@ -181,6 +181,10 @@ class _Binder:
             kind = self._schema.field(name).type
             if place.endswith(".consent") and not pa.types.is_boolean(kind) and not pa.types.is_null(kind):
                 fix = f"a consent is a BOOLEAN column, this is {kind}; convert it in the source"
+                self.problems.append(Problem("engine.yaml", place, name, fix))
+            text = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if place == "columns.time_zone" and not (is_text(text) or pa.types.is_null(text)):
+                fix = f"a time zone is a text such as America/Chicago, this is {kind}; convert it in the source"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
             time = pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
             numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or time

@@ -38,7 +38,8 @@ class Inputs:
     """A folder of inputs and the commands that are run in it, one after the other.
 
     `edits` change the written files; `damage` changes the folder before the last commands. `bad`: what is wrong, by
-    name; `must`: the exit code that is certain, if one is. `machine`: exit code 1 may come, what is wrong is no input.
+    name; `must`: the exit code that is certain, if one is. `machine`: exit code 1 may come, what is wrong is no input. `asked`: the
+    customer whom `why` is asked about; one of the customers if it is empty.
     """
 
     engine: dict[str, Any]
@@ -48,6 +49,7 @@ class Inputs:
     lists: dict[str, bytes] = field(default_factory=dict)
     options: dict[str, list[str]] = field(default_factory=dict)
     more: list[str] = field(default_factory=list)
+    asked: str = ""
     other: Files = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     edits: list[Callable[[Files], None]] = field(default_factory=list)
@@ -88,7 +90,7 @@ class Inputs:
     def _command(self, name: str) -> list[str]:
         given = [f"{option}={value}" for option, values in self.options.items() for value in values]
         campaign = next(iter(self.campaigns), "none")
-        customer, _ = next(iter(self.facts.customers or {("c-1", "")}))
+        customer = self.asked or min(self.facts.customers or {("c-1", "")})[0]
         of = [one for one in given if one.startswith(("--campaigns", "--customers"))]
         earlier = [one for one in given if one.startswith(("--history", "--sticky"))]
         output = (self.options.get("--output") or ["out"])[0]

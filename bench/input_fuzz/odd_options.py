@@ -152,7 +152,7 @@ def odd_question(draw: Draw, inputs: Inputs) -> None:
     """Questions about what is not there."""
     inputs.commands = ["launch", one_of(draw, "why", "verify-code", "check", "report")]
     if chance(draw):
-        inputs.facts.customers = {("nobody", "store-0")}
+        inputs.asked = "nobody"
         inputs.facts.rows = None
         inputs.commands = ["validate", "why"]
     else:

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.gcs import is_remote, local_copy
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import FileUri, KafkaUri, SinkUri, TopicUri, TransportUri, UriError, parse_uri
-from pipelines.engines import prism
+from pipelines.engines.choose import choose_batch_engine as runner_options  # noqa: F401
 from pipelines.engines.dataflow.checks import secrets_problems
-from pipelines.engines.presets import BUILT_IN, PRISM
 from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem
 
@@ -192,16 +191,3 @@ def small_options(options: Any, least: dict[str, float]) -> list[Problem]:
         for name, limit in least.items()
         if getattr(options, name) < limit
     ]
-
-
-def runner_options(options: PipelineOptions) -> PipelineOptions:
-    """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = BUILT_IN
-    if standard.runner == PRISM:
-        prism.prepare(options)
-    direct = options.view_as(DirectOptions)
-    if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"
-    return options

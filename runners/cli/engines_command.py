@@ -20,7 +20,7 @@ from rich.table import Table
 
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
-from pipelines.engines.prism import prism
+from pipelines.engines.prism import find_prism
 from runners.local.emulators import PUBSUB, EmulatorError
 from runners.local.firestore_emulator import FIRESTORE
 from runners.local.flink.cluster import find_flink
@@ -62,7 +62,7 @@ def _beam() -> Found:
 
 
 def _prism() -> Found:
-    where = prism()
+    where = find_prism()
     if where is None:
         raise EmulatorError("run `make engines` (it needs Go), or set CAMPAIGNS_PRISM; else Beam downloads it itself")
     return Found(where, PARTS["prism"].version.removeprefix("v") if ".engines" in where else "")

@@ -24,11 +24,11 @@ def _runs(name: str) -> str:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.testing.util import assert_that, equal_to
 
-    from pipelines.engines.choose import choose_engine
-    from pipelines.engines.presets import with_preset
+    from pipelines.engines.choose import choose_engine, expand_preset, prepare_engine
 
-    options = PipelineOptions(with_preset([f"--on={name}"], streaming=False))
-    choose_engine(options, ends=True)
+    options = PipelineOptions(expand_preset([f"--on={name}"], streaming=False))
+    choose_engine(options, drain=True)
+    prepare_engine(options)
     with beam.Pipeline(options=options) as p:
         assert_that(p | beam.Create([1]) | beam.Map(lambda one: one + 1), equal_to([2]))
     return "ran a pipeline"

@@ -29,7 +29,7 @@ def id_type_problem(kind: pa.DataType) -> str | None:
     if pa.types.is_dictionary(kind):
         return id_type_problem(kind.value_type)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if number or _is_text(kind) or pa.types.is_null(kind):
+    if number or is_text(kind) or pa.types.is_null(kind):
         return None
     return f"an id is text or a whole number, this is {kind}; write the column as text"
 
@@ -99,5 +99,6 @@ def _of_decimals(column: pa.Array) -> IdTexts:
     return IdTexts(texts, np.flatnonzero(pc.fill_null(pc.invert(same), False).to_numpy(zero_copy_only=False)))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of a type holds plain texts; a dictionary of texts is not one."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

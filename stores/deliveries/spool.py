@@ -78,7 +78,7 @@ class SpooledReader:
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)
-        return poll._replace(fresh=True)
+        return poll._replace(source_resumes=True)
 
     def commit(self, handle: Any) -> None:
         """Commit to the reader."""

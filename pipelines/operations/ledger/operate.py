@@ -21,12 +21,12 @@ from stores.deliveries.receipts import open_receipts
 from stores.launches.launch_folder import LaunchFolder
 from stores.ledger.identity import reopen_events
 from stores.ledger.transitions import CANCEL
+from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
 from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.exposures import SCHEMA
-from transforms.streaming.elements import Receipts
 
 _LEASE_MS = 60_000
 _EMITTED = """

@@ -21,9 +21,9 @@ from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.event_ids import read_event_ids
 from stores.ledger.identity import reopen_events
+from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
 from transforms.delivery.record_receipts import record, record_left
-from transforms.streaming.elements import Receipts
 
 REASON = "reconciled"
 _UNKNOWN = """

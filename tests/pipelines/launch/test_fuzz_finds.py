@@ -66,3 +66,16 @@ def test_an_audience_of_more_levels_than_a_plan_can_carry_is_refused(
         (tmp_path / f"campaigns/audiences/{name}.yaml").write_text(yaml.safe_dump({"audience": tree}))
     assert place.launch() == 2
     assert "has more than 50 levels" in capsys.readouterr().err
+
+
+def test_a_time_zone_column_that_is_no_text_is_refused_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = {**PLAIN["engine"], "columns": {"time_zone": "spend"}}
+    place = any_place(tmp_path, any_campaign(experiment=None), engine=engine, lists={})
+    with_column(tmp_path, pa.array([[("UTC", 1)], None], pa.map_(pa.string(), pa.int64())))
+    assert place.launch() == 2
+    assert (
+        "columns.time_zone = spend\n    a time zone is a text such as America/Chicago, this is map"
+        in capsys.readouterr().err
+    )

@@ -335,7 +335,7 @@ def test_counts_tell_every_state(ledger: DeliveryLedger) -> None:
 @pytest.mark.parametrize("event_id", ["dead:topic/3/17", "a b/ü%~…", "x" * 32, A.upper(), f"~{A}", ".", "..", "__x__", "a\0b", "\ud800"])  # fmt: skip
 def test_any_text_is_an_id(ledger: DeliveryLedger, event_id: str) -> None:
     if isinstance(ledger, SqliteProcess) and event_id == "\ud800":
-        pytest.skip("no UTF-8, of which every event is made: test_beside has what comes of it")
+        pytest.skip("no UTF-8, of which every event is made: test_sqlite_process has the result")
     ids = [event_id, A]
     assert states(claim(ledger, ids, "ow ner/ü")) == ["granted", "granted"]
     assert states(claim(ledger, ids, "two")) == ["taken", "taken"]

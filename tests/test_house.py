@@ -52,6 +52,18 @@ def test_everything_public_is_documented(path: Path) -> None:
             assert path.name == "commands.py" or ast.get_docstring(node), node.name
 
 
+def test_transforms_read_no_clock() -> None:
+    """Time enters a transform as a value or as a clock; `time.perf_counter` measures durations only."""
+    clocks = {"time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "datetime.now", "datetime.utcnow"}
+    for path in sorted((ROOT / "transforms").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        read = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        names = {
+            f"{node.module}.{one.name}" for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names
+        }
+        assert not (read | names) & clocks, path
+
+
 def test_files_and_folders_stay_small() -> None:
     assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
     for folder in {path.parent for path in FILES}:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown, list_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import LEDGER_STEP, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
+from schemas.delivery import LEDGER_STEP, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Message, Receipt, Settlement
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
@@ -22,8 +22,8 @@ from stores.launches.launch_folder import LaunchFolder
 from stores.ledger.identity import reopen_events
 from stores.ledger.transitions import CANCEL
 from transforms.delivery.elements import Receipts
-from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.receipts import encode_receipt, make_receipt
+from transforms.delivery.record_receipts import record, record_unreported
 from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.exposures import SCHEMA
@@ -134,7 +134,9 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
     vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
     with opened_ledger(output, uri) as ledger:
         recover(DeliveryFolder(output).journals, ledger, int(time.time() * 1000))  # what a killed run left claimed
-        record_left(ledger, *receipt_writers(DeliveryFolder(output)), time.time())  # what a killed cancel settled
+        record_unreported(
+            ledger, *receipt_writers(DeliveryFolder(output)), time.time(), time.time()
+        )  # what a killed cancel settled
         for start in range(0, len(rows), LEDGER_STEP):
             events = {row[0]: row for row in rows[start : start + LEDGER_STEP]}
             found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)
@@ -175,7 +177,7 @@ def _cancel_some(
     settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
     settled = [ends[name] for name in ledger.settle(owner, settlements, now)] if ends else []
     if settled:
-        record(ledger, *receipt_writers(folder), Receipts(settled))
+        record(ledger, *receipt_writers(folder), Receipts(settled), time.time())
     count = Counter(one.outcome for one in settled)
     return found._replace(
         cancelled=found.cancelled + count["expired"],
@@ -189,25 +191,10 @@ def _receipt(
     row: tuple[Any, ...], claim_result: ClaimResult, campaign: str, launch: str, vendor: str, now: int
 ) -> Receipt:
     event_id, retailer, customer, channel, variant = row
-    lapsed = claim_result.state == "lapsed"
-    return Receipt(
-        event_id=event_id,
-        launch_id=launch,
-        campaign_id=campaign,
-        retailer_id=retailer,
-        customer_id=customer,
-        channel=channel,
-        variant=variant,
-        workspace=f"{vendor}:{retailer}",
-        batch_id=None,
-        outcome="unknown" if lapsed else "expired",
-        reason="no_answer" if lapsed else "cancelled",
-        vendor_id=None,
-        attempt=0,
-        resent=False,
-        arrived_at=now,
-        settled_at=now,
-    )
+    outcome, reason = ("unknown", "no_answer") if claim_result.state == "lapsed" else ("expired", "cancelled")
+    message = Message(event_id, retailer, "", customer, "", b"", arrived_at=now)
+    event = {"launch_id": launch, "campaign_id": campaign, "channel": channel, "experiment": {"variant": variant}}
+    return make_receipt(message, f"{vendor}:{retailer}", outcome, now, event=event, reason=reason)
 
 
 def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequence[str]) -> int:

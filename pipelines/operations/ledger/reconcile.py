@@ -23,7 +23,7 @@ from stores.launches.event_ids import read_event_ids
 from stores.ledger.identity import reopen_events
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.record_receipts import record, record_unreported
 
 REASON = "reconciled"
 _UNKNOWN = """
@@ -101,7 +101,7 @@ def reconcile(
     taken_at = int(Path(accepted).stat().st_mtime * 1000) if as_of is None else as_of
     found, folder = Reconciled(taken_at, listed=len(ids)), DeliveryFolder(output)
     with opened_ledger(output, uri) as ledger:
-        record_left(ledger, *receipt_writers(folder), time.time())
+        record_unreported(ledger, *receipt_writers(folder), time.time(), time.time())
         con = open_receipts([folder.receipts, *receipts])
         check_names(con, campaign, retailers, "the receipts of this delivery")
         con.register("given", pa.table({"event_id": pa.array(ids, pa.string())}))
@@ -147,7 +147,12 @@ def _accept(
             ledger.reconcile([Settlement(one.event_id, "accepted", encode_receipt(one)) for one in ends], now)
         )
         if settled:
-            record(ledger, *receipt_writers(folder), Receipts([one for one in ends if one.event_id in settled]))
+            record(
+                ledger,
+                *receipt_writers(folder),
+                Receipts([one for one in ends if one.event_id in settled]),
+                time.time(),
+            )
         done |= settled
     found.accepted = len(done)
     return done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import apache_beam as beam
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
@@ -46,7 +48,10 @@ def test_a_poll_of_small_messages_is_cut_by_their_number() -> None:
 
 
 def test_a_group_of_large_messages_is_several_lists() -> None:
-    lists = [messages for _, messages in group(of_sizes([1_000_000] * 10), Load(), Messages, retailer_of, event_id_of)]
+    lists = [
+        messages
+        for _, messages in group(of_sizes([1_000_000] * 10), Load(time.monotonic), Messages, retailer_of, event_id_of)
+    ]
     assert [len(some.items) for some in lists] == [4, 4, 2]
 
 
@@ -80,7 +85,7 @@ def test_decoded_bodies_are_cached_up_to_a_size_that_is_bounded() -> None:
     hits = lambda: sum(cached.cache_info().hits for _, cached in outcomes._DECODERS)  # noqa: E731
     before = hits()
     for _ in range(3):
-        assert outcomes.decoded_body(envelope.attributes["schema"], envelope.body)["event_id"]
+        assert outcomes.decode_body(envelope.attributes["schema"], envelope.body)["event_id"]
     assert hits() - before >= 2
 
 

@@ -28,7 +28,7 @@ def ledger(tmp_path: Path) -> DeliveryLedger:
     return made
 
 
-def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_claim_without_a_started_call_is_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 2)
@@ -46,7 +46,7 @@ def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledge
     assert states(ledger, IDS) == ["taken", *["granted"] * 7]
 
 
-def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_only_started_calls_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 4)
@@ -64,7 +64,7 @@ def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Pat
     assert not list((tmp_path / "calls").iterdir())
 
 
-def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_second_recovery_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
@@ -85,7 +85,7 @@ def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: Deliver
     assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
 
 
-def test_what_is_closed_is_not_recovered_and_a_journal_without_open_calls_goes_with_its_process(
+def test_closed_calls_are_not_recovered_and_a_journal_without_open_calls_is_deleted(
     tmp_path: Path, ledger: DeliveryLedger
 ) -> None:
     journal = FileJournal(tmp_path / "calls")
@@ -121,7 +121,7 @@ def test_without_its_sent_flags_every_call_that_started_is_in_doubt(tmp_path: Pa
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=2, in_doubt=2)
 
 
-def test_after_a_restart_of_the_machine_all_that_was_not_answered_is_in_doubt(
+def test_after_a_reboot_all_that_was_not_answered_is_in_doubt(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk may have lost records and flags: what seems not to be sent may have been."""
@@ -151,7 +151,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "shorter"])
-def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
+def test_a_damaged_journal_releases_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 2)
@@ -163,7 +163,7 @@ def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger,
     assert states(ledger, IDS[:4]) == ["taken"] * 4
 
 
-def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
+def test_a_foreign_journal_releases_nothing_and_stops_nothing(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = FileJournal(tmp_path / "calls")
@@ -175,14 +175,14 @@ def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
     assert states(ledger, IDS[:2]) == ["taken"] * 2
 
 
-def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+def test_the_sent_flag_of_an_earlier_call_does_not_count_for_a_later_one(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "calls")
     flags = [journal.started("one", str(number), []) for number in range(call_journal.FLAGS + 1)]
     assert flags[0].at == flags[-1].at
     assert flags[0].value != flags[-1].value
 
 
-def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_copy_of_a_live_journal_releases_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
     """A copy has no lock; what is in no call yet may be in one when the copy is read."""
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
@@ -194,7 +194,7 @@ def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, l
     assert recover(tmp_path / "calls", ledger, NOW).released == 8
 
 
-def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_live_journal_is_not_recovered(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered()
@@ -217,7 +217,7 @@ def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -
     assert [one.kind for one in read_records(torn)] == ["boot", "claiming"]
 
 
-def test_a_long_journal_is_written_anew_with_what_is_open(
+def test_a_full_journal_is_rewritten_with_the_open_records(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_journal, "SIZE", 4_000)
@@ -235,7 +235,7 @@ def test_a_long_journal_is_written_anew_with_what_is_open(
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
 
 
-def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_goes_on(tmp_path: Path) -> None:
+def test_a_failed_record_stops_a_claim_or_a_call_but_not_an_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     journal = FileJournal(tmp_path / "file" / "calls")
     for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):

@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there_says_what_to_give(tmp_path: Path) -> None:
         open_receipts([str(tmp_path / "nowhere")])
 
 
-def test_the_folder_above_is_refused_with_the_one_meant(tmp_path: Path) -> None:
+def test_the_parent_folder_is_refused_with_the_right_one(tmp_path: Path) -> None:
     written(tmp_path / "receipts", [any_receipt()])
     with pytest.raises(InputError, match=r"holds no receipts itself; give .*receipts"):
         open_receipts([str(tmp_path)])

@@ -126,7 +126,7 @@ def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: in
     assert "ledger.db" in str(caught.value)
 
 
-def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: Path, tmp_path: Path) -> None:
+def test_later_damage_is_reported_by_the_ledger_process_too(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     shutil.copy(sound, path)
     ledger = SqliteProcess(str(path))
@@ -142,7 +142,7 @@ def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="skipped: needs root, to become another user")
 @pytest.mark.parametrize(("mode", "folder_mode"), [(0o000, 0o755), (0o444, 0o755), (0o644, 0o700)])
-def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, folder_mode: int) -> None:
+def test_a_file_without_permission_is_reported(sound: Path, mode: int, folder_mode: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
         shutil.copy(sound, path)
@@ -160,7 +160,7 @@ def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, fo
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_looking_changes_nothing(sound: Path, tmp_path: Path) -> None:
+def test_a_probe_changes_nothing(sound: Path, tmp_path: Path) -> None:
     assert probe(str(tmp_path / "none.db"), CELL).state == "missing"
     (tmp_path / "empty.db").touch()
     assert probe(str(tmp_path / "empty.db"), CELL).state == "empty"

@@ -68,7 +68,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return arrange
 
 
-def test_a_fresh_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+def test_a_new_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
     assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     assert calls == {"commit": 1}
     assert ledger.settle("one", SENT, NOW) == IDS
@@ -116,7 +116,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
+def test_transient_errors_are_retried(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
     fail(error, 2)
     assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     fail(error, 2)
@@ -149,7 +149,7 @@ def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable
     assert ledger.change("counter", lambda old: (b"2", old)) == b"1"
 
 
-def test_a_commit_that_was_outrun_after_a_lost_one_is_decided_anew(
+def test_a_conflict_after_a_lost_commit_is_decided_anew(
     ledger: FirestoreLedger, firestore_uri: str, fail: Callable[..., None]
 ) -> None:
     other = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2])
@@ -163,7 +163,7 @@ def test_a_commit_that_was_outrun_after_a_lost_one_is_decided_anew(
     other.close()
 
 
-def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_store_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
     ledger = FirestoreLedger("project-1", "(default)", "ledger", deadline_s=0.3)
     ledger.open()
@@ -183,7 +183,7 @@ def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_what_does_not_pass_is_told_at_once(
+def test_permanent_errors_are_reported_at_once(
     ledger: FirestoreLedger, fail: Callable[..., None], error: Exception, todo: str
 ) -> None:
     fail(error, 9, "batch_get_documents")
@@ -207,7 +207,7 @@ def test_firestore_drops_only_what_is_settled_and_reported(ledger: FirestoreLedg
     assert doomed() == IDS[:2]
 
 
-def test_only_the_newest_claims_are_kept_in_mind() -> None:
+def test_only_the_newest_claims_are_cached() -> None:
     held = ClaimCache(limit=2)
     held.keep({name: Stored({}, b"", None) for name in "abc"})
     assert list(held.take("abc")) == ["b", "c"]

@@ -126,7 +126,7 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 300), ("firestore", 25)])
-def test_any_interleaving_is_what_the_contract_tells(request: pytest.FixtureRequest, kind: str, examples: int) -> None:
+def test_any_interleaving_follows_the_contract(request: pytest.FixtureRequest, kind: str, examples: int) -> None:
     ledger = open_ledger(request.getfixturevalue(f"{kind}_uri"))
     ledger.open()
 

@@ -78,7 +78,7 @@ def rows(path: Path) -> list[Any]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ACTS, max_size=12))
-def test_quick_and_slow_say_and_write_the_same(tmp_path: Path, acts: list[Act]) -> None:
+def test_bulk_and_single_statements_return_and_write_the_same(tmp_path: Path, acts: list[Act]) -> None:
     paths = [tmp_path / f"{uuid.uuid4().hex}.db" for _ in range(2)]
     quick, slow = (SqliteLedger(str(path)) for path in paths)
     quick.open()
@@ -129,7 +129,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         (["claim"], False),
     ],
 )
-def test_only_a_set_that_is_all_new_or_all_its_own_is_done_at_once(
+def test_only_all_new_or_all_own_events_are_written_in_bulk(
     tmp_path: Path, calls: list[tuple[str, bool]], acts: list[str], quick: bool
 ) -> None:
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:
@@ -142,7 +142,7 @@ def test_only_a_set_that_is_all_new_or_all_its_own_is_done_at_once(
     assert calls[-1][1] is quick
 
 
-def test_a_thousand_events_and_their_receipts_are_written_as_they_are(tmp_path: Path) -> None:
+def test_a_thousand_events_and_their_receipts_are_written_unchanged(tmp_path: Path) -> None:
     ids = [uuid.UUID(int=number << 90).hex for number in range(1_000)]
     receipts = {one: one.encode() * (place % 3) for place, one in enumerate(ids)}
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:

@@ -56,7 +56,7 @@ def test_there_is_enough_until_the_free_bytes_fall_below_what_is_kept(disk: Path
     assert space.enough()
 
 
-def test_calls_stop_at_once_when_the_reserve_was_given_up(disk: Path) -> None:
+def test_calls_stop_at_once_when_the_reserve_was_deleted(disk: Path) -> None:
     space = DiskSpace([disk], keep_free=MB, reserve=2 * MB)
     space.prepare()
     assert release_reserve(disk / "receipts")
@@ -66,7 +66,7 @@ def test_calls_stop_at_once_when_the_reserve_was_given_up(disk: Path) -> None:
     assert space.enough()
 
 
-def test_a_start_without_room_is_told_and_leaves_no_part_of_a_reserve(disk: Path) -> None:
+def test_a_start_without_room_fails_and_leaves_no_part_of_a_reserve(disk: Path) -> None:
     fill(disk, leave=MB)
     with pytest.raises(JobError, match="free at least"):
         DiskSpace([disk], keep_free=MB, reserve=2 * MB).prepare()
@@ -74,7 +74,7 @@ def test_a_start_without_room_is_told_and_leaves_no_part_of_a_reserve(disk: Path
 
 
 @pytest.mark.parametrize("kind", [SqliteLedger, SqliteProcess])
-def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path, kind: type[SqliteLedger]) -> None:
+def test_an_answer_is_settled_on_a_full_disk_by_deleting_the_reserve(disk: Path, kind: type[SqliteLedger]) -> None:
     ledger, space = kind(str(disk / "ledger.db")), DiskSpace([disk], keep_free=MB, reserve=2 * MB)
     space.prepare()
     ledger.open()
@@ -102,7 +102,7 @@ def claim_again_and_again(ledger: DeliveryLedger, claims: list[Claim], disk: Pat
         fill(disk, leave=0)
 
 
-def test_receipts_are_written_on_a_full_disk_by_giving_up_the_reserve(disk: Path) -> None:
+def test_receipts_are_written_on_a_full_disk_by_deleting_the_reserve(disk: Path) -> None:
     DiskSpace([disk], keep_free=MB, reserve=2 * MB).prepare()
     fill(disk, leave=0)
     path = write_receipts(str(disk / "receipts"), "part-0", [any_receipt()])

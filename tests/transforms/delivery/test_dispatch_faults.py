@@ -48,7 +48,7 @@ def test_recipients_that_the_answer_names_are_rejected_at_once(job: Job, form: s
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302, 410])
-def test_what_is_wrong_with_the_account_rejects_nobody_and_stops_this_workspace_only(
+def test_an_error_of_the_account_rejects_nobody_and_stops_this_workspace_only(
     job: Job, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
@@ -87,7 +87,7 @@ def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, mon
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-def test_an_open_breaker_lets_one_event_try_and_then_the_rest(job: Job, batches: int) -> None:
+def test_an_open_breaker_probes_with_one_event_then_sends_the_rest(job: Job, batches: int) -> None:
     job.sandbox.script([{"answer": 401, "first": 1}])
     blocked = job.handle("store-1", wire_batch([0])).waiting
     waiting = [wire_batch(range(at, at + 10)) for at in range(10, 10 + 10 * batches, 10)]
@@ -102,7 +102,7 @@ def test_an_open_breaker_lets_one_event_try_and_then_the_rest(job: Job, batches:
     job.check()
 
 
-def test_settled_batches_do_not_use_up_the_tries_of_an_open_breaker(job: Job, another: Callable[[], Job]) -> None:
+def test_settled_batches_do_not_use_up_the_probes_of_an_open_breaker(job: Job, another: Callable[[], Job]) -> None:
     """After a crash a job goes on from a checkpoint that is older than the ledger: much of what waits there is over."""
     waiting = [wire_batch(range(at, at + 5)) for at in range(0, 50, 5)]
     for batch in waiting[:-1]:
@@ -233,7 +233,7 @@ def test_a_refusal_that_comes_too_late_to_count_leaves_no_dead_letter(another: C
     two.check()
 
 
-def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) -> None:
+def test_a_lost_reply_is_unknown_under_hold(job: Job) -> None:
     job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": "lose", "first": 1}])
     job.run("store-1", wire_batch(range(5)))
@@ -259,7 +259,7 @@ def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], 
     one.check()
 
 
-def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
+def test_a_workspace_that_hangs_delays_no_other(job: Job) -> None:
     job.settings.timeout_s = 1.0
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": "hang", "first": 1}])
     hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])

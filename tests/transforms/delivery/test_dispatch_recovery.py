@@ -17,7 +17,7 @@ LEASE = 30_000
 
 
 @pytest.mark.parametrize("on_unknown", ["hold", "resend"])
-def test_what_a_killed_process_had_claimed_and_not_sent_is_sent_by_another_after_the_lease(
+def test_claims_of_a_killed_process_are_sent_by_another_after_the_lease(
     another: Callable[[], Job], tmp_path: Path, on_unknown: str
 ) -> None:
     job = another()

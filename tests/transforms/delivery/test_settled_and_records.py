@@ -81,7 +81,7 @@ def letter(number: int) -> DeadLetter:
     return made
 
 
-def test_what_is_settled_is_left_out_and_counted() -> None:
+def test_settled_messages_are_dropped_and_counted() -> None:
     settled(*receipts(1, 3))
     before = COUNTERS.tally["already_settled"]
     lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
@@ -92,7 +92,7 @@ def test_what_is_settled_is_left_out_and_counted() -> None:
     assert COUNTERS.tally["already_settled"] - before == 2
 
 
-def test_what_is_fresh_is_not_asked_about() -> None:
+def test_messages_of_a_resuming_source_are_not_looked_up() -> None:
     settled(*receipts(1))
     with beam.Pipeline(runner=ENGINE) as p:
         left = p | beam.Create([Messages([wire_message(1)], source_resumes=True)]) | SkipSettled(ledger)

@@ -24,7 +24,10 @@ from transforms.warnings import find
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")
 SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/journey/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def section(name: str, heading: str) -> str:
@@ -157,6 +160,12 @@ def test_links_to_a_heading_lead_to_one() -> None:
     for page in PAGES:
         for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
             assert anchor in anchors(page.parent / link if link else page), (page.name, link, anchor)
+
+
+def test_the_files_and_folders_that_a_page_names_exist() -> None:
+    for page in PAGES:
+        for path in re.findall(rf"(?<![\w/.])((?:{'|'.join(LAYERS)}|tests|bench|docs)/[\w/.*-]+)", page.read_text()):
+            assert list(ROOT.glob(path.rstrip("./"))), (page.name, path)
 
 
 def test_a_decision_is_at_most_40_lines_and_its_heading_begins_with_its_number() -> None:

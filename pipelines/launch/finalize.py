@@ -11,7 +11,6 @@ from typing import Any
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import record_damage
 from connectors.inputs.sticky import write_sticky
-from connectors.uri import FileUri
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
@@ -99,14 +98,15 @@ def _agree(one: Any, other: Any) -> bool:
 def check_resumed(job: LaunchJob) -> None:
     """Raises InputError when of a batch that is done the exposures are damaged, or the file of its events is."""
     job.check_done()
-    if not isinstance(job.config.events, FileUri):
+    folder = job.config.events.folder
+    if folder is None:
         return
     problems = []
     for name in sorted(job.folder.done()):
         emitted = sum(
             number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
         )
-        path = event_path(job.config.events.directory, job.plan.launch_id, name)
+        path = event_path(folder, job.plan.launch_id, name)
         if emitted and (how := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
             fix = f"delete {exposures} and run the launch command again: the same events are written anew"

@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
-from pipelines.launch.factories import make_assigner, make_suppressor
 from pipelines.launch.inputs import LaunchJob
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from stores.launches.snapshot import parts, read_part, take_snapshot
-from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.customers.read_customers import batch_name
-from transforms.offers.generate import demand
-from transforms.plan import Plan, id_columns, make_plan
-from transforms.reconciliation.exposures import batch_counts
+from transforms.experiments.assign_variants import make_assigner
+from transforms.launch_plan import Plan, id_columns, make_plan
+from transforms.offers.generate_offers import demand
+from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
+from transforms.suppression.suppress import make_suppressor
 from transforms.warnings.beforehand import unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
@@ -47,14 +49,18 @@ def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
         plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
-        evaluator = Evaluator(plan, lambda name, column: read_list(Path(plan.root) / name, column, name))
-        assign, suppress = make_assigner(plan, None), make_suppressor(plan, (), None)
+        read = partial(_read_list, Path(plan.root))
+        evaluate, assign, suppress = make_evaluator(plan, read), make_assigner(plan), make_suppressor(plan, read)
         totals = Totals()
         for part in parts(snapshot):
             for ordinal, rows in enumerate(read_part(part, plan.columns)):
                 batch = CustomerBatch(batch_name(part.number, ordinal), rows)
-                totals.add(_counts(plan, suppress(assign(evaluate_batch(plan, evaluator, {}, batch)))))
+                totals.add(_counts(plan, suppress(assign(evaluate(batch)))))
         return plan, totals
+
+
+def _read_list(root: Path, file: str, column: str) -> pa.Array:
+    return read_list(root / file, column, file)
 
 
 def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> None:
@@ -84,8 +90,7 @@ def _keep_counts(plan: Plan, folder: Path, batch: LaunchBatch) -> None:
 
 
 def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
-    batch.counts["offers"] = demand(plan, batch)
-    return batch_counts(batch)
+    return batch_counts(batch.with_counts(offers=demand(plan, batch)))
 
 
 def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:

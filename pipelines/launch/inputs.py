@@ -17,7 +17,8 @@ from connectors.inputs.histories import check_histories, history_files
 from connectors.inputs.lists import list_problems, read_codes
 from connectors.inputs.sticky import check_sticky
 from connectors.secrets import Secrets
-from pipelines.launch.options import LaunchConfig, read_events
+from connectors.uri import sink_uri
+from pipelines.launch.options import LaunchConfig, read_uri
 from pipelines.launch.remote_inputs import RemoteInputs
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration, load_configuration
@@ -27,8 +28,8 @@ from stores.launches.launch_folder import LaunchFolder, differences
 from stores.launches.snapshot import Part, Snapshot, parts, take_snapshot
 from stores.launches.whole_files import damaged
 from transforms.customers.read_customers import batch_name
-from transforms.plan import Plan, id_columns, make_plan
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.launch_plan import Plan, id_columns, make_plan
+from transforms.reconciliation.record_exposures import SCHEMA
 from transforms.warnings.earlier import history_warnings, sticky_warnings
 from transforms.warnings.warning import LaunchWarning
 
@@ -256,7 +257,7 @@ def _config_of(folder: LaunchFolder, told: dict[str, Any]) -> LaunchConfig:
         **{
             **told,
             "campaigns": folder.campaigns,
-            "events": read_events(told["events"], []),
+            "events": read_uri(sink_uri, told["events"], []),
             "history": tuple(told["history"]),
             "mirrors": tuple(told.get("mirrors", ())),
             "output": str(folder.root),

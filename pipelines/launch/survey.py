@@ -36,8 +36,8 @@ from stores.launches.survey_results import (
 from transforms.columnar.duplicate_keys import Keys, codes_of, repeated
 from transforms.columnar.id_index import IdIndex
 from transforms.customers.read_customers import batch_name
-from transforms.offers.candidates import QUEUED, SHARED, Surveyor
-from transforms.plan import Plan
+from transforms.launch_plan import Plan
+from transforms.offers.candidates import SHARING, WANTING, CandidateFinder
 
 
 def survey(job: LaunchJob, matched: Callable[[beam.Pipeline, bool], Any], options: PipelineOptions) -> None:
@@ -64,20 +64,20 @@ def survey(job: LaunchJob, matched: Callable[[beam.Pipeline, bool], Any], option
     write_decisions(folder, losers, queues)
 
 
-def _surveyor(plan: Plan, sizes: dict[tuple[str, str], int], folder: Path) -> Surveyor:
+def _surveyor(plan: Plan, sizes: dict[tuple[str, str], int], folder: Path) -> CandidateFinder:
     shared = {channel: IdIndex.build(keys) for channel, keys in read_sharing_keys(folder).items()}
-    return Surveyor(plan, shared, sizes)
+    return CandidateFinder(plan, shared, sizes)
 
 
 class _Survey(beam.DoFn):
-    def __init__(self, make: Callable[[], Surveyor], folder: Path) -> None:
+    def __init__(self, make: Callable[[], CandidateFinder], folder: Path) -> None:
         self._make, self._folder = make, folder
 
     def setup(self) -> None:
-        self._surveyor = self._make()
+        self._finder = self._make()
 
     def process(self, element: LaunchBatch) -> None:
-        shared, queued = self._surveyor.survey(element)
+        shared, queued = self._finder.find(element)
         write_parquet(self._folder / f"shared-{element.name}.parquet", shared)
         write_parquet(self._folder / f"queued-{element.name}.parquet", queued)
 
@@ -127,7 +127,7 @@ def _addresses(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | 
 
 def _losers(con: Any, folder: Path) -> pa.Table:
     """Of the candidates with one address all but the preferred one, by campaign."""
-    _view(con, folder, "shared", SHARED)
+    _view(con, folder, "shared", SHARING)
     return con.sql(
         "SELECT campaign, batch, row FROM shared "
         "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC NULLS LAST, tie) > 1"
@@ -137,7 +137,7 @@ def _losers(con: Any, folder: Path) -> pa.Table:
 def _queues(con: Any, plan: Plan, folder: Path, losers: pa.Table, sizes: dict[tuple[str, str], int]) -> pa.Table:
     """The first N keys of each limited offer's queue, in hash order; of a budget, whose ranks do not matter,
     only the N-th, and none where fewer than N stand in it."""
-    _view(con, folder, "queued", QUEUED)
+    _view(con, folder, "queued", WANTING)
     con.register("losers", losers)
     rows = []
     listed = {(entry.campaign.id, o.id) for entry in plan.campaigns for o in entry.campaign.offers if o.codes}

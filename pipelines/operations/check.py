@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import read_columns
-from connectors.uri import FileUri
 from pipelines.launch.finalize import add_up, contradictions, sum_up
 from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import Deliveries, join_receipts, receipt_folders
@@ -87,8 +86,8 @@ def _launch(job: LaunchJob) -> tuple[Findings, bool]:
     _summary_file(found, job, summary)
     if job.folder.done():
         _exposures(found, job, add_up(job))
-    if isinstance(job.config.events, FileUri):
-        _events(found, job, summary)
+    if (folder := job.config.events.folder) is not None:
+        _events(found, job, summary, folder)
     _splits(found, summary)
     return found, summary["state"] == "finished"
 
@@ -114,13 +113,11 @@ def _exposures(found: Findings, job: LaunchJob, totals: Totals) -> None:
     found.hold("no customer is exposed twice to a campaign", twice == 0, f"{twice:,} are")
 
 
-def _events(found: Findings, job: LaunchJob, summary: dict[str, Any]) -> None:
+def _events(found: Findings, job: LaunchJob, summary: dict[str, Any], folder: str) -> None:
     """The event files against the exposures, event by event."""
-    assert isinstance(job.config.events, FileUri)
     emitted = sum(one["emitted"] for one in summary["campaigns"])
     unusable: dict[str, str] = {}
-    folder, launch_id = job.config.events.directory, job.plan.launch_id
-    paths = [event_path(folder, launch_id, name) for name in sorted(job.folder.done())]
+    paths = [event_path(folder, job.plan.launch_id, name) for name in sorted(job.folder.done())]
 
     def refuse(path: str, error: Exception) -> None:
         unusable[path] = str(error) or type(error).__name__

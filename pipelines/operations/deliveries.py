@@ -20,7 +20,7 @@ from transforms.reconciliation.deliveries import (
     open_groups,
     reasons,
 )
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.reconciliation.record_exposures import SCHEMA
 
 _COLUMNS = ("campaign_id", "retailer_id", "variant", "resent", "arrived_at")
 _EXPOSED = """

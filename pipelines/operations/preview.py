@@ -14,7 +14,7 @@ from typing import Any
 import fastavro
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from connectors.uri import FileUri
+from connectors.uri import sink_uri
 from pipelines.launch.driver import launch
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.options import LaunchConfig
@@ -46,7 +46,7 @@ def preview(
         config = LaunchConfig(
             campaigns=Path(campaigns),
             customers=customers,
-            events=FileUri(f"{folder}/events"),
+            events=sink_uri(f"file:{folder}/events"),
             output=f"{folder}/launch",
             history=history,
             sticky=sticky,

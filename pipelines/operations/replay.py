@@ -13,10 +13,11 @@ from typing import NamedTuple
 import orjson
 
 from connectors.files.reader import list_files
+from connectors.files.replay import fits_file
 from connectors.gcs import is_remote
 from connectors.kafka.client import KafkaClient
-from connectors.replay import fits_file, publisher, read_between
-from connectors.uri import FileUri, SinkUri, SourceUri, TopicUri, UriError, parse_uri, sink_uri
+from connectors.open import open_publisher, read_between
+from connectors.uri import SinkUri, SourceUri, UriError, sink_uri, source_uri
 from pipelines.operations.ledger.names import find_unknown
 from pipelines.operations.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
@@ -59,15 +60,15 @@ def replay(
     if problems := find_unknown("--reason", reasons, reasons_there, f"the dead letters of {folder}"):
         raise InputError(problems)
     chosen = {dead_id(one): one for one in letters if _wanted(one, reasons)}
-    if isinstance(target, FileUri):
+    if target.folder is not None:
         _check_for_files(list(chosen.values()))
     with _opened(ledger, str(Path(folder.rstrip("/")).parent)) as book:
         _reopen(book, [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()])
     if not chosen:
         return Replayed(0, len(letters))
-    token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
+    token = {} if target.folder is not None else {"replay": uuid.uuid4().hex[:12]}
     part = dead_id(next(iter(chosen.values())))[5:]
-    with publisher(target, client or KafkaClient(), part) as publish:
+    with open_publisher(target, client or KafkaClient(), part) as publish:
         accepted = publish([(one.data, {**_attributes(one), **token}) for one in chosen.values()])
     return Replayed(accepted, len(letters) - accepted)
 
@@ -84,12 +85,12 @@ def replay_between(
     """
     target = _target(events, ledger)
     origin = _source(source, target)
-    token = {} if isinstance(target, FileUri) else {"replay": uuid.uuid4().hex[:12]}
+    token = {} if target.folder is not None else {"replay": uuid.uuid4().hex[:12]}
     read = accepted = 0
-    with _opened(ledger) as book, publisher(target, client) as publish:
+    with _opened(ledger) as book, open_publisher(target, client) as publish:
         for envelopes, dealt_with in read_between(origin, client, since, until):
             messages = [(one.body, {**one.attributes, **token}) for one in envelopes]
-            if isinstance(target, FileUri):
+            if target.folder is not None:
                 messages = [one for one in messages if fits_file(one)]
             _reopen(book, [attributes["event_id"] for _, attributes in messages if attributes.get("event_id")])
             accepted += publish(messages) if messages else 0
@@ -129,16 +130,13 @@ def _opened(ledger: str | None, output: str | None = None) -> Iterator[DeliveryL
 def _source(text: str, target: SinkUri) -> SourceUri:
     """Where the messages are read from."""
     try:
-        uri = parse_uri(text)
+        uri = source_uri(text)
     except UriError as error:
         raise InputError([Problem("command line", "SOURCE", text, str(error))]) from error
-    if isinstance(uri, TopicUri):
-        fix = "is a topic, which cannot be read; name a subscription to it"
-    elif isinstance(uri, FileUri) and uri == target:
+    if uri.folder is not None and uri == target:
         fix = "is where the events go as well; name another folder, or let rebatch read this one again"
-    else:
-        return uri
-    raise InputError([Problem("command line", "SOURCE", text, fix)])
+        raise InputError([Problem("command line", "SOURCE", text, fix)])
+    return uri
 
 
 def _reopen(ledger: DeliveryLedger | None, names: Sequence[str]) -> None:

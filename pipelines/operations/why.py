@@ -18,10 +18,10 @@ from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
 from stores.launches.snapshot import find_customers
 from transforms.audience.conditions import Checker
-from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.audience.tree import NodeCount, Tree
 from transforms.experiments.assignment import bucket, bucket_ranges, choose, in_ranges, normalise, scheme_ranges
-from transforms.plan import CampaignPlan, only
+from transforms.launch_plan import CampaignPlan, single_campaign
 
 
 def why(job: LaunchJob, customer: str, campaign: str, receipts: Sequence[str] = ()) -> Iterator[str]:
@@ -36,8 +36,8 @@ def why(job: LaunchJob, customer: str, campaign: str, receipts: Sequence[str] = 
     if not rows.num_rows:
         fix = "the snapshot of this launch has no such customer; check the id, and dead_letters/"
         raise InputError([Problem(job.snapshot.source, job.plan.engine.columns.customer, customer, fix)])
-    entry, retailers = job.plan.of(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
-    for place in sorted(range(rows.num_rows), key=lambda place: not entry.scope(retailers[place])):
+    entry, retailers = job.plan.campaign_plan(campaign), id_texts(rows[job.plan.engine.columns.retailer]).to_pylist()
+    for place in sorted(range(rows.num_rows), key=lambda place: not entry.covers(retailers[place])):
         yield from _one(job, rows.slice(place, 1), entry, receipt_folders(job, receipts))
         yield ""
 
@@ -50,10 +50,10 @@ def _one(job: LaunchJob, row: pa.Table, entry: CampaignPlan, receipts: Sequence[
     delivered: list[str] = []
     if receipts and exposure is not None and exposure["outcome"] == "emitted":
         delivered = list(delivery_facts(receipts, exposure["event_id"], job.plan.engine.time_zone(retailer)))
-    plan = only(job.plan, entry.campaign.id)
-    evaluator = Evaluator(plan, lambda name, column: read_list(job.config.campaigns / name, column, name))
+    plan = single_campaign(job.plan, entry.campaign.id)
+    evaluate = make_evaluator(plan, lambda file, column: read_list(job.config.campaigns / file, column, file))
     batch = row.select(list(plan.columns)).combine_chunks().to_batches()[0]
-    counts = evaluate_batch(plan, evaluator, {}, CustomerBatch("why", batch)).counts["nodes"][entry.campaign.id]
+    counts = evaluate(CustomerBatch("why", batch)).counts["nodes"][entry.campaign.id]
     verdict = "this row was refused: see dead_letters/" if not counts[0].entered else _verdict(exposure, counts[0])
     yield f"{customer} of {retailer}, campaign {entry.campaign.id}: {verdict}"
     if not counts[0].entered:

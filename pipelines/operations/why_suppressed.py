@@ -13,18 +13,17 @@ import pyarrow.compute as pc
 from connectors.inputs.histories import read_histories
 from connectors.inputs.lists import read_list
 from connectors.tables.parquet_files import plain_type
-from pipelines.launch.factories import offer_limits
 from pipelines.launch.inputs import LaunchJob
 from schemas.campaigns.checks.values import find_time_zone
 from schemas.columns.ids import id_text, id_texts, normal_addresses
 from schemas.elements import CampaignRows
 from schemas.problems import InputError
 from stores.launches.snapshot import read_part
-from stores.launches.survey_results import decided, read_sharing_keys, undecided
+from stores.launches.survey_results import decided, read_queues, read_sharing_keys, undecided
 from transforms.columnar.id_index import joined_key
 from transforms.columnar.list_index import ListIndex
-from transforms.offers.generate import order_keys, queue_name
-from transforms.plan import CampaignPlan
+from transforms.launch_plan import CampaignPlan
+from transforms.offers.generate_offers import offer_limits, order_keys, order_name
 
 
 def suppression_facts(
@@ -76,14 +75,14 @@ def exhaustion_facts(job: LaunchJob, entry: CampaignPlan, retailer: str, custome
         if job.folder.done():
             raise InputError([undecided(folder)])
         return
-    limits = offer_limits(job.plan, job.sizes, folder)
+    limits = offer_limits(job.plan, job.sizes, read_queues(folder))
     who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()
     rows = CampaignRows.of(campaign.id, np.zeros(1, np.int64), *who)
     for offer in campaign.offers:
         if not offer.limited:
             continue
         limit = limits[campaign.id, offer.id]
-        place = order_keys(job.plan, rows, queue_name(campaign, offer.id), np.zeros(1, np.int64))
+        place = order_keys(job.plan, rows, order_name(campaign, offer.id), np.zeros(1, np.int64))
         told = "enough for all"
         if limit.used_up:
             last = limit.keys[-1][:8].decode() if limit.size else "the start"

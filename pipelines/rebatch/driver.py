@@ -14,8 +14,8 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from connectors.open import begin_group
 from connectors.secrets import Secrets
-from connectors.uri import SubscriptionUri
 from pipelines.command_line.commands import read_rebatch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
@@ -31,7 +31,7 @@ from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
 from pipelines.rebatch.settings import Settings
-from pipelines.rebatch.sources import begin_source, local_source
+from pipelines.rebatch.sources import local_source
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.local.stop_signals import StopSignals, say, stop_signals
@@ -60,7 +60,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         check_inputs(config, Secrets(config.secrets))
         prepare_stores(config)
         if not engine.durable_state:
-            begin_source(config)
+            begin_group(config.events, config.kafka, config.group, config.start)
         recover_calls(config)
         read, every_s = (counts, 1.0) if engine.single_process else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
@@ -190,6 +190,6 @@ def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
     if left := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"
         print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
-    if config.drain and isinstance(config.events, SubscriptionUri):
+    if config.drain and config.events.subscription_path:
         print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return Ending.DONE

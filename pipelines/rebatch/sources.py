@@ -10,13 +10,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from connectors.files.reader import FileReader
-from connectors.kafka.consumer import begin
-from connectors.kafka.partition_reader import KafkaPartitionReader
-from connectors.kafka.reader import KafkaReader
-from connectors.pubsub.leases import LeaseFile, leased_until
-from connectors.pubsub.reader import PubsubReader
-from connectors.uri import FileUri, KafkaUri, SubscriptionUri
+from connectors.open import last_lease, open_partitions, open_reader
 from pipelines.engines.memory import collect_rarely
 from pipelines.rebatch.factories import make_disk
 from pipelines.rebatch.options import RebatchConfig
@@ -53,9 +47,8 @@ class LocalSource:
 
 def local_source(config: RebatchConfig) -> LocalSource:
     """A source for one run, with what is in the spool now."""
-    folder, events = DeliveryFolder(config.output), config.events
-    until = leased_until(folder.spool, events.path) if isinstance(events, SubscriptionUri) else 0.0
-    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder.spool).files()), until)
+    folder = DeliveryFolder(config.output).spool
+    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder).files()), last_lease(config.events, folder))
 
 
 def read_events(
@@ -73,49 +66,42 @@ def read_events(
             source=source.name,
             round_=part.read if part else None,
         )
-    if engine.native_pubsub and isinstance(config.events, SubscriptionUri):
-        return ReadNativePubsub(config.events.path)
-    if isinstance(config.events, KafkaUri):
+    if engine.native_pubsub and (subscription := config.events.subscription_path):
+        return ReadNativePubsub(subscription)
+    if config.events.has_partitions:
         return ReadPartitions(partial(make_partition_reader, config), time.time)
     return ReadMessages(partial(make_reader, config), engine, COUNTERS, config.readers)
 
 
-def make_reader(config: RebatchConfig, index: int, leases: LeaseFile | None = None) -> Reader:
+def make_reader(config: RebatchConfig, index: int, leases: tuple[Path, float] | None = None) -> Reader:
     """The reader of the events with an index below `config.readers`."""
-    events, stop = config.events, DeliveryFolder(config.output).must_stop
-    if isinstance(events, FileUri):
-        return FileReader(events.directory, index=index, readers=config.readers, follow=not config.drain, stop=stop)
-    idle_s = config.idle if config.drain else None
-    if isinstance(events, KafkaUri):
-        own = {"index": index, "readers": config.readers}
-        return KafkaReader(events, config.kafka, config.group, **own, idle_s=idle_s, stop=stop)
-    return PubsubReader(events.path, idle_s=idle_s, stop=stop, leases=leases)
+    return open_reader(
+        config.events,
+        config.kafka,
+        config.group,
+        index=index,
+        readers=config.readers,
+        idle_s=config.idle if config.drain else None,
+        stop=DeliveryFolder(config.output).must_stop,
+        leases=leases,
+    )
 
 
 def make_partition_reader(config: RebatchConfig) -> PartitionedReader:
     """The reader of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
-    assert isinstance(config.events, KafkaUri)
     collect_rarely()
     idle_s = config.idle if config.drain else None
     stop = DeliveryFolder(config.output).must_stop
-    return KafkaPartitionReader(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
-
-
-def begin_source(config: RebatchConfig) -> None:
-    """Notes where a Kafka group begins, before any of several readers reads. Raises JobError."""
-    if isinstance(config.events, KafkaUri):
-        begin(config.events, config.kafka, config.group, config.start)
+    return open_partitions(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
 
 
 def make_spooling_reader(source: LocalSource, index: int) -> Reader:
     """The reader of a source with an index below `source.readers`. It writes what comes from a broker into the spool;
     the last one reads what earlier runs left there."""
     config, folder = source.config, DeliveryFolder(source.config.output)
-    spool, leases = Spool(folder.spool), None
+    spool = Spool(folder.spool)
     if index == config.readers:
         return SpoolReader(spool, source.spooled)
-    if isinstance(config.events, SubscriptionUri):
-        leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
-    reader = make_reader(config, index, leases)
+    reader = make_reader(config, index, (folder.spool, source.leased_until))
     enough = make_disk(config.output, config.ledger).enough
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
+    return reader if config.events.folder is not None else SpooledReader(reader, spool, enough)

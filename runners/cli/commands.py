@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from connectors.inputs.lists import list_problems
-from connectors.kafka.client import create_topic as create_kafka_topic
+from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import read_client, read_time
-from connectors.pubsub.admin import create_topic
-from connectors.uri import KafkaUri, TopicUri, UriError, parse_uri
+from connectors.open import create_topic
+from connectors.uri import UriError, topic_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
@@ -37,7 +37,7 @@ from schemas.problems import InputError, Problem, shown
 from stores.launches.distinct import distinct_values
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import describe, source_schema
-from transforms.plan import id_columns, make_plan
+from transforms.launch_plan import id_columns, make_plan
 from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
@@ -191,28 +191,17 @@ def _sent_to(engine: EngineConfig, customers: str, columns: list[str]) -> set[st
 
 def topic(args: argparse.Namespace) -> int:
     try:
-        uri = parse_uri(args.uri)
+        uri = topic_uri(args.uri)
     except UriError as error:
         raise InputError([Problem("command line", "uri", args.uri, str(error))]) from error
-    if isinstance(uri, KafkaUri):
-        return _kafka_topic(uri, args)
-    if not isinstance(uri, TopicUri):
-        fix = "give pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
-        raise InputError([Problem("command line", "uri", args.uri, fix)])
-    print(create_topic(uri, subscription=args.subscription))
-    return 0
-
-
-def _kafka_topic(uri: KafkaUri, args: argparse.Namespace) -> int:
     problems: list[Problem] = []
-    client = read_client(args, problems)
-    if args.partitions < 1:
+    client = read_client(args, problems) if uri.has_partitions else KafkaClient()
+    if uri.has_partitions and args.partitions < 1:
         problems.append(Problem("command line", "--partitions", str(args.partitions), "must be 1 or more"))
-    if args.subscription:
+    if uri.has_partitions and args.subscription:
         fix = "is for Pub/Sub; on Kafka a group is made by its first reader, rebatch --kafka_group"
         problems.append(Problem("command line", "--subscription", args.subscription, fix))
     if problems:
         raise InputError(problems)
-    made = create_kafka_topic(uri, client, args.partitions)
-    print(f"{uri}: {'made' if made else 'was there already'}")
+    print(create_topic(uri, client, args.partitions, args.subscription))
     return 0

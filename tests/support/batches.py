@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from support.factories import any_customers, any_folder
 
-from pipelines.launch.factories import make_assigner, make_evaluator, make_generator, make_suppressor
+from pipelines.launch.worker_files import WorkerFiles
 from schemas.campaigns.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
 from schemas.outcomes import OUTCOMES
 from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
-from transforms.plan import Plan, make_plan
+from transforms.audience.evaluate_audience import make_evaluator
+from transforms.experiments.assign_variants import make_assigner
+from transforms.launch_plan import Plan, make_plan
+from transforms.offers.generate_offers import make_generator
+from transforms.suppression.suppress import make_suppressor
 
 LAUNCHED_AT = 1_775_000_000_000
 
@@ -36,9 +40,16 @@ def batch_of(customers: pa.Table, name: str = "00000-000") -> CustomerBatch:
     return CustomerBatch(name, customers.combine_chunks().to_batches()[0])
 
 
-def stepped(
+def stepped(plan: Plan, customers: pa.Table, **inputs: Any) -> LaunchBatch:
+    """The batch after the offers were generated, from the `inputs` of `steps`."""
+    batch: Any = batch_of(customers.select([name for name in customers.column_names if name in plan.columns]))
+    for step in steps(plan, **inputs):
+        batch = step(batch)
+    return batch
+
+
+def steps(
     plan: Plan,
-    customers: pa.Table,
     *,
     duplicates: Mapping[str, Any] | None = None,
     sticky: str | None = None,
@@ -46,9 +57,11 @@ def stepped(
     shared: Mapping[str, Any] | None = None,
     queues: Mapping[tuple[str, str], Any] | None = None,
     sizes: Mapping[tuple[str, str], int] | None = None,
-) -> LaunchBatch:
-    """The batch after the offers were generated."""
-    survey = Path(tempfile.mkdtemp())
+) -> list[Callable[[Any], LaunchBatch]]:
+    """The functions of the steps up to GenerateOffers, in their order."""
+    output = Path(tempfile.mkdtemp())
+    survey = output / "survey"
+    survey.mkdir()
     places = [{"batch": batch, "row": row} for batch, rows in (duplicates or {}).items() for row in rows]
     write_repeats(survey, pa.Table.from_pylist(places, PLACES), SHARING.empty_table())
     losers = [
@@ -59,11 +72,21 @@ def stepped(
     ]
     kept = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (queues or {}).items()]
     write_decisions(survey, pa.Table.from_pylist(losers, LOSERS), pa.Table.from_pylist(kept, QUEUES))
-    columns = [name for name in customers.column_names if name in plan.columns]
-    batch = make_evaluator(plan, survey)(batch_of(customers.select(columns)))
-    batch = make_assigner(plan, sticky)(batch)
-    batch = make_suppressor(plan, history, survey)(batch)
-    return make_generator(plan, sizes or {}, survey)(batch)
+    columns = plan.engine.columns
+    worker = WorkerFiles(
+        output=str(output),
+        campaigns=Path(plan.root),
+        ids=(columns.retailer, columns.customer),
+        history=history,
+        sticky=sticky,
+        code_secret=plan.engine.code_secret,
+    )
+    return [
+        make_evaluator(plan, worker.read_list, worker.read_duplicates),
+        make_assigner(plan, worker.read_sticky),
+        make_suppressor(plan, worker.read_list, worker.read_sends, worker.read_superseded),
+        make_generator(plan, sizes or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
+    ]
 
 
 def outcomes(batch: LaunchBatch, rows: CampaignRows | None = None) -> dict[str, str]:

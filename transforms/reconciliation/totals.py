@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, counted
-from transforms.plan import CampaignPlan, Plan
+from transforms.launch_plan import CampaignPlan, Plan
 from transforms.reconciliation.sample_ratio import sample_ratio_test, share_interval
 from transforms.warnings.evidence import EarlierUses, Evidence, ListUses
 from transforms.warnings.find import find_warnings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount
-from transforms.plan import MARKETPLACE, CampaignPlan, Plan
+from transforms.launch_plan import MARKETPLACE, CampaignPlan, Plan
 from transforms.warnings.earlier import unmatched
 from transforms.warnings.nodes import node_warnings
 from transforms.warnings.warning import ENGINE, LaunchWarning, listed
@@ -153,7 +153,7 @@ def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Itera
             "empty_scope", campaign.id, entry.file, "retailers", listed(campaign.retailers), 0, "", text
         )
         return
-    unknown = [name for name in retailers if name not in known or not entry.scope(name)]
+    unknown = [name for name in retailers if name not in known or not entry.covers(name)]
     if unknown:
         text = f"No customer of {listed(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
         yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", listed(unknown), len(unknown),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from transforms.audience.tree import NodeCount, Tree
-from transforms.plan import CampaignPlan
+from transforms.launch_plan import CampaignPlan
 from transforms.warnings.warning import LaunchWarning
 
 Warn = Callable[[str, Tree, int, str], LaunchWarning]

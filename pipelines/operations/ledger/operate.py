@@ -26,7 +26,7 @@ from transforms.delivery.receipts import encode_receipt, make_receipt
 from transforms.delivery.record_receipts import record, record_unreported
 from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.reconciliation.record_exposures import SCHEMA
 
 _LEASE_MS = 60_000
 _EMITTED = """

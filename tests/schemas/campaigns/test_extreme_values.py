@@ -20,7 +20,7 @@ from schemas.campaigns.yaml_files import Document, read_yaml
 from schemas.problems import Problem
 from transforms.events.send_time import send_time
 from transforms.experiments.assignment import scheme_ranges
-from transforms.plan import make_plan
+from transforms.launch_plan import make_plan
 
 Path_ = tuple[str | int, ...]
 LONG = "1" * 5_000

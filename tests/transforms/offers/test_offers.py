@@ -9,7 +9,7 @@ from support.factories import SECRET, any_campaign, any_customers
 
 from schemas.elements import CampaignRows
 from transforms.offers.codes import verify_code, verify_for_customer
-from transforms.offers.generate import Limit, order_keys
+from transforms.offers.generate_offers import Limit, order_keys
 
 CUSTOMERS = any_customers(60)
 KEY = ("welcome", "five")

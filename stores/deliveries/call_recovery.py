@@ -70,7 +70,7 @@ def register_output(ledger: DeliveryLedger, output: Path, *, most: int = 200) ->
     path = str(output.absolute())
 
     def update(raw: bytes | None) -> tuple[bytes, None]:
-        others = [one for one in _decode_outputs(raw) if one != path]
+        others = [other for other in _decode_outputs(raw) if other != path]
         return msgspec.json.encode([*others, path][-most:]), None
 
     if _read_outputs(ledger)[-1:] != [path]:
@@ -80,13 +80,13 @@ def register_output(ledger: DeliveryLedger, output: Path, *, most: int = 200) ->
 def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
     """Settles and releases in an open ledger what the journals of dead processes say, and deletes them: those in
     `folder`, and those of the other deliveries on this machine that use this ledger."""
-    found = _recover_folder(folder, ledger, now)
+    recovered = _recover_folder(folder, ledger, now)
     others = [path for path in map(Path, _read_outputs(ledger)) if DeliveryFolder(path).journals != folder.absolute()]
     identity = read_identity(ledger) if others else None
     for output in others:
         if identity is not None and _uses(output, identity.id):
-            found = _sum(found, _recover_folder(DeliveryFolder(output).journals, ledger, now))
-    return found
+            recovered = _sum(recovered, _recover_folder(DeliveryFolder(output).journals, ledger, now))
+    return recovered
 
 
 def _read_outputs(ledger: DeliveryLedger) -> list[str]:
@@ -110,7 +110,7 @@ def _uses(output: Path, ledger_id: str) -> bool:
 
 
 def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
-    found = Recovered()
+    recovered = Recovered()
     for path in folder.glob("*.new"):  # of a process that was killed while it rewrote its journal
         if _read_dead(path, older_s=_OLD_S) is not None:
             path.unlink(missing_ok=True)
@@ -121,15 +121,15 @@ def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered
         flags, records = _read_flags(flags_path(path)), list(read_records(journal.data))
         first = Record("boot", boot_id(), journal.file_id, number=len(journal.data))
         is_whole = bool(first.owner) and records[:1] == [first] and _is_sound(journal.data)
-        for owner, own in _by_owner(one for one in records if one.kind != "boot").items():
-            found = _sum(found, _recover_owner(ledger, owner, own, flags, now, is_whole))
+        for owner, owned in _by_owner(record for record in records if record.kind != "boot").items():
+            recovered = _sum(recovered, _recover_owner(ledger, owner, owned, flags, now, is_whole))
         path.unlink(missing_ok=True)
         flags_path(path).unlink(missing_ok=True)
-    return found
+    return recovered
 
 
-def _sum(one: Recovered, other: Recovered) -> Recovered:
-    return Recovered(*(a + b for a, b in zip(one, other, strict=True)))
+def _sum(left: Recovered, right: Recovered) -> Recovered:
+    return Recovered(*(a + b for a, b in zip(left, right, strict=True)))
 
 
 def _read_flags(path: Path) -> bytes | None:
@@ -159,10 +159,10 @@ def _read_dead(path: Path, older_s: float = 0.0) -> _DeadJournal | None:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            own, there = os.fstat(file.fileno()), path.stat()
-            if own.st_ino != there.st_ino or time.time() - there.st_mtime < older_s:  # its owner has rewritten it
-                return None
-            return _DeadJournal(file.read(), file_id(own))
+            opened, current = os.fstat(file.fileno()), path.stat()
+            if opened.st_ino != current.st_ino or time.time() - current.st_mtime < older_s:
+                return None  # its owner has rewritten it, or it is young
+            return _DeadJournal(file.read(), file_id(opened))
     except (BlockingIOError, FileNotFoundError, IsADirectoryError):
         return None
 

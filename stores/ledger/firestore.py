@@ -84,8 +84,8 @@ class FirestoreLedger:
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
         settled: set[str] = set()
-        for ids in _parts(one.event_id for one in settlements):
-            asked = [one for one in settlements if one.event_id in ids]
+        for ids in _parts(end.event_id for end in settlements):
+            asked = [end for end in settlements if end.event_id in ids]
 
             def decide(
                 entries: Mapping[str, Entry], asked: list[Settlement] = asked
@@ -94,13 +94,13 @@ class FirestoreLedger:
                 return list(changes), changes
 
             settled.update(self._step(ids, decide, self._claims.take(map(key_of, ids))))
-        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids of unknown events that are settled by this."""
         settled: set[str] = set()
-        for ids in _parts(one.event_id for one in settlements):
-            asked = [one for one in settlements if one.event_id in ids]
+        for ids in _parts(end.event_id for end in settlements):
+            asked = [end for end in settlements if end.event_id in ids]
 
             def decide(
                 entries: Mapping[str, Entry], asked: list[Settlement] = asked
@@ -109,7 +109,7 @@ class FirestoreLedger:
                 return list(changes), changes
 
             settled.update(self._step(ids, decide))
-        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
         """Release this owner's claims."""
@@ -145,8 +145,8 @@ class FirestoreLedger:
         """Drop the stored receipts of these events."""
 
         def decide(entries: Mapping[str, Entry]) -> tuple[None, Mapping[str, Entry]]:
-            waiting = {one: entry for one, entry in entries.items() if entry.receipt}
-            return None, {one: msgspec.structs.replace(entry, receipt=b"") for one, entry in waiting.items()}
+            waiting = {event_id: entry for event_id, entry in entries.items() if entry.receipt}
+            return None, {name: msgspec.structs.replace(entry, receipt=b"") for name, entry in waiting.items()}
 
         for ids in _parts(event_ids):
             self._step(ids, decide)
@@ -164,7 +164,7 @@ class FirestoreLedger:
     def counts(self, now: int) -> dict[str, int]:
         """Entries by state; queries that cost one read per 1,000 entries."""
         count, name = self._documents.count, self._collection
-        outcomes = {one: count(name, "outcome", one, one + "\0") for one in get_args(Outcome)}
+        outcomes = {outcome: count(name, "outcome", outcome, outcome + "\0") for outcome in get_args(Outcome)}
         starts = [f"{_CLAIMED}{shard}" for shard in SHARDS]
         lapsed = sum(count(name, "queue", start, start + _time(now + 1)) for start in starts)
         claimed = count(name, "queue", _CLAIMED, _CLAIMED + _END) - lapsed
@@ -209,7 +209,10 @@ class FirestoreLedger:
 
         def decide_documents(stored: Mapping[str, Stored]) -> tuple[R, Mapping[str, Fields | None]]:
             result, changes = decide({id_of(key): entry for key, entry in _entries(stored).items()})
-            return result, {key_of(one): self._fields(one, entry) if entry else None for one, entry in changes.items()}
+            return result, {
+                key_of(event_id): self._fields(event_id, entry) if entry else None
+                for event_id, entry in changes.items()
+            }
 
         done = self._documents.step(self._collection, map(key_of, ids), decide_documents, known)
         self._claims.keep({key: doc for key, doc in done.written.items() if "outcome" not in doc.fields})
@@ -235,7 +238,7 @@ def _parts(event_ids: Iterable[str]) -> Iterator[dict[str, None]]:
 
 
 def _entries(stored: Mapping[str, Stored]) -> dict[str, Entry]:
-    return {key: _decode(one.fields["entry"]) for key, one in stored.items()}
+    return {key: _decode(document.fields["entry"]) for key, document in stored.items()}
 
 
 def _is_over(entry: Entry) -> bool:

@@ -81,11 +81,12 @@ class SqliteLedger:
 
         def step(con: sqlite3.Connection) -> list[str]:
             if settle_own(con, _packed(owner), settlements, now, _OUTCOMES):
-                return [one.event_id for one in settlements]
-            entries = _read(con, [one.event_id for one in settlements])
+                return [end.event_id for end in settlements]
+            entries = _read(con, [end.event_id for end in settlements])
             changes = transitions.settle(entries, owner, settlements, now)
-            _drop_receipts(con, [one for one in changes if one in entries and entries[one].outcome])
-            _drop_claims(con, [one for one in changes if one in entries and not entries[one].outcome])
+            before = {event_id: entries[event_id] for event_id in changes if event_id in entries}
+            _drop_receipts(con, [event_id for event_id, entry in before.items() if entry.outcome])
+            _drop_claims(con, [event_id for event_id, entry in before.items() if not entry.outcome])
             _write_settled(con, changes)
             return list(changes)
 
@@ -95,7 +96,7 @@ class SqliteLedger:
         """The ids of unknown events that are settled by this."""
 
         def step(con: sqlite3.Connection) -> list[str]:
-            entries = _read(con, [one.event_id for one in settlements])
+            entries = _read(con, [end.event_id for end in settlements])
             changes = transitions.reconcile(entries, settlements, now)
             _drop_receipts(con, list(changes))
             _write_settled(con, changes)
@@ -109,7 +110,7 @@ class SqliteLedger:
         def step(con: sqlite3.Connection) -> None:
             changes = transitions.release(_read(con, event_ids), owner, event_ids)
             _drop_claims(con, changes)
-            _write_claims(con, {one: entry for one, entry in changes.items() if entry})
+            _write_claims(con, {event_id: entry for event_id, entry in changes.items() if entry})
 
         self._commit(step)
 
@@ -231,7 +232,7 @@ def _change(con: sqlite3.Connection, cell: str, update: Callable[[bytes | None],
 
 def _ask(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
     con.execute("DELETE FROM asked")
-    con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(one),) for one in event_ids])
+    con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(event_id),) for event_id in event_ids])
 
 
 @sound_rows()
@@ -257,24 +258,25 @@ def _write_claims(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None
     """Writes claims in the order of their ids: neighbouring ids share a page."""
     pack = cache(_packed)  # owners and batches repeat
     rows = [
-        (_packed(event_id), pack(one.owner), pack(one.batch_id), one.lease_until, one.resends, one.first_claimed)
-        for event_id, one in sorted(changes.items())
+        (_packed(name), pack(entry.owner), pack(entry.batch_id), entry.lease_until, entry.resends, entry.first_claimed)
+        for name, entry in sorted(changes.items())
     ]
     con.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _write_settled(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:
     rows = [
-        (_packed(event_id), _OUTCOMES.index(one.outcome), one.settled_at, _packed(one.owner))
-        for event_id, one in sorted(changes.items())
+        (_packed(event_id), _OUTCOMES.index(entry.outcome), entry.settled_at, _packed(entry.owner))
+        for event_id, entry in sorted(changes.items())
     ]
     con.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", rows)
-    receipts = [(one.settled_at, _packed(name), one.receipt) for name, one in sorted(changes.items()) if one.receipt]
+    kept = sorted((event_id, entry) for event_id, entry in changes.items() if entry.receipt)
+    receipts = [(entry.settled_at, _packed(event_id), entry.receipt) for event_id, entry in kept]
     con.executemany("INSERT INTO receipts VALUES (?, ?, ?)", receipts)
 
 
 def _drop_claims(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
-    con.executemany("DELETE FROM claims WHERE id = ?", [(_packed(one),) for one in sorted(event_ids)])
+    con.executemany("DELETE FROM claims WHERE id = ?", [(_packed(event_id),) for event_id in sorted(event_ids)])
 
 
 def _drop_receipts(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:

@@ -58,8 +58,8 @@ def settle_own(
 ) -> bool:
     """Settles the events if every one is claimed by the owner; otherwise changes nothing and returns False. Not for
     unknown, which stores its owner."""
-    ids = _joined([one.event_id for one in settlements])
-    if not ids or any(one.outcome == "unknown" for one in settlements):
+    ids = _joined([end.event_id for end in settlements])
+    if not ids or any(end.outcome == "unknown" for end in settlements):
         return False
     if not _all_or_none(con, _UNCLAIM, {"n": len(settlements), "ids": ids, "owner": owner}):
         return False

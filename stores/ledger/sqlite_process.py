@@ -81,12 +81,12 @@ class SqliteProcess:
         claim_results = self._ask("claim", request)
         if claim_results is None:  # the common case: every claim is granted
             return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
-        return [ClaimResult(*one) for one in claim_results]
+        return [ClaimResult(*result) for result in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
         settled = self._ask("settle", owner, settlements, now)
-        return [one.event_id for one in settlements] if settled is None else list(settled)
+        return [end.event_id for end in settlements] if settled is None else list(settled)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids of unknown events that are settled by this."""
@@ -172,7 +172,7 @@ class SqliteProcess:
             with self._queued:
                 self._queued.wait_for(lambda: self._queue)
                 requests, self._queue = self._queue, []
-            asked = [one for one in requests if one.data is not None]
+            asked = [request for request in requests if request.data is not None]
             if asked:
                 self._pass_on(process, watch, asked)
             if len(asked) < len(requests):
@@ -184,21 +184,21 @@ class SqliteProcess:
     def _pass_on(self, process: subprocess.Popen[bytes], watch: AnswerWatch, requests: list[_Request]) -> None:
         try:
             with watch:
-                write_message(process.stdin, _encode([one.data for one in requests]))
+                write_message(process.stdin, _encode([request.data for request in requests]))
                 data = read_message(process.stdout)
             if data is None:
                 raise EOFError("no answer")
-            for one, (result, problem) in zip(requests, _decode(data), strict=True):
-                one.result = result
+            for request, (result, problem) in zip(requests, _decode(data), strict=True):
+                request.result = result
                 if problem:
-                    one.error = JobError(*problem[1:]) if problem[0] == "JobError" else ValueError(problem[1])
+                    request.error = JobError(*problem[1:]) if problem[0] == "JobError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({watch.why_ended or error})"
             gone = JobError(happened, "Run the same command again: nothing that was claimed or settled is lost")
-            for one in requests:
-                one.lost = gone
-        for one in requests:
-            one.done.set()
+            for request in requests:
+                request.lost = gone
+        for request in requests:
+            request.done.set()
 
 
 class _Request:
@@ -222,7 +222,7 @@ class _Server:
     def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
         """(result, problem) of each request."""
         try:
-            results = self._ledger.batch([partial(self.call, *one) for one in words])
+            results = self._ledger.batch([partial(self.call, *request) for request in words])
         except JobError as error:
             results = [error] * len(words)
         return [
@@ -238,9 +238,9 @@ class _Server:
             if name == "claim":
                 return self._ledger.claim(msgspec.convert(args[0], ClaimRequest))
             if name == "settle":
-                return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
+                return self._ledger.settle(args[0], [Settlement(*end) for end in args[1]], args[2])
             if name == "reconcile":
-                return self._ledger.reconcile([Settlement(*one) for one in args[0]], args[1])
+                return self._ledger.reconcile([Settlement(*end) for end in args[0]], args[1])
             if name == "swap":
                 return self._ledger.change(args[0], partial(_swap, *args[1:]))
             return getattr(self._ledger, name)(*args)
@@ -256,7 +256,7 @@ def _swap(before: bytes | None, value: bytes, current: bytes | None) -> tuple[by
 
 def _shorten(words: Sequence[Any], result: Any) -> Any:
     """None for the common results: every claim granted, every settlement applied."""
-    if words[0] == "claim" and all(one.state == "granted" for one in result):
+    if words[0] == "claim" and all(claim.state == "granted" for claim in result):
         return None
     if words[0] == "settle" and len(result) == len(words[2]):
         return None

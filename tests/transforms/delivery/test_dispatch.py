@@ -194,7 +194,7 @@ def test_a_batch_that_is_not_due_waits_without_a_claim(job: Job) -> None:
 def test_calls_in_flight_when_the_process_ends_are_settled(
     another: Callable[[], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 0.0)
     one, two = another(), another()
     one.sandbox.script([{"answer": "slow", "seconds": 0.3}])
     handled = one.handle("store-1", wire_batch(range(3)))

@@ -19,7 +19,7 @@ from transforms.delivery.vendor_call import back_off_ms
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that hangs is handed back soon."""
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 0.1)
 
 
 @pytest.mark.parametrize("answer", [400, 413, "fatal"])
@@ -51,7 +51,7 @@ def test_recipients_that_the_answer_names_are_rejected_at_once(job: Job, form: s
 def test_an_error_of_the_account_rejects_nobody_and_stops_this_workspace_only(
     job: Job, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 60.0)
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": status}])
     handled = job.handle("store-1", wire_batch(range(5)))
     assert not job.receipts
@@ -69,7 +69,7 @@ def test_an_error_of_the_account_rejects_nobody_and_stops_this_workspace_only(
 
 
 def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 60.0)
     job.sandbox.script([{"answer": 404}])
     waiting, sizes = [wire_batch(range(at, at + 50)) for at in range(0, 200, 50)], list[int]()
     for _ in range(12):

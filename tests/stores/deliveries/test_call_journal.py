@@ -69,7 +69,7 @@ def test_a_second_recovery_changes_nothing(tmp_path: Path, ledger: DeliveryLedge
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
     journal.started("one", "answered", IDS[:2])
-    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[:2]])
+    journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[:2]])
     die(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
@@ -78,8 +78,10 @@ def test_a_second_recovery_changes_nothing(tmp_path: Path, ledger: DeliveryLedge
     path.write_bytes(data)
     recover(tmp_path / "calls", ledger, NOW)
     (left,) = {
-        one.state
-        for one in ledger.claim(ClaimRequest([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold"))
+        result.state
+        for result in ledger.claim(
+            ClaimRequest([Claim(event_id, "b") for event_id in IDS[2:4]], "two", NOW, NOW + 1, "hold")
+        )
     }
     assert left == "taken"
     assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
@@ -130,7 +132,7 @@ def test_after_a_reboot_all_that_was_not_answered_is_in_doubt(
     journal.granted("one", 3)
     journal.started("one", "a", IDS[:2])
     leaves(journal.started("one", "answered", IDS[2:4]))
-    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[2:4]])
+    journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[2:4]])
     journal.started("one", "nothing sent", IDS[4:6])
     journal.answered("one", "nothing sent", None)
     die(journal)
@@ -212,9 +214,9 @@ def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -
     die(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
-    assert [one.kind for one in read_records(data)] == ["boot", "claiming", "started"]
+    assert [record.kind for record in read_records(data)] == ["boot", "claiming", "started"]
     torn = data[: end - cut] + bytes(len(data) - end + cut)
-    assert [one.kind for one in read_records(torn)] == ["boot", "claiming"]
+    assert [record.kind for record in read_records(torn)] == ["boot", "claiming"]
 
 
 def test_a_full_journal_is_rewritten_with_the_open_records(
@@ -266,7 +268,7 @@ def test_a_process_that_is_killed_leaves_whole_records_and_no_lock(tmp_path: Pat
     process.wait()
     (path,) = folder.glob("*.journal")
     records = list(read_records(path.read_bytes()))[1:]
-    assert [one.owner for one in records] == [f"owner {number}" for number in range(len(records))]
+    assert [record.owner for record in records] == [f"owner {number}" for number in range(len(records))]
     assert len(records) > 100
     recover(folder, ledger, NOW)
     assert not list(folder.glob("*.journal"))

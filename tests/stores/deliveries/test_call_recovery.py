@@ -66,5 +66,5 @@ def test_events_settled_by_others_are_not_counted_as_released(tmp_path: Path, le
     claim(ledger, journal, "one", IDS)
     die(journal)
     late = NOW + LEASE
-    assert ledger.settle("other", [Settlement(one, "unknown") for one in IDS[:3]], late) == IDS[:3]
+    assert ledger.settle("other", [Settlement(event_id, "unknown") for event_id in IDS[:3]], late) == IDS[:3]
     assert recover(tmp_path / "calls", ledger, late) == Recovered(released=5)

@@ -79,7 +79,7 @@ def test_files_of_an_earlier_run_are_read_oldest_first(tmp_path: Path) -> None:
     spool.write(any_envelopes("later"))
     reader.open()
     polls = [reader.poll(2), reader.poll(2)]
-    assert ["".join(one.message_id for one in poll.envelopes) for poll in polls] == ["ab", "cdef"]
+    assert ["".join(envelope.message_id for envelope in poll.envelopes) for poll in polls] == ["ab", "cdef"]
     assert [poll.done for poll in polls] == [False, True]
     reader.open()
     assert len(reader.poll(100).envelopes) == 6

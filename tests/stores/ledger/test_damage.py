@@ -58,11 +58,11 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: ledger.find(NAMES[:1_000]),
         lambda: ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold")),
         lambda: ledger.claim(
-            ClaimRequest([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
+            ClaimRequest([Claim(name, "b" * 32) for name in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
         ),
         lambda: ledger.settle("two", [Settlement(one, "accepted", b"r") for one in fresh], LATER),
-        lambda: ledger.settle("two", [Settlement(one, "unknown") for one in NAMES[:1_000]], LATER),
-        lambda: ledger.reconcile([Settlement(one, "accepted") for one in NAMES[:1_000]], LATER),
+        lambda: ledger.settle("two", [Settlement(name, "unknown") for name in NAMES[:1_000]], LATER),
+        lambda: ledger.reconcile([Settlement(name, "accepted") for name in NAMES[:1_000]], LATER),
         lambda: ledger.release("one", NAMES[1_000:2_000]),
         lambda: ledger.unreported(1_000),
         lambda: ledger.report(NAMES[:1_000]),

@@ -131,8 +131,8 @@ def test_an_entry_is_small(tmp_path: Path) -> None:
     ledger.open()
     for turn in range(20):
         ids = [f"{turn * 1000 + number:032x}" for number in range(1000)]
-        ledger.claim(ClaimRequest([Claim(one, "a" * 32) for one in ids], "b" * 32, NOW, LATER, "hold"))
-        ledger.settle("b" * 32, [Settlement(one, "accepted", b"receipt" * 30) for one in ids], NOW)
+        ledger.claim(ClaimRequest([Claim(event_id, "a" * 32) for event_id in ids], "b" * 32, NOW, LATER, "hold"))
+        ledger.settle("b" * 32, [Settlement(event_id, "accepted", b"receipt" * 30) for event_id in ids], NOW)
         ledger.report(ids)
     ledger.close()
     assert (tmp_path / "ledger.db").stat().st_size / 20_000 < 100
@@ -145,8 +145,8 @@ def test_a_thousand_events_are_claimed_and_settled_in_little_time(tmp_path: Path
     for turn in range(5):
         ids = [f"{turn:016x}{number:016x}" for number in range(1000)]
         claims, settlements = (
-            [Claim(one, "a" * 32) for one in ids],
-            [Settlement(one, "accepted", b"r" * 200) for one in ids],
+            [Claim(event_id, "a" * 32) for event_id in ids],
+            [Settlement(event_id, "accepted", b"r" * 200) for event_id in ids],
         )
         begun = time.process_time()
         ledger.claim(ClaimRequest(claims, "b" * 32, NOW, LATER, "hold"))

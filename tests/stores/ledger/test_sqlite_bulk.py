@@ -147,9 +147,14 @@ def test_a_thousand_events_and_their_receipts_are_written_unchanged(tmp_path: Pa
     receipts = {one: one.encode() * (place % 3) for place, one in enumerate(ids)}
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:
         ledger.open()
-        said = ledger.claim(ClaimRequest([Claim(one, "0c" * 16) for one in ids], "0a" * 16, 1_000, 1_010, "resend"))
+        said = ledger.claim(
+            ClaimRequest([Claim(event_id, "0c" * 16) for event_id in ids], "0a" * 16, 1_000, 1_010, "resend")
+        )
         assert {one.state for one in said} == {"granted"}
-        assert ledger.settle("0a" * 16, [Settlement(one, "accepted", receipts[one]) for one in ids], 1_001) == ids
+        assert (
+            ledger.settle("0a" * 16, [Settlement(event_id, "accepted", receipts[event_id]) for event_id in ids], 1_001)
+            == ids
+        )
         assert ledger.find(ids) == dict.fromkeys(ids, "accepted")
         assert dict(ledger.unreported(2_000)) == {one: data for one, data in receipts.items() if data}
         ledger.report(ids)

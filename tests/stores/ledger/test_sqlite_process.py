@@ -44,7 +44,7 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend"))
+    made = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
     return [one.state for one in made]
 
 
@@ -117,9 +117,9 @@ def test_waiting_requests_fail_when_the_process_dies(ledger: SqliteProcess) -> N
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(claim, ledger, ids(1, f"worker-{number}")) for number in range(8)]
         os.kill(process_of(ledger).pid, signal.SIGKILL)
-        for one in asked:
+        for request in asked:
             with pytest.raises(JobError, match="has ended"):
-                one.result(timeout=120)
+                request.result(timeout=120)
 
 
 def test_a_stopped_process_raises_an_alarm_and_continues(

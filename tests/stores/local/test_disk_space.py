@@ -79,9 +79,9 @@ def test_an_answer_is_settled_on_a_full_disk_by_deleting_the_reserve(disk: Path,
     space.prepare()
     ledger.open()
     names = [f"{number:032x}" for number in range(1_000)]
-    ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold"))
+    ledger.claim(ClaimRequest([Claim(name, "b" * 32) for name in names], "one", NOW, LATER, "hold"))
     fill(disk, leave=0)
-    settlements = [Settlement(one, "accepted", b"r" * 300) for one in names]
+    settlements = [Settlement(name, "accepted", b"r" * 300) for name in names]
     assert ledger.settle("one", settlements, NOW) == names
     assert not (disk / NAME).exists()
     assert ledger.find(names) == dict.fromkeys(names, "accepted")
@@ -90,7 +90,7 @@ def test_an_answer_is_settled_on_a_full_disk_by_deleting_the_reserve(disk: Path,
     with pytest.raises(JobError, match="Free some space"):
         claim_again_and_again(ledger, more, disk)
     (disk / "filling").unlink()
-    assert {one.state for one in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
+    assert {result.state for result in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
     ledger.close()
 
 
@@ -98,7 +98,7 @@ def claim_again_and_again(ledger: DeliveryLedger, claims: list[Claim], disk: Pat
     """What the file has room for within itself is no proof: until the disk is needed."""
     for _ in range(40):
         ledger.claim(ClaimRequest(claims, "two", NOW, LATER, "hold"))
-        ledger.release("two", [one.event_id for one in claims])
+        ledger.release("two", [claim.event_id for claim in claims])
         fill(disk, leave=0)
 
 

@@ -92,7 +92,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def numbers(*batches: Batch) -> list[int]:
-    return [int(one.event_id, 16) for batch in batches for one in batch.messages]
+    return [int(message.event_id, 16) for batch in batches for message in batch.messages]
 
 
 def addressed(*numbered: int, retailer: str = "kroger") -> Any:
@@ -115,11 +115,11 @@ def came(stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = Tr
 
 
 def _at(receipts: Receipts) -> Any:
-    return receipts.items[0].settled_at / 1000, [int(one.event_id, 16) for one in receipts.items]
+    return receipts.items[0].settled_at / 1000, [int(item.event_id, 16) for item in receipts.items]
 
 
 def _letters(receipts: Receipts) -> list[int]:
-    return [len(one.data) for one in receipts.letters]
+    return [len(letter.data) for letter in receipts.letters]
 
 
 def ended(*elements: Any) -> TestStream:

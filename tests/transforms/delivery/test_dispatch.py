@@ -42,7 +42,7 @@ def test_batches_are_accepted_with_a_receipt_per_event(job: Job) -> None:
 def test_expired_events_are_counted_and_never_sent(job: Job, message: Message, reason: str) -> None:
     job.run("store-1", Batch([wire_message(0), message]), Batch([wire_message(2, expires_at=1)]))
     assert job.outcomes == {0: "accepted", 1: "expired", 2: "expired"}
-    assert {one.reason for one in job.receipts if one.event_id == message.event_id} == {reason}
+    assert {receipt.reason for receipt in job.receipts if receipt.event_id == message.event_id} == {reason}
     job.check()
 
 
@@ -71,7 +71,9 @@ def test_an_expired_backlog_is_settled_in_steps_that_the_ledger_takes(
 
 
 def test_an_event_that_the_claim_finds_settled_is_counted_in_one_place(job: Job) -> None:
-    job.ledger.settle("somebody else", [Settlement(wire_message(one).event_id, "expired") for one in range(3)], ARRIVED)
+    job.ledger.settle(
+        "somebody else", [Settlement(wire_message(number).event_id, "expired") for number in range(3)], ARRIVED
+    )
     before, missing = COUNTERS.tally["already_settled"], COUNTERS.in_flight()
     job.run("store-1", wire_batch(range(10)))
     assert COUNTERS.tally["already_settled"] - before == 3
@@ -96,7 +98,9 @@ def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     )
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
-    assert [[one.event_id for one in batch.messages] for batch in handled.waiting] == [[wire_message(1).event_id]]
+    assert [[message.event_id for message in batch.messages] for batch in handled.waiting] == [
+        [wire_message(1).event_id]
+    ]
     assert handled.wake_at == until + 1
     job.ledger.settle("somebody else", [Settlement(wire_message(1).event_id, "accepted")], ARRIVED)
     job.clock.wait_until(handled.wake_at)

@@ -87,7 +87,7 @@ def test_settled_messages_are_dropped_and_counted() -> None:
     lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
     with beam.Pipeline(runner=ENGINE) as p:
         left = p | beam.Create(lists) | SkipSettled(ledger)
-        numbers = left | beam.Map(lambda some: [int(one.event_id, 16) for one in some.items])
+        numbers = left | beam.Map(lambda some: [int(item.event_id, 16) for item in some.items])
         assert_that(numbers, equal_to([[0, 2], [4]]))
     assert COUNTERS.tally["already_settled"] - before == 2
 
@@ -149,8 +149,8 @@ def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pyt
 
 
 def test_what_dead_workers_left_is_written_whole_and_what_is_young_is_left_to_the_living(book: SqliteLedger) -> None:
-    old = [one._replace(settled_at=ARRIVED) for one in receipts(*range(2_500))]
-    (young,) = (one._replace(settled_at=ARRIVED + 60_000) for one in receipts(9_999))
+    old = [receipt._replace(settled_at=ARRIVED) for receipt in receipts(*range(2_500))]
+    (young,) = (receipt._replace(settled_at=ARRIVED + 60_000) for receipt in receipts(9_999))
     settled(*old)
     assert record_unreported(book, write, write_letters, ARRIVED / 1000 + 30, time.time()) == 2_500
     assert sorted(one for file in HELD["files"] for one in file) == sorted(old)

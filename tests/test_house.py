@@ -70,6 +70,15 @@ def test_transforms_read_no_clock() -> None:
         assert not (read | names) & clocks, path
 
 
+SPEAKING = ("runners", "console", "pipelines", "stores/local")  # the last is about processes and their signals
+SILENT = [path for path in FILES if not str(path.relative_to(ROOT)).startswith(SPEAKING)]
+SILENT += [path for path in FILES if path.is_relative_to(ROOT / "pipelines/operations")]
+
+
+def test_operations_and_the_floors_below_pipelines_print_nothing() -> None:
+    assert not [path for path in SILENT if re.search(r"\bprint\(", path.read_text())]
+
+
 def test_files_and_folders_stay_small() -> None:
     assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
     for folder in {path.parent for path in FILES}:

@@ -27,7 +27,7 @@ from transforms.launch_plan import Plan, id_columns, make_plan
 from transforms.offers.generate_offers import demand
 from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
-from transforms.suppression.suppress import make_suppressor
+from transforms.suppression.suppress import Suppressor
 from transforms.warnings.beforehand import unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
@@ -50,7 +50,7 @@ def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
         plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
         read = partial(_read_list, Path(plan.root))
-        evaluate, assign, suppress = make_evaluator(plan, read), make_assigner(plan), make_suppressor(plan, read)
+        evaluate, assign, suppress = make_evaluator(plan, read), make_assigner(plan), Suppressor(plan, read)
         totals = Totals()
         for part in parts(snapshot):
             for ordinal, rows in enumerate(read_part(part, plan.columns)):

@@ -33,7 +33,7 @@ from stores.launches.survey_results import (
     write_decisions,
     write_repeats,
 )
-from transforms.columnar.duplicate_keys import Keys, codes_of, repeated
+from transforms.columnar.duplicate_keys import Keys, codes_of, find_duplicate_keys
 from transforms.columnar.id_index import IdIndex
 from transforms.customers.read_customers import batch_name
 from transforms.launch_plan import Plan
@@ -86,7 +86,9 @@ def _repeats(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
     """The places of every row of a customer but the first; channel, key and place of all who share an address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
     try:
-        found = repeated(partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
+        found = find_duplicate_keys(
+            partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey
+        )
     except JobError as error:  # nothing has been sent yet
         raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
     customers = found.filter(pc.equal(found["kind"], _CUSTOMER))

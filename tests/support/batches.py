@@ -18,8 +18,8 @@ from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, writ
 from transforms.audience.evaluate_audience import make_evaluator
 from transforms.experiments.assign_variants import make_assigner
 from transforms.launch_plan import Plan, make_plan
-from transforms.offers.generate_offers import make_generator
-from transforms.suppression.suppress import make_suppressor
+from transforms.offers.generate_offers import OfferGenerator
+from transforms.suppression.suppress import Suppressor
 
 LAUNCHED_AT = 1_775_000_000_000
 
@@ -84,8 +84,8 @@ def steps(
     return [
         make_evaluator(plan, worker.read_list, worker.read_duplicates),
         make_assigner(plan, worker.read_sticky),
-        make_suppressor(plan, worker.read_list, worker.read_sends, worker.read_superseded),
-        make_generator(plan, sizes or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
+        Suppressor(plan, worker.read_list, worker.read_sends, worker.read_superseded),
+        OfferGenerator(plan, sizes or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
     ]
 
 

@@ -1,8 +1,4 @@
-"""AssignVariants: holdouts, namespace, coverage and variant, in that order, for whole columns of customers.
-
-A step of the launch: `AssignVariants` is its PTransform, `make_assigner` makes its function once a worker, and
-`assign_variants` is that function.
-"""
+"""AssignVariants: holdouts, namespace, coverage and variant, in that order, for whole columns of customers."""
 
 from __future__ import annotations
 

@@ -97,6 +97,14 @@ def test_the_commands_of_the_readme_are_real() -> None:
         assert words[0] in ("launch", "rebatch") or parser().parse_args(words).command in COMMANDS, line
 
 
+def test_each_benchmark_says_how_it_is_started_and_is_started_as_a_module() -> None:
+    for path in sorted((ROOT / "bench").glob("*.py")):
+        if "__main__" in (text := path.read_text()):
+            assert f"python -m bench.{path.stem}" in text, path
+            assert "sys.executable, __file__" not in text, path
+            assert "sys.path.insert" not in text, path
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

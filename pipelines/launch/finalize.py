@@ -30,8 +30,8 @@ _NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger
 _STAGES = "stages_us_per_event"
 
 
-def close(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
-    """Write summary.json, sticky.parquet, the snapshot's dead letters and report.html; the summary."""
+def finalize_launch(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
+    """The summary of a launch; writes it with report.html, sticky.parquet and the snapshot's dead letters."""
     folder = job.folder
     rejected = _rejected(job)
     summary = sum_up(job, rejected)
@@ -50,7 +50,7 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
     `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
     Raises InputError for a summary.json that says other numbers than the batches.
     """
-    summary = read_closed(job)
+    summary = read_finished_summary(job)
     if summary is None:
         now = sum_up(job, rejected_by_reason(job.snapshot))
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
@@ -62,7 +62,7 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
     return str(job.folder.report)
 
 
-def read_closed(job: LaunchJob) -> dict[str, Any] | None:
+def read_finished_summary(job: LaunchJob) -> dict[str, Any] | None:
     """The summary of a launch that has been closed, or None. Raises InputError for a summary.json that is damaged, or
     that says other numbers than the batches."""
     written = job.folder.read_summary()

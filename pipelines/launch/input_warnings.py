@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
 from pipelines.launch.inputs import LaunchJob
+from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from stores.launches.snapshot import parts, read_part, take_snapshot
@@ -63,24 +64,26 @@ def _read_list(root: Path, file: str, column: str) -> pa.Array:
     return read_list(root / file, column, file)
 
 
-def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> None:
+def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
     """Raises InputError with every warning that can be known before an event leaves.
 
-    A launch that was first started by this call is withdrawn then: its folder is free for the corrected inputs.
-    `matched` gives the batches up to their suppression; they are counted once, and again when the folder lost that.
+    A launch that this call started is withdrawn then: its folder is free for the corrected inputs. The batches are
+    counted once; the warnings are kept in the survey folder.
     """
     kept = job.folder.survey / "warnings.json"
     if not kept.exists():
         for old in job.folder.survey.glob("counts-*.json"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
-            _ = matched(p) | "CountBeforehand" >> beam.Map(partial(_keep_counts, job.plan, job.folder.survey))
+            _ = run_to_suppress(p, job, surveyed=True) | "CountBeforehand" >> beam.Map(
+                partial(_keep_counts, job.plan, job.folder.survey)
+            )
         totals = Totals()
         for path in sorted(job.folder.survey.glob("counts-*.json")):
             totals.add(json.loads(path.read_text()))
         job.folder.write_json(kept, [vars(warning) for warning in find_warnings(job.plan, totals)])
     if warnings := json.loads(kept.read_text()):
-        if job.fresh:
+        if job.is_new:
             job.folder.withdraw()
         raise refusal(warnings)
 

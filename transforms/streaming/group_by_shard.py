@@ -29,8 +29,7 @@ class Load:
     with most of the traffic must not be one. A rate is a moving average over about `span_s` seconds. Shards only grow:
     an item's shard is its id's hash modulo their number, so a number that went up and down would scatter an item's
     duplicates. Groups halve again after ten minutes in which a quarter of them would do. Duplicates across such a
-    change, or read by another worker with another count, meet in no state: a sink must stop them, as the delivery
-    ledger does.
+    change, or read by another worker with another count, meet in no state: a sink must stop them.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Submit the job of a Flex Template's image (CAMPAIGNS_JOB) to Dataflow; the template's launcher runs this.
 
-The launcher gives every parameter as --NAME=VALUE, so a flag is --NAME=true or =false; an empty value means that the option is left out.
+The launcher gives every parameter as --NAME=VALUE, so a flag is --NAME=true or =false; an empty value
+leaves the option out.
 The workers run in the same image (CAMPAIGNS_IMAGE), which holds all packages already.
 """
 

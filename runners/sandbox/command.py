@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.command_line.words import parse_words
+from pipelines.command_line.parse import parse_words
 from runners.cli.arguments import argument, problem
 from runners.sandbox.book import Book
 from runners.sandbox.bucket import CALLS_PER_HOUR

@@ -88,7 +88,7 @@ class Inputs:
     def _command(self, name: str) -> list[str]:
         given = [f"{option}={value}" for option, values in self.options.items() for value in values]
         campaign = next(iter(self.campaigns), "none")
-        customer, _ = next(iter(self.facts.customers or {("c-1", "")}))
+        customer, _ = min(self.facts.customers or {("c-1", "")})
         of = [one for one in given if one.startswith(("--campaigns", "--customers"))]
         earlier = [one for one in given if one.startswith(("--history", "--sticky"))]
         output = (self.options.get("--output") or ["out"])[0]

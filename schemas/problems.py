@@ -27,8 +27,7 @@ class InputError(Exception):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.field))
-        count = len(self.problems)
-        head = f"{count} mistake{'s' if count != 1 else ''} in the input; nothing was run."
+        head = f"{plural(len(self.problems), 'mistake')} in the input; nothing was run."
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
@@ -47,6 +46,11 @@ class LaunchError(Exception):
             return str(error)
         found = _TOLD.findall(str(error))
         return found[-1].strip() if found else None
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def visible(text: str) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipelines.report import charts, delivery, words
 from pipelines.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
-from schemas.problems import shown
+from schemas.problems import plural, shown
 from stores.launch_folder import replace_file
 
 Summary = Mapping[str, Any]
@@ -199,9 +199,7 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
     if found := summary.get("delivery"):
         yield from _delivery_notices(found, summary["state"] == "finished")
     if number := len(summary["warnings"]):
-        title = (
-            f"{number} warning{'s' if number != 1 else ''}: something in the inputs has no effect, or not the one meant"
-        )
+        title = f"{plural(number, 'warning')}: something in the inputs has no effect, or not the one meant"
         yield Notice("warn", title, [Item(one["text"], _subject(one), "warnings") for one in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])

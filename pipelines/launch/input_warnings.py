@@ -1,4 +1,4 @@
-"""What the customers make of the campaigns, counted without an event: the launch's own steps up to the suppression."""
+"""What the customers make of the campaigns, plural without an event: the launch's own steps up to the suppression."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipelines.launch.factories import make_assigner, make_suppressor
 from pipelines.launch.inputs import LaunchJob
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
+from schemas.problems import plural
 from stores.launches.snapshot import parts, read_part, take_snapshot
 from transforms.audience.evaluate import Evaluator, evaluate_batch
 from transforms.customers.read_customers import batch_name
@@ -26,7 +27,7 @@ from transforms.offers.generate import demand
 from transforms.plan import Plan, id_columns, make_plan
 from transforms.reconciliation.exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
-from transforms.warnings.beforehand import unused_audiences
+from transforms.warnings.beforehand import ended_campaigns, unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
 
@@ -37,16 +38,21 @@ def input_warnings(config: Configuration, customers: str | None) -> tuple[list[d
     The configuration and the columns must be sound. Raises InputError for a source that cannot be read.
     """
     if customers is None:
-        return [vars(warning) for warning in unused_audiences(config)], []
+        found = [*unused_audiences(config), *ended_campaigns(config, _now())]
+        return [vars(warning) for warning in found], []
     plan, totals = _count(config, customers)
     return [vars(warning) for warning in find_warnings(plan, totals)], list_summaries(totals)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
     """The sums over all customers, as of now, without a history, sticky assignments and duplicates."""
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
-        plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
+        plan, _ = make_plan(config, snapshot.schema, "validate", _now())
         evaluator = Evaluator(plan, lambda name, column: read_list(Path(plan.root) / name, column, name))
         assign, suppress = make_assigner(plan, None), make_suppressor(plan, (), None)
         totals = Totals()
@@ -61,7 +67,7 @@ def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], opt
     """Raises InputError with every warning that can be known before an event leaves.
 
     A launch that was first started by this call is withdrawn then: its folder is free for the corrected inputs.
-    `matched` gives the batches up to their suppression; they are counted once, and again when the folder lost that.
+    `matched` gives the batches up to their suppression; they are plural once, and again when the folder lost that.
     """
     kept = job.folder.survey / "warnings.json"
     if not kept.exists():
@@ -91,4 +97,5 @@ def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
 def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:
     """How many ids of each list are customers, as lines for a terminal."""
     for one in lists:
-        yield f"list {one['file']}: {one['known']:,} of {one['ids']:,} ids are customers (by {one['column']})"
+        known = f"{one['known']:,} of {plural(one['ids'], 'id')}"
+        yield f"list {one['file']}: {known} found among the customers (by {one['column']})"

@@ -98,7 +98,7 @@ def _summary_file(found: Findings, job: LaunchJob, summary: dict[str, Any]) -> N
     if written is None and summary["state"] == "running":
         return
     wrong = ["there is none"] if written is None else contradictions(written, summary)
-    told = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it anew"
+    told = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it again"
     found.hold("summary.json says the same as the batches", not wrong, told)
 
 
@@ -127,7 +127,7 @@ def _events(found: Findings, job: LaunchJob, summary: dict[str, Any]) -> None:
 
     ids = [table["event_id"] for table in read_columns(paths, "campaign_event", {"event_id": pa.string()}, refuse)]
     for path, error in unusable.items():
-        todo = "delete the exposures of its batch and run the launch command again: the same events are written anew"
+        todo = "delete the exposures of its batch and run the launch command again: the same events are written again"
         found.hold(f"{path} can be read", False, f"{error}; {todo}")
     con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else duckdb.connect(":memory:")
     con.register(

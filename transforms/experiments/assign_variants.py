@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from transforms.experiments.hash_schemes_arrow import (
     normalise_column,
 )
 from transforms.plan import Plan
+from transforms.warnings.evidence import FORCED
 
 HOLDOUT_SCHEME = "growthbook/2"
 
@@ -63,7 +64,18 @@ class VariantAssigner:
         """The batch with outcome, bucket and variant of every matched customer."""
         held = self._held(batch)
         batch.counts["sticky"] = self._kept(batch)
+        batch.counts["evidence"] = [*batch.counts.get("evidence", ()), *self._forced(batch)]
         return replace(batch, campaigns=[self._campaign(batch, rows, held) for rows in batch.campaigns])
+
+    def _forced(self, batch: LaunchBatch) -> Iterator[list[Any]]:
+        """A row of evidence for each unit that an experiment forces and a customer of the batch has."""
+        every = np.arange(batch.rows.num_rows)
+        for campaign in (entry.campaign for entry in self._plan.campaigns):
+            if campaign.experiment and campaign.experiment.force:
+                units = units_of(batch, campaign.experiment.unit, every)
+                known = units.filter(pc.is_in(units, pa.array(list(campaign.experiment.force), pa.string())))
+                for unit in pc.value_counts(known).to_pylist():
+                    yield [FORCED, campaign.id, "experiment.force", unit["values"], unit["counts"], "", ""]
 
     def _kept(self, batch: LaunchBatch) -> list[list[Any]]:
         """Of each experiment with earlier assignments: its key, how many, the first unit, the customers with one."""

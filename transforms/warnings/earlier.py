@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.campaigns.configuration import Configuration
+from schemas.problems import plural
 from transforms.warnings.evidence import EarlierUses
 from transforms.warnings.warning import LaunchWarning, listed
 
@@ -83,5 +84,6 @@ def earlier_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         told = f"{one['customers']:,} of {one['entries']:,} customers in it are customers here"
         yield f"history of {one['channel']}: {told}"
     for one in summary["sticky"]:
-        told = f"{one['customers']:,} customers here have one of its {one['entries']:,} assignments"
+        customers, have = plural(one["customers"], "customer"), "has" if one["customers"] == 1 else "have"
+        told = f"{customers} here {have} one of its {plural(one['entries'], 'assignment')}"
         yield f"sticky {one['experiment']}: {told}"

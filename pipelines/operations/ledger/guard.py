@@ -210,7 +210,7 @@ def _what_to_do(folder: DeliveryFolder, uri: str) -> str:
     new = "--move-aside" if path else "--ledger and a new collection"
     return (
         f"Without its entries events that were sent are sent again. {restore}; or make one from the receipts, "
-        f"`campaigns ledger rebuild {folder.root}` (with {new} if there is one already); or, to begin anew and send "
+        f"`campaigns ledger rebuild {folder.root}` (with {new} if there is one already); or, to begin again and send "
         "everything again, give another --output, and another --ledger if one is given"
     )
 

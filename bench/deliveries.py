@@ -24,8 +24,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from connectors.files.sink import FileSink
 from connectors.kafka.client import KafkaClient, create_topic
+from connectors.open import open_publisher
 from connectors.pubsub.publisher import open_channel
-from connectors.replay import publisher
 from connectors.uri import KafkaUri, sink_uri
 from schemas.contracts import EVENT, fingerprint, parsed, schema
 
@@ -101,7 +101,7 @@ def publish(topic: str, messages: Sequence[Wire]) -> None:
 
 def publish_to(uri: str, messages: Sequence[Wire]) -> None:
     """Publishes messages to a topic, of Pub/Sub or of Kafka, as the launch does."""
-    with publisher(sink_uri(uri), KafkaClient()) as put:
+    with open_publisher(sink_uri(uri), KafkaClient()) as put:
         accepted = put(messages)
     if accepted < len(messages):
         raise RuntimeError(f"{len(messages) - accepted} messages were not published to {uri}")
@@ -110,7 +110,7 @@ def publish_to(uri: str, messages: Sequence[Wire]) -> None:
 def publish_live(uri: str, per_second: dict[str, float], seconds: float) -> Iterator[tuple[float, list[Event]]]:
     """Publishes so many events a second of each retailer, ten times a second; (seconds since the start, those)."""
     rnd, number, due = random.Random(7), 0, dict.fromkeys(per_second, 0.0)
-    with publisher(sink_uri(uri), KafkaClient()) as put:
+    with open_publisher(sink_uri(uri), KafkaClient()) as put:
         started = time.monotonic()
         while (at := time.monotonic() - started) < seconds:
             now, some = int(time.time() * 1000), list[Event]()

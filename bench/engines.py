@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Consumer
 
@@ -139,8 +139,7 @@ class Bench:
         name = kafka_topic(self._broker, "source")
         for start in range(0, count, 50_000):
             publish_to(name, events(min(50_000, count - start), 350, start))
-        uri = parse_uri(name)
-        assert isinstance(uri, KafkaUri)
+        uri = cast(KafkaUri, parse_uri(name))
         collect_rarely()  # as the workers do
         plain, reader = _plain(uri, count), _read_all(uri, count)
         return {

@@ -162,6 +162,7 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
         launch_id="bench",
     )
     summary = launch(config, PipelineOptions([]), Silent())
+    assert isinstance(summary, dict)
     return {
         "seconds": summary["timing"]["seconds"],
         "phases": summary["timing"]["phases"],

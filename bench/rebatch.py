@@ -52,7 +52,7 @@ from bench.footprint import Footprint
 from runners.local.emulators import pubsub_emulator
 from runners.sandbox.process import Rules, Sandbox, running_sandbox
 from stores.deliveries.receipts import open_receipts
-from transforms.delivery.group_by_retailer import GROUPS
+from transforms.streaming.group_by_shard import GROUPS
 from transforms.streaming.seen_ids import SeenIds
 
 RETAILERS = (1, 35, 350, 1000)

@@ -1,10 +1,13 @@
-"""Where events come from and go to, named by URI: `file:DIR`, `pubsub:projects/P/topics/T`, `kafka:HOST:PORT/T`."""
+"""URIs of transports: `file:DIR`, `pubsub:projects/P/topics/T` or `…/subscriptions/S`, and `kafka:HOST:PORT/TOPIC`.
+
+A URI says as data what its transport can do. Only connectors/ tells the classes apart, most of it in open.py.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 FORMS = "file:DIR, pubsub:projects/P/topics/T, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT[,…]/TOPIC"
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -14,22 +17,44 @@ _KAFKA_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class UriError(ValueError):
-    """A transport's name that cannot be read, or that cannot be used here; says what a right one looks like."""
+    """A URI that names no transport, or one of the wrong kind; the message says how to write it."""
+
+
+class Transport:
+    """What every transport's URI says of it."""
+
+    has_partitions: ClassVar[bool] = False
+    """It has numbered partitions, which an engine reads from an offset on, and groups of readers."""
+
+    @property
+    def folder(self) -> str | None:
+        """The folder, local or gs://, if its events are files. They stay after they are read; a broker's do not."""
+        return None
+
+    @property
+    def subscription_path(self) -> str | None:
+        """The path of a Pub/Sub subscription, which leases each message to one reader at a time."""
+        return None
 
 
 @dataclass(frozen=True)
-class FileUri:
+class FileUri(Transport):
     """A folder of Avro container files, local or gs://."""
 
     directory: str
+
+    @property
+    def folder(self) -> str:
+        """The directory."""
+        return self.directory
 
     def __str__(self) -> str:
         return f"file:{self.directory}"
 
 
 @dataclass(frozen=True)
-class TopicUri:
-    """A Pub/Sub topic."""
+class TopicUri(Transport):
+    """A Pub/Sub topic: a sink only."""
 
     project: str
     topic: str
@@ -43,7 +68,7 @@ class TopicUri:
 
 
 @dataclass(frozen=True)
-class SubscriptionUri:
+class SubscriptionUri(Transport):
     """A Pub/Sub subscription: a source only."""
 
     project: str
@@ -53,14 +78,20 @@ class SubscriptionUri:
     def path(self) -> str:
         return f"projects/{self.project}/subscriptions/{self.subscription}"
 
+    @property
+    def subscription_path(self) -> str:
+        """The same path."""
+        return self.path
+
     def __str__(self) -> str:
         return f"pubsub:{self.path}"
 
 
 @dataclass(frozen=True)
-class KafkaUri:
+class KafkaUri(Transport):
     """A Kafka topic and the brokers to ask first (HOST:PORT)."""
 
+    has_partitions = True
     brokers: tuple[str, ...]
     topic: str
 
@@ -69,12 +100,13 @@ class KafkaUri:
 
 
 TransportUri: TypeAlias = FileUri | TopicUri | SubscriptionUri | KafkaUri
+BrokerTopicUri: TypeAlias = TopicUri | KafkaUri
 SinkUri: TypeAlias = FileUri | TopicUri | KafkaUri
 SourceUri: TypeAlias = FileUri | SubscriptionUri | KafkaUri
 
 
 def parse_uri(text: str) -> TransportUri:
-    """The transport a URI names. Raises UriError with the part that is wrong and what it should look like."""
+    """Read a URI. Raises UriError with the part that is wrong and how to write it."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in _READERS:
         raise UriError(f"{text!r} names no transport; write {FORMS}")
@@ -82,10 +114,28 @@ def parse_uri(text: str) -> TransportUri:
 
 
 def sink_uri(text: str) -> SinkUri:
-    """Where events can be written to. Raises UriError for what can only be read."""
+    """Read the URI of a sink. Raises UriError for a transport that can only be read."""
     uri = parse_uri(text)
     if isinstance(uri, SubscriptionUri):
-        raise UriError(f"{text!r} is a subscription, which can only be read; write to pubsub:projects/P/topics/T")
+        fix = "publish to file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
+        raise UriError(f"{text!r} is a subscription, which can only be read; {fix}")
+    return uri
+
+
+def source_uri(text: str) -> SourceUri:
+    """Read the URI of a source. Raises UriError for a transport that can only be written."""
+    uri = parse_uri(text)
+    if isinstance(uri, TopicUri):
+        fix = "name a subscription to it, pubsub:projects/P/subscriptions/S"
+        raise UriError(f"{text!r} is a topic, which cannot be read; {fix}")
+    return uri
+
+
+def topic_uri(text: str) -> BrokerTopicUri:
+    """Read the URI of a topic. Raises UriError for any other transport."""
+    uri = parse_uri(text)
+    if isinstance(uri, FileUri | SubscriptionUri):
+        raise UriError(f"{text!r} is no topic; give pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")
     return uri
 
 

@@ -1,8 +1,9 @@
-"""What flows between the steps of a launch: record batches, and beside them numpy columns."""
+"""The elements of a launch: record batches of customers, and numpy columns about them. No step changes its input."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +18,13 @@ Bools = npt.NDArray[np.bool_]
 
 
 BROKEN_ROWS = b"campaigns.broken_rows"
-"""Metadata of customers' rows: which of them, as int64 bytes, have text that is no UTF-8 (there it is escaped)."""
+"""Metadata key of a record batch: the rows, as int64 bytes, whose text is not UTF-8 and therefore escaped."""
 
 
 class CustomerBatch(NamedTuple):
     """Customers in the order of their file; `name` is stable over runs and workers.
 
-    `places` are the rows' numbers in the whole batch, where only some of it is looked at.
+    `places` are the row numbers in the whole batch, where only a part of it was read.
     """
 
     name: str
@@ -42,10 +43,10 @@ class OfferGrant:
 
 @dataclass(frozen=True)
 class OfferCount:
-    """What became of an offer over the customers that were to be sent it.
+    """The customers whose variant has an offer, by what happened to it.
 
-    `others_suppressed` were to be sent something else, in a variant that is cut at the same place; `held_out_exhausted`
-    are held out and would have been suppressed.
+    `others_suppressed` were to be sent another variant, which is cut at the same place of the hash order;
+    `held_out_exhausted` are held out and would have been suppressed.
     """
 
     granted: int = 0
@@ -56,13 +57,14 @@ class OfferCount:
     held_out_exhausted: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class CampaignRows:
     """The matched customers of one campaign in one batch; every column has the length of `rows`.
 
-    `rows` are positions in the batch, retailer by retailer, `customer` and `retailer` their ids. `outcome`
-    and `suppression` are codes of schemas.outcomes (`suppression` also for customers held out: what would have
-    been, but for a shared address); `bucket` is NaN and `variant` -1 where there is none; times are epoch milliseconds.
+    `rows` are positions in the batch, retailer by retailer; `customer` and `retailer` are their ids. `outcome`
+    and `suppression` are codes of schemas.outcomes. A held-out customer has a `suppression` too: the reason for which
+    nothing would have been sent (shared addresses apart). `bucket` is NaN and `variant` -1 where there is none; times
+    are epoch milliseconds.
     """
 
     campaign: str
@@ -77,12 +79,12 @@ class CampaignRows:
     deliver_after: Ints
     expires_at: Ints | None = None
     recipient: pa.Array | None = None
-    offers: list[OfferGrant] = field(default_factory=list)
+    offers: Sequence[OfferGrant] = ()
     event_id: pa.Array | None = None
 
     @classmethod
     def of(cls, campaign: str, rows: Ints, customer: pa.Array, retailer: pa.DictionaryArray) -> CampaignRows:
-        """Rows about which nothing but the match is known."""
+        """Matched rows before any other step: emitted, without bucket, variant and send time."""
         n = len(rows)
         return cls(
             campaign=campaign,
@@ -99,56 +101,69 @@ class CampaignRows:
 
     @property
     def emitted(self) -> Bools:
-        """Which rows are to be sent."""
+        """The rows that are sent an event."""
         return self.outcome == 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class LaunchBatch:
-    """A batch of customers with all that the launch has found out about it so far.
+    """A batch of customers with the results of the steps so far.
 
-    `retailer` holds a code a row into `retailers`; `places` the rows' numbers among all that were read; `values`
-    the evaluated properties; `counts` what the summary adds up; `seconds` the time each stage took.
+    `retailer` is an index into `retailers` for each row; `places` are the row numbers in the batch as it was read;
+    `values` are the columns of the properties by their SQL; `counts` are added up by the summary; `seconds` are the
+    seconds of each stage.
     """
 
     name: str
     rows: pa.RecordBatch
     places: Ints
     retailer: Ints
-    retailers: list[str]
-    values: dict[str, pa.Array]
-    offer_conditions: dict[str, Bools]
-    campaigns: list[CampaignRows]
-    counts: dict[str, Any]
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    retailers: Sequence[str]
+    values: Mapping[str, pa.Array]
+    offer_conditions: Mapping[str, Bools]
+    campaigns: Sequence[CampaignRows]
+    counts: Mapping[str, Any]
+    dead_letters: Sequence[DeadLetter] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def with_counts(self, **counts: Any) -> LaunchBatch:
+        """The batch with more counts."""
+        return replace(self, counts={**self.counts, **counts})
+
+    def with_seconds(self, stage: str, seconds: float) -> LaunchBatch:
+        """The batch with the seconds of one more stage."""
+        return replace(self, seconds={**self.seconds, stage: seconds})
 
     def matched(self) -> Ints:
-        """The rows that some campaign matched, ascending."""
-        some = np.zeros(self.rows.num_rows, np.bool_)
+        """The rows that at least one campaign matched, ascending."""
+        mask = np.zeros(self.rows.num_rows, np.bool_)
         for campaign in self.campaigns:
-            some[campaign.rows] = True
-        return np.flatnonzero(some)
+            mask[campaign.rows] = True
+        return np.flatnonzero(mask)
 
     def column(self, name: str, rows: Ints) -> pa.Array:
-        """A customers' column at some rows as ids (schemas/columns/ids.py)."""
+        """The ids (schemas/columns/ids.py) in a column of the customers, at the given rows."""
         return id_texts(self.rows.column(name).take(pa.array(rows))).cast(pa.string())
 
 
 class EventBatch(NamedTuple):
-    """A batch whose events are encoded: `bodies` and the attribute columns have one row an event.
+    """A batch with its encoded events: `bodies` and the attribute columns have one row per event.
 
-    `place` tells where each event came from: (index of the campaign in the batch, index of its row).
+    `place` is the origin of each event: (index of the campaign in the batch, index of its row).
     """
 
     batch: LaunchBatch
     bodies: pa.Array
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
     place: Ints
+
+    def with_seconds(self, stage: str, seconds: float) -> EventBatch:
+        """The batch with the seconds of one more stage."""
+        return self._replace(batch=self.batch.with_seconds(stage, seconds))
 
 
 class Refusal(NamedTuple):
-    """An event that cannot be published: its row, `over_size` or `refused_by_broker`, and why."""
+    """An event that cannot be published: its row, the reason (`over_size`, `refused_by_broker`) and a detail."""
 
     row: int
     reason: str

@@ -1,4 +1,4 @@
-"""The one place in which every matched customer ends: an outcome and a reason, in the documented order."""
+"""The outcomes and reasons of a matched customer; each customer has exactly one, the first in this order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     Outcome("dead_lettered", "refused_by_broker"),
 )
 EMITTED = 0
-CODES: dict[tuple[str, str | None], int] = {(one.outcome, one.reason): code for code, one in enumerate(OUTCOMES)}
+CODES: dict[tuple[str, str | None], int] = {(outcome, reason): code for code, (outcome, reason) in enumerate(OUTCOMES)}
 
 
 def code(outcome: str, reason: str | None = None) -> int:

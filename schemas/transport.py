@@ -1,4 +1,4 @@
-"""What a transport gives to those who read it."""
+"""The readers of a transport, and what they give."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ POLL_BYTES = 4 << 20  # of bodies in one poll, unless a single message is larger
 
 
 class Envelope(NamedTuple):
-    """A message as it came: its name in the transport, attributes, bytes, and when it was published (epoch ms).
-    `note` is for the dead letter of what is no whole record of a schema of ours: what the reader knows of it."""
+    """A message as it came: its id in the transport, attributes, bytes, and when it was published (epoch ms).
+    `note` is what the reader knows of bytes that are no whole record of a schema of ours; it goes into the dead letter.
+    """
 
     message_id: str
     attributes: dict[str, str]
@@ -19,13 +20,13 @@ class Envelope(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """What a reader found: envelopes, what to commit them by, whether nothing will ever come again, and whether what
-    is settled does not come again (`fresh`: it was committed), but for a few."""
+    """The envelopes that a reader got, and the handle to commit them by. `done`: nothing will ever come again.
+    `source_resumes`: the source goes on behind what was committed, so that all but a few of these are new."""
 
     envelopes: list[Envelope]
     handle: Any = None
     done: bool = False
-    fresh: bool = False
+    source_resumes: bool = False
 
 
 class Reader(Protocol):
@@ -41,20 +42,20 @@ class Reader(Protocol):
         """At most `most` envelopes, and no more than fill POLL_BYTES; waits a moment for the first one."""
 
     def commit(self, handle: Any) -> None:
-        """The engine keeps what this poll brought: acknowledge it."""
+        """Acknowledge the envelopes of a poll, which the engine keeps now."""
 
     def oldest(self) -> float:
-        """Seconds since the epoch: nothing published before is still to come, as far as is known."""
+        """Seconds since the epoch: nothing published earlier is still to come, as far as is known."""
 
 
 class PartitionedReader(Protocol):
-    """A source in numbered partitions, each of which is read from an offset on; in one process, by several threads."""
+    """A source in numbered partitions, each read from an offset on; used by several threads of a process."""
 
     def open(self) -> None:
         """Connect."""
 
     def starts(self, seen: int) -> list[int]:
-        """The first offsets of the partitions from number `seen` on, which may be none."""
+        """The first offsets of the partitions from number `seen` on; empty when there are none."""
 
     def ended(self) -> bool:
         """Whether no partition will be added any more."""
@@ -64,7 +65,7 @@ class PartitionedReader(Protocol):
         them."""
 
     def commit(self, partition: int, offset: int) -> None:
-        """The engine keeps everything before the offset: tell the source, for those who watch it."""
+        """Note in the source that the engine keeps everything before the offset, for monitoring."""
 
     def oldest(self, partition: int) -> float:
-        """Seconds since the epoch: nothing published before is still to come from there, as far as is known."""
+        """Seconds since the epoch: nothing published earlier is still to come from a partition, as far as is known."""

@@ -17,7 +17,7 @@ from hypothesis import settings
 from support.servers import missing, needed
 
 from connectors.pubsub.publisher import open_channel
-from pipelines.engines.prism import prism
+from pipelines.engines.prism import find_prism
 from runners.local.emulators import pubsub_emulator
 from runners.local.firestore_emulator import firestore_emulator
 from runners.local.kafka_broker import KafkaBroker, kafka_broker
@@ -94,7 +94,7 @@ def kafka_host(kafka: KafkaBroker) -> str:
 @pytest.fixture(scope="session")
 def prism_engine() -> str:
     """Prism's path; the tests that need it are skipped without one, and fail in CI."""
-    found = prism()
+    found = find_prism()
     if found is None:
         missing("needs Prism, run `make engines`")
     return found

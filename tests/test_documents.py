@@ -18,13 +18,16 @@ from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery
 from schemas.outcomes import OUTCOMES
 from transforms.customers import validate_customers as intake
-from transforms.streaming.counters import NAMES
+from transforms.delivery.counters import COUNTERS
 from transforms.warnings import find
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")
 SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/journey/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def section(name: str, heading: str) -> str:
@@ -60,7 +63,7 @@ def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> Non
 
 
 def test_the_warnings_of_a_launch_are_those_of_its_page() -> None:
-    kinds = literals(r'(?:LaunchWarning|warn)\(\s*"(\w+)"', "transforms/warnings") | find._DO.keys()
+    kinds = literals(r'(?:LaunchWarning|warn)\(\s*"(\w+)"', "transforms/warnings") | find._TEXTS.keys()
     assert len(kinds) == 27
     assert first_column(section("launch.md", "What do the warnings mean?")) == kinds
 
@@ -79,7 +82,7 @@ def test_the_reasons_of_decode_are_those_of_their_page() -> None:
 def test_every_counter_of_rebatch_is_on_its_page() -> None:
     text = section("rebatch.md", "What do the counters mean?")
     named = set(re.findall(r"^\| (\w+) \|", text, re.MULTILINE)) - {"counter"} | set(re.findall(r"`(\w+)`", text))
-    assert set(NAMES) <= named
+    assert set(COUNTERS.names) <= named
 
 
 def test_the_options_of_rebatch_are_those_of_its_page() -> None:
@@ -157,6 +160,12 @@ def test_links_to_a_heading_lead_to_one() -> None:
     for page in PAGES:
         for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
             assert anchor in anchors(page.parent / link if link else page), (page.name, link, anchor)
+
+
+def test_the_files_and_folders_that_a_page_names_exist() -> None:
+    for page in PAGES:
+        for path in re.findall(rf"(?<![\w/.])((?:{'|'.join(LAYERS)}|tests|bench|docs)/[\w/.*-]+)", page.read_text()):
+            assert list(ROOT.glob(path.rstrip("./"))), (page.name, path)
 
 
 def test_a_decision_is_at_most_40_lines_and_its_heading_begins_with_its_number() -> None:

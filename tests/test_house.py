@@ -43,6 +43,12 @@ def test_imports_go_strictly_downward(path: Path) -> None:
     assert modules(path) <= {folder, *FLOORS[folder]}
 
 
+def test_only_connectors_tell_transports_apart() -> None:
+    classes = re.compile(r"\b(FileUri|TopicUri|SubscriptionUri|KafkaUri)\b")
+    outside = [path for path in FILES if path.relative_to(ROOT).parts[0] != "connectors"]
+    assert [path for path in outside if classes.search(path.read_text())] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_everything_public_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text())
@@ -50,6 +56,15 @@ def test_everything_public_is_documented(path: Path) -> None:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert path.name == "commands.py" or ast.get_docstring(node), node.name
+
+
+SPEAKING = ("runners", "console", "pipelines", "stores/local")  # the last is about processes and their signals
+SILENT = [path for path in FILES if not str(path.relative_to(ROOT)).startswith(SPEAKING)]
+SILENT += [path for path in FILES if path.is_relative_to(ROOT / "pipelines/operations")]
+
+
+def test_operations_and_the_floors_below_pipelines_print_nothing() -> None:
+    assert not [path for path in SILENT if re.search(r"\bprint\(", path.read_text())]
 
 
 def test_files_and_folders_stay_small() -> None:
@@ -67,7 +82,7 @@ def test_what_a_worker_installs_holds_the_packages_and_their_data(tmp_path: Path
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
     assert {"schemas/avro/campaign_event.avsc", "schemas/avro/released/campaign_event/1.avsc", "pipelines/launch/pipeline.py",
-            "pipelines/operations/report/page.html", "pipelines/operations/report/page.css", "transforms/audience/evaluate.py"} <= names  # fmt: skip
+            "pipelines/operations/report/page.html", "pipelines/operations/report/page.css", "transforms/audience/evaluate_audience.py"} <= names  # fmt: skip
     assert not [name for name in names if name.startswith(("tests/", "bench/", "examples/"))]
     assert len((ROOT / "setup.py").read_text().splitlines()) <= 12
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from bench.simulation.path import READ_SHARE
 from bench.simulation.plan import Plan
 from schemas.delivery import BATCH
-from transforms.delivery.group_by_retailer import LIST, MOST_SHARDS
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
+from transforms.streaming.group_by_shard import LIST, MOST_SHARDS
 
 
 class Ceiling(NamedTuple):

@@ -22,10 +22,10 @@ from schemas.campaigns.workspaces import Delivery, Workspace
 from schemas.delivery import BATCH
 from transforms.delivery.batch_by_retailer import RETRY_SHARDS
 from transforms.delivery.dispatch import POLL_MS
-from transforms.delivery.group_by_retailer import LIST, Load, group_of
 from transforms.delivery.slots import IN_FLIGHT, PER_WORKSPACE
 from transforms.delivery.vendor_call import back_off_ms
 from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
+from transforms.streaming.group_by_shard import LIST, Load, group_of
 from transforms.streaming.read_messages import FULL_S, POLL
 
 T = TypeVar("T")

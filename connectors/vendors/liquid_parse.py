@@ -34,9 +34,10 @@ _BLANKS = re.compile(r"\s{200}")
 
 
 class Mistake(NamedTuple):
-    """What is wrong with a template, and the line."""
+    """A mistake in a template, with its line and column, from 1 on."""
 
     line: int
+    column: int
     words: str
 
     def __str__(self) -> str:
@@ -96,8 +97,8 @@ parse_template = _Cache().get
 
 
 def check_template(text: str) -> list[Mistake]:
-    """What is wrong with a template: its syntax, its tags, and then all filters, their arguments, and ranges that are
-    too long."""
+    """The mistakes of a template: the first one of its syntax and tags; without one all of its filters, their
+    arguments, and ranges that are too long."""
     template = parse_template(text, False)
     if isinstance(template, Mistake):
         return [template]
@@ -112,10 +113,11 @@ def check_template(text: str) -> list[Mistake]:
 
 
 def describe_error(error: LiquidError, text: str) -> Mistake:
-    """The line and the problem; an error without a place is one at the end."""
+    """An error of Liquid with its line and column; one without a place is at the end."""
     context = error.context()
     words = " ".join(str(error.message).split())
-    return Mistake(context[0] if context else text.count("\n") + 1, words[:300])
+    line, column = (context[0], context[1] + 1) if context else (text.count("\n") + 1, 1)
+    return Mistake(line, column, words[:300])
 
 
 def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
@@ -125,7 +127,7 @@ def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
         return (_HTML if html else _PLAIN).from_string(text)
     except LiquidError as error:
         if isinstance(error.__cause__, RecursionError):
-            return Mistake(1, "conditions or brackets are nested too deeply")
+            return Mistake(1, 1, "conditions or brackets are nested too deeply")
         return describe_error(error, text)
 
 
@@ -133,7 +135,7 @@ def _scan(text: str) -> Mistake | None:
     """What would make the library's lexer, some of whose patterns take the square of the length of what does not end,
     slow: found in one pass."""
     if len(text) > MAX_SOURCE:
-        return Mistake(1, f"the template has more than {MAX_SOURCE >> 10} kB")
+        return Mistake(1, 1, f"the template has more than {MAX_SOURCE >> 10} kB")
     at = count = 0
     while opening := _OPENS.search(text, at):
         start, count = opening.start(), count + 1
@@ -164,7 +166,7 @@ def _markup_mistake(text: str, start: int, end: int) -> str | None:
 
 
 def _at(text: str, place: int, words: str) -> Mistake:
-    return Mistake(text.count("\n", 0, place) + 1, words)
+    return Mistake(text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), words)
 
 
 def _expressions(nodes: Iterable[Node], context: LimitedContext) -> Iterator[Expression]:

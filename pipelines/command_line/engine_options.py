@@ -14,7 +14,8 @@ from typing import NamedTuple
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from pipelines.command_line.words import COMMAND_LINE, did_you_mean, read_words
-from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of, with_preset
+from pipelines.engines.choose import expand_preset
+from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
 from schemas.problems import Problem, shown
 
 _BEAM = "apache_beam.options.pipeline_options"
@@ -87,7 +88,7 @@ def read_options(
         else:
             ours = " and ".join(sorted(engines))
             warnings.append(f"{name} has no effect on {ours}; only {' and '.join(heeding)} reads it")
-    return Given(PipelineOptions(with_preset(options, streaming=streaming)), problems, warnings)
+    return Given(PipelineOptions(expand_preset(options, streaming=streaming)), problems, warnings)
 
 
 def print_warnings(given: Given) -> None:

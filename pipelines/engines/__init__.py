@@ -1,1 +1,1 @@
-"""The engines a pipeline runs on: presets, and what each promises."""
+"""The engines that run a pipeline: the choice of one, its presets and its promises."""

@@ -1,6 +1,6 @@
-"""The presets of --on: which of Beam's options an engine is run with, and why each is there.
+"""The presets of --on: Beam's options for each engine, and the reason for each option.
 
-An option that is given beside --on comes after the preset's and wins.
+An option on the command line comes after those of the preset, and wins.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from schemas.problems import InputError, Problem
-
 BUILT_IN = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 PRISM = "PrismRunner"
 DATAFLOW = "DataflowRunner"
@@ -19,14 +17,14 @@ FLINK = ("PortableRunner", "FlinkRunner")
 
 
 class Flag(NamedTuple):
-    """An option, and why it is there."""
+    """An option, and the reason for it."""
 
     option: str
     why: str
 
 
 class Preset(NamedTuple):
-    """An engine: what it is for, and its options for jobs that end by themselves and for those that do not."""
+    """An engine: what it is for, its options, and more of them for streaming jobs."""
 
     what: str
     flags: tuple[Flag, ...]
@@ -108,7 +106,7 @@ _TEXTS = (
 
 
 class FlinkOptions(PipelineOptions):
-    """What Beam's Java runner for Flink takes and Beam's Python does not know, so that it is checked here."""
+    """Options of Beam's Java runner for Flink that Beam's Python does not declare, so that they are checked here."""
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
@@ -121,25 +119,9 @@ class FlinkOptions(PipelineOptions):
 
 
 def flags_of(name: str, argv: list[str], *, streaming: bool) -> tuple[Flag, ...]:
-    """The flags of a preset, as they are beside these other options."""
+    """The flags of a preset, given the other options of the command line."""
     preset = PRESETS[name]
     flags = preset.flags + (preset.streaming if streaming else ())
-    if name == "flink" and any(one.partition("=")[0] == "--flink_master" for one in argv):
+    if name == "flink" and any(option.partition("=")[0] == "--flink_master" for option in argv):
         flags = _OTHER_FLINK + flags[len(_LOCAL_FLINK) :]
     return flags
-
-
-def with_preset(argv: list[str], *, streaming: bool) -> list[str]:
-    """The options with those of the preset that --on names in its place, before all others. Raises InputError."""
-    rest, names = list[str](), list[str]()
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == "--on":
-            names.append(value if equals else next(words, ""))
-        else:
-            rest.append(word)
-    wrong = [name for name in names if name not in PRESETS]
-    if wrong:
-        raise InputError([Problem("command line", "--on", wrong[0], f"one of {', '.join(PRESETS)}")])
-    return [flag.option for name in names[-1:] for flag in flags_of(name, rest, streaming=streaming)] + rest

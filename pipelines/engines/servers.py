@@ -1,4 +1,5 @@
-"""The processes that Beam starts for a job, Prism above all: no stop signal reaches them, and they end when we do.
+"""Guards for the processes that Beam starts for a job, above all Prism: no stop signal reaches them, and they end with
+this process.
 
 Beam starts them in our process group, where a Ctrl-C or a SIGTERM ends them before the job has ended in order, and
 leaves them behind when this process is killed.
@@ -24,7 +25,7 @@ _guards = list[subprocess.Popen[bytes]]()
 
 
 def guard_servers() -> None:
-    """From now on Beam's servers have guards, and a Ctrl-C is not Beam's to handle: it would stop Prism first."""
+    """Makes Beam start its servers under guards, and without its handler of Ctrl-C, which would stop Prism first."""
     server = subprocess_server.SubprocessServer
     if server._cache._constructor is not _start:
         server._cache = subprocess_server._SharedCache(constructor=_start, destructor=_stop)
@@ -32,7 +33,7 @@ def guard_servers() -> None:
 
 
 def lost_server(error: Exception) -> bool:
-    """Whether an error comes of a server that has ended though nobody stopped it."""
+    """Whether an error was caused by a server that ended though nobody stopped it."""
     if not isinstance(error, grpc.RpcError):
         return False
     end = time.monotonic() + _LOOK_S
@@ -44,7 +45,7 @@ def lost_server(error: Exception) -> bool:
 
 
 def expect_lost_server() -> None:
-    """From now on a server may end with the job: what loses its connection says nothing."""
+    """Silences errors of lost connections: from now on a server may end before the job."""
     logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
     before = threading.excepthook
 
@@ -56,7 +57,7 @@ def expect_lost_server() -> None:
 
 
 def _start(command: tuple[str, ...], port: int | None, logger: logging.Logger) -> tuple[subprocess.Popen[bytes], str]:
-    """A server's guard, and the address where the server will listen. What it prints is logged."""
+    """Starts a server: its guard process, and the address where it will listen. Its output is logged."""
     port = port or subprocess_server.pick_port(None)[0]
     words = [word.replace("{{PORT}}", str(port)) for word in command]
     guard = start_guarded(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

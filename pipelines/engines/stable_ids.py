@@ -1,4 +1,4 @@
-"""Names of a pipeline's parts that do not change when a step is added."""
+"""Ids of a pipeline's parts that stay the same when a step is added."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from apache_beam.pipeline import ComponentIdMap
 
 
 class StableIds(ComponentIdMap):
-    """Names by label. Beam numbers the parts of a pipeline in their order, and on Flink a waiting timer knows its step
-    by that name: with a step more in front of it the timers of a savepoint would have no receiver, and the job no way
-    to go on."""
+    """Ids made of labels. Beam numbers the parts of a pipeline in their order, and on Flink a pending timer knows its
+    step by that id: with one more step in front of it the timers of a savepoint would have no receiver, and the job
+    could not resume."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class StableIds(ComponentIdMap):
             label = f"{obj.producer.full_label}.{obj.tag}"
         if label is None:
             return str(super()._unique_ref(obj, obj_type, label))
-        name = made = self._normalize(f"{self.namespace}_{obj_type.__name__}_{label}")
+        name = unique = self._normalize(f"{self.namespace}_{obj_type.__name__}_{label}")
         count = 1
-        while made in self._taken:
+        while unique in self._taken:
             count += 1
-            made = f"{name}_{count}"
-        self._taken.add(made)
-        return made
+            unique = f"{name}_{count}"
+        self._taken.add(unique)
+        return unique
 
 
 def new_pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """An empty pipeline whose parts will have such names."""
-    made = beam.Pipeline(options=options)
-    made.component_id_map = StableIds()
-    return made
+    """An empty pipeline whose parts will have stable ids."""
+    pipeline = beam.Pipeline(options=options)
+    pipeline.component_id_map = StableIds()
+    return pipeline

@@ -11,7 +11,6 @@ from typing import Any
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import record_damage
 from connectors.inputs.sticky import write_sticky
-from connectors.uri import FileUri
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
@@ -31,8 +30,8 @@ _NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger
 _STAGES = "stages_us_per_event"
 
 
-def close(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
-    """Write summary.json, sticky.parquet, the snapshot's dead letters and report.html; the summary."""
+def finalize_launch(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
+    """The summary of a launch; writes it with report.html, sticky.parquet and the snapshot's dead letters."""
     folder = job.folder
     rejected = _rejected(job)
     summary = sum_up(job, rejected)
@@ -51,7 +50,7 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
     `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
     Raises InputError for a summary.json that says other numbers than the batches.
     """
-    summary = read_closed(job)
+    summary = read_finished_summary(job)
     if summary is None:
         now = sum_up(job, rejected_by_reason(job.snapshot))
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
@@ -63,7 +62,7 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
     return str(job.folder.report)
 
 
-def read_closed(job: LaunchJob) -> dict[str, Any] | None:
+def read_finished_summary(job: LaunchJob) -> dict[str, Any] | None:
     """The summary of a launch that has been closed, or None. Raises InputError for a summary.json that is damaged, or
     that says other numbers than the batches."""
     written = job.folder.read_summary()
@@ -99,14 +98,15 @@ def _agree(one: Any, other: Any) -> bool:
 def check_resumed(job: LaunchJob) -> None:
     """Raises InputError when of a batch that is done the exposures are damaged, or the file of its events is."""
     job.check_done()
-    if not isinstance(job.config.events, FileUri):
+    folder = job.config.events.folder
+    if folder is None:
         return
     problems = []
     for name in sorted(job.folder.done()):
         emitted = sum(
             number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
         )
-        path = event_path(job.config.events.directory, job.plan.launch_id, name)
+        path = event_path(folder, job.plan.launch_id, name)
         if emitted and (how := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
             fix = f"delete {exposures} and run the launch command again: the same events are written again"

@@ -1,32 +1,35 @@
-"""What the customers make of the campaigns, plural without an event: the launch's own steps up to the suppression."""
+"""What the customers make of the campaigns, counted without an event: the launch's own steps up to the suppression."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
-from pipelines.launch.factories import make_assigner, make_suppressor
 from pipelines.launch.inputs import LaunchJob
+from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from schemas.problems import plural
 from stores.launches.snapshot import parts, read_part, take_snapshot
-from transforms.audience.evaluate import Evaluator, evaluate_batch
+from transforms.audience.evaluate_audience import make_evaluator
 from transforms.customers.read_customers import batch_name
-from transforms.offers.generate import demand
-from transforms.plan import Plan, id_columns, make_plan
-from transforms.reconciliation.exposures import batch_counts
+from transforms.experiments.assign_variants import make_assigner
+from transforms.launch_plan import Plan, id_columns, make_plan
+from transforms.offers.generate_offers import demand
+from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
+from transforms.suppression.suppress import Suppressor
 from transforms.warnings.beforehand import ended_campaigns, unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
@@ -53,34 +56,40 @@ def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
         plan, _ = make_plan(config, snapshot.schema, "validate", _now())
-        evaluator = Evaluator(plan, lambda name, column: read_list(Path(plan.root) / name, column, name))
-        assign, suppress = make_assigner(plan, None), make_suppressor(plan, (), None)
+        read = partial(_read_list, Path(plan.root))
+        evaluate, assign, suppress = make_evaluator(plan, read), make_assigner(plan), Suppressor(plan, read)
         totals = Totals()
         for part in parts(snapshot):
             for ordinal, rows in enumerate(read_part(part, plan.columns)):
                 batch = CustomerBatch(batch_name(part.number, ordinal), rows)
-                totals.add(_counts(plan, suppress(assign(evaluate_batch(plan, evaluator, {}, batch)))))
+                totals.add(_counts(plan, suppress(assign(evaluate(batch)))))
         return plan, totals
 
 
-def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> None:
+def _read_list(root: Path, file: str, column: str) -> pa.Array:
+    return read_list(root / file, column, file)
+
+
+def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
     """Raises InputError with every warning that can be known before an event leaves.
 
-    A launch that was first started by this call is withdrawn then: its folder is free for the corrected inputs.
-    `matched` gives the batches up to their suppression; they are plural once, and again when the folder lost that.
+    A launch that this call started is withdrawn then: its folder is free for the corrected inputs. The batches are
+    counted once; the warnings are kept in the survey folder.
     """
     kept = job.folder.survey / "warnings.json"
     if not kept.exists():
         for old in job.folder.survey.glob("counts-*.json"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
-            _ = matched(p) | "CountBeforehand" >> beam.Map(partial(_keep_counts, job.plan, job.folder.survey))
+            _ = run_to_suppress(p, job, surveyed=True) | "CountBeforehand" >> beam.Map(
+                partial(_keep_counts, job.plan, job.folder.survey)
+            )
         totals = Totals()
         for path in sorted(job.folder.survey.glob("counts-*.json")):
             totals.add(json.loads(path.read_text()))
         job.folder.write_json(kept, [vars(warning) for warning in find_warnings(job.plan, totals)])
     if warnings := json.loads(kept.read_text()):
-        if job.fresh:
+        if job.is_new:
             job.folder.withdraw()
         raise refusal(warnings)
 
@@ -90,8 +99,7 @@ def _keep_counts(plan: Plan, folder: Path, batch: LaunchBatch) -> None:
 
 
 def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
-    batch.counts["offers"] = demand(plan, batch)
-    return batch_counts(batch)
+    return batch_counts(batch.with_counts(offers=demand(plan, batch)))
 
 
 def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:

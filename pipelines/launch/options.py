@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.gcs import is_remote, local_copy
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
-from connectors.uri import FileUri, KafkaUri, SinkUri, TopicUri, TransportUri, UriError, parse_uri
-from pipelines.engines import prism
+from connectors.uri import SinkUri, UriError, sink_uri
+from pipelines.engines.choose import choose_batch_engine as runner_options  # noqa: F401
 from pipelines.engines.dataflow.checks import secrets_problems
-from pipelines.engines.presets import BUILT_IN, PRISM
 from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem
+
+Uri = TypeVar("Uri")
 
 
 def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
@@ -84,7 +85,7 @@ class LaunchConfig:
         """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
         `mistakes` that were found when they were parsed."""
         problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
-        events = read_events(options.events, problems) if options.events else None
+        events = read_uri(sink_uri, options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
             fix = "use letters, digits, _ . - and at most 64 characters"
             problems.append(Problem("command line", "--launch_id", options.launch_id, fix))
@@ -150,24 +151,13 @@ def _here(path: str, mirrors: list[str]) -> str:
     return copy
 
 
-def read_events(text: str, problems: list[Problem]) -> SinkUri | None:
-    """Where the events go; None, and a problem more, for what a launch cannot publish to."""
-    fix = "a launch publishes to file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC"
-    uri = read_uri(text, (FileUri, TopicUri, KafkaUri), fix, problems)
-    return uri if isinstance(uri, FileUri | TopicUri | KafkaUri) else None
-
-
-def read_uri(text: str, kinds: tuple[type, ...], fix: str, problems: list[Problem]) -> TransportUri | None:
-    """The transport that --events names, if it is of one of the kinds; else None, and a problem more."""
+def read_uri(parse: Callable[[str], Uri], text: str, problems: list[Problem]) -> Uri | None:
+    """The transport that --events names; None, and a problem more, where `parse` refuses it."""
     try:
-        uri = parse_uri(text)
+        return parse(text)
     except UriError as error:
         problems.append(Problem("command line", "--events", text, str(error)))
         return None
-    if isinstance(uri, kinds):
-        return uri
-    problems.append(Problem("command line", "--events", text, fix))
-    return None
 
 
 def missing_options(
@@ -192,16 +182,3 @@ def small_options(options: Any, least: dict[str, float]) -> list[Problem]:
         for name, limit in least.items()
         if getattr(options, name) < limit
     ]
-
-
-def runner_options(options: PipelineOptions) -> PipelineOptions:
-    """Beam's options, with the batch engine named: plain DirectRunner would first try to download another."""
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = BUILT_IN
-    if standard.runner == PRISM:
-        prism.prepare(options)
-    direct = options.view_as(DirectOptions)
-    if (direct.direct_num_workers or 1) != 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"
-    return options

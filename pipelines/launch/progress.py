@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from pipelines.launch.inputs import LaunchJob
-from stores.launches.launch_folder import LaunchFolder
 from transforms.customers.read_customers import batch_name
 
 
@@ -63,7 +62,7 @@ def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def watched(folder: LaunchFolder, job: LaunchJob, progress: Progress) -> Iterator[None]:
+def watched(job: LaunchJob, progress: Progress) -> Iterator[None]:
     """Tell the progress of a running launch until the block ends."""
     rows = {
         batch_name(part.number, n): min(part.batch_rows, part.rows - n * part.batch_rows)
@@ -72,7 +71,7 @@ def watched(folder: LaunchFolder, job: LaunchJob, progress: Progress) -> Iterato
     }
 
     def look() -> None:
-        progress.at(sum(rows.get(name, 0) for name in folder.done()))
+        progress.at(sum(rows.get(name, 0) for name in job.folder.done()))
 
     try:
         with repeated(0.25, look):

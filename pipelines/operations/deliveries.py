@@ -11,16 +11,16 @@ import duckdb
 from pipelines.launch.inputs import LaunchJob
 from stores.deliveries.receipts import open_receipts
 from transforms.reconciliation.deliveries import (
-    ENDS,
-    Counted,
+    EVENT_OUTCOMES,
+    EventCount,
     Group,
     accepted_ratio,
-    ends,
-    ends_by,
+    count_outcomes,
+    count_outcomes_by,
     open_groups,
     reasons,
 )
-from transforms.reconciliation.exposures import SCHEMA
+from transforms.reconciliation.record_exposures import SCHEMA
 
 _COLUMNS = ("campaign_id", "retailer_id", "variant", "resent", "arrived_at")
 _EXPOSED = """
@@ -70,7 +70,7 @@ class Deliveries:
     """
 
     folders: tuple[str, ...]
-    rows: list[Counted]
+    rows: list[EventCount]
     emitted: dict[Group, int]
     accepted: dict[tuple[str, str], tuple[int, int]]
     receipts: int
@@ -97,7 +97,7 @@ def join_receipts(job: LaunchJob, folders: Sequence[str], *, waits: bool) -> Del
     twice, resent, example = _one(con, _TWICE)
     return Deliveries(
         folders=tuple(folders),
-        rows=[Counted(*row) for row in con.execute(_ROWS).fetchall()],
+        rows=[EventCount(*row) for row in con.execute(_ROWS).fetchall()],
         emitted={(row[0], row[1], row[2]): row[3] for row in con.execute(_EMITTED).fetchall()},
         accepted={(row[0], row[1]): (row[2], row[3]) for row in con.execute(_ACCEPTED).fetchall()},
         receipts=_one(con, "SELECT count(*) FROM receipts")[0],
@@ -137,17 +137,17 @@ def with_deliveries(summary: Mapping[str, Any], found: Deliveries) -> dict[str, 
         "twice": found.twice,
         "resent": found.resent,
         "open": [[*group, told] for group, told in open_groups(found.rows, found.emitted).items()],
-        "ends": ends(found.rows),
-        "campaigns": {key: counts for (key,), counts in ends_by(found.rows, "campaign").items()},
-        "retailers": [{"id": key, **counts} for (key,), counts in ends_by(found.rows, "retailer").items()],
+        "ends": count_outcomes(found.rows),
+        "campaigns": {key: counts for (key,), counts in count_outcomes_by(found.rows, "campaign").items()},
+        "retailers": [{"id": key, **counts} for (key,), counts in count_outcomes_by(found.rows, "retailer").items()],
         "variants": [
             {"campaign": campaign, "variant": variant, **counts}
             for (campaign, variant), counts in sorted(
-                ends_by(found.rows, "campaign", "variant").items(), key=lambda item: _place(summary, *item[0])
+                count_outcomes_by(found.rows, "campaign", "variant").items(), key=lambda item: _place(summary, *item[0])
             )
         ],
-        "reasons": {end: reasons(found.rows, end) for end in ENDS if end not in ("accepted", "pending")},
-        "waits": sorted(found.waits, key=lambda wait: ENDS.index(wait["outcome"])),
+        "reasons": {end: reasons(found.rows, end) for end in EVENT_OUTCOMES if end not in ("accepted", "pending")},
+        "waits": sorted(found.waits, key=lambda wait: EVENT_OUTCOMES.index(wait["outcome"])),
     }
     return {**summary, "campaigns": campaigns, "delivery": delivery}
 

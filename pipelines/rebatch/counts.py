@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pipelines.launch.progress import repeated
 from schemas.problems import JobError
 from stores.ledger.open import open_ledger
-from transforms.streaming.counters import NAMES, TALLY
+from transforms.delivery.counters import COUNTERS
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ Show = Callable[[dict[str, int]], None]
 
 def counts() -> dict[str, int]:
     """What this process has counted so far: every name is there, 0 if nothing was."""
-    return {name: TALLY[name] for name in NAMES}
+    return {name: COUNTERS.tally[name] for name in COUNTERS.names}
 
 
 def ledger_counts(uri: str) -> dict[str, int]:
@@ -32,7 +32,7 @@ def ledger_counts(uri: str) -> dict[str, int]:
         found = ledger.counts(int(time.time() * 1000))
     finally:
         ledger.close()
-    ends = {name: found.get("dead" if name == "dead_lettered" else name, 0) for name in NAMES}
+    ends = {name: found.get("dead" if name == "dead_lettered" else name, 0) for name in COUNTERS.names}
     waiting = found.get("claimed", 0) + found.get("lapsed", 0)
     return {**ends, "left_waiting": waiting, "read": sum(ends.values()) + waiting}
 

@@ -85,11 +85,11 @@ def _read_signals(folder: Path, name: str) -> tuple[dict[str, dict[date, Signal]
 
 
 def _template_problems(file: str, text: str) -> list[Problem]:
-    """A problem for each mistake of a template, with its line."""
+    """A problem for each mistake of a template, with its line and column."""
     lines = text.split("\n")
     return [
-        Problem(file, "template", shown(lines[line - 1].strip()), f"{mistake}; correct this line", line)
-        for line, mistake in check_template(text)
+        Problem(file, "template", shown(lines[line - 1].strip()), f"column {column}: {words}; correct this line", line)
+        for line, column, words in check_template(text)
     ]
 
 

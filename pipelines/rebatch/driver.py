@@ -14,27 +14,29 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from connectors.open import begin_group
 from connectors.secrets import Secrets
-from connectors.uri import SubscriptionUri
 from pipelines.command_line.commands import read_rebatch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
-from pipelines.engines.choose import EngineTraits, choose_engine
+from pipelines.engines.choose import choose_engine, prepare_engine
 from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.engines.dataflow.submit import Submitted, submit
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
-from pipelines.rebatch.factories import begin_source, check_disk, local_source, prepare_stores, recover_calls, sweep
+from pipelines.rebatch.factories import check_disk, prepare_stores, recover_calls, sweep
 from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
 from pipelines.rebatch.settings import Settings
+from pipelines.rebatch.sources import local_source
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.local.stop_signals import StopSignals, say, stop_signals
-from transforms.streaming.counters import on_the_way
+from transforms.delivery.counters import COUNTERS
+from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.read_messages import close_readers
 
 _PASSES = 3  # of a drain: what an engine dropped on its way is read again
@@ -50,27 +52,28 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         raise InputError(problems)
     folder = DeliveryFolder(config.output)
     folder.prepare()
-    engine = choose_engine(options, ends=config.drain, drains=config.drain)
-    stop = partial(_end, folder) if engine.alone or config.drain else _leave
+    engine = choose_engine(options, drain=config.drain)
+    prepare_engine(options)
+    stop = partial(_end, folder) if engine.single_process or config.drain else _leave
     with folder.locked():
         settings = make_settings(config)
         check_inputs(config, Secrets(config.secrets))
         prepare_stores(config)
-        if engine.alone:
-            begin_source(config)
+        if not engine.durable_state:
+            begin_group(config.events, config.kafka, config.group, config.start)
         recover_calls(config)
-        read, every_s = (counts, 1.0) if engine.alone else (partial(ledger_counts, config.ledger), 10.0)
+        read, every_s = (counts, 1.0) if engine.single_process else (partial(ledger_counts, config.ledger), 10.0)
         started, before = time.perf_counter(), read()
-        if not engine.alone:  # what waits is a level there, not a count: what waited before is read again
+        if not engine.single_process:  # what waits is a level there, not a count: what waited before is read again
             before |= {"read": before["read"] - before["left_waiting"], "left_waiting": 0}
         missing = 0
         with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
             for _ in range(_PASSES):
                 if signals.asked:
                     break
-                missing = on_the_way()
+                missing = COUNTERS.in_flight()
                 _deliver(config, options, settings, engine, signals, stop)
-                missing = on_the_way() - missing
+                missing = COUNTERS.in_flight() - missing
                 if missing <= 0 or not config.drain or folder.must_stop():
                     break
         counted = {name: value - before[name] for name, value in read().items()}
@@ -89,7 +92,7 @@ def _deliver(
     stop: Callable[[], None],
 ) -> None:
     """One pass over the source: a run of the pipeline, or several where the engine delivers at the end of its input."""
-    source = local_source(config) if engine.alone else None
+    source = None if engine.durable_state else local_source(config)
 
     def run(part: Part | None) -> None:
         p = new_pipeline(options)
@@ -127,7 +130,7 @@ def submit_to_dataflow(config: RebatchConfig, options: PipelineOptions) -> Submi
         "claimed is in doubt, and `on_unknown` decides when its lease ends"
     )
     p = new_pipeline(options)
-    build(p, config, settings, choose_engine(options, ends=False))
+    build(p, config, settings, choose_engine(options, drain=False))
     return submit(p, options)[0]
 
 
@@ -187,6 +190,6 @@ def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
     if left := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"
         print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
-    if config.drain and isinstance(config.events, SubscriptionUri):
+    if config.drain and config.events.subscription_path:
         print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return Ending.DONE

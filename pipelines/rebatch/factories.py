@@ -1,44 +1,35 @@
-"""What rebatch's steps are given on a worker: readers, the ledger, the dispatcher."""
+"""Factories that rebatch's steps call on a worker: the ledger, the dispatcher, the disks."""
 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from connectors.files.reader import FileReader
 from connectors.gcs import is_remote
-from connectors.kafka.consumer import begin
-from connectors.kafka.partition_reader import KafkaPartitionReader
-from connectors.kafka.reader import KafkaReader
-from connectors.pubsub.leases import LeaseFile, leased_until
-from connectors.pubsub.reader import PubsubReader
-from connectors.uri import FileUri, KafkaUri, SubscriptionUri
 from connectors.vendors.open import make_vendor
-from pipelines.engines.memory import collect_rarely
 from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, JobError
-from schemas.transport import Envelope, PartitionedReader, Reader
+from schemas.transport import Envelope
 from stores.dead_letters import write_dead_letters
 from stores.deliveries.call_journal import FileJournal
 from stores.deliveries.call_recovery import recover, register_output
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.disk_buffer import DiskBuffer
 from stores.deliveries.receipts import write_receipts
-from stores.deliveries.spool import Spool, SpooledReader, SpoolReader
+from stores.deliveries.spool import Spool
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.local.disk_space import DiskSpace
 from stores.local.stop_signals import say
 from transforms.delivery.decode_events import dead_id, read_envelope
+from transforms.delivery.deliver_batches import Dispatcher
 from transforms.delivery.dispatch import BatchDispatcher
 from transforms.delivery.record_receipts import record_left
 
@@ -78,84 +69,7 @@ def check_disk(config: RebatchConfig) -> None:
     make_disk(config.output, config.ledger).check()
 
 
-@dataclass(frozen=True)
-class LocalSource:
-    """Where an engine in this process reads: the events, by readers that `name` names, and what earlier runs left in
-    the spool. Until `leased_until` (epoch seconds) their leases of the subscription may last."""
-
-    name: str
-    config: RebatchConfig
-    spooled: tuple[Path, ...]
-    leased_until: float
-
-    @property
-    def readers(self) -> int:
-        """The readers of the events, and behind them one for the spool if it holds anything."""
-        return self.config.readers + bool(self.spooled)
-
-
-def local_source(config: RebatchConfig) -> LocalSource:
-    """A source for one run; what earlier runs left is looked at now."""
-    folder, events = DeliveryFolder(config.output), config.events
-    until = leased_until(folder.spool, events.path) if isinstance(events, SubscriptionUri) else 0.0
-    return LocalSource(uuid.uuid4().hex, config, tuple(Spool(folder.spool).files()), until)
-
-
-def make_reader(config: RebatchConfig, index: int, leases: LeaseFile | None = None) -> Reader:
-    """One of the readers of the events."""
-    folder = DeliveryFolder(config.output)
-    if isinstance(config.events, FileUri):
-        return FileReader(
-            config.events.directory,
-            index=index,
-            readers=config.readers,
-            follow=not config.drain,
-            stop=folder.must_stop,
-        )
-    idle_s = config.idle if config.drain else None
-    if isinstance(config.events, KafkaUri):
-        return KafkaReader(
-            config.events,
-            config.kafka,
-            config.group,
-            index=index,
-            readers=config.readers,
-            idle_s=idle_s,
-            stop=folder.must_stop,
-        )
-    return PubsubReader(config.events.path, idle_s=idle_s, stop=folder.must_stop, leases=leases)
-
-
-def make_log(config: RebatchConfig) -> PartitionedReader:
-    """The events of a Kafka topic, for an engine that keeps the offsets in its checkpoints."""
-    assert isinstance(config.events, KafkaUri)
-    collect_rarely()
-    idle_s = config.idle if config.drain else None
-    stop = DeliveryFolder(config.output).must_stop
-    return KafkaPartitionReader(config.events, config.kafka, config.group, start=config.start, idle_s=idle_s, stop=stop)
-
-
-def begin_source(config: RebatchConfig) -> None:
-    """Keeps where a Kafka group begins, before any of several readers reads. Raises JobError."""
-    if isinstance(config.events, KafkaUri):
-        begin(config.events, config.kafka, config.group, config.start)
-
-
-def make_spooling_reader(source: LocalSource, index: int) -> Reader:
-    """One of the readers of a source, which puts into the spool what comes from a broker; the one behind them all
-    reads what earlier runs left there."""
-    config, folder = source.config, DeliveryFolder(source.config.output)
-    spool, leases = Spool(folder.spool), None
-    if index == config.readers:
-        return SpoolReader(spool, source.spooled)
-    if isinstance(config.events, SubscriptionUri):
-        leases = LeaseFile(folder.spool, config.events.path, index, source.leased_until)
-    reader = make_reader(config, index, leases)
-    enough = make_disk(config.output, config.ledger).enough
-    return reader if isinstance(config.events, FileUri) else SpooledReader(reader, spool, enough)
-
-
-def make_dispatcher(config: RebatchConfig, settings: Settings) -> BatchDispatcher:
+def make_dispatcher(config: RebatchConfig, settings: Settings) -> Dispatcher:
     """The dispatcher of a worker process."""
     vendor, enough = make_vendor(settings.delivery().vendor), make_disk(config.output, config.ledger).enough
     if is_remote(config.output):

@@ -13,7 +13,7 @@ from connectors.gcs import is_remote, placed
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
-from connectors.uri import FileUri, KafkaUri, SourceUri, SubscriptionUri
+from connectors.uri import SourceUri, source_uri
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
@@ -81,7 +81,7 @@ class RebatchConfig:
         """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
         `mistakes` that were found when they were parsed."""
         problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
-        events = _events(options.events, problems) if options.events else None
+        events = read_uri(source_uri, options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)
         ledger = options.ledger or DeliveryFolder(options.output or "").ledger
         if not options.ledger and is_remote(options.output or ""):
@@ -119,9 +119,3 @@ def _ledger_problems(uri: str) -> list[Problem]:
     except LedgerUriError as error:
         return [Problem("command line", "--ledger", uri, str(error))]
     return []
-
-
-def _events(text: str, problems: list[Problem]) -> SourceUri | None:
-    fix = "events are read from file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC"
-    uri = read_uri(text, (FileUri, SubscriptionUri, KafkaUri), fix, problems)
-    return uri if isinstance(uri, FileUri | SubscriptionUri | KafkaUri) else None

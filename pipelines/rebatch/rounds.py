@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from pipelines.engines.memory import collect_rarely
 from schemas.delivery import Batch
 from stores.deliveries.waiting_batches import WaitingBatches, WaitingFile
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliveryResult, Dispatcher
-from transforms.streaming.counters import TALLY, Counter, Limit
+from transforms.streaming.counters import Limit
 from transforms.streaming.read_messages import Round, all_read
 
 ROUND = Limit(50_000, 32 << 20)  # of a round: what it reads, over all readers
@@ -92,11 +92,10 @@ class Rounds:
         self._share = Limit(-(-ROUND.messages // readers), -(-ROUND.bytes // readers))
         self._waiting = WaitingBatches(folder)
         self._number = 0
-        self._left = Counter("left_waiting")
+        self._left = COUNTERS.counter("left_waiting")
 
     def run(self) -> None:
         """Drains the source; what cannot leave within the patience is counted as left_waiting."""
-        collect_rarely()
         with _shared(self._source):
             while not self._number or not all_read(self._source):
                 files = self._waiting.take(*_WAITING, now=time.time() * 1000)
@@ -146,4 +145,4 @@ def _shared(source: str) -> Iterator[None]:
 
 
 def _ended() -> int:
-    return sum(TALLY[name] for name in _ENDS)
+    return sum(COUNTERS.tally[name] for name in _ENDS)

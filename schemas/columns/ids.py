@@ -1,4 +1,4 @@
-"""Ids are exact: the one function that makes texts of a column by which customers, units and lists are matched."""
+"""exact_ids: the texts of a column of ids, by which customers, units and lists are matched."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pyarrow.compute as pc
 
 INEXACT = "is no exact id: a number with a fraction, too large for its type, NaN or infinite"
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
-"""Up to two to this power a floating-point type holds every whole number."""
+"""By the bits of a float, the power of two up to which it holds every whole number."""
 
-_UNSEEN = "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "\u200b\u2060\ufeff"
+_INVISIBLE = "".join(chr(code) for code in range(sys.maxunicode) if chr(code).isspace()) + "\u200b\u2060\ufeff"
 
 
 class IdTexts(NamedTuple):
-    """A text a row, null where there is none; `inexact` are the rows (sorted) that hold a value but no exact id."""
+    """A text for each row, null for none; `inexact` are the rows (sorted) with a value that is no exact id."""
 
     texts: pa.Array
     inexact: npt.NDArray[np.int64]
 
 
 def id_type_problem(kind: pa.DataType) -> str | None:
-    """Why no column of a type can hold ids; None for texts, whole numbers, floats, decimals and columns of nulls."""
+    """The reason why a column of a type cannot hold ids; None for texts, whole numbers, floats, decimals and nulls."""
     if pa.types.is_dictionary(kind):
         return id_type_problem(kind.value_type)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -35,10 +35,10 @@ def id_type_problem(kind: pa.DataType) -> str | None:
 
 
 def exact_ids(column: Any) -> IdTexts:
-    """The ids of a column (see `id_type_problem`): texts as they stand, whole numbers by their digits.
+    """The ids of a column (see `id_type_problem`): texts unchanged, whole numbers as digits.
 
-    A float or a decimal is an id when it is whole; a float not above 2^53 (32 bits: 2^24), since from there on several
-    whole numbers share one float.
+    A float or a decimal is an id when it is whole; a float only up to 2^53 (32 bits: 2^24), since above that several
+    whole numbers have one float.
     """
     kind = column.type
     nothing = np.zeros(0, np.int64)
@@ -58,23 +58,23 @@ def exact_ids(column: Any) -> IdTexts:
 
 
 def id_texts(column: Any) -> pa.Array:
-    """The same texts alone, null where a value is no exact id."""
+    """The texts of `exact_ids`, null where a value is no exact id."""
     return exact_ids(column).texts
 
 
 def id_text(value: Any, kind: pa.DataType) -> str | None:
-    """One value of a column as an id."""
+    """The id of one value of a column."""
     text: str | None = id_texts(pa.array([value], kind))[0].as_py()
     return text
 
 
 def trimmed(texts: Any) -> Any:
-    """Texts without what nobody sees around them: blanks of every kind, zero-width blanks, byte-order marks."""
-    return pc.utf8_trim(texts, characters=_UNSEEN)
+    """Texts without the invisible characters around them: blanks of every kind, zero-width blanks, byte-order marks."""
+    return pc.utf8_trim(texts, characters=_INVISIBLE)
 
 
 def normal_addresses(texts: Any) -> Any:
-    """Addresses as they are compared: trimmed, in lower case."""
+    """Addresses in the form that is compared: trimmed, in lower case."""
     return pc.utf8_lower(trimmed(texts))
 
 

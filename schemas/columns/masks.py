@@ -1,4 +1,4 @@
-"""Masks: Arrow's answers about rows as numpy's booleans."""
+"""to_mask: an Arrow column of booleans as a numpy mask."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import pyarrow.compute as pc
 
 
 def to_mask(column: Any) -> npt.NDArray[np.bool_]:
-    """A column of booleans as a mask; null is false."""
+    """The mask of a column of booleans; null is false."""
     return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

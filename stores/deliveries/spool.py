@@ -79,7 +79,7 @@ class SpooledReader:
         poll = self._reader.poll(most)
         if poll.envelopes:
             self._spool.write(poll.envelopes)
-        return poll._replace(fresh=True)
+        return poll._replace(source_resumes=True)
 
     def commit(self, handle: Any) -> None:
         """Passed on."""

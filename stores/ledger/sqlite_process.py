@@ -5,7 +5,6 @@ and decode events: with sixty of them a commit of 2 ms took 20. The process besi
 all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.sqlite_process PATH`
 is that process: requests on its standard input, answers on its output; it ends when its input does. Should it be
 killed, or not answer for two minutes, nothing more is claimed, so the job ends; what its calls still say is settled
-from schemas.problems import JobError
 from this process.
 """
 

@@ -41,9 +41,9 @@ ELEMENTS = "from transforms.streaming.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
 PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
-READ = 'good, unread = _read(p, config, engine, source, part) | "Decode"'
-NEWER = """same = beam.Map(lambda one: one).with_output_types(Envelopes)
-    good, unread = _read(p, config, engine, source, part) | "Newer" >> same | "Decode\""""
+DECODE = '        | "Decode"'
+NEWER = f"""        | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes)
+{DECODE}"""
 
 
 def newer_version(folder: Path) -> Path:
@@ -51,7 +51,7 @@ def newer_version(folder: Path) -> Path:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     pipeline = folder / "pipelines/rebatch/pipeline.py"
-    text = pipeline.read_text().replace(READ, NEWER)
+    text = pipeline.read_text().replace(DECODE, NEWER)
     pipeline.write_text(text.replace("import BatchByRetailer\n", f"import BatchByRetailer\n{ELEMENTS}\n"))
     assert "Newer" in pipeline.read_text()
     (folder / "schemas/avro/campaign_event.avsc").write_text(json.dumps(newer_schema()))

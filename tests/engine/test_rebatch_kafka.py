@@ -20,7 +20,7 @@ from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import PartitionConsumer
 from connectors.kafka.partition_reader import KafkaPartitionReader
 from connectors.uri import KafkaUri
-from pipelines.engines.choose import choose_engine
+from pipelines.engines.choose import choose_engine, prepare_engine
 from runners.cli.main import main
 from runners.sandbox.process import Sandbox
 from transforms.streaming.elements import Envelopes
@@ -122,7 +122,8 @@ def test_an_engine_reads_partitions_that_are_added_and_an_idle_one_does_not_hold
     SEEN.clear()
     CLOSED.clear()
     options, stop = PipelineOptions([]), tmp_path / "stop"
-    choose_engine(options, ends=False)
+    choose_engine(options, drain=False)
+    prepare_engine(options)
 
     def put(partition: int, *names: str) -> None:
         producer = Producer({"bootstrap.servers": uri.brokers[0]})  # one that was there knows no new partition yet

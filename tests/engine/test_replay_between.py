@@ -17,7 +17,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from support.delivering import any_events
 
 from bench.deliveries import Wire, publish, write_file
-from connectors import replay as again
+from connectors import open as transports
 from connectors.kafka.client import KafkaClient, create_topic
 from connectors.pubsub.publisher import open_channel
 from connectors.uri import KafkaUri
@@ -92,7 +92,7 @@ def test_files_and_kafka_give_what_was_published_between_the_times(
 def test_a_subscription_is_set_back_and_keeps_what_is_not_asked_for(
     topic: Topic, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(again, "_IDLE_S", 1.0)
+    monkeypatch.setattr(transports, "_IDLE_S", 1.0)
     name = topic.subscription.replace("/t-", "/kept-")
     first, second = any_events(5, "first"), any_events(5, "second")
     source = f"pubsub:{name}"

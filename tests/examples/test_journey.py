@@ -18,7 +18,7 @@ from examples.journey import contacts, customers, multiply, purchases
 from examples.journey.files import whole_file
 from pipelines.launch.input_warnings import input_warnings
 from schemas.campaigns.configuration import load_configuration
-from transforms.plan import MARKETPLACE, make_plan
+from transforms.launch_plan import MARKETPLACE, make_plan
 
 CAMPAIGNS = Path(__file__).resolve().parents[2] / "examples" / "journey" / "campaigns"
 

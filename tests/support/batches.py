@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from support.factories import any_customers, any_folder
 
-from pipelines.launch.factories import make_assigner, make_evaluator, make_generator, make_suppressor
+from pipelines.launch.worker_files import WorkerFiles
 from schemas.campaigns.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
 from schemas.outcomes import OUTCOMES
-from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
-from transforms.plan import Plan, make_plan
+from stores.launches.survey_results import (
+    ALLOCATIONS,
+    PLACES,
+    SHARED_ADDRESSES,
+    SUPERSEDED,
+    write_decisions,
+    write_duplicates,
+)
+from transforms.audience.evaluate_audience import make_evaluator
+from transforms.experiments.assign_variants import make_assigner
+from transforms.launch_plan import Plan, make_plan
+from transforms.offers.generate_offers import OfferGenerator
+from transforms.suppression.suppress import Suppressor
 
 LAUNCHED_AT = 1_775_000_000_000
 
@@ -36,34 +47,55 @@ def batch_of(customers: pa.Table, name: str = "00000-000") -> CustomerBatch:
     return CustomerBatch(name, customers.combine_chunks().to_batches()[0])
 
 
-def stepped(
+def stepped(plan: Plan, customers: pa.Table, **inputs: Any) -> LaunchBatch:
+    """The batch after the offers were generated, from the `inputs` of `steps`."""
+    batch: Any = batch_of(customers.select([name for name in customers.column_names if name in plan.columns]))
+    for step in steps(plan, **inputs):
+        batch = step(batch)
+    return batch
+
+
+def steps(
     plan: Plan,
-    customers: pa.Table,
     *,
     duplicates: Mapping[str, Any] | None = None,
     sticky: str | None = None,
     history: tuple[str, ...] = (),
-    shared: Mapping[str, Any] | None = None,
-    queues: Mapping[tuple[str, str], Any] | None = None,
-    sizes: Mapping[tuple[str, str], int] | None = None,
-) -> LaunchBatch:
-    """The batch after the offers were generated."""
-    survey = Path(tempfile.mkdtemp())
+    superseded: Mapping[str, Any] | None = None,
+    allocations: Mapping[tuple[str, str], Any] | None = None,
+    offer_capacity: Mapping[tuple[str, str], int] | None = None,
+) -> list[Callable[[Any], LaunchBatch]]:
+    """The functions of the steps up to GenerateOffers, in their order."""
+    output = Path(tempfile.mkdtemp())
+    survey = output / "survey"
+    survey.mkdir()
     places = [{"batch": batch, "row": row} for batch, rows in (duplicates or {}).items() for row in rows]
-    write_repeats(survey, pa.Table.from_pylist(places, PLACES), SHARING.empty_table())
-    losers = [
+    write_duplicates(survey, pa.Table.from_pylist(places, PLACES), SHARED_ADDRESSES.empty_table())
+    superseded_rows = [
         {"campaign": campaign, "batch": batch, "row": row}
-        for batch, campaigns in (shared or {}).items()
+        for batch, campaigns in (superseded or {}).items()
         for campaign, rows in campaigns.items()
         for row in rows
     ]
-    kept = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (queues or {}).items()]
-    write_decisions(survey, pa.Table.from_pylist(losers, LOSERS), pa.Table.from_pylist(kept, QUEUES))
-    columns = [name for name in customers.column_names if name in plan.columns]
-    batch = make_evaluator(plan, survey)(batch_of(customers.select(columns)))
-    batch = make_assigner(plan, sticky)(batch)
-    batch = make_suppressor(plan, history, survey)(batch)
-    return make_generator(plan, sizes or {}, survey)(batch)
+    granted = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (allocations or {}).items()]
+    write_decisions(
+        survey, pa.Table.from_pylist(superseded_rows, SUPERSEDED), pa.Table.from_pylist(granted, ALLOCATIONS)
+    )
+    columns = plan.engine.columns
+    worker = WorkerFiles(
+        output=str(output),
+        campaigns=Path(plan.root),
+        ids=(columns.retailer, columns.customer),
+        history=history,
+        sticky=sticky,
+        code_secret=plan.engine.code_secret,
+    )
+    return [
+        make_evaluator(plan, worker.read_list, worker.read_duplicates),
+        make_assigner(plan, worker.read_sticky),
+        Suppressor(plan, worker.read_list, worker.read_sends, worker.read_superseded),
+        OfferGenerator(plan, offer_capacity or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
+    ]
 
 
 def outcomes(batch: LaunchBatch, rows: CampaignRows | None = None) -> dict[str, str]:

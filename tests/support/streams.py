@@ -1,4 +1,4 @@
-"""TestStreams with one clock: what the steps read as the time is what the runner's timers go by."""
+"""TestStreams with one clock, for the steps and for the runner's timers; the traits of engines; messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from apache_beam.runners.direct import clock as direct_clock
 from apache_beam.testing.test_stream import TestStream
 
 from schemas.delivery import Message
+from transforms.streaming.engine_traits import EngineTraits
 
+LOCAL = EngineTraits(wall_clock_timers=True, single_process=True, retries_bundles=False, durable_state=False)
+CLUSTER = EngineTraits(wall_clock_timers=True, single_process=False, retries_bundles=True, durable_state=True)
+NO_TIMERS = LOCAL._replace(wall_clock_timers=False)
 _NOW = [0.0]
 SEEN: list[Any] = []
 
@@ -69,7 +73,7 @@ def any_message(number: int = 1, **changes: Any) -> Message:
 
 
 class Memory:
-    """A buffer that says what it holds."""
+    """A buffer in memory; `parts` is what it holds."""
 
     def __init__(self) -> None:
         self.parts: dict[str, bytes] = {}

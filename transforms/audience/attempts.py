@@ -1,4 +1,4 @@
-"""Expressions over rows for some of which they raise an error: the value of the others, and which they are."""
+"""Evaluates an expression that raises an error for some rows: the values of the others, and the failed rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from schemas.elements import Bools
 from transforms.audience.conditions import TABLE, first_line, open_connection
 
 ROW_ERRORS = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError)
-"""What a row's values can cause. Anything else, such as a lack of memory, is no row's fault."""
+"""Errors that the values of a row can cause. Any other, such as a lack of memory, is not due to a row."""
 MAX_QUERIES = 2_000
-"""How often one expression is tried over parts of one batch. Rows of parts that failed until then count as failed."""
+"""Queries at most for one expression over one batch. The rows that are not evaluated by then count as failed."""
 
 
 class Attempts:
-    """Evaluates expressions row by row where they fail. `columns` is SQL after FROM's `SELECT *`."""
+    """Evaluates expressions that fail, halving the rows around each error. `columns` is SQL to add to `SELECT *`."""
 
     def __init__(self, columns: str) -> None:
-        # A part that stands twice in an expression would be taken out of its TRY, and fail for all.
+        # DuckDB would compute a part that occurs twice in an expression outside of its TRY, and fail for all rows.
         self._con = open_connection("disabled_optimizers = 'common_subexpressions'")
         self._source = f"(SELECT *{columns} FROM {TABLE})"  # noqa: S608
 
@@ -31,11 +31,11 @@ class Attempts:
         waiting, queries = [(0, rows.num_rows)], 0
         while waiting:
             start, end = waiting.pop()
-            tried = self._try(rows.slice(start, end - start), expression) if queries < MAX_QUERIES else None
+            results = self._try(rows.slice(start, end - start), expression) if queries < MAX_QUERIES else None
             queries += 1
-            if tried is not None:
-                parts.append(pc.struct_field(tried, "v").cast(kind))
-                failed[start:end] = tried.is_null().to_numpy(zero_copy_only=False)
+            if results is not None:
+                parts.append(pc.struct_field(results, "v").cast(kind))
+                failed[start:end] = results.is_null().to_numpy(zero_copy_only=False)
             elif end - start == 1 or queries >= MAX_QUERIES:
                 parts.append(pa.nulls(end - start, kind))
                 failed[start:end] = True
@@ -53,7 +53,7 @@ class Attempts:
         return ""
 
     def _try(self, rows: pa.Table, expression: str) -> pa.Array | None:
-        """The values in structs, null where one raised an error; None for an error that TRY does not catch."""
+        """The values in structs, null for a row that raised an error; None after an error that TRY does not catch."""
         try:
             return self._query(rows, f"TRY({{'v': {expression}}})")
         except ROW_ERRORS:

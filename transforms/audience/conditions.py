@@ -1,4 +1,4 @@
-"""SQL expressions over one customer's columns: checked before anything runs, evaluated by a locked DuckDB."""
+"""Checker: checks SQL expressions over one customer's columns. A DuckDB without files and network evaluates them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from transforms.audience.functions import ALLOWED_FUNCTIONS, ALLOWED_NODES
 TABLE = "customers"
 LAUNCHED_AT = "launched_at"
 CLOCKS = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "now", "today"})
-"""Names of SQL for the time of the evaluation; they are refused, unless the customers have a column of the name."""
+"""SQL names of the current time; refused, unless the customers have a column of the name."""
 MAX_DEPTH = 500
-"""Levels of a parsed expression as JSON, two or three for one of SQL: what walks over it has Python's limit."""
+"""Levels of a parsed expression as JSON (two or three for a level of SQL): Python limits the recursion over it."""
 _PREFIX = "SELECT (\n"
 _UNPLACED = 2**63
 
 
 class Mistake(NamedTuple):
-    """Why an expression is refused; `position` counts characters from 0, None when the engine names none."""
+    """The reason to refuse an expression; `position` counts characters from 0, None where DuckDB names none."""
 
     message: str
     position: int | None = None
@@ -41,14 +41,14 @@ class Mistake(NamedTuple):
         return f"{self.message} (character {self.position + 1})\n{shown}"
 
 
-def open_connection(*more: str) -> duckdb.DuckDBPyConnection:
-    """A connection that sees no file, no network, no Python variable and no setting; UTC, one thread.
+def open_connection(*settings: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection without access to files, network, Python variables and settings; UTC, one thread.
 
-    `more` are settings to set before they are locked.
+    `settings` are set before the settings are locked.
     """
     con = duckdb.connect(":memory:")
     for setting in (
-        *more,
+        *settings,
         "threads = 1",
         "TimeZone = 'UTC'",
         "python_enable_replacements = false",
@@ -70,7 +70,7 @@ _TOO_DEEP = Mistake("is nested too deeply; write fewer levels, such as one IN (â
 
 
 class Checker:
-    """Checks expressions against the customers' schema; `columns` are (name, Arrow type)."""
+    """Checks expressions against the schema of the customers."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._con = open_connection()
@@ -79,27 +79,26 @@ class Checker:
         self._names = {field.name.lower(): field.name for field in fields}
         self._con.register(TABLE, pa.schema(fields).empty_table())
 
-    def check(self, text: str, want: str | None = None) -> Mistake | None:
-        """The first mistake of an expression, or None; `want` is the SQL type it must have."""
+    def check(self, text: str, sql_type: str | None = None) -> Mistake | None:
+        """The first mistake of an expression, or None; `sql_type` is the type it must have."""
         statement = self._parse(text)
         if isinstance(statement, Mistake):
             return _in_characters(statement, text)
         for node in _nodes(statement["select_list"]):
             if (mistake := self._refused(node)) is not None:
                 return _in_characters(mistake, text)
-        return self._bind(text, want) or self._failing_constant(statement, text)
+        return self._bind(text, sql_type) or self._failing_constant(statement, text)
 
     def columns(self, text: str) -> set[str]:
-        """The customers' columns that a sound expression reads."""
+        """The customers' columns that a valid expression reads."""
         statement = self._parse(text)
         nodes = () if isinstance(statement, Mistake) else _nodes(statement["select_list"])
         names = {node["column_names"][0].lower() for node in nodes if node["class"] == "COLUMN_REF"}
         return {self._names[name] for name in names if name in self._names} - {LAUNCHED_AT}
 
     def type_of(self, text: str) -> str:
-        """The SQL type of a sound expression."""
-        found: str = self._con.execute(_describe(text)).fetchall()[0][1]
-        return found
+        """The SQL type of a valid expression."""
+        return str(self._con.execute(_describe(text)).fetchall()[0][1])
 
     def _parse(self, text: str) -> Any:
         query = f"{_PREFIX}{text}\n)"
@@ -120,7 +119,7 @@ class Checker:
         return self._open_brackets(text) or node
 
     def _open_brackets(self, text: str) -> Mistake | None:
-        """Whether brackets of the text match only with those that are put around it, as in `a) OR (b`."""
+        """The mistake of a text whose brackets match only those put around it, as in `a) OR (b`."""
         raw = self._con.execute("SELECT json_serialize_sql(?)", [f"SELECT\n{text}\n"]).fetchall()[0][0]
         tree = json.loads(raw)
         if not tree["error"]:
@@ -143,7 +142,7 @@ class Checker:
         return None
 
     def _failing_constant(self, statement: Any, text: str) -> Mistake | None:
-        """A part without a column that raises an error: it would for every customer."""
+        """The mistake of an expression with a part that reads no column and raises an error: it fails for everyone."""
         for node in _constant_parts(statement["select_list"][0]):
             query = self._as_sql({**statement, "select_list": [node]})
             try:
@@ -165,22 +164,22 @@ class Checker:
         hint = f"did you mean {self._names[near[0]]}?" if near else f"there are: {', '.join(self._names.values())}"
         return f"the customers have no column {name}; {hint}"
 
-    def _bind(self, text: str, want: str | None) -> Mistake | None:
+    def _bind(self, text: str, sql_type: str | None) -> Mistake | None:
         try:
-            found = self.type_of(text)
+            actual = self.type_of(text)
         except duckdb.Error as error:
             return _bind_mistake(text, error)
-        if want is not None and found not in (want, '"NULL"'):
-            return Mistake(f"must be {want}, this is {found}")
+        if sql_type is not None and actual not in (sql_type, '"NULL"'):
+            return Mistake(f"must be {sql_type}, this is {actual}")
         return None
 
 
 def _depth(tree: Any) -> int:
-    """How many levels of objects and arrays a JSON value has."""
+    """The levels of objects and arrays of a JSON value."""
     level, depth = [tree], 0
     while level:
         depth += 1
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        inner = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
         level = [value for values in inner for value in values]
     return depth
 
@@ -190,7 +189,7 @@ def _describe(text: str) -> str:
 
 
 def _is_one_expression(node: Mapping[str, Any]) -> bool:
-    """Whether a statement is `SELECT expression` and nothing else: no clause slipped out of the brackets."""
+    """Whether a statement is `SELECT expression` without any clause."""
     if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "EMPTY" or node["cte_map"]["map"]:
         return False
     clauses = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")
@@ -198,7 +197,7 @@ def _is_one_expression(node: Mapping[str, Any]) -> bool:
 
 
 def _in_characters(mistake: Mistake, text: str) -> Mistake:
-    """The engine counts UTF-8 bytes, people count characters."""
+    """The mistake with its position in characters; DuckDB counts UTF-8 bytes."""
     if mistake.position is None:
         return mistake
     before = text.encode()[: max(0, mistake.position)]
@@ -249,7 +248,7 @@ def _constant_parts(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def first_line(error: duckdb.Error) -> str:
-    """The engine's message in one line, without the name of its kind."""
+    """DuckDB's message in one line, without its `â€¦ Error:`."""
     return re.sub(r"^[\w ]+ Error: ", "", str(error).split("\n", 1)[0])
 
 
@@ -259,7 +258,7 @@ def _place(node: Mapping[str, Any]) -> int | None:
 
 
 def _bind_mistake(text: str, error: duckdb.Error) -> Mistake:
-    """The engine's own message, and its caret as a character of the expression."""
+    """DuckDB's message, and the position of its caret in the expression."""
     message = first_line(error)
     caret = re.search(r"LINE \d+: (.*)\n( *)\^", str(error))
     if caret is None:

@@ -1,4 +1,4 @@
-"""The SQL that a condition may use: scalar, deterministic, without access to anything but its row."""
+"""The SQL that a condition may use: scalar and deterministic functions of the columns of its row."""
 
 from __future__ import annotations
 

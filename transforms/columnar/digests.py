@@ -1,4 +1,4 @@
-"""Columnar SHA-256 of ids: the event ids and the queues of limited offers."""
+"""SHA-256 of columns of ids: event ids, and the order keys of limited offers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 
 def hex_digests(prefix: Any, *columns: pa.Array) -> pa.Array:
-    """The first 32 hex digits of SHA-256 of `prefix` and the columns joined by U+001F, a row each.
+    """The first 32 hex digits of SHA-256 of `prefix` and the columns, joined by U+001F, for each row.
 
-    `prefix` is a text that ends with U+001F, or a column of such. Ids hold no control characters
+    `prefix` is a text that ends with U+001F, or a column of such texts. Ids hold no control characters
     (transforms.customers.validate_customers refuses them), so the joined text is unambiguous.
     """
     joined = pc.binary_join_element_wise(*columns, pa.scalar(SEPARATOR))
@@ -34,13 +34,13 @@ def hex_digests(prefix: Any, *columns: pa.Array) -> pa.Array:
         return pa.array([], pa.string())
     con = _connection().cursor()
     con.register("ids", pa.table({"id": text}))
-    found = con.sql(f"SELECT left(sha256(id), {DIGITS}) AS digest FROM ids").to_arrow_table()  # noqa: S608
+    table = con.sql(f"SELECT left(sha256(id), {DIGITS}) AS digest FROM ids").to_arrow_table()  # noqa: S608
     con.unregister("ids")
-    return found["digest"].combine_chunks()
+    return table["digest"].combine_chunks()
 
 
 def digests(prefix: str, *columns: pa.Array) -> npt.NDArray[np.bytes_]:
-    """The same digests as fixed-width numpy text, which sorts as the numbers do."""
+    """`hex_digests` as fixed-width numpy text, which sorts by value."""
     text = hex_digests(prefix, *columns).cast(pa.string())
     data = text.buffers()[2]
     if not len(text) or data is None:

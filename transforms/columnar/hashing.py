@@ -1,4 +1,4 @@
-"""Hashes of texts, one at a time and by Arrow column: FNV-1a 32 for assignment, 64 bits for look-ups."""
+"""Hashes of texts and of Arrow columns: FNV-1a 32 for assignment, 64 bits for look-ups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fnv1a32(text: str, state: int = FNV_BASIS) -> int:
 
 
 def code_units(text: str) -> memoryview:
-    """The UTF-16 code units of a text; a surrogate without its partner counts as it stands."""
+    """The UTF-16 code units of a text; a lone surrogate is one unit."""
     if text.isascii():
         return memoryview(text.encode("ascii"))
     return memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
@@ -48,10 +48,10 @@ def fnv1a32_rows(column: pa.Array, state: int | Hashes32 = FNV_BASIS) -> Hashes3
 
 
 class FnvRows:
-    """A string column without nulls, laid out once for several hashes of it.
+    """A string column without nulls, prepared once for several hashes.
 
-    Steps over character positions, not rows; the last few rows of great length end in a plain loop, so
-    that one text of 10 MB costs neither ten million steps of numpy nor memory for the others.
+    numpy steps over character positions, not rows. The last few, very long rows end in a plain loop, so that one text
+    of 10 MB costs neither ten million steps of numpy nor memory for the other rows.
     """
 
     def __init__(self, column: pa.Array) -> None:
@@ -82,18 +82,18 @@ class FnvRows:
             hashes[row] = _continued(int(hashes[row]), rest.data)
         if self._order is None:
             return hashes
-        found = np.empty_like(hashes)
-        found[self._order] = hashes
-        return found
+        ordered = np.empty_like(hashes)
+        ordered[self._order] = hashes
+        return ordered
 
 
 def fnv1a32_suffixed(hashes: Hashes32, suffix: str) -> Hashes32:
     """The hashes of the same texts with a suffix."""
-    found = hashes.copy()
+    longer = hashes.copy()
     for unit in code_units(suffix):
-        found ^= np.uint32(unit)
-        found *= np.uint32(_FNV_PRIME)
-    return found
+        longer ^= np.uint32(unit)
+        longer *= np.uint32(_FNV_PRIME)
+    return longer
 
 
 def fnv1a32_of_digits(numbers: Hashes32) -> Hashes32:
@@ -110,7 +110,7 @@ def fnv1a32_of_digits(numbers: Hashes32) -> Hashes32:
 
 @cache
 def _digit_tables() -> tuple[Hashes32, Hashes32, Hashes32]:
-    """What takes the place of a step a digit: the hash of every number below 42,950, and what three and two
+    """The tables that replace one step for each digit: the hash of every number below 42,950, and what three and two
     more digits add. A digit changes only the last byte of the hash before it is multiplied, so from a hash h
     a number of k digits leads to h × prime^k + table[last byte of h, number]."""
     firsts = np.array([fnv1a32(str(number)) for number in range((1 << 32) // 100_000 + 1)], np.uint32)
@@ -162,8 +162,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def hash64_rows(column: pa.Array) -> Hashes64:
     """64 well-mixed bits of every row of a string column without nulls; the same in every process.
 
-    Reads words of eight bytes, and of a text over 256 bytes its length, first 248 and last eight bytes
-    only: who needs certainty compares the texts. Mixing: the finaliser of SplitMix64 (Steele, 2014).
+    Reads words of eight bytes. Of a text over 256 bytes it reads the length, the first 248 and the last eight bytes: a
+    caller that needs certainty compares the texts. Mixing: the finaliser of SplitMix64 (Steele, 2014).
     """
     data, offsets = string_buffers(column)
     words = _unaligned_words(data)

@@ -1,4 +1,4 @@
-"""Exact look-up of ids by Arrow column, made for millions of ids and batches of a hundred thousand rows."""
+"""IdIndex: exact look-up of Arrow columns among millions of ids, for batches of a hundred thousand rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IDS_PER_BUCKET = 4
 
 
 class IdIndex:
-    """The place of each id in a list: hashes sorted, found by their top bits, then the texts compared.
+    """The position of each id in a list: sorted hashes, found by their top bits; then the texts are compared.
 
-    Two ids of one hash are told apart by their texts, so an answer is never a guess. Holds 12 bytes an id,
-    half a byte to two of bucket starts, and the list itself. Build it with `IdIndex.build`.
+    So an answer is exact, though two ids may have one hash. Holds 12 bytes for each id, half a byte to two of bucket
+    starts, and the list itself. Build it with `IdIndex.build`.
     """
 
     def __init__(self, ids: pa.Array, hashed: Callable[[pa.Array], Hashes64] = hash64_rows) -> None:
@@ -38,18 +38,18 @@ class IdIndex:
 
     @classmethod
     def build(cls, ids: pa.Array) -> IdIndex:
-        """The index of a list of ids; of an id that stands there twice the first place counts, nulls are nobody."""
+        """The index of a list of ids. The first position of an id counts; nulls are ignored."""
         return cls(ids)
 
     def __len__(self) -> int:
-        """How many ids the list has, repetitions and nulls included."""
+        """The number of entries of the list, with repetitions and nulls."""
         return len(self._ids)
 
     def find(self, column: pa.Array) -> npt.NDArray[np.int64]:
-        """The place of each row's id in the list; -1 where it is not there or null."""
+        """The position of each row's id in the list; -1 where it is not in it, or null."""
         texts = _texts(column)
         rows = np.flatnonzero(to_mask(texts.is_valid()))
-        found = np.full(len(texts), -1, np.int64)
+        positions = np.full(len(texts), -1, np.int64)
         hashes = self._hash(texts.drop_null())
         at = self._first_not_below(hashes)
         while True:
@@ -57,19 +57,19 @@ class IdIndex:
             same[same] = self._hashes[at[same]] == hashes[same]
             rows, at, hashes = rows[same], at[same], hashes[same]
             if not len(rows):
-                return found
+                return positions
             places = self._places[at]
             equal = to_mask(pc.equal(self._ids.take(pa.array(places)), texts.take(pa.array(rows))))
-            found[rows[equal]] = places[equal]
+            positions[rows[equal]] = places[equal]
             rows, at, hashes = rows[~equal], at[~equal] + 1, hashes[~equal]
 
     def contains(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         """Whether each row's id is in the list."""
-        found: npt.NDArray[np.bool_] = self.find(column) >= 0
-        return found
+        mask: npt.NDArray[np.bool_] = self.find(column) >= 0
+        return mask
 
     def _first_not_below(self, hashes: Hashes64) -> npt.NDArray[np.int64]:
-        """What np.searchsorted gives, without its twenty steps over memory for every hash."""
+        """np.searchsorted, without its twenty steps over memory for every hash."""
         bucket = (hashes >> self._shift).astype(np.int64)
         at = self._starts[bucket].astype(np.int64)
         end = self._starts[bucket + 1]
@@ -82,10 +82,9 @@ class IdIndex:
 
 
 def joined_key(*columns: pa.Array) -> pa.Array:
-    """One text a row for several key columns, null where one of them is: `3:abcxyz` for abc, xyz.
+    """One text for each row of several key columns, null where one of them is: `3:abcxyz` for abc, xyz.
 
-    Every column but the last carries its length in bytes before it. Read from the left, the digits up to
-    the first colon say where the first text ends, and so on: no two rows of different keys have one text.
+    Every text but the last has its length in bytes before it, so different keys never have the same text.
     """
     texts = [_texts(column) for column in columns]
     return reduce(lambda tail, head: _join(pc.binary_length(head).cast(head.type), ":", head, tail), reversed(texts))

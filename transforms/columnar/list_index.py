@@ -1,7 +1,8 @@
-"""Look-up in the lists that a person gives: suppression lists, and those of audiences."""
+"""Look-up in list files: suppression lists, and the lists of audiences."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -11,25 +12,28 @@ from schemas.columns.ids import id_texts, normal_addresses, trimmed
 from schemas.elements import Ints
 from transforms.columnar.id_index import IdIndex
 
+ReadList = Callable[[str, str], pa.Array]
+"""Reads the ids of a list file, for a column of the customers: (file, column)."""
+
 
 class ListIndex:
-    """The ids of a list, for a column of the customers. What nobody sees around an id does not count, on both sides;
-    nor does the case of an address, since one that differs in it reaches the same person."""
+    """The ids of a list. Invisible characters around an id are ignored, in the list and in the customers' column; of
+    an address so is the case, since it reaches the same person."""
 
     def __init__(self, ids: pa.Array, address: bool) -> None:
-        self._keys = normal_addresses if address else trimmed
-        self._index = IdIndex.build(self._keys(ids))
+        self._to_keys = normal_addresses if address else trimmed
+        self._index = IdIndex.build(self._to_keys(ids))
         self.first = str(ids[0]) if len(ids) else ""
 
     @classmethod
     def build(cls, ids: pa.Array, column: str, engine: EngineConfig) -> ListIndex:
-        """The index of a list that is looked up by a column."""
+        """The index of a list for a column, which may be the address of a channel."""
         return cls(ids, any(channel.address == column for channel in engine.channels.values()))
 
     def __len__(self) -> int:
-        """How many ids the list has."""
+        """The number of ids in the list."""
         return len(self._index)
 
     def find(self, column: Any) -> Ints:
-        """The place of each row's id in the list; -1 where it is not there or null."""
-        return self._index.find(self._keys(id_texts(column).cast(pa.string())))
+        """The position of each row's id in the list; -1 where it is not in it, or null."""
+        return self._index.find(self._to_keys(id_texts(column).cast(pa.string())))

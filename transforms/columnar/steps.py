@@ -1,4 +1,4 @@
-"""What every step of the launch has in common: a worker made once, fed batch by batch, timed."""
+"""map_batches: applies a function to each batch, made once a worker process, and notes its seconds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import apache_beam as beam
 
 from schemas.elements import CustomerBatch, EventBatch, LaunchBatch
 
-Worker = Callable[[Any], Any]
+Factory = Callable[[], Callable[[Any], Any]]
 
 
 class BatchCoder(beam.coders.Coder):
-    """Batches between steps. Beam asks for the sizes of elements now and then; pickling a batch to learn it costs
-    a tenth of a launch, so the customers' own size stands for it."""
+    """Pickles batches between steps. Beam asks for the sizes of elements now and then; pickling a batch to learn it
+    costs a tenth of a launch, so the size of its customers is given instead."""
 
     def encode(self, value: Any) -> bytes:
         """The batch as bytes, for engines that move it."""
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
     def decode(self, encoded: bytes) -> Any:
-        """The batch again."""
+        """The batch that was encoded."""
         return pickle.loads(encoded)
 
     def estimate_size(self, value: Any) -> int:
@@ -32,40 +32,28 @@ class BatchCoder(beam.coders.Coder):
         return int(batch.rows.nbytes)
 
     def is_deterministic(self) -> bool:
-        """A batch is no key."""
+        """False: a batch cannot be a key."""
         return False
 
 
-for _batch in (CustomerBatch, LaunchBatch, EventBatch):
-    beam.coders.registry.register_coder(_batch, BatchCoder)
+for _batch_type in (CustomerBatch, LaunchBatch, EventBatch):
+    beam.coders.registry.register_coder(_batch_type, BatchCoder)
 
 
-class _Work(beam.DoFn):
-    def __init__(self, stage: str, make: Callable[[], Worker]) -> None:
-        self._stage = stage
-        self._make = make
+class _MapBatches(beam.DoFn):
+    def __init__(self, stage: str, factory: Factory) -> None:
+        self._stage, self._factory = stage, factory
 
     def setup(self) -> None:
-        self._worker = self._make()
+        self._function = self._factory()
 
     def process(self, element: Any) -> Iterator[Any]:
         started = time.perf_counter()
-        made = self._worker(element)
-        batch = made.batch if isinstance(made, EventBatch) else made
-        batch.seconds[self._stage] = time.perf_counter() - started
-        yield made
+        result = self._function(element)
+        yield result.with_seconds(self._stage, time.perf_counter() - started)
 
 
-class BatchStep(beam.PTransform):
-    """A step from batch to batch. `make` is called once a worker process and returns the function that is
-    applied to each batch; the time it takes is added to the batch under the name `stage`."""
-
-    stage = "step"
-    gives: type = LaunchBatch
-
-    def __init__(self, make: Callable[[], Worker]) -> None:
-        super().__init__()
-        self._make = make
-
-    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[Any]:
-        return batches | type(self).__name__ >> beam.ParDo(_Work(self.stage, self._make)).with_output_types(self.gives)
+def map_batches(stage: str, factory: Factory, output_type: type = LaunchBatch) -> beam.PTransform:
+    """Applies a function to each batch. `factory` makes it once a worker process; the result is a new LaunchBatch or
+    EventBatch, which also carries the function's seconds under the name `stage`."""
+    return beam.ParDo(_MapBatches(stage, factory)).with_output_types(output_type)

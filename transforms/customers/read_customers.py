@@ -1,4 +1,4 @@
-"""ReadCustomers: the batches of a snapshot that are not done yet."""
+"""ReadCustomers: reads the batches of a snapshot that are not done yet."""
 
 from __future__ import annotations
 
@@ -11,63 +11,69 @@ import pyarrow as pa
 
 from schemas.elements import BROKEN_ROWS, CustomerBatch, Ints
 
-OnlyRows = Callable[[], Mapping[str, Ints]]
 ReadPart = Callable[[Any], Iterator[pa.RecordBatch]]
+ReadSelection = Callable[[], Mapping[str, Ints]]
 
 
 def batch_name(part: int, ordinal: int) -> str:
-    """The stable name of a batch: its part of the snapshot, and its place in the part."""
+    """The stable name of a batch: the number of its part of the snapshot, and its number in the part."""
     return f"{part:05d}-{ordinal:03d}"
 
 
-def unfinished(parts: Collection[Any], done: Collection[str]) -> list[Any]:
-    """The parts that still have a batch to do."""
+def unfinished_parts(parts: Collection[Any], done: Collection[str]) -> list[Any]:
+    """The parts with a batch that is not in `done`."""
     return [part for part in parts if any(batch_name(part.number, n) not in done for n in range(part.batches))]
 
 
+def select_rows(rows: pa.RecordBatch, places: Ints) -> pa.RecordBatch:
+    """Rows of a batch, in ascending order, with their part of its BROKEN_ROWS."""
+    selection = rows.take(pa.array(places))
+    if broken := (rows.schema.metadata or {}).get(BROKEN_ROWS):
+        broken_rows = np.flatnonzero(np.isin(places, np.frombuffer(broken, np.int64))).astype(np.int64)
+        selection = selection.replace_schema_metadata({BROKEN_ROWS: broken_rows.tobytes()})
+    return selection
+
+
 class _Read(beam.DoFn):
-    def __init__(self, read: ReadPart, done: frozenset[str], only: OnlyRows | None) -> None:
-        self._read, self._done, self._rows_only = read, done, only
+    def __init__(self, read_part: ReadPart, done: frozenset[str], read_selection: ReadSelection | None) -> None:
+        self._read_part, self._done, self._read_selection = read_part, done, read_selection
 
     def setup(self) -> None:
-        self._only = self._rows_only() if self._rows_only else None
+        self._selection = self._read_selection() if self._read_selection else None
 
     def process(self, element: Any) -> Iterator[CustomerBatch]:
-        for ordinal, rows in enumerate(self._read(element)):
+        for ordinal, rows in enumerate(self._read_part(element)):
             name = batch_name(element.number, ordinal)
-            if name in self._done or (self._only is not None and name not in self._only):
+            if name in self._done:
                 continue
-            if self._only is None:
+            if self._selection is None:
                 yield CustomerBatch(name, rows)
-            else:
-                yield CustomerBatch(name, some_rows(rows, self._only[name]), self._only[name])
-
-
-def some_rows(rows: pa.RecordBatch, places: Ints) -> pa.RecordBatch:
-    """Rows of a batch, in ascending order; what its metadata says of them stays with them."""
-    found = rows.take(pa.array(places))
-    if broken := (rows.schema.metadata or {}).get(BROKEN_ROWS):
-        still = np.flatnonzero(np.isin(places, np.frombuffer(broken, np.int64))).astype(np.int64)
-        found = found.replace_schema_metadata({BROKEN_ROWS: still.tobytes()})
-    return found
+            elif name in self._selection:
+                yield CustomerBatch(name, select_rows(rows, self._selection[name]), self._selection[name])
 
 
 class ReadCustomers(beam.PTransform):
-    """CustomerBatches of a snapshot's parts, spread over the workers; batches in `done` are left out.
+    """CustomerBatches of a snapshot's parts, spread over the workers, without the batches in `done`.
 
-    With `only`, which gives sorted row numbers by batch to a worker, nothing but these rows.
+    `read_part` reads the record batches of a part. `read_selection` reads sorted row numbers by batch name, once a
+    worker; only these rows are read then.
     """
 
     def __init__(
-        self, parts: Collection[Any], read: ReadPart, done: Collection[str] = (), only: OnlyRows | None = None
+        self,
+        parts: Collection[Any],
+        read_part: ReadPart,
+        done: Collection[str] = (),
+        read_selection: ReadSelection | None = None,
     ) -> None:
         super().__init__()
-        self._parts, self._read, self._done, self._only = parts, read, frozenset(done), only
+        self._parts = unfinished_parts(parts, done)
+        self._read = _Read(read_part, frozenset(done), read_selection)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[CustomerBatch]:
         return (
             pipeline
-            | "Parts" >> beam.Create(unfinished(self._parts, self._done), reshuffle=False)
+            | "Parts" >> beam.Create(self._parts, reshuffle=False)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read(self._read, self._done, self._only)).with_output_types(CustomerBatch)
+            | "Read" >> beam.ParDo(self._read).with_output_types(CustomerBatch)
         )

@@ -1,4 +1,4 @@
-"""What makes a row a customer: an id and a retailer, once. The others become dead letters."""
+"""Validates the rows of a batch: a customer has an id and a retailer, once. Other rows become dead letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.columns.ids import INEXACT, exact_ids, id_texts, trimmed
 from schemas.columns.masks import to_mask
 from schemas.contracts import DeadLetter
 from schemas.elements import BROKEN_ROWS, CustomerBatch, LaunchBatch
-from transforms.plan import Plan
+from transforms.launch_plan import Plan
 
 MAX_ID = 200
 STEP = "CheckCustomers"
@@ -28,16 +28,16 @@ _DETAIL = {
 }
 
 
-def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> LaunchBatch:
-    """The usable rows; each refused row as a dead letter with its columns as JSON.
+def validate_customers(plan: Plan, duplicates: np.ndarray | None, batch: CustomerBatch) -> LaunchBatch:
+    """The valid rows, without campaigns; each refused row as a dead letter with its columns as JSON.
 
-    `duplicates` are numbers of rows in the whole batch.
+    `duplicates` are row numbers in the whole batch. Counts `read` and `evaluated`.
     """
     rows = batch.rows
     places = np.arange(rows.num_rows) if batch.places is None else batch.places
-    inexact = _inexact(plan, rows)
+    inexact = _inexact_rows(plan, rows)
     reasons = _reasons(plan, rows, None if duplicates is None else np.isin(places, duplicates), inexact)
-    letters = [
+    dead_letters = [
         DeadLetter(
             step=STEP,
             reason=str(reasons[row]),
@@ -48,7 +48,7 @@ def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> L
         )
         for row in np.flatnonzero(reasons != "")
     ]
-    if letters:
+    if dead_letters:
         rows, places = rows.filter(pa.array(reasons == "")), places[reasons == ""]
     encoded = id_texts(rows.column(plan.engine.columns.retailer)).dictionary_encode()
     retailer = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -61,26 +61,26 @@ def accept(plan: Plan, batch: CustomerBatch, duplicates: np.ndarray | None) -> L
         retailers=retailers,
         values={},
         offer_conditions={},
-        campaigns=[],
+        campaigns=(),
         counts={
             "read": batch.rows.num_rows,
             "evaluated": dict(zip(retailers, np.bincount(retailer, minlength=len(retailers)).tolist(), strict=True)),
         },
-        dead_letters=letters,
+        dead_letters=dead_letters,
     )
 
 
-def _inexact(plan: Plan, rows: pa.RecordBatch) -> dict[int, str]:
+def _inexact_rows(plan: Plan, rows: pa.RecordBatch) -> dict[int, str]:
     """The rows that have a value but no exact id in a column of ids, with the first such column."""
-    found: dict[int, str] = {}
+    columns: dict[int, str] = {}
     for name in plan.id_columns:
         for row in exact_ids(rows.column(name)).inexact.tolist():
-            found.setdefault(row, name)
-    return found
+            columns.setdefault(row, name)
+    return columns
 
 
 def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, inexact: Mapping[int, str]) -> np.ndarray:
-    """Why a row is refused, an empty text for the others."""
+    """The reason to refuse each row, an empty text for a valid one."""
     reasons: np.ndarray = np.full(rows.num_rows, "", dtype="<U20")
     if duplicates is not None:
         reasons[duplicates] = "duplicate_customer"
@@ -88,7 +88,7 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
         reasons[np.frombuffer(broken, np.int64)] = "broken_text"
     for name in (plan.engine.columns.customer, plan.engine.columns.retailer):
         column = id_texts(rows.column(name)).cast(pa.string())
-        if _plain(column):
+        if _all_short_ascii(column):
             continue
         long: Any = pc.greater(pc.utf8_length(column), MAX_ID)
         reasons[to_mask(pc.or_(long, pc.match_substring_regex(column, r"[\x00-\x1f\x7f]")))] = "bad_id"
@@ -99,8 +99,9 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
     return reasons
 
 
-def _plain(column: pa.Array) -> bool:
-    """Whether every text is short printable ASCII without blanks: seen at once, without a look at each row."""
+def _all_short_ascii(column: pa.Array) -> bool:
+    """Whether every text is short printable ASCII without blanks, decided over the whole buffer instead of row by
+    row."""
     if column.null_count or not len(column):
         return False
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]

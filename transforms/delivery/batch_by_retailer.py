@@ -15,19 +15,9 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec.structs import replace
 
 from schemas.delivery import BATCH, Batch, Message
-from transforms.streaming.elements import (
-    ADDRESSED,
-    END,
-    KEYED,
-    LIST,
-    LIST_BYTES,
-    Addressed,
-    Batches,
-    Keyed,
-    Messages,
-    StructCoder,
-    body_bytes,
-)
+from transforms.delivery.elements import ADDRESSED, KEYED, Addressed, Batches, Keyed, Messages
+from transforms.streaming.elements import END, LIST, LIST_BYTES, StructCoder, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
 
 RETRY_SHARDS = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
 BATCH_BYTES = 2 << 20  # of bodies in one batch: vendors take calls of 4 MB, and a body grows as JSON
@@ -132,11 +122,9 @@ class _Gather(beam.DoFn):
     LEAVE = TimerSpec("leave", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], shared: Shared, wall_clock_timers: bool, alone: bool
-    ) -> None:
-        self._wait_s, self._clock, self._shared = wait_s, clock, shared
-        self._real_time, self._alone = wall_clock_timers, alone
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
+        self._wait_s, self._clock, self._shared = wait_s, clock, Shared()
+        self._real_time, self._alone = engine.wall_clock_timers, engine.memory_mirrors_state
 
     def setup(self) -> None:
         self._known: _Due = self._shared.acquire(_Due)
@@ -229,13 +217,11 @@ class BatchByRetailer(beam.PTransform):
     after `wait_s` seconds (docs/decisions/010 says why not in GroupIntoBatches). `wall_clock_timers` and `alone` as
     DropDuplicates has them."""
 
-    def __init__(
-        self, wait_s: float, clock: Callable[[], float], *, wall_clock_timers: bool = True, alone: bool = False
-    ) -> None:
+    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
         super().__init__()
         if wait_s <= 0:
             raise ValueError(f"wait_s {wait_s} must be positive")
-        self._gather = _Gather(wait_s, clock, Shared(), wall_clock_timers, alone)
+        self._gather = _Gather(wait_s, clock, engine)
 
     def expand(self, lists: tuple[beam.PCollection[Keyed], ...]) -> beam.PCollection[Addressed]:
         full, rest = list[beam.PCollection[Addressed]](), list[beam.PCollection[Keyed]]()

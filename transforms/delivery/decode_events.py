@@ -1,13 +1,11 @@
-"""Decode: what a poll brought becomes messages; what cannot be used becomes dead letters, bytes verbatim."""
+"""The message of each envelope, or its dead letter with the bytes verbatim."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any
 
-import apache_beam as beam
 import orjson
 from msgspec.structs import replace
 
@@ -17,11 +15,8 @@ from schemas.delivery import Message
 from schemas.transport import Envelope
 from transforms.delivery.event_checks import LIMITS, NEEDED, expiry, find_flaw
 from transforms.delivery.receipts import decoded_body
-from transforms.streaming.counters import Counter
-from transforms.streaming.elements import Envelopes, Messages
 
 STEP = "Decode"
-DEAD = "dead"
 _MOST = 1_000_000  # bytes of a body
 _NEEDED = ("event_id", "retailer_id", "schema")
 _LONGEST = 256  # characters of an id
@@ -35,8 +30,8 @@ class _Refused(ValueError):
 
 
 def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
-    """The message of an envelope that arrived at `now` (epoch ms), or the dead letter that it becomes; whether it is
-    the one or the other does not depend on the time. Never raises."""
+    """The message of an envelope that arrived at `now` (epoch ms), or its dead letter; which of them does not depend on
+    the time. Never raises."""
     try:
         return _read(envelope, now)
     except _Refused as refused:
@@ -52,7 +47,7 @@ def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
 
 
 def _trace(attributes: Mapping[str, str]) -> str:
-    """The attributes as JSON; text that UTF-8 cannot carry as escapes."""
+    """The attributes as JSON; text that UTF-8 cannot encode is escaped."""
     try:
         return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS).decode()
     except orjson.JSONEncodeError:
@@ -105,48 +100,54 @@ def _read(envelope: Envelope, now: int) -> Message:
     )
 
 
-def _is_known(mark: str) -> bool:
+def _is_known(fingerprint: str) -> bool:
     try:
-        resolve(mark)
+        resolve(fingerprint)
     except ContractError:
         return False
     return True
 
 
 def dead_id(letter: DeadLetter) -> str:
-    """The name of a dead letter in the ledger: the same message gives the same one."""
+    """The id of a dead letter in the ledger: a function of the message's bytes and attributes."""
     return "dead:" + blake2b(letter.data + letter.trace.encode(), digest_size=16).hexdigest()
 
 
-def read_envelopes(envelopes: list[Envelope], now: int) -> list[Message | DeadLetter]:
-    """What each envelope becomes, as `read_envelope` has it, found for all of a schema together."""
-    made: list[Message | DeadLetter | None] = [None] * len(envelopes)
-    kinds: dict[str, list[int]] = defaultdict(list)
+def read_envelopes(envelopes: list[Envelope], now: int, *, ignore_times: bool = False) -> list[Message | DeadLetter]:
+    """The message or dead letter of each envelope, as `read_envelope` gives it; decodes the envelopes of one schema
+    together. `ignore_times` removes from messages when they are due and when they expire."""
+    decoded: list[Message | DeadLetter | None] = [None] * len(envelopes)
+    by_schema: dict[str, list[int]] = defaultdict(list)
     for place, envelope in enumerate(envelopes):
         if len(envelope.body) <= _MOST:
-            kinds[envelope.attributes.get("schema", "")].append(place)
-    for mark, places in kinds.items():
+            by_schema[envelope.attributes.get("schema", "")].append(place)
+    for fingerprint, places in by_schema.items():
         try:
-            writer = writer_schema(mark)
+            writer = writer_schema(fingerprint)
         except ContractError:
             continue
         if {field["name"] for field in writer["fields"]} >= _ROUTING:
-            some = [envelopes[place] for place in places]
-            scan = Scan(writer, [one.body for one in some], _ROUTING, LIMITS, finite=True)
-            for place, found in zip(places, _found(scan, some, now), strict=True):
-                made[place] = found
-    return [one or read_envelope(envelopes[place], now) for place, one in enumerate(made)]
+            same = [envelopes[place] for place in places]
+            scan = Scan(writer, [envelope.body for envelope in same], _ROUTING, LIMITS, finite=True)
+            for place, message in zip(places, _scanned(scan, same, now), strict=True):
+                decoded[place] = message
+    messages = [item or read_envelope(envelopes[place], now) for place, item in enumerate(decoded)]
+    return [_without_times(item) for item in messages] if ignore_times else messages
 
 
-def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message | None]:
-    """The message of each row; None for what `read_envelope` has to look at itself."""
-    none = [0] * len(envelopes)
+def _without_times(item: Message | DeadLetter) -> Message | DeadLetter:
+    return replace(item, deliver_after=0, expires_at=0) if isinstance(item, Message) else item
+
+
+def _scanned(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message | None]:
+    """The message of each row; None for rows that `read_envelope` has to decode itself."""
+    never = [0] * len(envelopes)
     columns = zip(
         envelopes,
         (scan.sound & scan.filled(NEEDED)).tolist(),
         *(scan.texts(name) for name in _TEXTS),
         scan.numbers["deliver_after"].tolist(),
-        scan.numbers["expires_at"].tolist() if "expires_at" in scan.numbers else none,
+        scan.numbers["expires_at"].tolist() if "expires_at" in scan.numbers else never,
         strict=True,
     )
     for envelope, sound, event_id, retailer_id, customer_id, campaign_id, vendor_campaign, after, expires in columns:
@@ -169,41 +170,3 @@ def _found(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Message 
             )
         else:
             yield None
-
-
-class _Decode(beam.DoFn):
-    def __init__(self, clock: Callable[[], float], ignore_times: bool) -> None:
-        self._clock, self._ignore_times = clock, ignore_times
-        self._read = Counter("read")
-        self._dead = Counter("dead_lettered")
-
-    def process(self, element: Envelopes) -> Iterator[Any]:
-        now = int(self._clock() * 1000)
-        made = read_envelopes(element.items, now)
-        good = [one for one in made if isinstance(one, Message)]
-        dead = [one for one in made if isinstance(one, DeadLetter)]
-        self._read.inc(len(element.items), sum([len(one.body) for one in element.items]))
-        self._dead.inc(len(dead), sum([len(one.data) for one in dead]))
-        if self._ignore_times:
-            good = [replace(one, deliver_after=0, expires_at=0) for one in good]
-        if good:
-            yield Messages(good, element.fresh)
-        for letter in dead:
-            yield beam.pvalue.TaggedOutput(DEAD, letter)
-
-
-class Decode(beam.PTransform):
-    """(Messages, DeadLetters) of Envelopes. `clock` gives seconds since the epoch. `ignore_times` takes off when a
-    message is due and when it expires."""
-
-    def __init__(self, clock: Callable[[], float], *, ignore_times: bool = False) -> None:
-        super().__init__()
-        self._clock, self._ignore_times = clock, ignore_times
-
-    def expand(self, envelopes: beam.PCollection[Envelopes]) -> Any:
-        made = envelopes | "Read" >> beam.ParDo(_Decode(self._clock, self._ignore_times)).with_outputs(
-            DEAD, main="good"
-        )
-        made["good"].element_type = Messages
-        made[DEAD].element_type = DeadLetter
-        return made["good"], made[DEAD]

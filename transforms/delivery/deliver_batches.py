@@ -20,18 +20,10 @@ from msgspec.structs import replace
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch, Receipt
 from transforms.delivery.batch_by_retailer import retry_shard_of
-from transforms.streaming.counters import NAMESPACE, TALLY, Counter
-from transforms.streaming.elements import (
-    END,
-    HELD,
-    Addressed,
-    Held,
-    Receipts,
-    StructCoder,
-    Waiting,
-    at_finish,
-    body_bytes,
-)
+from transforms.delivery.counters import COUNTERS, LATENCY
+from transforms.delivery.elements import HELD, Addressed, Held, Receipts, Waiting
+from transforms.streaming.elements import END, StructCoder, at_finish, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
@@ -64,8 +56,8 @@ class _Delivering(beam.DoFn):
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         self._make, self._shared = make, shared
-        self._counts = {name: Counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
-        self._latency = beam.metrics.Metrics.distribution(NAMESPACE, "latency_ms")
+        self._counts = {name: COUNTERS.counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
+        self._latency = beam.metrics.Metrics.distribution(COUNTERS.namespace, LATENCY)
 
     def setup(self) -> None:
         self._dispatcher: Dispatcher = self._shared.acquire(self._opened)
@@ -93,7 +85,7 @@ class _Send(_Delivering):
 
     def __init__(self, make: Callable[[], Dispatcher], shared: Shared) -> None:
         super().__init__(make, shared)
-        self._batched = Counter("batched")
+        self._batched = COUNTERS.counter("batched")
 
     def setup(self) -> None:
         super().setup()
@@ -144,15 +136,15 @@ class _Wait(_Delivering):
         make: Callable[[], Dispatcher],
         shared: Shared,
         clock: Callable[[], float],
-        wall_clock_timers: bool,
+        engine: EngineTraits,
         patience_s: float,
         leave: Leave | None,
         buffer: MakeBuffer | None,
     ) -> None:
         super().__init__(make, shared)
-        self._clock, self._real_time, self._patience_s, self._leave = clock, wall_clock_timers, patience_s, leave
-        self._make_buffer = buffer
-        self._left, self._batched = Counter("left_waiting"), Counter("batched")
+        self._clock, self._real_time, self._patience_s, self._leave = clock, engine.wall_clock_timers, patience_s, leave
+        self._make_buffer = None if engine.durable_state else buffer
+        self._left, self._batched = COUNTERS.counter("left_waiting"), COUNTERS.counter("batched")
 
     def setup(self) -> None:
         super().setup()
@@ -242,7 +234,7 @@ class _Wait(_Delivering):
     def _to_the_end(self, retailer: str, handled: DeliveryResult) -> Iterator[Any]:
         """Waits in place as long as something leaves within the patience, whatever retailer it is of; then all that
         is left tries once more and stays for the next run."""
-        if TALLY.total() != self._tally:  # something has moved since the last time
+        if COUNTERS.tally.total() != self._tally:  # something has moved since the last time
             self._progress = self._clock()
         while handled.waiting and handled.wake_at / 1000 <= self._progress + self._patience_s:
             time.sleep(max(0.0, handled.wake_at / 1000 - self._clock()))
@@ -254,7 +246,7 @@ class _Wait(_Delivering):
             self._left.inc(sum(len(batch.messages) for batch in handled.waiting))
         elif handled.waiting:
             self._leave(retailer, handled.waiting)
-        self._tally = TALLY.total()
+        self._tally = COUNTERS.tally.total()
 
 
 def is_unchanged(before: list[Batch], after: list[Batch]) -> bool:
@@ -273,17 +265,17 @@ def _moment(wake_at: int) -> Timestamp:
 
 class DeliverBatches(beam.PTransform):
     """Receipts of batches, with the letters of what was refused. What may leave is sent in the bundle that brought it;
-    only what must wait goes through state. `make` makes the dispatcher, once a worker process. `wall_clock_timers`:
-    whether the engine's timers follow the clock; on one where they do not, waiting is done in place. `leave` takes
-    what could not leave in an engine that ends and begins again in this process; without it that is counted as
-    left_waiting. `buffer` makes what keeps the waiting batches where the engine's state is in memory."""
+    only what must wait goes through state. `make` makes the dispatcher, once a worker process. Where
+    timers do not follow the clock, waiting is done in place. `leave` takes what could not leave in an engine that ends
+    and begins again in this process; without it that is counted as left_waiting. Where the engine's state is not
+    durable, `buffer` makes what keeps the waiting batches on disk."""
 
     def __init__(
         self,
         make: Callable[[], Dispatcher],
         clock: Callable[[], float],
+        engine: EngineTraits,
         *,
-        wall_clock_timers: bool = True,
         patience_s: float = 60.0,
         leave: Leave | None = None,
         buffer: MakeBuffer | None = None,
@@ -291,7 +283,7 @@ class DeliverBatches(beam.PTransform):
         super().__init__()
         shared = Shared()
         self._send = _Send(make, shared)
-        self._wait = _Wait(make, shared, clock, wall_clock_timers, patience_s, leave, buffer)
+        self._wait = _Wait(make, shared, clock, engine, patience_s, leave, buffer)
 
     def expand(self, batches: beam.PCollection[Addressed]) -> beam.PCollection[Receipts]:
         sent = batches | "Send" >> beam.ParDo(self._send).with_outputs(_WAIT, main=_RECEIPTS)

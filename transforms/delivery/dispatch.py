@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from schemas.delivery import Batch, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Message, ResendLimit, Vendor
 from transforms.delivery.batch_by_retailer import split
 from transforms.delivery.call_results import Lease, Reply, Result, over, without_rate
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliveryResult
 from transforms.delivery.journal import CallJournal, NoJournal
 from transforms.delivery.receipts import make_receipt
@@ -20,7 +21,6 @@ from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.delivery.vendor_call import Caller, WorkspaceSettings
 from transforms.pacing.limiter import Limiter, WorkspaceLimits
 from transforms.pacing.pace import Grant
-from transforms.streaming.counters import Counter
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _PATIENCE_S, _IMPATIENT_S = 2.0, 0.02
@@ -49,7 +49,7 @@ class BatchDispatcher:
     ) -> None:
         self._vendor, self._ledger, self._settings, self._clock = vendor, ledger, settings, clock
         self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
-        self._settled, self._batched = Counter("already_settled"), Counter("batched")
+        self._settled, self._batched = COUNTERS.counter("already_settled"), COUNTERS.counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
         self._calls: dict[str, Future[Reply]] = {}

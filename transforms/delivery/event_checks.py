@@ -1,4 +1,4 @@
-"""What the later steps need of a decoded event: times that are times, names that are there, values that JSON has."""
+"""Checks of a decoded event: its times are plausible, the fields that later steps need are filled, numbers fit JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
 END_OF_TIME = (1 << 63) - 1  # says "never" in deliver_after and expires_at
 NEEDED = ("customer_id", "launch_id", "campaign_id", "channel")
-"""The fields that later steps need filled, besides those that attributes repeat."""
+"""The fields that must be filled, besides those that are attributes too."""
 
 LIMITS = {
     "deliver_after": (FIRST, LAST),
@@ -18,20 +18,20 @@ LIMITS = {
     "emitted_at": (FIRST, LAST),
     "offers[].expires_at": (FIRST, LAST),
 }
-"""Numbers, by path, that need no second look: a scan sorts out the events that have others."""
+"""The range of each number, by path, within which a scan takes an event as it is; others go to `find_flaw`."""
 
-OVER = 1  # the expires_at, in a Message, of an event whose own is zero or negative: 0 means none there
+OVER = 1  # expires_at of the Message of an event that has zero or less: in a Message 0 means never
 
 
 class Flaw(NamedTuple):
-    """Why an event cannot be used: the reason of its dead letter, and what a person should know."""
+    """Why an event cannot be used: the reason of its dead letter, and the detail for a person."""
 
     reason: str
     detail: str
 
 
 def find_flaw(event: Mapping[str, Any]) -> Flaw | None:
-    """The first thing that keeps a decoded event from being sent, if any.
+    """The first flaw that keeps a decoded event from being sent; None if it has none.
 
     `bad_time`: a time outside the years 1 to 9999, most often micro- or nanoseconds. An `expires_at` before that is
     over, and the end of time (2⁶³ - 1) in `deliver_after` and `expires_at` never comes: both can be used.
@@ -51,13 +51,13 @@ def find_flaw(event: Mapping[str, Any]) -> Flaw | None:
 
 
 def expiry(event: Mapping[str, Any]) -> int:
-    """When an event expires, as a Message has it: 0 for never; a time that is over for one that is zero or negative."""
+    """`expires_at` of the Message of an event: 0 for never, OVER for an event that has zero or less."""
     expires = event["expires_at"]
     return 0 if expires in (None, END_OF_TIME) else max(OVER, expires)
 
 
 def _times(event: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The times that must be plausible, by their places."""
+    """(path, value) of the times that must be plausible."""
     if event["deliver_after"] != END_OF_TIME:
         yield "deliver_after", event["deliver_after"]
     if (event["expires_at"] or 0) > 0 and event["expires_at"] != END_OF_TIME:
@@ -69,7 +69,7 @@ def _times(event: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _numbers(event: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The numbers that may be fractions, by their places."""
+    """(path, value) of the numbers that may be fractions."""
     yield "experiment.bucket", (event["experiment"] or {}).get("bucket")
     for name, value in event["properties"].items():
         yield f"properties.{name[:80]}", value

@@ -8,8 +8,9 @@ import apache_beam as beam
 
 from schemas.delivery import Batch
 from transforms.delivery.batch_by_retailer import retry_shard_of
-from transforms.streaming.counters import Counter
-from transforms.streaming.elements import ADDRESSED, Addressed, Batches, body_bytes
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.elements import ADDRESSED, Addressed, Batches
+from transforms.streaming.elements import body_bytes
 
 ReadFile = Callable[[str], tuple[str, list[Batch]]]  # a path to the retailer and the batches in the file
 
@@ -17,7 +18,7 @@ ReadFile = Callable[[str], tuple[str, list[Batch]]]  # a path to the retailer an
 class _ReadFile(beam.DoFn):
     def __init__(self, read: ReadFile) -> None:
         self._read = read
-        self._batched = Counter("batched")
+        self._batched = COUNTERS.counter("batched")
 
     def process(self, path: str) -> Iterator[Addressed]:
         retailer, batches = self._read(path)

@@ -11,7 +11,7 @@ import orjson
 
 from schemas.contracts import DeadLetter, decode
 from schemas.delivery import Message, Receipt
-from transforms.streaming.elements import Receipts
+from transforms.delivery.elements import Receipts
 
 STEP = "DeliverBatches"
 _ENCODER = msgspec.msgpack.Encoder()

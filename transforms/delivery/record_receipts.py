@@ -12,8 +12,9 @@ import apache_beam as beam
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Receipt, Settlement
 from transforms.delivery.decode_events import dead_id
+from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import decode_receipts
-from transforms.streaming.elements import Receipts, at_finish
+from transforms.streaming.elements import at_finish
 
 _CALL = 1_000
 _SWEEP_S = 60.0

@@ -1,4 +1,4 @@
-"""SkipSettled: on an engine that forgets its state, what an earlier run settled is not read as new."""
+"""SkipSettled: drops what an earlier run settled, for an engine whose state does not survive its run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import apache_beam as beam
 
 from schemas.delivery import DeliveryLedger
-from transforms.streaming.counters import Counter
-from transforms.streaming.elements import Messages, body_bytes
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.elements import Messages
+from transforms.streaming.elements import body_bytes
 
 _ASK = 1_000  # ids in one call to the ledger
 
@@ -16,14 +17,14 @@ _ASK = 1_000  # ids in one call to the ledger
 class _Skip(beam.DoFn):
     def __init__(self, make: Callable[[], DeliveryLedger]) -> None:
         self._make = make
-        self._skipped = Counter("already_settled")
+        self._skipped = COUNTERS.counter("already_settled")
 
     def setup(self) -> None:
         self._ledger = self._make()
         self._ledger.open()
 
     def process(self, element: Messages) -> Iterator[Messages]:
-        if element.fresh and not any(message.replay for message in element.items):
+        if element.source_resumes and not any(message.replay for message in element.items):
             yield element  # the claim finds the few that were settled when the last run was killed
             return
         ids = [message.event_id for message in element.items]
@@ -33,14 +34,15 @@ class _Skip(beam.DoFn):
         if not settled:
             yield element
             return
-        left = [message for message in element.items if message.event_id not in settled]
-        self._skipped.inc(len(ids) - len(left), body_bytes(element.items) - body_bytes(left))
-        if left:
-            yield Messages(left)
+        rest = [message for message in element.items if message.event_id not in settled]
+        self._skipped.inc(len(ids) - len(rest), body_bytes(element.items) - body_bytes(rest))
+        if rest:
+            yield Messages(rest)
 
 
 class SkipSettled(beam.PTransform):
-    """The messages that are not settled, in the lists they came in: one call to the ledger for a thousand."""
+    """The lists without the messages that are settled: one call to the ledger for a thousand. Counts
+    `already_settled`. Steps: Skip."""
 
     def __init__(self, make: Callable[[], DeliveryLedger]) -> None:
         super().__init__()

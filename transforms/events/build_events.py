@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from schemas.campaigns.campaign import Campaign
 from schemas.codec.avro_columns import Encoded, encode_column, encode_records
 from schemas.contracts import fingerprint, schema
-from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch
+from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch, OfferGrant
 from schemas.outcomes import ASSIGNED_BY, BY_FORCE, BY_STICKY
 from transforms.columnar.digests import SEPARATOR, hex_digests
-from transforms.columnar.steps import BatchStep
-from transforms.plan import CampaignPlan, Plan
+from transforms.columnar.steps import map_batches
+from transforms.launch_plan import CampaignPlan, Plan
 
 EVENT = schema("campaign_event")
 FIELDS = {field["name"]: field["type"] for field in EVENT["fields"]}
@@ -27,6 +29,18 @@ OFFER_TYPE = pa.struct(
 )  # fmt: skip
 
 
+class BuildEvents(beam.PTransform):
+    """EventBatches: an Avro body with its attributes for each emitted row of each campaign."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[EventBatch]:
+        step = map_batches("encode", partial(partial, build_events, self._plan), EventBatch)
+        return batches | "BuildEvents" >> step
+
+
 def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
     """The batch with its events: campaign by campaign, retailer by retailer within each.
 
@@ -34,12 +48,12 @@ def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
     """
     sent = _Sent.of(plan, batch)
     columns = sent.columns(plan, batch)
-    sent.keep_ids(columns["event_id"])
+    ids = columns["event_id"]
     return EventBatch(
-        batch=batch,
+        batch=replace(batch, campaigns=_with_event_ids(batch, ids)),
         bodies=encode_records(EVENT, columns, len(sent.index)),
         attributes={
-            "event_id": columns["event_id"],
+            "event_id": ids,
             "retailer_id": columns["retailer_id"].cast(pa.string()),
             "campaign_id": columns["campaign_id"],
             "launch_id": plan.launch_id,
@@ -49,9 +63,24 @@ def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
     )
 
 
+def _with_event_ids(batch: LaunchBatch, ids: pa.Array) -> list[CampaignRows]:
+    """The campaigns with the event id of each emitted row, null for the others; none where a campaign emits nothing."""
+    campaigns, start = [], 0
+    for rows in batch.campaigns:
+        number = int(np.count_nonzero(rows.emitted))
+        place = start + np.cumsum(rows.emitted) - 1
+        event_id = ids.take(pa.array(place, mask=~rows.emitted)) if number else None
+        campaigns.append(replace(rows, event_id=event_id))
+        start += number
+    return campaigns
+
+
 @dataclass(frozen=True)
 class _Sent:
-    """The emitted rows of all campaigns, one after the other: `index` of the campaign, `row` within it."""
+    """The emitted rows of all campaigns, one after the other: `index` of the campaign in the batch, `row` within it.
+
+    `keeps` are the emitted rows of each of the `campaigns`, which all emit some.
+    """
 
     campaigns: list[CampaignRows]
     entries: list[CampaignPlan]
@@ -61,20 +90,20 @@ class _Sent:
 
     @classmethod
     def of(cls, plan: Plan, batch: LaunchBatch) -> _Sent:
-        """The emitted rows of a batch; campaigns that emit nothing are passed over."""
+        """The emitted rows of a batch, without the campaigns that emit nothing."""
         keeps = [np.flatnonzero(rows.emitted) for rows in batch.campaigns]
         which = [place for place, keep in enumerate(keeps) if len(keep)]
         campaigns = [batch.campaigns[place] for place in which]
         return cls(
             campaigns=campaigns,
-            entries=[plan.of(rows.campaign) for rows in campaigns],
+            entries=[plan.campaign_plan(rows.campaign) for rows in campaigns],
             keeps=[keeps[place] for place in which],
             index=np.repeat(np.array(which, np.int64), [len(keeps[place]) for place in which]),
             row=np.concatenate([np.zeros(0, np.int64), *(keeps[place] for place in which)]),
         )
 
     def columns(self, plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
-        """A column a field of the event."""
+        """A column for each field of the event."""
         retailers = self._joined("retailer", pa.dictionary(pa.int32(), pa.string()))
         customers = self._joined("customer", pa.string())
         return {
@@ -103,15 +132,6 @@ class _Sent:
         which = np.repeat(np.arange(len(prefixes)), [len(keep) for keep in self.keeps])
         return hex_digests(pa.array(prefixes, pa.string()).take(pa.array(which)), retailers, customers)
 
-    def keep_ids(self, ids: pa.Array) -> None:
-        """Give each campaign's rows their event ids, null where nothing is sent."""
-        start = 0
-        for rows, keep in zip(self.campaigns, self.keeps, strict=True):
-            place = np.zeros(len(rows.rows), np.int64)
-            place[keep] = start + np.arange(len(keep))
-            rows.event_id = ids.take(pa.array(place, mask=~rows.emitted))
-            start += len(keep)
-
     def _joined(self, name: str, kind: pa.DataType) -> pa.Array:
         columns = [getattr(r, name).take(pa.array(keep)) for r, keep in zip(self.campaigns, self.keeps, strict=True)]
         return pa.concat_arrays([pa.array([], kind), *columns])
@@ -126,14 +146,15 @@ class _Sent:
         return _named(np.repeat(np.arange(len(values)), [len(keep) for keep in self.keeps]), values)
 
     def _variant_codes(self) -> tuple[Ints, Ints]:
-        """Each row's place in a list of every campaign's variants, each list led by 'no variant'."""
+        """The place of each row's variant in one list of all campaigns' variants, and where each campaign's begin:
+        first "no variant", then its variants."""
         sizes = [1 + len(_variants(entry.campaign)) for entry in self.entries]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         counts = [len(keep) for keep in self.keeps]
         return np.repeat(starts[:-1], counts) + self._numbers("variant") + 1, starts
 
     def _experiment(self) -> Any:
-        """Null without an experiment; the scheme tells when no hash decided."""
+        """The experiment of each row, null without one; `scheme` is `sticky` or `forced` where no hash decided."""
         if not any(entry.campaign.experiment for entry in self.entries):
             return None
         codes, _ = self._variant_codes()
@@ -175,7 +196,13 @@ class _Sent:
 
     def _offers(self) -> Any:
         """Each row's offers, in the order of their declaration."""
-        grants = [_Grants.of(*parts) for parts in self._granting()]
+        starts = np.cumsum([0, *(len(keep) for keep in self.keeps)])
+        grants = [
+            _Grants.of(entry.campaign, rows, keep, grant, start)
+            for entry, rows, keep, start in zip(self.entries, self.campaigns, self.keeps, starts[:-1], strict=True)
+            for grant in rows.offers
+            if grant.granted.any()
+        ]
         if not grants:
             return Encoded(b"\x00")
         rows = np.concatenate([grant.rows for grant in grants])
@@ -184,17 +211,8 @@ class _Sent:
         items = pa.concat_arrays([grant.items for grant in grants]).take(pa.array(order))
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
 
-    def _granting(self) -> list[tuple[Any, ...]]:
-        starts = np.cumsum([0, *(len(keep) for keep in self.keeps)])
-        return [
-            (entry.campaign, rows, keep, grant, start)
-            for entry, rows, keep, start in zip(self.entries, self.campaigns, self.keeps, starts[:-1], strict=True)
-            for grant in rows.offers
-            if grant.granted.any()
-        ]
-
     def _properties(self, batch: LaunchBatch) -> Any:
-        """The encoded map of each row's properties, one encoding for campaigns that have the same ones."""
+        """The encoded map of each row's properties; campaigns with the same properties are encoded together."""
         alike: dict[tuple[tuple[str, str], ...], list[int]] = {}
         for place, entry in enumerate(self.entries):
             alike.setdefault(tuple(entry.campaign.content.properties.items()), []).append(place)
@@ -203,16 +221,16 @@ class _Sent:
         lengths = np.array([len(keep) for keep in self.keeps])
         starts = np.concatenate([[0], np.cumsum(lengths)])
         parts, rows = [], []
-        for given, places in alike.items():
+        for properties, places in alike.items():
             which = np.concatenate([self.campaigns[place].rows[self.keeps[place]] for place in places])
-            columns = {key: batch.values[text].take(pa.array(which)) for key, text in given}
+            columns = {key: batch.values[text].take(pa.array(which)) for key, text in properties}
             parts.append(encode_column(FIELDS["properties"], columns, len(which)))
             rows += [np.arange(starts[place], starts[place] + lengths[place]) for place in places]
         if len(parts) == 1:
             return Encoded(parts[0])
-        back = np.empty(len(self.row), np.int64)
-        back[np.concatenate(rows)] = np.arange(len(self.row))
-        return Encoded(pa.concat_arrays(parts).take(pa.array(back)))
+        order = np.empty(len(self.row), np.int64)
+        order[np.concatenate(rows)] = np.arange(len(self.row))
+        return Encoded(pa.concat_arrays(parts).take(pa.array(order)))
 
 
 def _variants(campaign: Campaign) -> Sequence[Any]:
@@ -220,7 +238,7 @@ def _variants(campaign: Campaign) -> Sequence[Any]:
 
 
 def _schemes(campaign: Campaign) -> list[str]:
-    """What the scheme of an assignment is called, by how it came about."""
+    """The `scheme` of an event, by ASSIGNED_BY: the hash scheme, `sticky` or `forced`."""
     names: list[str] = [campaign.experiment.hash if campaign.experiment else ""] * len(ASSIGNED_BY)
     names[BY_STICKY], names[BY_FORCE] = "sticky", "forced"
     return names
@@ -228,8 +246,8 @@ def _schemes(campaign: Campaign) -> list[str]:
 
 def _named(codes: Any, names: Sequence[str | None]) -> pa.DictionaryArray:
     """The name of each code; null where it is None."""
-    nothing = np.array([name is None for name in names], np.bool_)
-    mask = nothing[codes] if nothing.any() else None
+    unnamed = np.array([name is None for name in names], np.bool_)
+    mask = unnamed[codes] if unnamed.any() else None
     return pa.DictionaryArray.from_arrays(
         pa.array(np.asarray(codes, np.int32), mask=mask), pa.array([name or "" for name in names], pa.string())
     )
@@ -237,36 +255,29 @@ def _named(codes: Any, names: Sequence[str | None]) -> pa.DictionaryArray:
 
 @dataclass(frozen=True)
 class _Grants:
-    """One offer's items, and the row of the batch's events that each belongs to."""
+    """One offer's items, and the row of each among the batch's events."""
 
     rows: Ints
     items: pa.StructArray
 
     @classmethod
-    def of(cls, campaign: Campaign, rows: CampaignRows, keep: Ints, grant: Any, start: int) -> _Grants:
+    def of(cls, campaign: Campaign, rows: CampaignRows, keep: Ints, grant: OfferGrant, start: int) -> _Grants:
         offer = next(offer for offer in campaign.offers if offer.id == grant.offer)
         granted = grant.granted[keep]
         n = int(np.count_nonzero(granted))
-        until = None
+        expires_at = None
         if offer.valid_for is not None:
-            until = rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000)
+            expires_at = rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000)
         columns = [
             _repeat(offer.id, n),
             _repeat(offer.kind, n),
             _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
             _repeat(offer.amount, n),
             _repeat(offer.currency, n),
-            pa.nulls(n, pa.int64()) if until is None else pa.array(until),
+            pa.nulls(n, pa.int64()) if expires_at is None else pa.array(expires_at),
         ]
         return cls(start + np.flatnonzero(granted), pa.StructArray.from_arrays(columns, fields=list(OFFER_TYPE)))
 
 
 def _repeat(text: str | None, n: int) -> pa.Array:
     return pa.repeat(pa.scalar(text, pa.string()), n)
-
-
-class BuildEvents(BatchStep):
-    """EventBatches: every emitted row of every campaign as an Avro body with its attributes."""
-
-    stage = "encode"
-    gives = EventBatch

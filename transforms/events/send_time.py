@@ -1,4 +1,4 @@
-"""When a message may be delivered and until when: local time, quiet hours and expiry in the customer's zone."""
+"""send_times: delivery and expiry of a message, by local time and quiet hours in the customer's zone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MS = timedelta(milliseconds=1)
 
 
 class SendTime(NamedTuple):
-    """Epoch milliseconds; `expires_at` is None for never. `window_closed`: it expires before it may be delivered."""
+    """Epoch milliseconds; `expires_at` is None for never. `window_closed`: the message expires before its delivery."""
 
     deliver_after: int
     expires_at: int | None
@@ -50,14 +50,14 @@ def send_time(
     the first. Relative expiry counts from the delivery, in elapsed time.
     """
     customers = _zone(zone)
-    own = customers if local_time else UTC
-    deliver = _outside(quiet_hours, _instant(start, own), customers)
+    wall = customers if local_time else UTC
+    deliver = _after_quiet_hours(quiet_hours, _instant(start, wall), customers)
     deliver_after = _milliseconds(deliver)
     if expires is None:
         return SendTime(deliver_after, None, False)
     if isinstance(expires, timedelta):
         return SendTime(deliver_after, deliver_after + expires // _MS, False)
-    expires_at = _milliseconds(_instant(expires, own))
+    expires_at = _milliseconds(_instant(expires, wall))
     return SendTime(deliver_after, expires_at, deliver_after >= expires_at)
 
 
@@ -68,7 +68,7 @@ def send_times(
     expires: timedelta | datetime | None,
     zones: pa.Array,
 ) -> SendTimes:
-    """The send times of a column of zones, of which none is null: `send_time`, once a distinct zone.
+    """The send times of a column of zones, none of which is null; `send_time` is called once a distinct zone.
 
     ValueError for an unknown zone.
     """
@@ -78,25 +78,25 @@ def send_times(
     times = [send_time(start, local_time, quiet_hours, expires, name) for name in names]
     places = pc.index_in(encoded.indices, used).to_numpy(zero_copy_only=False)
 
-    def taken(of: Callable[[SendTime], Any], kind: type) -> Any:
-        return np.array([of(one) for one in times], kind)[places]
+    def column(field: Callable[[SendTime], Any], kind: type) -> Any:
+        return np.array([field(t) for t in times], kind)[places]
 
     return SendTimes(
-        deliver_after=taken(lambda one: one.deliver_after, np.int64),
-        expires_at=None if expires is None else taken(lambda one: one.expires_at, np.int64),
-        window_closed=taken(lambda one: one.window_closed, np.bool_),
+        deliver_after=column(lambda t: t.deliver_after, np.int64),
+        expires_at=None if expires is None else column(lambda t: t.expires_at, np.int64),
+        window_closed=column(lambda t: t.window_closed, np.bool_),
     )
 
 
 def customer_zones(written: pa.Array, retailers: pa.Array) -> tuple[pa.Array, Bools]:
-    """Each customer's zone, and whose text names none, though it is not empty: they have the retailer's zone, as those
-    without a text have. Outer blanks and case do not matter."""
+    """Each customer's zone (blanks around it and case are ignored), else the retailer's; and the rows whose text is not
+    empty and names no zone."""
     encoded = written.cast(pa.string()).dictionary_encode()
     texts = encoded.dictionary.to_pylist()
-    found = pa.array([find_time_zone(text) for text in texts], pa.string())
-    named = found.take(encoded.indices)
-    wrong = pa.array([bool(text.strip()) for text in texts], pa.bool_()).take(encoded.indices)
-    unknown = pc.and_(pc.is_null(named), pc.fill_null(wrong, False))
+    zones = pa.array([find_time_zone(text) for text in texts], pa.string())
+    named = zones.take(encoded.indices)
+    not_empty = pa.array([bool(text.strip()) for text in texts], pa.bool_()).take(encoded.indices)
+    unknown = pc.and_(pc.is_null(named), pc.fill_null(not_empty, False))
     return pc.coalesce(named, retailers), np.asarray(unknown.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
@@ -107,15 +107,15 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _instant(moment: datetime, zone: Any) -> datetime:
-    """A moment in UTC; without a zone of its own it is wall time of `zone`."""
+    """A moment in UTC; one without a zone is wall time of `zone`."""
     if moment.tzinfo is None:
-        # The first of two such times; in a gap the earlier offset, which is the move forward (PEP 495).
+        # The first of two equal wall times; in a gap the earlier offset, which moves forward (PEP 495).
         moment = moment.replace(tzinfo=zone, fold=0)
     return moment.astimezone(UTC)
 
 
-def _outside(quiet_hours: QuietHours | None, moment: datetime, zone: ZoneInfo) -> datetime:
-    """The first instant from `moment` on at which quiet hours end, or the moment when it is in none."""
+def _after_quiet_hours(quiet_hours: QuietHours | None, moment: datetime, zone: ZoneInfo) -> datetime:
+    """The moment, or the end of the quiet hours that it is in."""
     if quiet_hours is None:
         return moment
     while _quiet(quiet_hours, local := moment.astimezone(zone)):
@@ -135,7 +135,7 @@ def _end(end: time, local: datetime) -> datetime:
     first = datetime.combine(date, end, local.tzinfo).astimezone(UTC)
     if first > local.astimezone(UTC):
         return first
-    # Of an hour that occurs twice the first pass is over and this is the second.
+    # The wall shows `end` twice, and the first time is over.
     return datetime.combine(date, end.replace(fold=1), local.tzinfo).astimezone(UTC)
 
 

@@ -1,7 +1,7 @@
-"""Assignment of a unit to a variant: published hash schemes as pure functions of (scheme, seed, unit).
+"""bucket and choose: assign a unit to a variant by published hash schemes, pure functions of (scheme, seed, unit).
 
-A bucket lies in the space of its scheme. `bucket_ranges` gives the variants' shares of [0, 1) and
-`scheme_ranges` the same in the scheme's space, where its own product's SDK chooses the same variant.
+A bucket is a number in the space of its scheme. `bucket_ranges` gives the variants' shares of [0, 1), `scheme_ranges`
+the same in the scheme's space, where the SDK of the scheme's product chooses the same variant.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BELOW_ONE = math.nextafter(1.0, 0.0)
 _ABOVE_ONE = math.nextafter(1.0, 2.0)
 _ROUNDING = 1e-12
 _SIXTY_BITS = 1 << 60
-"""What 0xFFFFFFFFFFFFFFF becomes as a float, by which LaunchDarkly and PlanOut divide."""
+"""The divisor of LaunchDarkly and PlanOut: 0xFFFFFFFFFFFFFFF as a float."""
 
 
 class Space(NamedTuple):
-    """The buckets of a scheme: `steps` values from `lowest` up to, without, `lowest + size`.
+    """The buckets of a scheme: `steps` values from `lowest` to below `lowest + size`.
 
-    `integer` ones are whole numbers. Where `closed`, the hash's rounding to a float can also reach the end.
+    They are whole numbers where `integer`. Where `closed`, rounding to a float can also give `lowest + size`.
     """
 
     lowest: int
@@ -38,7 +38,7 @@ class Space(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """One published way to a bucket: `place(number(before + unit + after))`, (before, after) = `affixes(seed)`.
+    """A published formula of a bucket: `place(number(before + unit + after))`, (before, after) = `affixes(seed)`.
 
     `place` takes a number or an array of them; `edge` gives the first bucket at or past a share of [0, 1).
     """
@@ -83,35 +83,35 @@ def _after(seed: str) -> tuple[str, str]:
 
 
 def _nearest(space: Space) -> Callable[[float], float]:
-    """Whole buckets: products that keep their edges as whole numbers leave no other choice."""
+    """The nearest whole bucket, for products that keep their edges as whole numbers."""
     return lambda share: space.lowest + math.floor(share * space.size + 0.5)
 
 
 def _statsig_edge(share: float) -> float:
-    """A bucket passes when it is below percentage × 100 in floats; nine digits undo the sum's rounding."""
+    """A bucket is inside when it is below percentage × 100 in floats; nine digits undo the rounding of the sum."""
     return math.ceil(round(share * 100, 9) * 100)
 
 
 def _launchdarkly_edge(share: float) -> float:
-    """The running sum itself; who is past the last one gets the last variation."""
+    """The running sum; a bucket past the last sum gets the last variation."""
     return share if share < 1 - _ROUNDING else _ABOVE_ONE
 
 
 def _planout_edge(share: float) -> float:
-    """The first cumulative weight that is not below the bucket: the weight itself still belongs."""
+    """The bucket after the cumulative weight: a bucket equal to the weight still belongs."""
     return math.nextafter(share, 2.0) if 0 < share < 1 - _ROUNDING else _launchdarkly_edge(share)
 
 
-def _itself(share: float) -> float:
+def _same(share: float) -> float:
     return share
 
 
 _CENT, _MILLE, _MYRIAD = Space(1, 100, 100), Space(1, 1_000, 1_000), Space(0, 10_000, 10_000)
 _SHARE = Space(0, 1, _SIXTY_BITS, integer=False, closed=True)
 SCHEMES: Mapping[str, Scheme] = {
-    "growthbook/1": Scheme(Space(0, 1, 1_000, integer=False), _after, fnv1a32, lambda n: n % 1_000 / 1_000, _itself),
+    "growthbook/1": Scheme(Space(0, 1, 1_000, integer=False), _after, fnv1a32, lambda n: n % 1_000 / 1_000, _same),
     "growthbook/2": Scheme(
-        Space(0, 1, 10_000, integer=False), _before(""), _growthbook2, lambda n: n % 10_000 / 10_000, _itself
+        Space(0, 1, 10_000, integer=False), _before(""), _growthbook2, lambda n: n % 10_000 / 10_000, _same
     ),
     "unleash/rollout": Scheme(_CENT, _before(":"), _murmur(0), lambda n: n % 100 + 1, _nearest(_CENT)),
     "unleash/variant": Scheme(_MILLE, _before(":"), _murmur(86_028_157), lambda n: n % 1_000 + 1, _nearest(_MILLE)),
@@ -125,7 +125,7 @@ SPACES: Mapping[str, Space] = {name: scheme.space for name, scheme in SCHEMES.it
 
 
 def scheme_named(name: str) -> Scheme:
-    """A scheme by its name; ValueError with the names there are."""
+    """The scheme of a name; ValueError, with the known names, for an unknown one."""
     if name not in SCHEMES:
         raise ValueError(f"unknown scheme {name!r}; the schemes are {', '.join(SCHEMES)}")
     return SCHEMES[name]
@@ -142,14 +142,14 @@ def bucket(scheme: str, seed: str, unit: object) -> float | int | None:
     if not text:
         return None
     before, after = chosen.affixes(seed)
-    found: float | int = chosen.place(chosen.number(before + text + after))
-    return found
+    place: float | int = chosen.place(chosen.number(before + text + after))
+    return place
 
 
 def unit_text(unit: object) -> str | None:
-    """The text of a unit that is hashed: whole numbers as digits, others as JavaScript's String() gives them.
+    """The hashed text of a unit: whole numbers as digits, other numbers as JavaScript's String() writes them.
 
-    None for None and for NaN and the infinities, which identify nobody.
+    None for None, NaN and the infinities, which identify nobody.
     """
     if unit is None or isinstance(unit, str):
         return unit
@@ -163,7 +163,7 @@ def unit_text(unit: object) -> str | None:
 
 
 def _number_text(number: float) -> str:
-    """ECMAScript's Number::toString: the shortest digits; an exponent below 1e-6 and from 1e21 on."""
+    """ECMAScript's Number::toString: the shortest digits, with an exponent below 1e-6 and from 1e21."""
     _, figures, exponent = Decimal(repr(abs(number))).normalize().as_tuple()
     digits, power = "".join(map(str, figures)), int(exponent)
     point = len(digits) + power
@@ -179,7 +179,7 @@ def _number_text(number: float) -> str:
 
 
 def equal_weights(n: int) -> list[float]:
-    """1/n for each of n variants; none for n ≤ 0."""
+    """1/n for each of n variants; empty for n ≤ 0."""
     return [1 / n] * n if n > 0 else []
 
 

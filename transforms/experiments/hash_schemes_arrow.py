@@ -1,4 +1,4 @@
-"""Assignment by Arrow column, equal to assignment.py on every input; no bucket is NaN, no variant -1."""
+"""assignment.py for Arrow columns, with equal results on every input; NaN for no bucket, -1 for no variant."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) ->
     """
     scheme_named(scheme)
     if isinstance(column, pa.ChunkedArray):
-        parts = [bucket_column(scheme, seed, chunk) for chunk in column.chunks]
-        return np.concatenate([np.zeros(0), *parts])
+        chunks = [bucket_column(scheme, seed, chunk) for chunk in column.chunks]
+        return np.concatenate([np.zeros(0), *chunks])
     if pa.types.is_dictionary(column.type):
-        of_values = np.append(bucket_column(scheme, seed, column.dictionary), np.nan)
+        buckets = np.append(bucket_column(scheme, seed, column.dictionary), np.nan)
         places: npt.NDArray[np.int64] = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        return of_values[places]
+        return buckets[places]
     texts = unit_texts(column)
     given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False))
     if not given.all():
@@ -47,7 +47,7 @@ def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) ->
 
 
 def unit_texts(column: pa.Array) -> pa.Array:
-    """The column as texts that are hashed, `unit_text` of every row; null where there is none."""
+    """The hashed texts of a column: `unit_text` of every row, null for None."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return unit_texts(column.dictionary).take(column.indices)
@@ -63,7 +63,7 @@ def unit_texts(column: pa.Array) -> pa.Array:
 
 
 def _float_texts(column: pa.Array) -> pa.Array:
-    """Ids that a null made floats, 7 for 7.0, in one cast; the few others one by one."""
+    """The texts of floats: whole numbers (ids in a column with nulls) in one cast, the few others one by one."""
     numbers = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         whole = (np.abs(numbers) < _SAFE) & (np.trunc(numbers) == numbers)
@@ -77,11 +77,11 @@ def _float_texts(column: pa.Array) -> pa.Array:
 
 
 def _numbers(scheme: str, seed: str, texts: pa.Array) -> Hashes32 | npt.NDArray[np.uint64]:
-    """The number that a scheme makes of each text; none is null or empty."""
+    """The hash number of each text, none of which is null or empty."""
     if scheme == "growthbook/1":
-        return fnv1a32_suffixed(_laid_out(texts).hashed(FNV_BASIS), seed)
+        return fnv1a32_suffixed(_fnv_rows(texts).hashed(FNV_BASIS), seed)
     if scheme == "growthbook/2":
-        return fnv1a32_of_digits(_laid_out(texts).hashed(fnv1a32(seed)))
+        return fnv1a32_of_digits(_fnv_rows(texts).hashed(fnv1a32(seed)))
     number = scheme_named(scheme).number
     before, after = scheme_named(scheme).affixes(seed)
     return np.array([number(f"{before}{text}{after}") for text in texts.to_pylist()], np.uint64)
@@ -90,8 +90,8 @@ def _numbers(scheme: str, seed: str, texts: pa.Array) -> Hashes32 | npt.NDArray[
 _last: tuple[pa.Array | None, FnvRows | None] = (None, None)
 
 
-def _laid_out(texts: pa.Array) -> FnvRows:
-    """The texts laid out for FNV; the last ones are kept, as a campaign hashes its units under several seeds."""
+def _fnv_rows(texts: pa.Array) -> FnvRows:
+    """The texts as FnvRows. The last result is cached: a campaign hashes its units under several seeds."""
     global _last
     column, rows = _last
     if column is not texts or rows is None:
@@ -110,7 +110,7 @@ def bucket_column_each(seeds: Sequence[str], which: npt.NDArray[np.int64], colum
     if not given.all():
         column, states = column.filter(pa.array(given)), states[given]
     buckets = np.full(len(given), np.nan)
-    buckets[given] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_laid_out(column).hashed(states)))
+    buckets[given] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_fnv_rows(column).hashed(states)))
     return buckets
 
 

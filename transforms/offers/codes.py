@@ -1,11 +1,11 @@
-"""Offer codes that are derived, not drawn: `XXXXX-XXXXX-XXXXX`, verified without a look-up.
+"""offer_codes: codes derived from the customer, `XXXXX-XXXXX-XXXXX`, which can be verified without a look-up.
 
 The 15 characters are
-- 10 of the customer: HMAC-SHA256(secret, who, launch, offer, retailer, customer), 50 bits. Among ten million
+- 10 for the customer: HMAC-SHA256(secret, who, launch, offer, retailer, customer), 50 bits. Among ten million
   codes of one offer 0.04 pairs are expected to be equal (n² / 2^51): one launch in 23 has such a pair.
-- 4 of genuineness: HMAC-SHA256(secret, tag, launch, offer, the first ten), 20 bits. A bare code is checked with
-  them; one guess passes with a chance of 2^-20, less than one in a million.
-- 1 check character over GF(32), for who has no secret: the sum of a^i × character i, i from 14 down to 0, is zero
+- 4 as a tag: HMAC-SHA256(secret, tag, launch, offer, the first ten), 20 bits. They verify a code
+  whose customer is unknown; one guess passes with a chance of 2^-20, less than one in a million.
+- 1 check character over GF(32), which needs no secret: the sum of a^i × character i, i from 14 down to 0, is zero
   (a is a root of x^5 + x^2 + 1). The fifteen weights differ and none is zero, so each wrong character and each
   exchange of two, neighbours or not, is caught.
 
@@ -38,7 +38,7 @@ Values = npt.NDArray[np.uint8]
 
 
 def _weights() -> Values:
-    """For each place of a code the products of its weight with all 32 characters."""
+    """The products of the weight of each place of a code with all 32 characters."""
     rows = [list(range(32))]
     while len(rows) < _LENGTH:
         rows.append([2 * product ^ (0b100101 if product & 16 else 0) for product in rows[-1]])
@@ -70,7 +70,7 @@ def offer_codes(
 
 
 def verify_code(secret: bytes, code: str, launch_id: str, offer_id: str) -> bool:
-    """Whether a typed code was made for this launch and offer, for whomever."""
+    """Whether a typed code was made for this launch and offer, for any customer."""
     plain = _plain(code)
     if plain is None or not well_formed(code):
         return False
@@ -80,7 +80,7 @@ def verify_code(secret: bytes, code: str, launch_id: str, offer_id: str) -> bool
 def verify_for_customer(
     secret: bytes, code: str, launch_id: str, offer_id: str, retailer_id: str, customer_id: str
 ) -> bool:
-    """Whether a typed code is that of this customer."""
+    """Whether a typed code is the code of this customer."""
     typed = normalise_code(code) or ""
     return hmac.compare_digest(typed, offer_code(secret, launch_id, offer_id, retailer_id, customer_id))
 
@@ -92,7 +92,7 @@ def well_formed(code: str) -> bool:
 
 
 def normalise_code(code: str) -> str | None:
-    """A typed code as it was printed, whatever its case, dashes and spaces; None when it can be no code."""
+    """A typed code as it was printed, whatever its case, dashes and spaces; None for a text that cannot be a code."""
     plain = _plain(code)
     return None if plain is None else _grouped(plain)
 
@@ -108,7 +108,7 @@ def _grouped(plain: str) -> str:
 
 def _sum(plain: str) -> int:
     """The weighted sum over GF(32) of the first characters of a code."""
-    values = [ALPHABET.index(one) for one in plain]
+    values = [ALPHABET.index(character) for character in plain]
     return int(np.bitwise_xor.reduce(_WEIGHTS[np.arange(len(values)), values]))
 
 
@@ -121,7 +121,7 @@ def _characters(digest: bytes, count: int) -> str:
 
 
 def _mac(secret: bytes, *fields: str) -> bytes:
-    return hmac.digest(_checked(secret), _prefix(fields[:-1]) + fields[-1].encode(), "sha256")
+    return hmac.digest(_nonempty(secret), _prefix(fields[:-1]) + fields[-1].encode(), "sha256")
 
 
 def _prefix(fields: Iterable[str]) -> bytes:
@@ -129,7 +129,7 @@ def _prefix(fields: Iterable[str]) -> bytes:
     return b"".join(b"%d:%s" % (len(text), text) for text in texts)
 
 
-def _checked(secret: bytes) -> bytes:
+def _nonempty(secret: bytes) -> bytes:
     if not secret:
         raise ValueError("the secret of the offer codes is empty; give at least 16 random bytes")
     return secret
@@ -144,25 +144,25 @@ def _column(secret: bytes, fields: Iterable[str], lasts: list[bytes], count: int
 def _macs(secret: bytes, prefix: bytes, lasts: list[bytes]) -> list[bytes]:
     """HMAC (RFC 2104) of each prefix + last, with the key and the prefix hashed once.
 
-    Measured the fastest of what is at hand, 0.9 µs each: DuckDB's sha256 twice takes 1.5, hmac.digest 2.3,
-    SHA-256 in numpy 2.7.
+    The fastest way that was measured, 0.9 µs each: DuckDB's sha256 twice takes 1.5, hmac.digest 2.3, SHA-256 in
+    numpy 2.7.
     """
-    key = _checked(secret) if len(secret) <= _BLOCK else hashlib.sha256(secret).digest()
+    key = _nonempty(secret) if len(secret) <= _BLOCK else hashlib.sha256(secret).digest()
     key = key.ljust(_BLOCK, b"\0")
     inside = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + prefix)
     outside = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
-    found = []
+    macs = []
     for last in lasts:
         inner = inside.copy()
         inner.update(last)
         outer = outside.copy()
         outer.update(inner.digest())
-        found.append(outer.digest())
-    return found
+        macs.append(outer.digest())
+    return macs
 
 
 def _texts(letters: Values) -> pa.Array:
-    """Rows of letters as grouped texts."""
+    """Rows of letters as texts in groups of five."""
     dash = np.full((len(letters), 1), ord("-"), np.uint8)
     groups = [letters[:, at : at + _GROUP] for at in range(0, _LENGTH, _GROUP)]
     rows = np.ascontiguousarray(np.hstack([groups[0], dash, groups[1], dash, groups[2]]))

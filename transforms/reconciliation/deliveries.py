@@ -1,4 +1,4 @@
-"""What became of a launch's events, counted; the equation that closes its ledger; how good the delivery was."""
+"""Counts of a launch's events by outcome, their equation, and the success rate of the delivery."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 from transforms.reconciliation.sample_ratio import sample_ratio_test
 
-ENDS = ("accepted", "rejected", "expired", "unknown", "pending")
-"""Where an emitted event is: the outcome of its receipts, best first, or pending without one."""
+EVENT_OUTCOMES = ("accepted", "rejected", "expired", "unknown", "pending")
+"""The outcomes of an emitted event: the best of its receipts in this order, or pending without one."""
 TARGET = 0.999
-"""The share of what was tried that a workspace should accept."""
+"""The share of the tried events that a workspace should accept."""
 Group: TypeAlias = tuple[str, str, str | None]
 """Campaign, retailer, variant."""
 
 
-class Counted(NamedTuple):
-    """Emitted events alike in all of this."""
+class EventCount(NamedTuple):
+    """The number of emitted events with the same fields."""
 
     campaign: str
     retailer: str
@@ -27,64 +27,64 @@ class Counted(NamedTuple):
     events: int
 
 
-def ends(rows: Iterable[Counted]) -> dict[str, int]:
-    """Events by outcome, every outcome named."""
-    found = dict.fromkeys(ENDS, 0)
+def count_outcomes(rows: Iterable[EventCount]) -> dict[str, int]:
+    """Events by outcome, with 0 for an outcome without events."""
+    counts = dict.fromkeys(EVENT_OUTCOMES, 0)
     for row in rows:
-        found[row.outcome] += row.events
-    return found
+        counts[row.outcome] += row.events
+    return counts
 
 
-def ends_by(rows: Iterable[Counted], *fields: str) -> dict[tuple[Any, ...], dict[str, int]]:
-    """Events by outcome for each combination of some fields of a row, the largest first."""
-    groups: dict[tuple[Any, ...], list[Counted]] = {}
+def count_outcomes_by(rows: Iterable[EventCount], *fields: str) -> dict[tuple[Any, ...], dict[str, int]]:
+    """Events by outcome for each combination of the given fields, most events first."""
+    groups: dict[tuple[Any, ...], list[EventCount]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, field) for field in fields), []).append(row)
-    found = {key: ends(group) for key, group in groups.items()}
-    return dict(sorted(found.items(), key=lambda item: (-sum(item[1].values()), tuple(map(str, item[0])))))
+    counts = {key: count_outcomes(group) for key, group in groups.items()}
+    return dict(sorted(counts.items(), key=lambda item: (-sum(item[1].values()), tuple(map(str, item[0])))))
 
 
-def reasons(rows: Iterable[Counted], outcome: str) -> dict[str, int]:
-    """Events of an outcome by reason, the most frequent first; no reason given is `unnamed`."""
-    found = Counter[str]()
+def reasons(rows: Iterable[EventCount], outcome: str) -> dict[str, int]:
+    """Events of an outcome by reason, the most frequent first; `unnamed` for events without a reason."""
+    counts = Counter[str]()
     for row in rows:
         if row.outcome == outcome:
-            found[row.reason or "unnamed"] += row.events
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+            counts[row.reason or "unnamed"] += row.events
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def success(counts: Mapping[str, int]) -> float | None:
-    """The share accepted of accepted + rejected + unknown; None while nothing was tried.
+    """accepted / (accepted + rejected + unknown); None while nothing was tried.
 
-    Expired events are the schedule's doing, and pending ones are not over: neither says anything of the delivery.
+    Expired events are due to the schedule and pending ones are not over, so neither counts.
     """
     tried = counts["accepted"] + counts["rejected"] + counts["unknown"]
     return counts["accepted"] / tried if tried else None
 
 
 def on_target(counts: Mapping[str, int]) -> bool:
-    """Whether the success is not below TARGET, or there is none to judge."""
+    """Whether the success is TARGET or more, or nothing was tried."""
     share = success(counts)
     return share is None or share >= TARGET
 
 
-def open_groups(rows: Iterable[Counted], emitted: Mapping[Group, int]) -> dict[Group, str]:
-    """The groups for which emitted = accepted + rejected + expired + unknown + pending does not hold, in numbers.
+def open_groups(rows: Iterable[EventCount], emitted: Mapping[Group, int]) -> dict[Group, str]:
+    """The groups for which emitted = accepted + rejected + expired + unknown + pending does not hold, with the numbers.
 
-    `rows` are counted by what the receipts say of themselves, `emitted` by the exposures: a receipt with another
-    campaign, retailer or variant than its event's opens two groups.
+    `rows` are grouped by the fields of the receipts, `emitted` by those of the exposures: a receipt with another
+    campaign, retailer or variant than its event's leaves two groups open.
     """
-    counted = ends_by(rows, "campaign", "retailer", "variant")
-    found = {}
+    counted = count_outcomes_by(rows, "campaign", "retailer", "variant")
+    problems = {}
     for group in sorted({*emitted, *counted}, key=lambda group: tuple(map(str, group))):
-        counts = counted.get(group, dict.fromkeys(ENDS, 0))
+        counts = counted.get(group, dict.fromkeys(EVENT_OUTCOMES, 0))
         if emitted.get(group, 0) != sum(counts.values()):
-            terms = " + ".join(f"{number:,} {end}" for end, number in counts.items() if number) or "nothing"
-            found[group] = f"{emitted.get(group, 0):,} emitted is not {terms}"
-    return found
+            terms = " + ".join(f"{number:,} {outcome}" for outcome, number in counts.items() if number) or "nothing"
+            problems[group] = f"{emitted.get(group, 0):,} emitted is not {terms}"
+    return problems
 
 
 def accepted_ratio(accepted: Sequence[int], weights: Sequence[float]) -> dict[str, Any]:
-    """The sample-ratio test over the accepted, one more stage after assigned and emitted, as summary.json has it."""
+    """The sample-ratio test over accepted events, in the form that summary.json has for assigned and emitted ones."""
     test = sample_ratio_test(accepted, weights)
     return {"p_value": test.p_value, "mismatch": test.mismatch}

@@ -1,4 +1,4 @@
-"""Whether the counts of an experiment's variants fit their weights: the sample-ratio test."""
+"""sample_ratio_test: whether the counts of an experiment's variants fit their weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ALARM = 0.001
-"""A split this unlikely by chance is a fault of the machinery: the level that is usual for this test."""
+"""The usual level of this test: a split that is less likely by chance is a fault of the assignment."""
 _Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 
 
 class SampleRatio(NamedTuple):
-    """Pearson's statistic, its degrees of freedom, the chance of one at least as large, and whether to alarm."""
+    """Pearson's statistic, its degrees of freedom, the p-value, and whether it is below ALARM."""
 
     statistic: float
     df: int
@@ -24,8 +24,8 @@ class SampleRatio(NamedTuple):
 def sample_ratio_test(observed: Sequence[int], weights: Sequence[float]) -> SampleRatio:
     """The chi-square test of counts against weights, which need not sum to 1.
 
-    A variant of weight 0 is left out when nobody is in it; anybody there is a mismatch (statistic inf,
-    p 0). Without units or with one variant left there is nothing to test (statistic 0, df as it is, p 1).
+    A variant of weight 0 is left out when it is empty; any unit in it is a mismatch (statistic inf, p 0). Without
+    units, or with one variant left, nothing is tested (statistic 0, p 1).
     ValueError for unequal lengths, a negative count, and a weight that is negative or not finite.
     """
     if len(observed) != len(weights):

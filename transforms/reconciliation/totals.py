@@ -1,4 +1,4 @@
-"""The ledger of a launch: batches' counts added up, and the equation that always closes."""
+"""Totals and summarise: adds up the counts of the batches into summary.json; check_ledger checks its equations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from schemas.elements import OfferCount
-from transforms.audience.tree import NodeCount, counted
-from transforms.plan import CampaignPlan, Plan
+from transforms.audience.tree import NodeCount, tree_summary
+from transforms.launch_plan import CampaignPlan, Plan
 from transforms.reconciliation.sample_ratio import sample_ratio_test, share_interval
 from transforms.warnings.evidence import EarlierUses, Evidence, ListUses
 from transforms.warnings.find import find_warnings
@@ -17,8 +17,8 @@ HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppresse
 
 
 class Totals:
-    """The sums over batches: what each kept of itself, and `ledger`, the exposures counted by campaign,
-    retailer, variant, assigned_by, outcome and reason."""
+    """The sums of the counts of batches. `ledger` counts the exposures by campaign, retailer, variant, assigned_by,
+    outcome and reason, `units` the units by campaign and variant."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -85,7 +85,7 @@ def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
         "evaluated": evaluated,
         "not_matched": evaluated - matched,
         "matched": matched,
-        "audience": counted(entry.tree, nodes),
+        "audience": tree_summary(entry.tree, iter(nodes)),
         **{outcome: _by_reason(rows, outcome) for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD)},
         "emitted": sum(n for key, n in rows.items() if key[4] == EMITTED),
         "experiment": _experiment(entry, rows, totals.units),
@@ -94,26 +94,26 @@ def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
 
 
 def _by_reason(rows: dict[tuple[Any, ...], int], outcome: str) -> dict[str, int]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for key, number in rows.items():
         if key[4] == outcome:
-            found[key[5]] += number
-    return dict(found)
+            counts[key[5]] += number
+    return dict(counts)
 
 
 def _experiment(
     entry: CampaignPlan, rows: dict[tuple[Any, ...], int], units: dict[tuple[str, str], tuple[int, int]]
 ) -> dict[str, Any] | None:
-    """The split. What is tested are units: customers, or of an experiment by household the households, since the
-    customers of one are no independent draws."""
+    """The experiment's part of a campaign. The sample-ratio test counts units, such as households: the customers of one
+    household are no independent draws."""
     experiment = entry.campaign.experiment
     if experiment is None:
         return None
     keys = [variant.key for variant in experiment.variants]
     assigned, emitted = Counter[str](), Counter[str]()
-    by: Counter[str | None] = Counter()
+    sources: Counter[str | None] = Counter()
     for (_, _, variant, assigned_by, outcome, _), number in rows.items():
-        by[assigned_by] += number
+        sources[assigned_by] += number
         if variant is not None and assigned_by != "forced":
             assigned[variant] += number
             emitted[variant] += number if outcome == EMITTED else 0
@@ -126,8 +126,8 @@ def _experiment(
         "key": experiment.key,
         "unit": experiment.unit,
         "scheme": experiment.hash,
-        "forced": by["forced"],
-        "sticky": by["sticky"],
+        "forced": sources["forced"],
+        "sticky": sources["sticky"],
         "without_variant": sum(n for key, n in rows.items() if key[2] is None and key[4] == EMITTED),
         "variants": [
             {
@@ -160,10 +160,10 @@ def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
 
 
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
-    found = []
+    offers = []
     for offer in entry.campaign.offers:
         count = OfferCount(*counts.get(offer.id, ()))
-        found.append(
+        offers.append(
             {
                 "id": offer.id,
                 "kind": offer.kind,
@@ -173,12 +173,12 @@ def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str,
                 **vars(count),
             }
         )
-    return found
+    return offers
 
 
 def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
-    """Per retailer its customers, and its customer x campaign pairs by outcome; most emitted first."""
-    found: dict[str, dict[str, Any]] = {
+    """For each retailer its customers and its exposures by outcome; most emitted first."""
+    rows: dict[str, dict[str, Any]] = {
         retailer: {
             "id": retailer,
             "evaluated": n,
@@ -188,14 +188,14 @@ def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
         for retailer, n in totals.evaluated.items()
     }
     for (_, retailer, _, _, outcome, _), number in totals.ledger.items():
-        found[retailer]["matched"] += number
-        found[retailer][outcome] += number
-    return sorted(found.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
+        rows[retailer]["matched"] += number
+        rows[retailer][outcome] += number
+    return sorted(rows.values(), key=lambda row: (-int(row[EMITTED]), str(row["id"])))
 
 
 def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bool) -> dict[str, Any]:
-    """The numbers of summary.json; `rejected` are the rows that never became a customer's row. What nobody reaches
-    is a warning only when all batches are `finished`."""
+    """The numbers of summary.json. `rejected` are the rows that the snapshot refused, by reason. Warnings about what
+    nobody reaches need all batches to be `finished`."""
     dead = Counter(rejected) + totals.dead_lettered
     ledger = sorted(totals.ledger.items(), key=lambda item: tuple(str(part) for part in item[0]))
     return {
@@ -217,7 +217,7 @@ def summarise(plan: Plan, totals: Totals, rejected: dict[str, int], finished: bo
 
 
 def list_summaries(totals: Totals) -> list[dict[str, Any]]:
-    """Per list and customers' column: its ids, how many of them are customers, and how many customers are on it."""
+    """For each list and column: the number of its ids, of those that are customers, and of the customers on it."""
     uses = {**totals.lists, **totals.suppression_lists}
     return [
         {"file": file, "column": column, "ids": use.ids, "known": int(use.known.sum()), "customers": use.customers}
@@ -226,33 +226,32 @@ def list_summaries(totals: Totals) -> list[dict[str, Any]]:
 
 
 def check_ledger(summary: dict[str, Any]) -> list[str]:
-    """Where the ledger does not close; empty when every customer is in exactly one place."""
-    found: list[str] = []
-    customers = summary["customers"]
-    _equal(found, "rows read = evaluated + dead-lettered", customers["rows"],
-           [customers["evaluated"], *customers["dead_lettered"].values()])  # fmt: skip
+    """The equations of a summary that do not hold, with their numbers; empty when all hold."""
+    problems: list[str] = []
+    rows, dead = summary["customers"], summary["customers"]["dead_lettered"]
+    _check_sum(problems, "rows read = evaluated + dead-lettered", rows["rows"], [rows["evaluated"], *dead.values()])
     by_campaign: Counter[str] = Counter()
     by_retailer: Counter[str] = Counter()
-    for campaign, retailer, _, _, _, _, number in summary["ledger"]:
-        by_campaign[campaign] += number
-        by_retailer[retailer] += number
-    for one in summary["campaigns"]:
-        name = one["id"]
-        _equal(
-            found, f"{name}: evaluated = not matched + matched", one["evaluated"], [one["not_matched"], one["matched"]]
-        )
-        parts = [n for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD) for n in one[outcome].values()]
-        _equal(found, f"{name}: matched = held out + outside + suppressed + dead-lettered + emitted",
-               one["matched"], [*parts, one["emitted"]])  # fmt: skip
-        _equal(found, f"{name}: matched = the sum of its exposures", one["matched"], [by_campaign[name]])
-    for one in summary["retailers"]:
-        parts = [one[outcome] for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED)]
-        _equal(found, f"{one['id']}: matched = its outcomes", one["matched"], parts)
-        _equal(found, f"{one['id']}: matched = the sum of its exposures", one["matched"], [by_retailer[one["id"]]])
-    return found
+    for campaign_id, retailer_id, _, _, _, _, number in summary["ledger"]:
+        by_campaign[campaign_id] += number
+        by_retailer[retailer_id] += number
+    for campaign in summary["campaigns"]:
+        name, matched = campaign["id"], campaign["matched"]
+        parts = [campaign["not_matched"], matched]
+        _check_sum(problems, f"{name}: evaluated = not matched + matched", campaign["evaluated"], parts)
+        parts = [n for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD) for n in campaign[outcome].values()]
+        text = f"{name}: matched = held out + outside + suppressed + dead-lettered + emitted"
+        _check_sum(problems, text, matched, [*parts, campaign["emitted"]])
+        _check_sum(problems, f"{name}: matched = the sum of its exposures", matched, [by_campaign[name]])
+    for retailer in summary["retailers"]:
+        name, matched = retailer["id"], retailer["matched"]
+        parts = [retailer[outcome] for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED)]
+        _check_sum(problems, f"{name}: matched = its outcomes", matched, parts)
+        _check_sum(problems, f"{name}: matched = the sum of its exposures", matched, [by_retailer[name]])
+    return problems
 
 
-def _equal(found: list[str], name: str, left: int, right: Iterable[int]) -> None:
+def _check_sum(problems: list[str], name: str, left: int, right: Iterable[int]) -> None:
     numbers = list(right)
     if left != sum(numbers):
-        found.append(f"{name}: {left:,} is not {' + '.join(f'{n:,}' for n in numbers)} = {sum(numbers):,}")
+        problems.append(f"{name}: {left:,} is not {' + '.join(f'{n:,}' for n in numbers)} = {sum(numbers):,}")

@@ -1,4 +1,4 @@
-"""DropRepeats: each event once, remembered by key for a set time."""
+"""DropDuplicates: each item once; its id is remembered under its key for a set time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import (
-    BagStateSpec,
-    ReadModifyWriteStateSpec,
-    TimerSpec,
-    on_timer,
-)
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import Timestamp
+from msgspec.structs import replace
 
-from transforms.streaming.counters import Counter
-from transforms.streaming.elements import END, KEYED, Keyed, Messages, body_bytes
-from transforms.streaming.seen_ids import SeenIds, chunk_generation, generation_s, id_bytes, is_live, make_chunk
+from transforms.streaming.counters import Counters
+from transforms.streaming.elements import END, Keyed, T, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.seen_ids import SeenIds, chunk_generation, generation_s, is_live, make_chunk
 
-_ALONE = b"alone"  # the stamp of what needs none
-CACHED = 8_000_000  # ids that a worker keeps beside the state, 16 bytes each
+_NO_STAMP = b"alone"  # where the memory of the process mirrors the state
+CACHED = 8_000_000  # ids that a worker keeps in memory beside the state, 16 bytes each
+MakeIds = Callable[[list[T]], list[bytes]]
+"""16 bytes for each item of a list: equal for duplicates, and for nothing else."""
 
 
 class _Cache:
-    """Keys whose ids this process knows, with the stamp that the state had then. The longest unused go first."""
+    """The ids of keys that this process knows, with the stamp that the state had then. The longest unused go first."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[Any, tuple[bytes, SeenIds]] = OrderedDict()
@@ -37,7 +36,7 @@ class _Cache:
         self._lock = Lock()
 
     def take(self, key: Any, stamp: bytes | None) -> SeenIds | None:
-        """The ids of a key, if they are those that the state has; they are not in the cache while in use."""
+        """The ids of a key, if the state has the same; they are not in the cache while in use."""
         with self._lock:
             stamped, ids = self._keys.pop(key, (None, None))
             self._ids -= len(ids or ())
@@ -51,14 +50,13 @@ class _Cache:
                 self._ids -= len(self._keys.popitem(last=False)[1][1])
 
 
-class _DropRepeats(beam.DoFn):
+class _Drop(beam.DoFn):
     """The state of a key: `ids`, a chunk for each list that held new ones, and `stamp`, new whenever `ids` changed.
 
-    A process keeps the ids of its keys at hand, so that as a rule a list costs one small read (the stamp) and one
-    append; when the stamp is not the one it knows (another worker had the key, or a bundle was rolled back) it
-    reads the ids anew. Where the engine runs in this one process and takes nothing back (`alone`) what it knows is
-    right without a stamp, and a list costs the append. The state dies chunk by chunk, a generation at a time, and
-    with the window.
+    A process caches the ids of its keys, so that as a rule a list costs one small read (the stamp) and one append.
+    When the stamp is not the cached one (another worker had the key, or a bundle was retried) it reads the ids anew.
+    Where the memory of the process mirrors the state no stamp is needed, and a list costs the append. The state dies
+    chunk by chunk, a generation at a time, and with the window.
     """
 
     IDS = BagStateSpec("ids", BytesCoder())
@@ -67,45 +65,52 @@ class _DropRepeats(beam.DoFn):
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
     def __init__(
-        self, remember_s: float, clock: Callable[[], float], shared: Shared, wall_clock_timers: bool, alone: bool
+        self,
+        make_ids: MakeIds[Any],
+        remember_s: float,
+        clock: Callable[[], float],
+        engine: EngineTraits,
+        counters: Counters,
     ) -> None:
-        self._span, self._clock, self._shared = generation_s(remember_s), clock, shared
-        self._real_time, self._alone = wall_clock_timers, alone
-        self._repeats = Counter("repeats")
+        self._make_ids, self._span, self._clock = make_ids, generation_s(remember_s), clock
+        self._wall_clock_timers, self._stamped = engine.wall_clock_timers, not engine.memory_mirrors_state
+        self._shared, self._repeats = Shared(), counters.counter("repeats")
 
     def setup(self) -> None:
         self._cache: _Cache = self._shared.acquire(_Cache)
 
     def process(
         self,
-        element: Keyed,
+        element: Keyed[Any],
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
         over: Any = beam.DoFn.TimerParam(OVER),
-    ) -> Iterator[Keyed]:
-        key, messages = element
+    ) -> Iterator[Keyed[Any]]:
+        key, arrived = element
         generation = int(self._clock() // self._span)
-        before = _ALONE if self._alone else stamp.read()
-        known = self._cache.take(key, before)
+        current = stamp.read() if self._stamped else _NO_STAMP
+        known = self._cache.take(key, current)
         if known is None:
-            known = SeenIds(ids.read() if before else ())
+            known = SeenIds(ids.read() if current else ())
             over.set(END)
-            if self._real_time:
+            if self._wall_clock_timers:
                 forget.set(Timestamp((generation + 1) * self._span))
-        arrived = [id_bytes(message.event_id + message.replay) for message in messages.items]
-        places = known.first_seen(arrived, generation)
-        left = messages if len(places) == len(arrived) else Messages([messages.items[at] for at in places])
-        if left is not messages:
-            self._repeats.inc(len(arrived) - len(places), body_bytes(messages.items) - body_bytes(left.items))
+        arrived_ids = self._make_ids(arrived.items)
+        places = known.first_seen(arrived_ids, generation)
+        fresh = arrived
+        if len(places) < len(arrived_ids):
+            fresh = replace(arrived, items=[arrived.items[place] for place in places], source_resumes=False)
+            dropped = len(arrived_ids) - len(places)
+            self._repeats.inc(dropped, body_bytes(arrived.items) - body_bytes(fresh.items))
         if places:
-            ids.add(make_chunk(generation, [arrived[place] for place in places]))
-            if not self._alone:
-                before = secrets.token_bytes(16)
-                stamp.write(before)
-            yield key, left
-        if before:
-            self._cache.put(key, before, known)
+            ids.add(make_chunk(generation, [arrived_ids[place] for place in places]))
+            if self._stamped:
+                current = secrets.token_bytes(16)
+                stamp.write(current)
+            yield key, fresh
+        if current:
+            self._cache.put(key, current, known)
 
     @on_timer(FORGET)
     def forget_generation(
@@ -113,17 +118,16 @@ class _DropRepeats(beam.DoFn):
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
-    ) -> Iterator[Keyed]:
+    ) -> Iterator[Keyed[Any]]:
         """Drops the chunks of generations that are no longer remembered."""
-        now = self._clock()
-        generation = int(now // self._span)
+        generation = int(self._clock() // self._span)
         chunks = list(ids.read())
         live = [chunk for chunk in chunks if is_live(chunk_generation(chunk), generation)]
         if len(live) < len(chunks):
             ids.clear()
             for chunk in live:
                 ids.add(chunk)
-            if not self._alone:
+            if self._stamped:
                 stamp.write(secrets.token_bytes(16)) if live else stamp.clear()
         if live:
             forget.set(Timestamp((generation + 1) * self._span))
@@ -135,27 +139,34 @@ class _DropRepeats(beam.DoFn):
         ids: Any = beam.DoFn.StateParam(IDS),
         stamp: Any = beam.DoFn.StateParam(STAMP),
         forget: Any = beam.DoFn.TimerParam(FORGET),
-    ) -> Iterator[Keyed]:
-        """The input has ended: nothing is remembered, and no timer keeps the job waiting."""
+    ) -> Iterator[Keyed[Any]]:
+        """Clears all when the input has ended, so that no timer keeps the job waiting."""
         ids.clear()
         forget.clear()
-        if not self._alone:
+        if self._stamped:
             stamp.clear()
         yield from ()
 
 
 class DropDuplicates(beam.PTransform):
-    """The lists without the events that came before, within `remember_s` seconds, under the same key.
-    `wall_clock_timers`: whether the engine's timers follow the clock; on one where they do not, nothing is forgotten
-    before the end. `alone`: whether the engine runs in this one process and never takes back a bundle."""
+    """The lists without the items that came before under the same key, within `remember_s` seconds (to 8/7 of them).
+
+    `make_ids` gives the ids of a list's items. Where timers do not follow the clock nothing is forgotten before the
+    input ends. Counts `repeats`. Steps: Drop.
+    """
 
     def __init__(
-        self, remember_s: float, clock: Callable[[], float], *, wall_clock_timers: bool = True, alone: bool = False
+        self,
+        make_ids: MakeIds[T],
+        remember_s: float,
+        clock: Callable[[], float],
+        engine: EngineTraits,
+        counters: Counters,
     ) -> None:
         super().__init__()
         if remember_s <= 0:
             raise ValueError(f"remember_s {remember_s} must be positive")
-        self._drop = _DropRepeats(remember_s, clock, Shared(), wall_clock_timers, alone)
+        self._drop = _Drop(make_ids, remember_s, clock, engine, counters)
 
-    def expand(self, lists: beam.PCollection[Keyed]) -> beam.PCollection[Keyed]:
-        return lists | "Drop" >> beam.ParDo(self._drop).with_output_types(KEYED)
+    def expand(self, lists: beam.PCollection[Keyed[T]]) -> beam.PCollection[Keyed[T]]:
+        return lists | "Drop" >> beam.ParDo(self._drop).with_output_types(lists.element_type)

@@ -1,85 +1,67 @@
-"""What moves between the steps of rebatch: lists of messages and of batches, in one compact coding."""
+"""The elements of any streaming pipeline: lists of items, so that state is read and written once for many of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import apache_beam as beam
 import msgspec
 from apache_beam.transforms.window import GlobalWindow
-from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
+from msgspec.structs import replace
 
-from schemas.contracts import DeadLetter
-from schemas.delivery import Batch, Message, Receipt
 from schemas.transport import POLL_BYTES, Envelope
 
-LIST, LIST_BYTES = 1_000, POLL_BYTES  # messages, and bytes of bodies, in one element: none holds up a worker for long
+LIST, LIST_BYTES = 1_000, POLL_BYTES  # items, and bytes of their bodies, in one element: it holds up a worker briefly
 END = GlobalWindow().max_timestamp()  # an event-time timer set to it fires when the input has ended
 
 
+class Item(Protocol):
+    """An item of a list: any msgspec struct that has its payload in `body`."""
+
+    @property
+    def body(self) -> bytes: ...
+
+
+T = TypeVar("T", bound=Item)
+
+
 class Envelopes(msgspec.Struct, frozen=True):
-    """What one poll brought; `fresh` as Poll has it."""
+    """The envelopes of one poll; `source_resumes` as in Poll."""
 
     items: list[Envelope]
-    fresh: bool = False
+    source_resumes: bool = msgspec.field(default=False, name="fresh")
 
 
-class Messages(msgspec.Struct, frozen=True):
-    """Messages that go together; `fresh` as Poll has it. In a state they may be on disk (on_disk.py): then `place` says
-    where, and `count` how many they are."""
+class Items(msgspec.Struct, Generic[T], frozen=True):
+    """A list of items of one kind; a pipeline subclasses it for its own item, and registers StructCoder for that.
 
-    items: list[Message]
-    fresh: bool = False
+    `source_resumes` as in Poll. In a state the items may be on disk (state_on_disk.py): then `place` is their address
+    there and `count` their number.
+    """
+
+    items: list[T]
+    source_resumes: bool = msgspec.field(default=False, name="fresh")
     place: str = ""
     count: int = 0
 
-    def stored_at(self, place: str) -> Messages:
-        """The same without its items, which are there."""
-        return Messages([], self.fresh, place, len(self.items))
+    def stored_at(self, place: str) -> Self:
+        """The list without its items, which are at `place`."""
+        return replace(self, items=[], place=place, count=len(self.items))
 
     @property
     def total(self) -> int:
-        """How many they are, wherever."""
+        """The number of items, in memory or on disk."""
         return self.count or len(self.items)
 
 
-class Batches(msgspec.Struct, frozen=True):
-    """Batches of one retailer."""
-
-    items: list[Batch]
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """Batches of one retailer that wait until `wake_at` (epoch ms). In a state they may be on disk (on_disk.py): then
-    `place` says where."""
-
-    items: list[Batch]
-    wake_at: int
-    place: str = ""
-
-    def stored_at(self, place: str) -> Waiting:
-        """The same without its items, which are there."""
-        return Waiting([], self.wake_at, place)
-
-
-class Receipts(msgspec.Struct, frozen=True):
-    """Receipts that go together, and the dead letters of the refused among them."""
-
-    items: list[Receipt]
-    letters: list[DeadLetter] = []
-
-
-Keyed = tuple[tuple[str, int], Messages]  # ((retailer, shard), …)
-Addressed = tuple[tuple[str, int], Batches]  # ((retailer, retry shard), …)
-Held = tuple[tuple[str, int], Waiting]  # ((retailer, retry shard), …)
-KEYED, ADDRESSED, HELD = map(convert_to_beam_type, (Keyed, Addressed, Held))  # for the coders
+Keyed = tuple[tuple[str, int], Items[T]]  # ((key, shard), items)
 
 
 class StructCoder(beam.coders.Coder):
-    """A msgspec type as MessagePack: half a microsecond a message, and data only (a pickle could run code)."""
+    """Encodes a msgspec type as MessagePack: half a microsecond a message, and data only (a pickle could run code)."""
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
@@ -96,11 +78,11 @@ class StructCoder(beam.coders.Coder):
         return self._encoder.encode(value)
 
     def decode(self, encoded: bytes) -> Any:
-        """The value again."""
+        """The value of encoded bytes."""
         return self._decoder.decode(encoded)
 
     def is_deterministic(self) -> bool:
-        """Values only: nothing is keyed by them."""
+        """Always False: values only, nothing is keyed by them."""
         return False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,27 +95,31 @@ class StructCoder(beam.coders.Coder):
         return hash(self._kind)
 
 
-def body_bytes(messages: list[Message]) -> int:
-    """Bytes of the bodies of messages."""
-    return sum([len(message.body) for message in messages])
+beam.coders.registry.register_coder(Envelopes, StructCoder)
 
 
-def in_lists(messages: list[Message]) -> Iterator[list[Message]]:
-    """The messages in order, in lists of at most LIST and LIST_BYTES; a larger message is alone."""
+def keyed(kind: type) -> Any:
+    """Beam's type of ((key, shard), list), for a subclass of Items."""
+    return beam.typehints.Tuple[beam.typehints.Tuple[str, int], kind]
+
+
+def body_bytes(items: Sequence[Item]) -> int:
+    """Bytes of the bodies of items."""
+    return sum([len(item.body) for item in items])
+
+
+def in_lists(items: list[T]) -> Iterator[list[T]]:
+    """The items in order, in lists of at most LIST items and LIST_BYTES; a larger item is alone."""
     start = size = 0
-    for at, message in enumerate(messages):
-        size += len(message.body)
-        if at > start and (at - start == LIST or size > LIST_BYTES):
-            yield messages[start:at]
-            start, size = at, len(message.body)
-    if start < len(messages):
-        yield messages[start:] if start else messages
-
-
-for _kind in (Envelopes, Messages, Batches, Waiting, Receipts):
-    beam.coders.registry.register_coder(_kind, StructCoder)
+    for position, item in enumerate(items):
+        size += len(item.body)
+        if position > start and (position - start == LIST or size > LIST_BYTES):
+            yield items[start:position]
+            start, size = position, len(item.body)
+    if start < len(items):
+        yield items[start:] if start else items
 
 
 def at_finish(value: Any) -> WindowedValue:
-    """A value as finish_bundle may put it out."""
+    """A value as finish_bundle may yield it."""
     return WindowedValue(value, MIN_TIMESTAMP, (GlobalWindow(),))

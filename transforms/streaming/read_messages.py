@@ -17,17 +17,17 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.utils.timestamp import Duration, Timestamp
 
-from schemas.transport import Envelope, Poll, Reader
-from transforms.streaming.counters import Limit, exceeds
-from transforms.streaming.elements import Envelopes
+from schemas.transport import Poll, Reader
+from transforms.streaming.counters import Counters, Limit
+from transforms.streaming.elements import Envelopes, body_bytes
+from transforms.streaming.engine_traits import EngineTraits
 
 POLL = 5_000  # messages in one element
 BUNDLE = 10_000  # messages in one bundle
-FULL_S = 0.02  # how long to wait when too much is on the way
+FULL_S = 0.02  # how long to wait when too much is in flight
 _IDLE_S = (0.05, 1.0)  # the first and the longest pause while nothing comes
-
-
 NOTHING = Limit(0, 0)
+MakeReader = Callable[[int], Reader]
 
 
 class Round(NamedTuple):
@@ -39,7 +39,7 @@ class Round(NamedTuple):
 
 
 class Endless(RestrictionProvider):
-    """A restriction counts on without an end, here polls: there is nothing in it to split."""
+    """Counts polls, without an end; there is nothing to split."""
 
     def initial_restriction(self, element: Any) -> OffsetRange:
         return OffsetRange(0, sys.maxsize)
@@ -55,7 +55,7 @@ class Endless(RestrictionProvider):
 
 
 class Polls(OffsetRestrictionTracker):
-    """An engine may ask for the rest to be done later, which is a split at 0; any other split is refused."""
+    """A tracker that splits at 0 alone, which is how an engine defers the rest; it refuses any other split."""
 
     def try_split(self, fraction_of_remainder: float) -> Any:
         return super().try_split(0) if fraction_of_remainder == 0 else None
@@ -71,14 +71,22 @@ class Watermark(beam.transforms.core.WatermarkEstimatorProvider):
         return ManualWatermarkEstimator(state)
 
 
-_PROVIDER, _WATERMARK = Endless(), Watermark()
+_POLLS, _WATERMARK = Endless(), Watermark()
+
+
+def later(watermark: Any, seconds: float) -> Timestamp:
+    """The time (epoch seconds) or the current watermark, whichever is later: a watermark never goes back."""
+    return max(Timestamp(seconds), watermark.current_watermark() or Timestamp(0))
 
 
 @dataclass
-class _Open:
-    """An open reader, the position it is at, and how often in a row nothing came; how many bundles have begun, the
-    handles of those that were not committed, and the handles that wait for a bundle that begins after so many.
-    `number` and `read` are of the round, `done` is of the source."""
+class _OpenReader:
+    """An open reader and where it stands.
+
+    `position` counts polls; `idle` those in a row that brought nothing. `bundles` counts the bundles that have begun,
+    `polled` has the handles of those that were not committed, `waiting` the handles that wait for the commit of a
+    bundle that began after so many. `number` and `read` are of the round, `done` is of the source.
+    """
 
     reader: Reader
     position: int
@@ -93,24 +101,23 @@ class _Open:
     def poll(self) -> Poll:
         """The next poll, counted."""
         poll = self.reader.poll(POLL)
-        self.read = Limit(self.read.messages + len(poll.envelopes), self.read.bytes + _bytes(poll.envelopes))
+        self.read = Limit(self.read.messages + len(poll.envelopes), self.read.bytes + body_bytes(poll.envelopes))
         self.done = self.done or poll.done
         return poll
 
-    def ends(self, limit: Limit) -> bool:
+    def reached(self, limit: Limit) -> bool:
         """Whether this round's share is read."""
         return self.read.messages >= limit.messages or self.read.bytes >= limit.bytes
 
-    def committed(self, bundle: int, handles: list[Any], early: bool) -> None:
-        """The engine has committed a bundle. One that says so `early` says it with the first checkpoint that completes
-        after the bundle's end, which may have begun before it, and be without it. So the handles wait for the
-        next checkpoint: the first that commits a bundle which has begun after this was said."""
+    def acknowledge(self, bundle: int, handles: list[Any], early_finalization: bool) -> None:
+        """Acknowledges a committed bundle. With `early_finalization` the engine may finalize before the checkpoint
+        that holds the bundle, so acknowledgements wait for a bundle that began after this call."""
         due = handles
         with _LOCK:
             self.polled.pop(bundle, None)
-            if early:
-                due = [one for since, some in self.waiting if since < bundle for one in some]
-                self.waiting = [(since, some) for since, some in self.waiting if since >= bundle]
+            if early_finalization:
+                due = [handle for begun, waiting in self.waiting if begun < bundle for handle in waiting]
+                self.waiting = [(begun, waiting) for begun, waiting in self.waiting if begun >= bundle]
                 self.waiting.append((self.bundles, handles))
         for handle in due:
             self.reader.commit(handle)
@@ -118,13 +125,13 @@ class _Open:
     def close(self) -> None:
         """Commits what was polled and not committed, and closes the reader."""
         with _LOCK:
-            left, self.polled = self.polled, {}
-        for handle in [handle for handles in left.values() for handle in handles]:
+            polled, self.polled = self.polled, {}
+        for handle in [handle for handles in polled.values() for handle in handles]:
             self.reader.commit(handle)
         self.reader.close()
 
 
-_OPENED: dict[tuple[str, int], _Open] = {}
+_OPENED: dict[tuple[str, int], _OpenReader] = {}
 _LOCK = Lock()
 
 
@@ -139,59 +146,61 @@ def close_readers(source: str) -> None:
     file, or in the spool), so all of it is committed first: an engine that ends need not commit its last bundles."""
     with _LOCK:
         opened = [_OPENED.pop(key) for key in [key for key in _OPENED if key[0] == source]]
-    for one in opened:
-        one.close()
+    for reader in opened:
+        reader.close()
 
 
 class _Read(beam.DoFn):
     def __init__(
         self,
-        make: Callable[[int], Reader],
-        ahead: Limit | None,
-        early: bool,
-        source: str | None = None,
-        round_: Round | None = None,
+        make: MakeReader,
+        engine: EngineTraits,
+        counters: Counters,
+        most_in_flight: Limit | None,
+        source: str | None,
+        round_: Round | None,
     ) -> None:
-        self._make, self._ahead, self._early, self._round = make, ahead, early, round_
+        self._make, self._counters, self._round = make, counters, round_
+        self._early_finalization = engine.early_finalization
+        self._most_in_flight = most_in_flight if engine.single_process else None
         self._source, self._named = source or uuid.uuid4().hex, source is not None
 
-    def _reader(self, index: int, position: int) -> _Open:
+    def _reader(self, index: int, position: int) -> _OpenReader:
         """The process's reader of an index: it outlives this object, of which an engine makes several. An engine that
         went back to a checkpoint is at another position than the reader, and gets a new one, from the beginning."""
         with _LOCK:
-            found = _OPENED.get((self._source, index))
-            if found is not None and self._round is not None and found.number != self._round.number:
-                found.number, found.read, found.position = self._round.number, NOTHING, position
-            if found is None or found.position != position:
-                if found is not None:
-                    found.reader.close()
+            opened = _OPENED.get((self._source, index))
+            if opened is not None and self._round is not None and opened.number != self._round.number:
+                opened.number, opened.read, opened.position = self._round.number, NOTHING, position
+            if opened is None or opened.position != position:
+                if opened is not None:
+                    opened.reader.close()
                 reader = self._make(index)
                 reader.open()
-                found = _OPENED[self._source, index] = _Open(reader, position)
-                found.number = self._round.number if self._round else 0
-            return found
+                opened = _OPENED[self._source, index] = _OpenReader(reader, position)
+                opened.number = self._round.number if self._round else 0
+            return opened
 
     def process(
         self,
         element: int,
         finalizer: Any = beam.DoFn.BundleFinalizerParam,
-        tracker: Any = beam.DoFn.RestrictionParam(_PROVIDER),
+        tracker: Any = beam.DoFn.RestrictionParam(_POLLS),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[Envelopes]:
         position = tracker.current_restriction().start
-        source, read = self._reader(element, position), 0
-        reader, handles = source.reader, list[Any]()
+        source, read, handles = self._reader(element, position), 0, list[Any]()
         source.bundles += 1
         if self._named:
             source.polled[source.bundles] = handles
-        finalizer.register(partial(source.committed, source.bundles, handles, self._early))
-        if exceeds(self._ahead):
+        finalizer.register(partial(source.acknowledge, source.bundles, handles, self._early_finalization))
+        if self._counters.exceeds(self._most_in_flight):
             tracker.try_claim(position)
             source.position = position + 1
             tracker.defer_remainder(Duration(FULL_S))
             return
         while read < BUNDLE:
-            if self._round and (source.done or source.ends(self._round.limit)):
+            if self._round and (source.done or source.reached(self._round.limit)):
                 tracker.try_claim(sys.maxsize - 1)
                 return
             if not tracker.try_claim(position):
@@ -201,7 +210,7 @@ class _Read(beam.DoFn):
             if poll.envelopes:
                 read += len(poll.envelopes)
                 handles.append(poll.handle)
-                yield Envelopes(poll.envelopes, poll.fresh)
+                yield Envelopes(poll.envelopes, poll.source_resumes)
             waits = self._round and source.read.messages and not poll.envelopes  # what was read need not wait for more
             if poll.done or waits:
                 tracker.try_claim(sys.maxsize - 1)
@@ -209,29 +218,27 @@ class _Read(beam.DoFn):
             if len(poll.envelopes) < POLL:
                 break
         source.idle = 0 if read else source.idle + 1
-        watermark.set_watermark(max(Timestamp(reader.oldest()), watermark.current_watermark() or Timestamp(0)))
+        watermark.set_watermark(later(watermark, source.reader.oldest()))
         pause = 0.0 if read else min(_IDLE_S[1], _IDLE_S[0] * source.idle)
         tracker.defer_remainder(Duration(pause))
 
 
-def _bytes(envelopes: list[Envelope]) -> int:
-    return sum([len(envelope.body) for envelope in envelopes])
-
-
 class ReadMessages(beam.PTransform):
-    """Envelopes, a list a poll. `make` makes the reader of an index below `readers`. `most_ahead` is for an engine
-    that runs in this one process and holds nothing back: no more is read while so many messages, or bytes, are on the
-    way. `early` is for one that says a bundle is committed before its checkpoint holds it (docs/decisions/012).
-    `source` names the readers in this process, for `all_read` and `close_readers`: what they poll must be kept
-    elsewhere. `round_` ends this run when its part is read; the next run with that source goes on."""
+    """Envelopes, an element a poll. `make` makes the reader of an index below `readers`.
+
+    In a single process no more is read while `most_in_flight` is exceeded: such an engine holds nothing back. `source`
+    names the readers in this process, for `all_read` and `close_readers`: what they poll must be kept elsewhere.
+    `round_` ends this run when its part is read; the next run with that source goes on. Steps: Readers, Spread, Read.
+    """
 
     def __init__(
         self,
-        make: Callable[[int], Reader],
+        make: MakeReader,
+        engine: EngineTraits,
+        counters: Counters,
         readers: int = 1,
         *,
-        most_ahead: Limit | None = None,
-        early: bool = False,
+        most_in_flight: Limit | None = None,
         source: str | None = None,
         round_: Round | None = None,
     ) -> None:
@@ -240,7 +247,7 @@ class ReadMessages(beam.PTransform):
             raise ValueError(f"readers {readers} must be positive")
         if round_ is not None and source is None:
             raise ValueError("a round needs the name of its source")
-        self._readers, self._read = readers, _Read(make, most_ahead, early, source, round_)
+        self._readers, self._read = readers, _Read(make, engine, counters, most_in_flight, source, round_)
 
     def expand(self, begin: Any) -> beam.PCollection[Envelopes]:
         return (

@@ -11,20 +11,20 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Duration
 
 from schemas.transport import PartitionedReader
 from transforms.streaming.elements import Envelopes
-from transforms.streaming.read_messages import BUNDLE, POLL, Endless, Watermark
+from transforms.streaming.read_messages import BUNDLE, POLL, Endless, Watermark, later
 
-_LOOK_S = 1.0  # between two questions for new partitions; the source looks less often
+_LOOK_S = 1.0  # between two looks for new partitions; the source itself looks less often
 _IDLE_S = (0.05, 0.5)  # the first and the longest pause while nothing comes
 _LAST = sys.maxsize - 1
-Partition = tuple[int, int]  # its number, and the offset at which it begins
+Partition = tuple[int, int]  # (number, first offset)
 
 
 class _Offsets(Endless):
-    """Offsets that were not read, from where the partition begins."""
+    """The offsets that are not read yet, from the first of the partition."""
 
     def initial_restriction(self, element: Partition) -> OffsetRange:
         return OffsetRange(element[1], sys.maxsize)
@@ -36,7 +36,7 @@ _LOCK = Lock()
 
 
 class _Source:
-    """The process's reader of a source: it outlives the DoFns, of which an engine makes several."""
+    """Opens the process's reader of a source, which outlives the DoFns: an engine makes several of these."""
 
     def __init__(self, make: Callable[[], PartitionedReader]) -> None:
         self._make, self._name = make, uuid.uuid4().hex
@@ -51,7 +51,7 @@ class _Source:
 
 
 class _Find(beam.DoFn):
-    """The partitions, and those that are added while the job runs."""
+    """Yields the partitions, also those that are added while the job runs."""
 
     def __init__(self, source: _Source, clock: Callable[[], float]) -> None:
         self._source, self._clock = source, clock
@@ -71,7 +71,7 @@ class _Find(beam.DoFn):
         if reader.ended():
             tracker.try_claim(_LAST)
             return
-        watermark.set_watermark(_later(watermark, self._clock()))
+        watermark.set_watermark(later(watermark, self._clock()))
         tracker.defer_remainder(Duration(_LOOK_S))
 
 
@@ -108,17 +108,13 @@ class _Read(beam.DoFn):
             tracker.try_claim(_LAST)
             return
         idle = self._idle[partition] = 0 if read else self._idle.get(partition, 0) + 1
-        watermark.set_watermark(_later(watermark, reader.oldest(partition)))
+        watermark.set_watermark(later(watermark, reader.oldest(partition)))
         tracker.defer_remainder(Duration(min(_IDLE_S[1], _IDLE_S[0] * idle)))
 
 
-def _later(watermark: Any, seconds: float) -> Timestamp:
-    """A watermark never goes back."""
-    return max(Timestamp(seconds), watermark.current_watermark() or Timestamp(0))
-
-
 class ReadPartitions(beam.PTransform):
-    """Envelopes, a list a poll of one partition, at the oldest time in it. `make` makes the reader of a process."""
+    """Envelopes, an element a poll of one partition, at the oldest time in it. `make` makes the reader of a process.
+    Steps: Source, Partitions, Spread, Read."""
 
     def __init__(self, make: Callable[[], PartitionedReader], clock: Callable[[], float]) -> None:
         super().__init__()

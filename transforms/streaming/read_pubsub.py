@@ -1,4 +1,4 @@
-"""ReadNativePubsub: Dataflow's own Pub/Sub source, its messages gathered into lists as a poll would bring them."""
+"""ReadNativePubsub: Dataflow's own Pub/Sub source, in lists as a poll of our own reader gives them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from transforms.streaming.elements import LIST, LIST_BYTES, Envelopes
 
 
 def to_envelope(message: PubsubMessage) -> Envelope:
-    """What a message of Dataflow's source holds."""
+    """The envelope of a message of Dataflow's source."""
     published = int(message.publish_time.timestamp() * 1000) if message.publish_time else 0
     return Envelope(message.message_id or "", dict(message.attributes or {}), message.data or b"", published)
 
 
 def size(message: PubsubMessage) -> float:
-    """How much of a list a message fills: one place, or more if its share of the bytes is larger."""
+    """The places of a list that a message takes: one, or more if its share of the bytes is larger."""
     return min(LIST, max(1.0, LIST * len(message.data or b"") / LIST_BYTES))
 
 
 class ReadNativePubsub(beam.PTransform):
-    """Envelopes of a subscription, in lists of up to 1,000 and 4 MB: as many as a bundle brings."""
+    """Envelopes of a subscription, in lists of up to 1,000 messages and 4 MB of a bundle. Steps: Messages, Lists,
+    Envelopes."""
 
     def __init__(self, subscription: str) -> None:
         super().__init__()
@@ -35,5 +36,5 @@ class ReadNativePubsub(beam.PTransform):
             | "Messages" >> ReadFromPubSub(subscription=self._subscription, with_attributes=True)
             | "Lists" >> beam.BatchElements(min_batch_size=LIST, max_batch_size=LIST, element_size_fn=size)
             | "Envelopes"
-            >> beam.Map(lambda some: Envelopes([to_envelope(one) for one in some])).with_output_types(Envelopes)
+            >> beam.Map(lambda messages: Envelopes(list(map(to_envelope, messages)))).with_output_types(Envelopes)
         )

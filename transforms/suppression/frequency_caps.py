@@ -1,14 +1,20 @@
-"""Rolling frequency caps: how many messages a customer had within a time before another one."""
+"""Rolling frequency caps: counts the messages that a customer was sent within a time before another one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.elements import Bools, Ints
-from transforms.columnar.id_index import IdIndex
+from transforms.columnar.id_index import IdIndex, joined_key
+from transforms.launch_plan import Plan
+
+ReadSends = Callable[[], Iterable[pa.Table]]
+"""Reads tables of earlier sends: retailer and customer (large_string), channel, sent_at (epoch milliseconds)."""
 
 _SPAN = np.int64(1) << np.int64(43)
 """Milliseconds that one customer's times may span in the composite key: 278 years."""
@@ -16,8 +22,8 @@ _NEVER = np.int64(np.iinfo(np.int64).min // 2)
 
 
 class SendHistory:
-    """The sends of one channel, made for counting: customers by key, times sorted within a customer; `first` names the
-    first customer."""
+    """The earlier sends of one channel, for counting: customers by key, times sorted within a customer. `first` names
+    the first customer."""
 
     def __init__(self, keys: pa.Array, sent_at: Ints, first: str = "") -> None:
         self.first = first
@@ -27,20 +33,20 @@ class SendHistory:
         self._composite = np.sort(codes * _SPAN + _clip(sent_at))
 
     def __len__(self) -> int:
-        """How many sends it has."""
+        """The number of sends."""
         return len(self._composite)
 
     @property
     def customers(self) -> int:
-        """Of how many customers it has sends."""
+        """The number of customers with sends."""
         return len(self._index)
 
     def places(self, keys: pa.Array) -> Ints:
-        """Where each key's sends stand, -1 for a key without any."""
+        """The place of each key's sends, -1 for a key without sends."""
         return self._index.find(keys)
 
     def count(self, places: Ints, at: Ints, within: timedelta) -> Ints:
-        """For each row the sends at its place in (at - within, at]; times in epoch milliseconds."""
+        """The sends of each place in (at - within, at]; times in epoch milliseconds."""
         base = places * _SPAN
         window = int(within.total_seconds() * 1000)
         up_to = np.searchsorted(self._composite, base + _clip(at), side="right")
@@ -54,15 +60,33 @@ def _clip(times: Ints) -> Ints:
     return clipped
 
 
+def send_histories(plan: Plan, read_sends: ReadSends) -> dict[str, SendHistory]:
+    """The earlier sends by channel, for each channel of the plan that has a cap."""
+    capped = {entry.campaign.channel for entry in plan.campaigns} & {cap.channel for cap in plan.engine.caps}
+    tables = list(read_sends()) if capped else []
+    sends = {channel: [t.filter(pc.equal(t["channel"], channel)) for t in tables] for channel in capped}
+    return {channel: _send_history(parts) for channel, parts in sends.items()}
+
+
+def _send_history(tables: list[pa.Table]) -> SendHistory:
+    retailers, customers = (_joined(tables, name, pa.large_string()) for name in ("retailer", "customer"))
+    first = f"{customers[0]} of {retailers[0]}" if len(customers) else ""
+    return SendHistory(joined_key(retailers, customers), _joined(tables, "sent_at", pa.int64()).to_numpy(), first)
+
+
+def _joined(tables: list[pa.Table], name: str, kind: pa.DataType) -> pa.Array:
+    return pa.concat_arrays([pa.array([], kind), *(chunk for table in tables for chunk in table[name].chunks)])
+
+
 class LaunchSends:
-    """The sends that earlier campaigns of the same launch have taken for the customers of one batch."""
+    """The sends of earlier campaigns of the same launch to the customers of one batch."""
 
     def __init__(self, customers: int) -> None:
         self._customers = customers
         self._taken: dict[str, _Taken] = {}
 
     def count(self, channel: str, rows: Ints, at: Ints, within: timedelta) -> Ints:
-        """For each row the sends of the channel less than `within` away from `at`."""
+        """The sends of the channel to each row that are less than `within` away from `at`."""
         taken = self._taken.get(channel)
         if taken is None:
             return np.zeros(len(rows), np.int64)
@@ -71,13 +95,13 @@ class LaunchSends:
         return counts
 
     def take(self, channel: str, rows: Ints, at: Ints, sent: Bools) -> None:
-        """Note that these rows will be sent to."""
+        """Note that the rows of `sent` are sent to at `at`."""
         taken = self._taken.setdefault(channel, _Taken(self._customers))
         taken.add(rows[sent], at[sent])
 
 
 class _Taken:
-    """The times taken by each customer, side by side: as many columns as the busiest one has."""
+    """The send times of each customer, one row each; as many columns as the customer with the most sends needs."""
 
     def __init__(self, customers: int) -> None:
         self.times = np.full((customers, 1), _NEVER)

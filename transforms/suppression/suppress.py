@@ -1,140 +1,177 @@
-"""Suppress: who must not be sent to, and why; the first reason in the documented order counts."""
+"""Suppress: the customers that must not be sent to; the first reason in the documented order counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.campaigns.campaign import Schedule
 from schemas.columns.ids import trimmed
+from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import EMITTED, code
 from schemas.problems import shown
 from transforms.columnar.id_index import joined_key
-from transforms.columnar.list_index import ListIndex
-from transforms.columnar.steps import BatchStep
+from transforms.columnar.list_index import ListIndex, ReadList
+from transforms.columnar.steps import map_batches
 from transforms.events.send_time import customer_zones, send_times
-from transforms.plan import Plan
-from transforms.suppression.frequency_caps import LaunchSends, SendHistory
+from transforms.launch_plan import Plan
+from transforms.suppression.frequency_caps import LaunchSends, ReadSends, send_histories
 from transforms.warnings.evidence import list_use
 
-SuppressionLists = Sequence[tuple[str | None, str, ListIndex]]
-"""Who is on which list: (channel or None for all, customers' column, ids)."""
-
+Superseded = Mapping[str, Mapping[str, Ints]]
+"""By batch name and campaign, the rows that share an address with a customer that is preferred to them."""
 VALUES, OTHERS = 100, "others"
 
 
-class Suppressor:
-    """Decides for a batch, campaign by campaign in order of priority; one a worker.
+class Suppress(beam.PTransform):
+    """LaunchBatches with send times, addresses and suppressions.
 
-    `histories` by channel; `shared` gives, by batch name and campaign, the rows that another customer
-    with the same address was preferred to.
+    Once a worker `read_list` reads the ids of a suppression list, `read_sends` the earlier sends that the caps count,
+    and `read_superseded` the rows whose address is another customer's too (none before the survey has decided).
     """
 
     def __init__(
         self,
         plan: Plan,
-        lists: SuppressionLists,
-        histories: Mapping[str, SendHistory],
-        shared: Mapping[str, Mapping[str, Any]] | None = None,
+        read_list: ReadList,
+        read_sends: ReadSends = tuple,
+        read_superseded: Callable[[], Superseded] = dict,
     ) -> None:
-        self._plan = plan
-        self._engine = plan.engine
-        self._lists = lists
-        self._histories = histories
-        self._shared = shared or {}
+        super().__init__()
+        self._factory = partial(Suppressor, plan, read_list, read_sends, read_superseded)
 
-    def suppress(self, batch: LaunchBatch) -> LaunchBatch:
-        """The batch with times, addresses and suppressions; held-out rows keep their outcome."""
-        earlier = LaunchSends(batch.rows.num_rows)
-        shared = self._shared.get(batch.name, {})
-        matched = batch.matched()
-        zones = self._zones(batch, matched)
-        places = [ids.find(batch.rows.column(column)) for _, column, ids in self._lists]
-        files = [entry.file for entry in self._engine.suppression_lists]
-        uses = {
-            (file, column): list_use(file, column, ids, found)
-            for file, (_, column, ids), found in zip(files, self._lists, places, strict=True)
-        }
-        batch.counts["suppression_lists"] = list(uses.values())
-        sent = self._sent(batch)
-        batch.counts["history"] = [
-            [name, self._histories[name].customers, self._histories[name].first, int((found >= 0).sum())]
-            for name, found in sent.items()
+    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
+        return batches | "Suppress" >> map_batches("suppression", self._factory)
+
+
+class _Channel(NamedTuple):
+    """What holds for the matched customers of a batch on a channel, whatever the campaign.
+
+    `place` is the position of each row of the batch among them, `sends` their places in the channel's history.
+    """
+
+    name: str
+    place: Ints
+    suppression: Any
+    address: pa.Array
+    sends: Ints | None
+
+
+class Suppressor:
+    """Suppresses the customers of a batch, campaign by campaign in order of priority. Held-out rows keep their outcome.
+
+    Counts `suppression_lists` and `history` (the use of each), and `unknown_time_zones`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        read_list: ReadList,
+        read_sends: ReadSends = tuple,
+        read_superseded: Callable[[], Superseded] = dict,
+    ) -> None:
+        self._plan, self._engine = plan, plan.engine
+        self._lists = [
+            (rule, ListIndex.build(read_list(rule.file, rule.column), rule.column, plan.engine))
+            for rule in plan.engine.suppression_lists
         ]
-        channels = {
-            name: self._channel(batch, name, matched, places, sent.get(name))
-            for name in {self._plan.of(rows.campaign).campaign.channel for rows in batch.campaigns}
-        }
-        done = []
-        for rows in batch.campaigns:
-            facts = channels[self._plan.of(rows.campaign).campaign.channel]
-            done.append(self._one(batch, rows, facts, zones, earlier, shared.get(rows.campaign)))
-        return replace(batch, campaigns=done)
+        self._histories = send_histories(plan, read_sends)
+        self._superseded = read_superseded()
 
-    def _zones(self, batch: LaunchBatch, matched: Ints) -> pa.DictionaryArray:
-        """Each customer's time zone: its own, else the retailer's. Texts of the matched that name no zone are counted,
-        each with a customer."""
+    def __call__(self, batch: LaunchBatch) -> LaunchBatch:
+        """The batch with times, addresses and suppressions."""
+        matched = batch.matched()
+        zones, unknown_zones = self._time_zones(batch, matched)
+        on_lists = [ids.find(batch.rows.column(rule.column)) for rule, ids in self._lists]
+        uses = {
+            (rule.file, rule.column): list_use(rule.file, rule.column, ids, places)
+            for (rule, ids), places in zip(self._lists, on_lists, strict=True)
+        }
+        sends = self._send_places(batch)
+        channels = {
+            name: self._channel(batch, name, matched, on_lists, sends.get(name))
+            for name in {self._plan.campaign_plan(rows.campaign).campaign.channel for rows in batch.campaigns}
+        }
+        earlier, superseded = LaunchSends(batch.rows.num_rows), self._superseded.get(batch.name, {})
+        campaigns = []
+        for rows in batch.campaigns:
+            campaign = self._plan.campaign_plan(rows.campaign).campaign
+            places = batch.places[rows.rows]
+            shared = np.isin(places, superseded[campaign.id]) if campaign.id in superseded else None
+            campaigns.append(
+                self._suppress(rows, campaign.schedule, channels[campaign.channel], zones, earlier, shared)
+            )
+        history = [
+            [name, self._histories[name].customers, self._histories[name].first, int((places >= 0).sum())]
+            for name, places in sends.items()
+        ]
+        counted = batch.with_counts(suppression_lists=list(uses.values()), history=history, **unknown_zones)
+        return replace(counted, campaigns=campaigns)
+
+    def _time_zones(self, batch: LaunchBatch, matched: Ints) -> tuple[pa.DictionaryArray, dict[str, Any]]:
+        """Each customer's time zone: its own, else the retailer's. And the count `unknown_time_zones`: the texts of the
+        matched customers that name no zone, each with a customer."""
+        columns = self._engine.columns
         defaults = pa.array([self._engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
         of_retailer = defaults.take(pa.array(batch.retailer))
-        column = self._engine.columns.time_zone
-        if column is None:
-            return of_retailer.dictionary_encode()
-        zones, unknown = customer_zones(batch.rows.column(column), of_retailer)
-        wrong = matched[unknown[matched]]
-        names = self._engine.columns
-        batch.counts["unknown_time_zones"] = value_counts(
-            batch.column(column, wrong), batch.column(names.customer, wrong), batch.column(names.retailer, wrong)
-        )
-        return zones.dictionary_encode()
+        if columns.time_zone is None:
+            return of_retailer.dictionary_encode(), {}
+        zones, unknown = customer_zones(batch.rows.column(columns.time_zone), of_retailer)
+        rows = matched[unknown[matched]]
+        texts, *ids = (batch.column(name, rows) for name in (columns.time_zone, columns.customer, columns.retailer))
+        return zones.dictionary_encode(), {"unknown_time_zones": value_counts(texts, *ids)}
+
+    def _send_places(self, batch: LaunchBatch) -> dict[str, Ints]:
+        """The places of all customers of a batch in the histories that are not empty, by channel."""
+        histories = {name: history for name, history in self._histories.items() if len(history)}
+        if not histories:
+            return {}
+        columns, rows = self._engine.columns, np.arange(batch.rows.num_rows)
+        keys = joined_key(batch.column(columns.retailer, rows), batch.column(columns.customer, rows))
+        return {name: history.places(keys) for name, history in histories.items()}
 
     def _channel(
-        self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints], sent: Ints | None
+        self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints], sends: Ints | None
     ) -> _Channel:
-        """What holds for the customers of a batch on a channel, whatever the campaign."""
         channel = self._engine.channels[name]
         address = trimmed(batch.column(channel.address, matched))
-        out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
+        opted_out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
         listed = np.zeros(len(matched), np.bool_)
-        for (list_channel, _, _), found in zip(self._lists, on_lists, strict=True):
-            if list_channel in (None, name):
-                listed |= found[matched] >= 0
+        for (rule, _), places in zip(self._lists, on_lists, strict=True):
+            if rule.channel in (None, name):
+                listed |= places[matched] >= 0
         reasons = [
-            ("retailer_opted_out", out[batch.retailer[matched]]),
-            ("no_consent", _without(batch, matched, channel.consent)),
+            ("retailer_opted_out", opted_out[batch.retailer[matched]]),
+            ("no_consent", _without_consent(batch, matched, channel.consent)),
             ("suppression_list", listed),
             ("no_address", np.asarray(pc.fill_null(pc.equal(pc.binary_length(address), 0), True))),
         ]
         suppression = np.zeros(len(matched), np.uint8)
         for reason, mask in reversed(reasons):
             suppression[mask] = code("suppressed", reason)
-        index = np.zeros(batch.rows.num_rows, np.int64)
-        index[matched] = np.arange(len(matched))
-        return _Channel(name, index, suppression, address, None if sent is None else sent[matched])
+        place = np.zeros(batch.rows.num_rows, np.int64)
+        place[matched] = np.arange(len(matched))
+        return _Channel(name, place, suppression, address, None if sends is None else sends[matched])
 
-    def _sent(self, batch: LaunchBatch) -> dict[str, Ints]:
-        """Where the earlier sends of all customers of a batch stand, by channel, where a cap needs them."""
-        histories = {name: history for name, history in self._histories.items() if len(history)}
-        if not histories:
-            return {}
-        columns, every = self._engine.columns, np.arange(batch.rows.num_rows)
-        keys = joined_key(batch.column(columns.retailer, every), batch.column(columns.customer, every))
-        return {name: history.places(keys) for name, history in histories.items()}
-
-    def _one(
+    def _suppress(
         self,
-        batch: LaunchBatch,
         rows: CampaignRows,
+        schedule: Schedule,
         channel: _Channel,
         zones: pa.Array,
         earlier: LaunchSends,
-        shared: Any,
+        shared: Bools | None,
     ) -> CampaignRows:
-        schedule = self._plan.of(rows.campaign).campaign.schedule
+        """A campaign's rows with times, addresses and suppressions. `shared` are those whose address is another
+        customer's; `earlier` notes the rows that are sent to."""
         times = send_times(
             start=schedule.start or self._plan.launched,
             local_time=schedule.local_time,
@@ -145,11 +182,18 @@ class Suppressor:
         place = channel.place[rows.rows]
         suppression = channel.suppression[place]
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
-        self._cap(rows, channel, times.deliver_after, suppression, earlier)
+        caps = [cap for cap in self._engine.caps if cap.channel == channel.name]
+        for cap in caps:
+            sends = earlier.count(channel.name, rows.rows, times.deliver_after, cap.within)
+            if channel.sends is not None:
+                history = self._histories[channel.name]
+                sends = sends + history.count(channel.sends[place], times.deliver_after, cap.within)
+            suppression[(sends >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
+        if caps:
+            sent = (suppression == EMITTED) & (rows.outcome == EMITTED)
+            earlier.take(channel.name, rows.rows, times.deliver_after, sent)
         if shared is not None:
-            suppression[np.isin(batch.places[rows.rows], shared) & (suppression == EMITTED)] = code(
-                "suppressed", "shared_address"
-            )
+            suppression[shared & (suppression == EMITTED)] = code("suppressed", "shared_address")
         return replace(
             rows,
             deliver_after=times.deliver_after,
@@ -159,50 +203,21 @@ class Suppressor:
             outcome=np.where(rows.outcome == EMITTED, suppression, rows.outcome),
         )
 
-    def _cap(self, rows: CampaignRows, channel: _Channel, at: Ints, suppression: Any, earlier: LaunchSends) -> None:
-        """Refuse whom a cap refuses, and note whom this campaign will send to."""
-        caps = [cap for cap in self._engine.caps if cap.channel == channel.name]
-        if not caps:
-            return
-        for cap in caps:
-            count = earlier.count(channel.name, rows.rows, at, cap.within)
-            if channel.places is not None:
-                places = channel.places[channel.place[rows.rows]]
-                count = count + self._histories[channel.name].count(places, at, cap.within)
-            suppression[(count >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
-        earlier.take(channel.name, rows.rows, at, (suppression == EMITTED) & (rows.outcome == EMITTED))
-
-
-class _Channel(NamedTuple):
-    """Facts of the matched customers of a batch on one channel; `place` finds a row of the batch among them."""
-
-    name: str
-    place: Ints
-    suppression: Any
-    address: pa.Array
-    places: Ints | None
-
 
 def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:
-    """[customers, an example] of each value, short; beyond the hundred most frequent ones they are counted together."""
+    """[customers, an example] of each value, shortened; the values after the hundred most frequent ones are counted
+    together."""
     encoded = values.dictionary_encode()
-    counts = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
-    found: dict[str, list[Any]] = {}
-    for place in np.argsort(-counts, kind="stable").tolist():
-        name = shown(repr(encoded.dictionary[place].as_py())) if len(found) < VALUES else OTHERS
+    numbers = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
+    counts: dict[str, list[Any]] = {}
+    for place in np.argsort(-numbers, kind="stable").tolist():
+        name = shown(repr(encoded.dictionary[place].as_py())) if len(counts) < VALUES else OTHERS
         row = pc.index(encoded.indices, place).as_py()
-        found.setdefault(name, [0, f"{customers[row]} of {retailers[row]}"])[0] += int(counts[place])
-    return found
+        counts.setdefault(name, [0, f"{customers[row]} of {retailers[row]}"])[0] += int(numbers[place])
+    return counts
 
 
-def _without(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:
+def _without_consent(batch: LaunchBatch, rows: Ints, consent: str | None) -> Bools:
     if consent is None:
         return np.zeros(len(rows), np.bool_)
-    given = pc.fill_null(batch.rows.column(consent).cast(pa.bool_()).take(pa.array(rows)), False)
-    return ~np.asarray(given.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
-class Suppress(BatchStep):
-    """LaunchBatches with send times, addresses and suppressions."""
-
-    stage = "suppression"
+    return ~to_mask(batch.rows.column(consent).cast(pa.bool_()).take(pa.array(rows)))

@@ -1,4 +1,4 @@
-"""Warnings that the configuration, the clock and the customers' columns give, without a look at a customer."""
+"""Warnings about the configuration and the names of the customers' columns; they read no customers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _has_ended(schedule: Schedule, launched_at: int) -> bool:
 
 
 def shadowed_names(schema: pa.Schema) -> list[LaunchWarning]:
-    """A warning for each column of the customers that has the name of something that is built in."""
-    found = []
+    """A warning for each column of the customers with the name of a built-in of SQL or of conditions."""
+    warnings = []
     for name in schema.names:
         if name.lower() == LAUNCHED_AT:
             fix = "Conditions and properties read the time of the launch under this name, not the column. Rename it."
@@ -56,5 +56,5 @@ def shadowed_names(schema: pa.Schema) -> list[LaunchWarning]:
             fix = f"Conditions and properties read this column, not the {name} of SQL. Rename it."
         else:
             continue
-        found.append(LaunchWarning("built_in_name", "", "--customers", "column", name, 1, "", fix))
-    return found
+        warnings.append(LaunchWarning("built_in_name", "", "--customers", "column", name, 1, "", fix))
+    return warnings

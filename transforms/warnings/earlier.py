@@ -1,4 +1,4 @@
-"""Warnings about a history and sticky assignments that have no effect: a cap that is not applied reaches people."""
+"""Warnings about --history and --sticky files without effect, because of which people get messages too often."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from transforms.warnings.warning import LaunchWarning, listed
 
 
 def history_warnings(config: Configuration, sources: Sequence[str], sends: Mapping[str, int]) -> list[LaunchWarning]:
-    """A history of which no cap counts a send, and its channels that engine.yaml does not have; `sends` by channel."""
-    found: list[LaunchWarning] = []
+    """A history without a send that a cap counts, and its channels that engine.yaml lacks; `sends` by channel."""
+    warnings: list[LaunchWarning] = []
     if not sources:
-        return found
+        return warnings
     total, names = sum(sends.values()), listed(sources)
-    capped = {cap.channel for cap in config.engine.caps} & {one.channel for one in config.campaigns}
+    capped = {cap.channel for cap in config.engine.caps} & {campaign.channel for campaign in config.campaigns}
     if not any(sends.get(channel) for channel in capped):
         why = f"None of its {total:,} sends is on {listed(sorted(capped))}, the channels with a cap"
         if not capped:
             why = "engine.yaml has no cap on a channel of these campaigns"
         text = f"{why}, so the history stops no message. Correct that, or leave --history out."
-        found.append(LaunchWarning("history_unused", "", "--history", "", names, total, "", text))
+        warnings.append(LaunchWarning("history_unused", "", "--history", "", names, total, "", text))
     if unknown := sorted(sends.keys() - config.engine.channels.keys()):
         count = sum(sends[channel] for channel in unknown)
         text = f"{count:,} of its {total:,} sends are on channels that engine.yaml does not have ({listed(unknown)}), "
         text += f"so no cap counts them. Write its channels: {listed(sorted(config.engine.channels))}."
-        found.append(LaunchWarning("history_channel_unknown", "", "--history", "channel", listed(unknown), count,
+        warnings.append(LaunchWarning("history_channel_unknown", "", "--history", "channel", listed(unknown), count,
                                    unknown[0], text))  # fmt: skip
-    return found
+    return warnings
 
 
 def sticky_warnings(config: Configuration, source: str | None, table: pa.Table | None) -> list[LaunchWarning]:
-    """Assignments of which none is of a sticky experiment, and those of variants that their experiment lacks."""
-    experiments = {e.key: e for one in config.campaigns if (e := one.experiment) and e.sticky}
-    found: list[LaunchWarning] = []
+    """Assignments without one of a sticky experiment, and those of variants that their experiment does not have."""
+    experiments = {e.key: e for campaign in config.campaigns if (e := campaign.experiment) and e.sticky}
+    warnings: list[LaunchWarning] = []
     if source is None or table is None:
-        return found
+        return warnings
     if not pc.any(pc.is_in(table["experiment"], pa.array(list(experiments), pa.string()))).as_py():
         others = listed(sorted(pc.unique(table["experiment"]).to_pylist()))
         text = f"None of its {table.num_rows:,} assignments (of {others}) is of an experiment with sticky: true here, "
         text += f"such as {listed(sorted(experiments)) or 'none'}. Correct the key, or leave --sticky out."
-        found.append(LaunchWarning("sticky_unused", "", "--sticky", "", source, table.num_rows, "", text))
+        warnings.append(LaunchWarning("sticky_unused", "", "--sticky", "", source, table.num_rows, "", text))
     for key, experiment in sorted(experiments.items()):
         variants = pa.array([variant.key for variant in experiment.variants], pa.string())
         lost = table.filter(
@@ -57,13 +57,13 @@ def sticky_warnings(config: Configuration, source: str | None, table: pa.Table |
             unit = lost["unit"][0].as_py()
             text = f"{lost.num_rows:,} units, such as {unit!r}, were given variants that the experiment {key} does not "
             text += f"have: they get another. It has {listed(variants.to_pylist())}. Correct the file or the variants."
-            found.append(LaunchWarning("sticky_unknown_variant", "", "--sticky", f"{key}.variant", names,
+            warnings.append(LaunchWarning("sticky_unknown_variant", "", "--sticky", f"{key}.variant", names,
                                        lost.num_rows, unit, text))  # fmt: skip
-    return found
+    return warnings
 
 
 def unmatched(history: EarlierUses, sticky: EarlierUses) -> Iterator[LaunchWarning]:
-    """The channels of a history, and the experiments with assignments, that no customer has an entry of."""
+    """The channels of the history and the experiments of the assignments in which no customer has an entry."""
     for channel, (entries, first, customers) in history.items():
         if not customers:
             text = f"None of the {entries:,} customers with sends on {channel}, such as {first}, is a customer here, "
@@ -79,11 +79,11 @@ def unmatched(history: EarlierUses, sticky: EarlierUses) -> Iterator[LaunchWarni
 
 
 def earlier_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """How many customers have an entry in the history and the sticky assignments, as lines for a terminal."""
-    for one in summary["history"]:
-        told = f"{one['customers']:,} of {one['entries']:,} customers in it are customers here"
-        yield f"history of {one['channel']}: {told}"
-    for one in summary["sticky"]:
-        customers, have = plural(one["customers"], "customer"), "has" if one["customers"] == 1 else "have"
-        told = f"{customers} here {have} one of its {plural(one['entries'], 'assignment')}"
-        yield f"sticky {one['experiment']}: {told}"
+    """The customers with an entry in the history and in the sticky assignments, as lines for a terminal."""
+    for use in summary["history"]:
+        line = f"{use['customers']:,} of {use['entries']:,} customers in it are customers here"
+        yield f"history of {use['channel']}: {line}"
+    for use in summary["sticky"]:
+        customers, have = plural(use["customers"], "customer"), "has" if use["customers"] == 1 else "have"
+        line = f"{customers} here {have} one of its {plural(use['entries'], 'assignment')}"
+        yield f"sticky {use['experiment']}: {line}"

@@ -1,4 +1,4 @@
-"""What a batch tells about the inputs, as JSON data beside its counts, and the sums over batches."""
+"""Evidence and the use of lists, histories and assignments: JSON data in the counts of a batch, and its sums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORCED = "forced"
 
 
 class Evidence:
-    """Customers for whom an expression was NULL or raised an error: by kind, campaign, field and value a count, an
+    """Customers for whom an expression was NULL or raised an error: by kind, campaign, field and value their number, an
     example (the first customer's id) and its reason."""
 
     def __init__(self) -> None:
@@ -27,25 +27,25 @@ class Evidence:
     def add(
         self, kind: str, campaign: str, field: str, value: str, count: int, example: str = "", reason: str = ""
     ) -> None:
-        """Add some customers; the first example stays."""
+        """Add customers; the first example is kept."""
         before = self.found.get((kind, campaign, field, value))
         if before is not None:
             count, example, reason = count + before[0], before[1], before[2]
         self.found[kind, campaign, field, value] = (count, example, reason)
 
     def add_rows(self, rows: Iterable[Any]) -> None:
-        """Add what `rows` gave of a batch."""
+        """Add the `rows` of a batch."""
         for row in rows:
             self.add(*row)
 
     def rows(self) -> list[list[Any]]:
-        """All of it as JSON data."""
-        return [[*key, *found] for key, found in self.found.items()]
+        """All evidence as JSON data."""
+        return [[*key, *value] for key, value in self.found.items()]
 
 
 @dataclass
 class ListUse:
-    """How a list is used: its ids, its first one, which of them are customers, and the customers that are on it."""
+    """The number of a list's ids, its first id, a mask of the ids that are customers, and the customers on it."""
 
     ids: int
     first: str
@@ -54,10 +54,10 @@ class ListUse:
 
 
 class ListUses(dict[tuple[str, str], ListUse]):
-    """By list file and customers' column."""
+    """The use of lists by file and column of the customers."""
 
     def add_rows(self, rows: Iterable[Any]) -> None:
-        """Add what `list_use` gave of a batch."""
+        """Add the results of `list_use` for a batch."""
         for file, column, ids, first, customers, places in rows:
             use = self.setdefault((file, column), ListUse(ids, first, np.zeros(ids, np.bool_)))
             use.known[np.cumsum(np.frombuffer(zlib.decompress(base64.b64decode(places)), "<i4"))] = True
@@ -65,22 +65,22 @@ class ListUses(dict[tuple[str, str], ListUse]):
 
 
 class EarlierUses(dict[str, list[Any]]):
-    """What earlier launches left, by channel of the history or by experiment: [how many entries, the first one, the
-    customers that have one]."""
+    """The use of a history by channel, or of earlier assignments by experiment: [number of entries, the first entry,
+    customers with an entry]."""
 
     def add_rows(self, rows: Iterable[Any]) -> None:
-        """Add what a batch counted."""
+        """Add the counts of a batch."""
         for name, entries, first, customers in rows:
             self.setdefault(name, [entries, first, 0])[2] += customers
 
     def summaries(self, by: str) -> list[dict[str, Any]]:
-        """As parts of summary.json."""
+        """The uses as parts of summary.json."""
         return [{by: name, "entries": use[0], "customers": use[2]} for name, use in sorted(self.items())]
 
 
 def list_use(file: str, column: str, index: ListIndex, places: Ints) -> list[Any]:
-    """One list in one batch, as JSON data; `places` is what the list's index finds for each customer."""
-    found = places[places >= 0]
-    steps = np.diff(np.unique(found), prepend=0).astype("<i4")
+    """The use of a list in a batch, as JSON data; `places` are the customers' positions in the list."""
+    on_list = places[places >= 0]
+    steps = np.diff(np.unique(on_list), prepend=0).astype("<i4")
     packed = base64.b64encode(zlib.compress(steps.tobytes(), 1)).decode()
-    return [file, column, len(index), index.first, len(found), packed]
+    return [file, column, len(index), index.first, len(on_list), packed]

@@ -1,4 +1,4 @@
-"""The warnings of a launch, from the sums over its batches."""
+"""find_warnings: the warnings of a launch, from the sums over its batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount
-from transforms.plan import MARKETPLACE, CampaignPlan, Plan
+from transforms.launch_plan import MARKETPLACE, CampaignPlan, Plan
 from transforms.warnings.earlier import unmatched
 from transforms.warnings.evidence import FORCED
 from transforms.warnings.nodes import node_warnings
@@ -18,7 +18,7 @@ from transforms.warnings.warning import ENGINE, LaunchWarning, listed
 if TYPE_CHECKING:
     from transforms.reconciliation.totals import Totals
 
-_DO = {
+_TEXTS = {
     "condition_failed": "{n} customers make this condition raise an error, such as {who} ({why}). They do not match. "
     "Correct the column, or write what they mean (TRY_CAST, CASE).",
     "property_failed": "{n} of {matched} matched customers make this property raise an error, such as {who} ({why}). "
@@ -35,20 +35,20 @@ _DO = {
 def find_warnings(plan: Plan, totals: Totals, finished: bool = True) -> list[LaunchWarning]:
     """All warnings: of the launch, its lists, retailers and columns, then campaign by campaign.
 
-    Of a launch that is not finished none that the customers still to come could belie.
+    A launch that is not `finished` has only the warnings that its other customers cannot disprove.
     """
-    found = [*plan.warnings, *_time_zones(plan, totals)]
+    warnings = [*plan.warnings, *_time_zones(plan, totals)]
     if finished:
-        found += _launch(plan, totals)
-        found += _lists(plan, totals)
-        found += unmatched(totals.history, totals.sticky) if totals.evaluated else ()
-        found += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
+        warnings += _launch(plan, totals)
+        warnings += _lists(plan, totals)
+        warnings += unmatched(totals.history, totals.sticky) if totals.evaluated else ()
+        warnings += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
     for entry in plan.campaigns:
         if entry.campaign.id in totals.nodes:
             counts = [NodeCount(*count) for count in totals.nodes[entry.campaign.id]]
-            found += _expressions(entry, counts[0].passed, totals)
-            found += _campaign(entry, counts, totals) if finished and counts[0].entered else ()
-    return found
+            warnings += _expressions(entry, counts[0].passed, totals)
+            warnings += _campaign(entry, counts, totals) if finished and counts[0].entered else ()
+    return warnings
 
 
 def _time_zones(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
@@ -94,7 +94,7 @@ def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
 
 
 def _retailers(engine: EngineConfig, known: Collection[str]) -> Iterator[LaunchWarning]:
-    """What engine.yaml says of retailers that have no customers."""
+    """The retailers of engine.yaml that have no customers."""
     named: dict[str, Iterable[str]] = {
         "retailers": engine.retailers,
         "holdouts.retailers": engine.holdouts.retailers,
@@ -117,17 +117,17 @@ def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[
     for (kind, campaign, place, value), (number, example, why) in totals.evidence.found.items():
         if campaign == entry.campaign.id and kind != FORCED:
             file, _, field = place.rpartition(": ")
-            text = _DO[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
+            text = _TEXTS[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
             yield LaunchWarning(kind, campaign, file or entry.file, field, value, number, example, text)
 
 
 def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> Iterator[LaunchWarning]:
-    """What of a campaign nobody reaches."""
+    """The parts of a campaign that nobody reaches."""
     campaign = entry.campaign
     yield from _scope(entry, counts[1].passed, totals.evaluated)
     yield from _forced(entry, totals)
-    said = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
-    yield from (warning for warning in node_warnings(entry, counts) if warning.value not in said)
+    unused_lists = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
+    yield from (warning for warning in node_warnings(entry, counts) if warning.value not in unused_lists)
     outcomes = {(outcome, reason): n for (of, outcome, reason), n in totals.outcomes.items() if of == campaign.id}
     if any(outcome == "emitted" for outcome, _ in outcomes):
         yield from _variants(entry, totals)
@@ -155,7 +155,7 @@ def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Itera
             "empty_scope", campaign.id, entry.file, "retailers", listed(campaign.retailers), 0, "", text
         )
         return
-    unknown = [name for name in retailers if name not in known or not entry.scope(name)]
+    unknown = [name for name in retailers if name not in known or not entry.covers(name)]
     if unknown:
         text = f"No customer of {listed(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
         yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", listed(unknown), len(unknown),
@@ -188,7 +188,7 @@ def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
 
 
 def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
-    """The offers that nobody is granted; one that is the fallback alone may be needed by nobody."""
+    """The offers that nobody is granted, without those that are only a fallback."""
     campaign = entry.campaign
     used = {*campaign.content.offers}
     for variant in campaign.experiment.variants if campaign.experiment else ():
@@ -197,8 +197,8 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     for index, offer in enumerate(campaign.offers):
         count = OfferCount(*counts.get(offer.id, ()))
         unmet = count.condition_not_met
-        spare = offer.id not in used and any(one.fallback == offer.id for one in campaign.offers)
-        if count.granted or count.fallback_granted or spare:
+        only_fallback = offer.id not in used and any(other.fallback == offer.id for other in campaign.offers)
+        if count.granted or count.fallback_granted or only_fallback:
             continue
         if offer.id not in used:
             why = "No variant and no content names it"

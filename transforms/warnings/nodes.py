@@ -1,4 +1,4 @@
-"""Warnings about the nodes of an audience: where nobody passes, what nobody reaches, what raised errors."""
+"""Warnings about the nodes of an audience that nobody passes or reaches."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 from schemas.problems import plural
 from transforms.audience.tree import NodeCount, Tree
-from transforms.plan import CampaignPlan
+from transforms.launch_plan import CampaignPlan
 from transforms.warnings.warning import LaunchWarning
 
 Warn = Callable[[str, Tree, int, str], LaunchWarning]
 
 
 def node_warnings(entry: CampaignPlan, counts: list[NodeCount]) -> Iterator[LaunchWarning]:
-    """The outermost nodes that nobody passes or reaches; what follows from one of them is not said again."""
+    """A warning for each outermost node that nobody passes or reaches; none for the nodes that follow from it."""
     places = iter(counts)
     by_node = {id(node): next(places) for node in entry.tree.nodes()}
     matched = counts[0].passed

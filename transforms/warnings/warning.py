@@ -1,4 +1,4 @@
-"""A warning: something in the inputs that is valid and has no effect, or not the one that was meant."""
+"""LaunchWarning: a valid part of the inputs without effect, or probably not with the intended one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ENGINE = "engine.yaml"
 
 @dataclass(frozen=True)
 class LaunchWarning:
-    """Where it stands, what stands there, how many it concerns with one of them, and what to do.
+    """The file, field and value, the number of customers or ids that it concerns with an example, and what to do.
 
-    `campaign` is empty where it is about no campaign alone; `file` names the file of the campaigns' folder.
+    `campaign` is empty for a warning about no single campaign; `file` is relative to the campaigns' folder.
     """
 
     kind: str
@@ -34,7 +34,7 @@ def warning_text(warning: Mapping[str, Any]) -> str:
 
 
 def refusal(warnings: Iterable[Mapping[str, Any]]) -> InputError:
-    """The warnings as mistakes in the input: what --strict makes of them."""
+    """The warnings as the InputError that --strict raises."""
     return InputError([_problem(LaunchWarning(**warning)) for warning in warnings])
 
 

@@ -16,7 +16,6 @@ from apache_beam.options.pipeline_options import (
 from connectors.gcs import REMOTE, is_remote
 from connectors.secrets import PROJECT
 from connectors.tables.sources import BIGQUERY
-from connectors.uri import FileUri
 from pipelines.engines.presets import DATAFLOW
 from schemas.problems import Problem
 from stores.ledger.open import open_ledger
@@ -70,7 +69,7 @@ def _unseen(values: dict[str, list[Any]]) -> list[Problem]:
 def rebatch_problems(config: Any, options: PipelineOptions) -> list[Problem]:
     """Everything that keeps a checked configuration of rebatch from running on Dataflow."""
     problems = [*complete(options), *_unseen({"campaigns": [config.campaigns], "output": [config.output]})]
-    if isinstance(config.events, FileUri) and not is_remote(config.events.directory):
+    if (folder := config.events.folder) and not is_remote(folder):
         fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or a pubsub: URI"
         problems.append(_wrong("events", str(config.events), fix))
     if isinstance(open_ledger(config.ledger), SqliteLedger):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipelines.operations.report.charts import number
-from transforms.reconciliation.deliveries import ENDS, TARGET, on_target, success
+from transforms.reconciliation.deliveries import EVENT_OUTCOMES, TARGET, on_target, success
 
 SHOWN = 20
 NAMES = {
@@ -52,7 +52,7 @@ class View(NamedTuple):
 def delivery_view(delivery: Mapping[str, Any]) -> View:
     """The delivery as the page shows it."""
     retailers, rest = delivery["retailers"][:SHOWN], delivery["retailers"][SHOWN:]
-    summed = {end: sum(one[end] for one in rest) for end in ENDS}
+    summed = {end: sum(one[end] for one in rest) for end in EVENT_OUTCOMES}
     return View(
         whole=_line("All events", "", delivery["ends"]),
         retailers=[_line(one["id"], "", one) for one in retailers],
@@ -68,7 +68,7 @@ def delivery_view(delivery: Mapping[str, Any]) -> View:
 
 
 def _line(name: str, of: str, counts: Mapping[str, Any]) -> Line:
-    own = {end: counts[end] for end in ENDS}
+    own = {end: counts[end] for end in EVENT_OUTCOMES}
     return Line(name, of, own, sum(own.values()), success(own), on_target(own))
 
 
@@ -118,6 +118,6 @@ def target() -> str:
 
 def last_steps(counts: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
     """Kind, label and events of the losses between emitted and accepted that are not zero."""
-    for end in reversed(ENDS[1:]):
+    for end in reversed(EVENT_OUTCOMES[1:]):
         if counts[end]:
             yield end, _LOST[end], counts[end]

@@ -17,13 +17,16 @@ from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOpt
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
 from apache_beam.runners.worker.sdk_worker import SdkWorker
 from apache_beam.runners.worker.statesampler import StateSampler
+from support.streams import CLUSTER, LOCAL, NO_TIMERS
 
 from pipelines.engines import prism
-from pipelines.engines.choose import EngineTraits, choose_engine
-from pipelines.engines.presets import BUILT_IN, PRESETS, PRISM, with_preset
+from pipelines.engines.choose import choose_engine, expand_preset, prepare_engine
+from pipelines.engines.presets import BUILT_IN, PRESETS, PRISM
 from pipelines.engines.stable_ids import new_pipeline
 from schemas.problems import InputError
+from transforms.streaming.engine_traits import EngineTraits
 
+ON_BUILT_IN = NO_TIMERS._replace(native_batches=True)
 PATCHED = [
     (SdkWorker, "finalize_bundle"),
     (SdkWorker, "process_bundle_split"),
@@ -31,8 +34,6 @@ PATCHED = [
     (StateSampler, "start"),
     (StateSampler, "stop"),
 ]
-ON_PRISM = EngineTraits(wall_clock_timers=True, alone=True, reads_pubsub=False, early_finalization=False)
-BUILT_IN_ONE = EngineTraits(wall_clock_timers=False, alone=True, reads_pubsub=False, early_finalization=False)
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +53,11 @@ def plain(finalise: Any) -> Any:
     return finalise.__closure__[0].cell_contents if getattr(finalise, "quiet", False) else finalise
 
 
-def chosen(*argv: str, ends: bool) -> tuple[str, bool, EngineTraits]:
+def chosen(*argv: str, drain: bool) -> tuple[str, bool, EngineTraits]:
     """(runner, streaming, what it promises)."""
     options = PipelineOptions(list(argv))
-    promised = choose_engine(options, ends=ends)
+    promised = choose_engine(options, drain=drain)
+    prepare_engine(options)
     standard = options.view_as(StandardOptions)
     return str(standard.runner), bool(standard.streaming), promised
 
@@ -72,27 +74,28 @@ def prism_here(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("argv", [(), ("--runner=DirectRunner",)])
 def test_prism_runs_a_job_unless_it_is_missing_and_the_input_ends(prism_here: bool, argv: tuple[str, ...]) -> None:
     if prism_here:
-        assert chosen(*argv, ends=False) == (PRISM, True, ON_PRISM)
-    assert chosen(*argv, ends=True) == ((PRISM, True, ON_PRISM) if prism_here else (BUILT_IN, False, BUILT_IN_ONE))
+        assert chosen(*argv, drain=False) == (PRISM, True, LOCAL)
+    assert chosen(*argv, drain=True) == ((PRISM, True, LOCAL) if prism_here else (BUILT_IN, False, ON_BUILT_IN))
 
 
 NAMED = {
-    "FlinkRunner": EngineTraits(wall_clock_timers=True, alone=False, reads_pubsub=False, early_finalization=True),
-    "DataflowRunner": EngineTraits(wall_clock_timers=True, alone=False, reads_pubsub=True, early_finalization=False),
-    PRISM: ON_PRISM,
+    "FlinkRunner": CLUSTER._replace(early_finalization=True),
+    "DataflowRunner": CLUSTER._replace(native_pubsub=True, native_batches=True),
+    "SparkRunner": CLUSTER,
+    PRISM: LOCAL,
 }
 
 
 @pytest.mark.parametrize(("name", "promised"), NAMED.items(), ids=NAMED.keys())
-@pytest.mark.parametrize("ends", [True, False])
-def test_an_engine_that_was_named_stays(prism_here: bool, name: str, promised: EngineTraits, ends: bool) -> None:
+@pytest.mark.parametrize("drain", [True, False])
+def test_an_engine_that_was_named_stays(prism_here: bool, name: str, promised: EngineTraits, drain: bool) -> None:
     if name == PRISM and not prism_here:
         return
-    assert chosen(f"--runner={name}", ends=ends) == (name, True, promised)
+    assert chosen(f"--runner={name}", drain=drain) == (name, True, promised)
 
 
 def test_the_built_in_engine_stays_when_it_was_named(prism_here: bool) -> None:
-    assert chosen(f"--runner={BUILT_IN}", ends=True) == (BUILT_IN, False, BUILT_IN_ONE)
+    assert chosen(f"--runner={BUILT_IN}", drain=True) == (BUILT_IN, False, ON_BUILT_IN)
 
 
 @pytest.mark.parametrize("argv", [(), ("--runner=DirectRunner",), (f"--runner={PRISM}",)])
@@ -100,25 +103,25 @@ def test_a_job_that_needs_prism_says_at_once_how_to_get_it(argv: tuple[str, ...]
     if prism_here:
         return
     with pytest.raises(InputError, match=r"run `make engines`, or set CAMPAIGNS_PRISM .*give --drain"):
-        chosen(*argv, ends=False)
+        chosen(*argv, drain=False)
 
 
 def test_a_drain_on_prism_that_is_missing_says_so_too(prism_here: bool) -> None:
     if prism_here:
         return
     with pytest.raises(InputError, match=r"run `make engines`, or set CAMPAIGNS_PRISM to its path$"):
-        chosen(f"--runner={PRISM}", ends=True)
+        chosen(f"--runner={PRISM}", drain=True)
 
 
 def test_the_built_in_engine_refuses_a_job_that_does_not_end(prism_here: bool) -> None:
     with pytest.raises(InputError, match=r"--on = direct\n.*give --drain"):
-        chosen(f"--runner={BUILT_IN}", ends=False)
+        chosen(f"--runner={BUILT_IN}", drain=False)
 
 
 def test_a_prism_that_was_named_is_taken_before_the_one_that_is_found(tmp_path: Path, prism_here: bool) -> None:
     mine = str(tmp_path / "mine")
     options = PipelineOptions([f"--prism_location={mine}"])
-    choose_engine(options, ends=True)
+    choose_engine(options, drain=True)
     assert options.view_as(StandardOptions).runner == PRISM
     assert options.view_as(PrismRunnerOptions).prism_location == mine
 
@@ -127,19 +130,19 @@ def test_prism_is_where_the_variable_says_or_where_make_puts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAMPAIGNS_PRISM", str(tmp_path / "none"))
-    assert prism.prism() is None
+    assert prism.find_prism() is None
     monkeypatch.delenv("CAMPAIGNS_PRISM")
     monkeypatch.setattr(prism, "_INSTALLED", tmp_path / "prism")
-    assert prism.prism() is None
+    assert prism.find_prism() is None
     (tmp_path / "prism").write_text("")
-    assert prism.prism() == str(tmp_path / "prism")
+    assert prism.find_prism() == str(tmp_path / "prism")
 
 
 def test_other_engines_get_beam_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [getattr(place, name) for place, name in PATCHED]
     monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
-    chosen(ends=True)
-    chosen("--runner=FlinkRunner", ends=False)
+    chosen(drain=True)
+    chosen("--runner=FlinkRunner", drain=False)
     assert [getattr(place, name) for place, name in PATCHED] == before
 
 
@@ -153,7 +156,7 @@ def test_beam_still_says_what_we_answer_quietly_and_nothing_else_is_hidden() -> 
     request = SimpleNamespace(instruction_id="bundle-1")
     with pytest.raises(RuntimeError, match="not in a finalizable state"):
         SdkWorker.finalize_bundle(worker(None), request, "i-1")
-    chosen(f"--runner={PRISM}", ends=False)
+    chosen(f"--runner={PRISM}", drain=False)
     answer = SdkWorker.finalize_bundle(worker(None), request, "i-1")
     assert answer.instruction_id == "i-1"
     assert answer.WhichOneof("response") == "finalize_bundle"
@@ -166,9 +169,9 @@ def test_beam_still_says_what_we_answer_quietly_and_nothing_else_is_hidden() -> 
 
 
 def test_choosing_again_does_not_wrap_again() -> None:
-    chosen(f"--runner={PRISM}", ends=False)
+    chosen(f"--runner={PRISM}", drain=False)
     first = SdkWorker.finalize_bundle
-    chosen(f"--runner={PRISM}", ends=False)
+    chosen(f"--runner={PRISM}", drain=False)
     assert SdkWorker.finalize_bundle is first
 
 
@@ -177,11 +180,11 @@ import sys, threading
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler, get_current_tracker
 from apache_beam.utils.counters import CounterFactory
-from pipelines.engines.choose import choose_engine
+from pipelines.engines.choose import prepare_engine
 from pipelines.engines.presets import PRISM
 
 if sys.argv[1] == "ours":
-    choose_engine(PipelineOptions([f"--runner={PRISM}"]), ends=False)
+    prepare_engine(PipelineOptions([f"--runner={PRISM}"]))
 sampler, before = StateSampler("a", CounterFactory()), threading.active_count()
 sampler.start()
 more = threading.active_count() - before
@@ -201,7 +204,7 @@ def test_beam_samples_in_a_thread_of_its_own_and_here_it_does_not(whose: str, th
 @pytest.mark.parametrize("asked", ["process_bundle_split", "process_bundle_progress"])
 def test_a_split_and_a_question_for_progress_are_answered_with_nothing(asked: str) -> None:
     expected = list(inspect.signature(getattr(SdkWorker, asked)).parameters)
-    chosen(f"--runner={PRISM}", ends=False)
+    chosen(f"--runner={PRISM}", drain=False)
     assert list(inspect.signature(getattr(SdkWorker, asked)).parameters)[1:] == expected[1:]
     answer = getattr(SdkWorker, asked)(worker(None), SimpleNamespace(), "i-3")
     assert (answer.instruction_id, answer.WhichOneof("response")) == ("i-3", asked)
@@ -218,28 +221,28 @@ def test_a_preset_is_a_list_of_options_each_with_its_reason() -> None:
 
 @pytest.mark.parametrize("asked", [["--on", "flink"], ["--on=flink"]])
 def test_a_preset_takes_its_place_before_what_is_given_beside_it(asked: list[str]) -> None:
-    made = with_preset(["--events=file:e", *asked, "--parallelism=7"], streaming=True)
+    made = expand_preset(["--events=file:e", *asked, "--parallelism=7"], streaming=True)
     assert "--on" not in " ".join(made)
     assert made[-2:] == ["--events=file:e", "--parallelism=7"]
     assert "--checkpointing_interval=5000" in made
-    assert "--checkpointing_interval=5000" not in with_preset(asked, streaming=False)
-    options = PipelineOptions(with_preset(["--on=direct"], streaming=False))
+    assert "--checkpointing_interval=5000" not in expand_preset(asked, streaming=False)
+    options = PipelineOptions(expand_preset(["--on=direct"], streaming=False))
     assert options.view_as(StandardOptions).runner == BUILT_IN
 
 
 def test_a_flink_of_ones_own_gets_beams_own_job_server() -> None:
-    made = with_preset(["--on=flink", "--flink_master=host:8081"], streaming=True)
+    made = expand_preset(["--on=flink", "--flink_master=host:8081"], streaming=True)
     assert "--runner=FlinkRunner" in made
     assert not [one for one in made if one.startswith(("--job_endpoint", "--environment"))]
 
 
 def test_an_engine_that_is_none_is_refused_with_those_that_are() -> None:
     with pytest.raises(InputError, match="direct, prism, flink, dataflow"):
-        with_preset(["--on=spark"], streaming=True)
+        expand_preset(["--on=spark"], streaming=True)
 
 
 def test_without_a_preset_nothing_changes() -> None:
-    assert with_preset(["--a", "b", "--runner=X"], streaming=True) == ["--a", "b", "--runner=X"]
+    assert expand_preset(["--a", "b", "--runner=X"], streaming=True) == ["--a", "b", "--runner=X"]
 
 
 def test_a_step_more_changes_the_name_of_no_other() -> None:

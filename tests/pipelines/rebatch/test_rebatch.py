@@ -198,6 +198,17 @@ def test_a_folder_without_campaigns_is_told(delivery: Delivery, capsys: pytest.C
     assert "engine.yaml" in capsys.readouterr().err
 
 
+def test_a_broken_template_is_refused_before_anything_is_sent(
+    delivery: Delivery, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery.configure({"*": {"templates": {"plain": "plain.liquid"}}})
+    (delivery.campaigns / "plain.liquid").write_text("Hello\n  {{ name | shout }}")
+    assert delivery.run("--drain") == 2
+    error = capsys.readouterr().err
+    assert "plain.liquid:2  template = {{ name | shout }}\n    column 13: unknown filter 'shout'" in error
+    assert sandbox.summary()["calls"] == 0
+
+
 def test_a_second_job_in_the_same_output_says_so_and_ends(
     delivery: Delivery, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:

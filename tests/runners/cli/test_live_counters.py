@@ -6,11 +6,11 @@ import pytest
 
 from runners.cli import live_counters as module
 from runners.cli.live_counters import live_counters, shown
-from transforms.streaming.counters import NAMES
+from transforms.delivery.counters import COUNTERS
 
 
 def counted(**some: int) -> dict[str, int]:
-    return {**dict.fromkeys(NAMES, 0), **some}
+    return {**dict.fromkeys(COUNTERS.names, 0), **some}
 
 
 @pytest.mark.parametrize(

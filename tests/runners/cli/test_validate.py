@@ -46,9 +46,9 @@ def test_urls_accounts_and_templates_are_told_together_with_their_lines(
         "workspaces.kroger-2.url = https://…@rest.example\n    has user information",
         "workspaces.kroger_2.url = https://rest.example:0\n    has no port",
         "key_env = BK_KROGER_2\n    is the account of kroger-2 and of kroger_2",
-        "p.liquid:2  template = {{ a | shout }}\n    unknown filter 'shout'",
-        "p.liquid:3  template = {{ b | append }}\n    the filter append missing",
-        "p.liquid:4  template = {% for i in (1..99999) %}",
+        "p.liquid:2  template = {{ a | shout }}\n    column 8: unknown filter 'shout'",
+        "p.liquid:3  template = {{ b | append }}\n    column 8: the filter append missing",
+        "p.liquid:4  template = {% for i in (1..99999) %}{% endfor %}\n    column 13: a range of more than 10,000",
         "q.liquid:3  template = {% if a %}\n",
     ):
         assert says in error

@@ -20,7 +20,7 @@ from schemas.campaigns.yaml_files import Document, read_yaml
 from schemas.problems import Problem
 from transforms.events.send_time import send_time
 from transforms.experiments.assignment import scheme_ranges
-from transforms.plan import make_plan
+from transforms.launch_plan import make_plan
 
 Path_ = tuple[str | int, ...]
 LONG = "1" * 5_000
@@ -138,7 +138,12 @@ def launch(folder: Path) -> list[Problem]:
     assert config is not None
     plan, mistakes = make_plan(config, CUSTOMERS.schema, "launch-1", 1_775_000_000_000)
     if not mistakes:
-        stepped(plan, CUSTOMERS, sizes={("welcome", "five"): 60}, queues={("welcome", "five"): np.zeros(0, "S32")})
+        stepped(
+            plan,
+            CUSTOMERS,
+            offer_capacity={("welcome", "five"): 60},
+            allocations={("welcome", "five"): np.zeros(0, "S32")},
+        )
     return mistakes
 
 

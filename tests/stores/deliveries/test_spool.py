@@ -62,7 +62,7 @@ def test_a_poll_is_on_the_disk_before_anyone_sees_it(tmp_path: Path) -> None:
     inner, spool = Polls(poll, Poll([], done=True)), Spool(tmp_path / "new")
     reader = SpooledReader(inner, spool)
     reader.open()
-    assert reader.poll(10) == poll._replace(fresh=True)
+    assert reader.poll(10) == poll._replace(source_resumes=True)
     assert [spool.read(path) for path in spool.files()] == [poll.envelopes]
     assert reader.poll(10).done
     assert len(spool.files()) == 1

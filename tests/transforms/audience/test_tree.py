@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from schemas.campaigns.audience import Node
-from transforms.audience.tree import Leaf, Mask, Masks, campaign_tree, compile_tree, counted, match
+from transforms.audience.tree import Leaf, Mask, Masks, campaign_tree, compile_tree, match, tree_summary
 
 ROWS = 16
 LEAVES = ["a", "b", "c"]
@@ -73,7 +73,7 @@ def test_named_audiences_are_unfolded_and_the_scope_comes_first() -> None:
     scope = np.arange(ROWS) < 4
     passed, counts, _ = match(tree, scope, masks(a=[0, 1, 8], b=[1]))
     assert np.flatnonzero(passed).tolist() == [0]
-    shown = counted(tree, counts)
+    shown = tree_summary(tree, iter(counts))
     assert shown["children"][0] == {
         "kind": "retailers",
         "label": "every retailer",

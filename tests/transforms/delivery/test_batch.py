@@ -9,11 +9,11 @@ import pytest
 from apache_beam.testing.test_stream import TestStream
 from hypothesis import given
 from hypothesis import strategies as st
-from support.streams import any_message, run_stream, stream_clock
+from support.streams import CLUSTER, LOCAL, any_message, run_stream, stream_clock
 
 from schemas.delivery import Batch, Message
 from transforms.delivery.batch_by_retailer import BatchByRetailer, cut, pack
-from transforms.streaming.elements import KEYED, Messages
+from transforms.delivery.elements import KEYED, Messages
 
 CUSTOMERS = st.lists(st.integers(0, 60), max_size=260)
 
@@ -67,23 +67,23 @@ def keyed(numbers: range, retailer: str = "kroger", **changes: Any) -> Any:
     return ((retailer, 0), Messages([any_message(number, retailer_id=retailer, **changes) for number in numbers]))
 
 
-ALONE = False
+ENGINE = CLUSTER
 
 
-@pytest.fixture(params=[False, True], ids=["by its state", "alone"])
-def _alone(request: pytest.FixtureRequest) -> None:
+@pytest.fixture(params=[CLUSTER, LOCAL], ids=["by its state", "from memory"])
+def _engine(request: pytest.FixtureRequest) -> None:
     """Run a test both ways."""
-    global ALONE
-    ALONE = request.param
+    global ENGINE
+    ENGINE = request.param
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:cannot collect")
-both_ways = pytest.mark.usefixtures("_alone")
+both_ways = pytest.mark.usefixtures("_engine")
 
 
 def batched(stream: TestStream, wait_s: float = 2.0) -> list[tuple[float, str, list[int]]]:
     """(time, retailer, sizes of the batches) of each list of batches."""
-    made = run_stream(stream, lambda lists: (lists,) | BatchByRetailer(wait_s, stream_clock, alone=ALONE), KEYED)
+    made = run_stream(stream, lambda lists: (lists,) | BatchByRetailer(wait_s, stream_clock, ENGINE), KEYED)
     return [(time, key[0], [len(batch.messages) for batch in batches.items]) for time, (key, batches) in made]
 
 

@@ -14,10 +14,12 @@ from support.wire_events import any_envelope
 from schemas.delivery import BATCH, Message
 from transforms.delivery import receipts as outcomes
 from transforms.delivery.batch_by_retailer import BATCH_BYTES, _in_elements, cut, pack
-from transforms.delivery.decode_events import Decode
-from transforms.delivery.group_by_retailer import Load, group
-from transforms.streaming.counters import Counter, bytes_on_the_way, on_the_way
-from transforms.streaming.elements import LIST, LIST_BYTES, Batches, Envelopes, Messages, body_bytes, in_lists
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.decode_events import read_envelopes
+from transforms.delivery.elements import Batches, Messages, event_id_of, retailer_of
+from transforms.streaming.decode import Decode
+from transforms.streaming.elements import LIST, LIST_BYTES, Envelopes, body_bytes, in_lists
+from transforms.streaming.group_by_shard import Load, group
 from transforms.streaming.read_pubsub import size
 
 SIZES = st.lists(st.sampled_from([10, 40_000, 200_000, 1_000_000, 5_000_000]), max_size=60)
@@ -44,7 +46,7 @@ def test_a_poll_of_small_messages_is_cut_by_their_number() -> None:
 
 
 def test_a_group_of_large_messages_is_several_lists() -> None:
-    lists = [messages for _, messages in group(of_sizes([1_000_000] * 10), Load())]
+    lists = [messages for _, messages in group(of_sizes([1_000_000] * 10), Load(), Messages, retailer_of, event_id_of)]
     assert [len(some.items) for some in lists] == [4, 4, 2]
 
 
@@ -87,20 +89,20 @@ def test_a_native_message_fills_as_much_of_a_list_as_it_has_bytes(length: int, p
     assert size(PubsubMessage(bytes(length), {})) == places
 
 
-def test_bytes_on_the_way_are_those_that_were_read_and_have_not_reached_the_delivery() -> None:
+def test_bytes_in_flight_are_those_that_were_read_and_have_not_reached_the_delivery() -> None:
     envelopes = [any_envelope(number) for number in range(3)]
-    messages, bytes_ = on_the_way(), bytes_on_the_way()
+    messages, bytes_ = COUNTERS.in_flight(), COUNTERS.bytes_in_flight()
     with beam.Pipeline(runner=FnApiRunner()) as p:
         some = p | beam.Create([Envelopes(envelopes)], reshuffle=False).with_output_types(Envelopes)
-        good, _ = some | Decode(lambda: 0.0)
+        good, _ = some | Decode(read_envelopes, Messages, lambda: 0.0, COUNTERS)
         _ = good | beam.Map(_deliver_one).with_output_types(Messages)
-    assert on_the_way() - messages == 2
-    assert bytes_on_the_way() - bytes_ == sum(len(one.body) for one in envelopes[1:])
-    Counter("batched").inc(2, sum(len(one.body) for one in envelopes[1:]))
+    assert COUNTERS.in_flight() - messages == 2
+    assert COUNTERS.bytes_in_flight() - bytes_ == sum(len(one.body) for one in envelopes[1:])
+    COUNTERS.counter("batched").inc(2, sum(len(one.body) for one in envelopes[1:]))
 
 
 def _deliver_one(messages: Messages) -> Messages:
-    Counter("batched").inc(1, len(messages.items[0].body))
+    COUNTERS.counter("batched").inc(1, len(messages.items[0].body))
     return messages
 
 

@@ -20,9 +20,11 @@ from schemas.contracts import DeadLetter, fingerprint, released
 from schemas.delivery import Message
 from schemas.transport import Envelope
 from stores.deliveries.receipts import encode_receipts
-from transforms.delivery.decode_events import Decode, dead_id, read_envelope, read_envelopes
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.decode_events import dead_id, read_envelope, read_envelopes
+from transforms.delivery.elements import Messages
 from transforms.delivery.receipts import decode_receipts, decoded, encode_receipt, make_receipt, refused_letter
-from transforms.streaming.counters import TALLY
+from transforms.streaming.decode import Decode
 from transforms.streaming.elements import Envelopes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -275,11 +277,11 @@ def test_every_message_gets_its_receipt_and_its_letter(some: list[Envelope]) -> 
 
 
 def test_good_and_dead_go_their_ways_and_are_counted() -> None:
-    before = {name: TALLY[name] for name in ("read", "dead_lettered")}
+    before = {name: COUNTERS.tally[name] for name in ("read", "dead_lettered")}
     good, bad = any_envelope(1), any_envelope(2)._replace(body=b"")
     with beam.Pipeline(runner="BundleBasedDirectRunner") as p:
         polls = p | beam.Create([Envelopes([good, bad]), Envelopes([bad])])
-        messages, letters = polls | Decode(lambda: ARRIVED / 1000)
+        messages, letters = polls | Decode(read_envelopes, Messages, lambda: ARRIVED / 1000, COUNTERS)
         assert_that(messages | "Ids" >> beam.FlatMap(lambda some: some.items), equal_to([wire_message(1)]), "good")
         assert_that(letters | "Data" >> beam.Map(lambda one: one.reason), equal_to(["broken_bytes"] * 2), "dead")
-    assert {name: TALLY[name] - count for name, count in before.items()} == {"read": 3, "dead_lettered": 2}
+    assert {name: COUNTERS.tally[name] - count for name, count in before.items()} == {"read": 3, "dead_lettered": 2}

@@ -11,15 +11,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
 from support.receipts_factory import any_receipt
-from support.streams import Memory, any_message, run_stream, stream_clock
+from support.streams import LOCAL, Memory, any_message, run_stream, stream_clock
 
 from schemas.contracts import DeadLetter
 from schemas.delivery import Batch
 from transforms.delivery import deliver_batches as deliver
 from transforms.delivery.batch_by_retailer import retry_shard_of
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliverBatches, DeliveryResult, is_unchanged
-from transforms.streaming.counters import TALLY
-from transforms.streaming.elements import ADDRESSED, Batches, Receipts
+from transforms.delivery.elements import ADDRESSED, Batches, Receipts
 
 SHARD = [1 << 4 * place for place in range(9)]  # numbers of events that share a retry shard
 SLEPT = [0.0]
@@ -105,7 +105,7 @@ def came(stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = Tr
     """(time, numbers) of the receipts, or the bytes of the dead letters, until the input ends."""
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, wall_clock_timers=wall_clock_timers, patience_s=PATIENCE_S)
+        made = DeliverBatches(make, clock, LOCAL._replace(wall_clock_timers=wall_clock_timers), patience_s=PATIENCE_S)
         told = _letters if dead else _at
         return batches | "DeliverBatches" >> made | beam.Map(told).with_output_types(Any)
 
@@ -133,9 +133,13 @@ def test_what_may_leave_leaves_at_once(gate: Gate) -> None:
 
 def test_refused_deliveries_become_dead_letters_beside_their_receipts(gate: Gate) -> None:
     gate.bad = {2}
-    before = {name: TALLY[name] for name in ("batched", "accepted", "rejected")}
+    before = {name: COUNTERS.tally[name] for name in ("batched", "accepted", "rejected")}
     assert came(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
-    assert {name: TALLY[name] - count for name, count in before.items()} == {"batched": 3, "accepted": 2, "rejected": 1}
+    assert {name: COUNTERS.tally[name] - count for name, count in before.items()} == {
+        "batched": 3,
+        "accepted": 2,
+        "rejected": 1,
+    }
 
 
 def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gate) -> None:
@@ -177,26 +181,26 @@ def test_retry_shards_and_retailers_wait_apart(gate: Gate) -> None:
 
 def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate: Gate) -> None:
     gate.due = {SHARD[0]: 20.0, SHARD[1]: 79.0, SHARD[2]: 200.0, SHARD[3]: NEVER}
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     assert came(ended(addressed(*SHARD[:4]))) == [(20, [SHARD[0]]), (79, [SHARD[1]])]
-    assert TALLY["left_waiting"] - before == 2
+    assert COUNTERS.tally["left_waiting"] - before == 2
     assert clock() == 79.0
 
 
 def test_patience_is_for_all_together_not_for_each_retailer_and_shard(gate: Gate) -> None:
     gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), wall_clock_timers=False)
     assert made == [(30, [2]), (30, [3])]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gate) -> None:
     gate.due = {1: 5.0, 2: 50.0, 3: 300.0}
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1, 2, 3, 4)), wall_clock_timers=False)
     assert made == [(0, [4]), (5, [1]), (50, [2])]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 class Meeting(Gate):
@@ -256,7 +260,7 @@ def test_what_waits_is_in_the_buffer_and_is_written_again_only_when_some_of_it_h
         stream = stream.advance_processing_time(10)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
         return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
@@ -272,7 +276,7 @@ def test_a_list_behind_one_of_which_nothing_can_leave_is_tried_a_moment_later(ga
         stream = stream.advance_processing_time(1)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, patience_s=PATIENCE_S, buffer=memory)
+        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
         return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]

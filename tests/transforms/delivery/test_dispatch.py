@@ -13,7 +13,7 @@ from schemas.campaigns.workspaces import Pace
 from schemas.delivery import Batch, Claim, ClaimRequest, Message, Settlement
 from transforms.delivery import dispatch
 from transforms.delivery.call_results import LATE_MS
-from transforms.streaming.counters import TALLY, on_the_way
+from transforms.delivery.counters import COUNTERS
 
 DAY_MS = 86_400_000
 
@@ -72,10 +72,12 @@ def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
 
 def test_an_event_that_the_claim_finds_settled_is_counted_in_one_place(job: Job) -> None:
     job.ledger.settle("somebody else", [Settlement(wire_message(one).event_id, "expired") for one in range(3)], ARRIVED)
-    before, missing = TALLY["already_settled"], on_the_way()
+    before, missing = COUNTERS.tally["already_settled"], COUNTERS.in_flight()
     job.run("store-1", wire_batch(range(10)))
-    assert TALLY["already_settled"] - before == 3
-    assert on_the_way() == missing  # as before the claim: of nothing it is thought that it got lost, or came twice
+    assert COUNTERS.tally["already_settled"] - before == 3
+    assert (
+        COUNTERS.in_flight() == missing
+    )  # as before the claim: of nothing it is thought that it got lost, or came twice
     assert job.outcomes == dict.fromkeys(range(3, 10), "accepted")
 
 

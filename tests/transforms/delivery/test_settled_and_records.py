@@ -16,12 +16,12 @@ from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, Receipt, Settlement
 from stores.ledger.sqlite import SqliteLedger
 from transforms.delivery import record_receipts as records
+from transforms.delivery.counters import COUNTERS
 from transforms.delivery.decode_events import dead_id, read_envelope
+from transforms.delivery.elements import Messages, Receipts
 from transforms.delivery.receipts import encode_receipt, refused_letter
 from transforms.delivery.record_receipts import RecordDeadLetters, RecordReceipts, UnreportedReceipts, record_left
 from transforms.delivery.skip_settled import SkipSettled
-from transforms.streaming.counters import TALLY
-from transforms.streaming.elements import Messages, Receipts
 
 ENGINE = "BundleBasedDirectRunner"
 HELD: dict[str, Any] = {}
@@ -82,19 +82,19 @@ def letter(number: int) -> DeadLetter:
 
 def test_what_is_settled_is_left_out_and_counted() -> None:
     settled(*receipts(1, 3))
-    before = TALLY["already_settled"]
+    before = COUNTERS.tally["already_settled"]
     lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
     with beam.Pipeline(runner=ENGINE) as p:
         left = p | beam.Create(lists) | SkipSettled(ledger)
         numbers = left | beam.Map(lambda some: [int(one.event_id, 16) for one in some.items])
         assert_that(numbers, equal_to([[0, 2], [4]]))
-    assert TALLY["already_settled"] - before == 2
+    assert COUNTERS.tally["already_settled"] - before == 2
 
 
 def test_what_is_fresh_is_not_asked_about() -> None:
     settled(*receipts(1))
     with beam.Pipeline(runner=ENGINE) as p:
-        left = p | beam.Create([Messages([wire_message(1)], fresh=True)]) | SkipSettled(ledger)
+        left = p | beam.Create([Messages([wire_message(1)], source_resumes=True)]) | SkipSettled(ledger)
         assert_that(left | beam.Map(lambda some: len(some.items)), equal_to([1]))
 
 

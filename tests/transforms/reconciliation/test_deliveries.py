@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.reconciliation.deliveries import (
-    ENDS,
-    Counted,
+    EVENT_OUTCOMES,
+    EventCount,
     accepted_ratio,
-    ends,
-    ends_by,
+    count_outcomes,
+    count_outcomes_by,
     on_target,
     open_groups,
     reasons,
@@ -22,8 +22,8 @@ from transforms.reconciliation.deliveries import (
 )
 
 
-def any_counted(**changes: Any) -> Counted:
-    return Counted("spring", "store-1", "a", "accepted", None, 10)._replace(**changes)
+def any_counted(**changes: Any) -> EventCount:
+    return EventCount("spring", "store-1", "a", "accepted", None, 10)._replace(**changes)
 
 
 ROWS = [
@@ -38,17 +38,17 @@ EMITTED = {("spring", "store-1", "a"): 15, ("spring", "store-2", "a"): 41, ("spr
 
 
 def counts(**changes: int) -> dict[str, int]:
-    return dict.fromkeys(ENDS, 0) | changes
+    return dict.fromkeys(EVENT_OUTCOMES, 0) | changes
 
 
 def test_every_outcome_is_counted_also_when_there_is_none_of_it() -> None:
-    assert ends(ROWS) == counts(accepted=50, rejected=6, pending=4)
-    assert ends([]) == counts()
+    assert count_outcomes(ROWS) == counts(accepted=50, rejected=6, pending=4)
+    assert count_outcomes([]) == counts()
 
 
 def test_groups_come_by_size() -> None:
-    assert list(ends_by(ROWS, "retailer")) == [("store-2",), ("store-1",)]
-    assert ends_by(ROWS, "campaign", "variant")["spring", None] == counts(pending=4)
+    assert list(count_outcomes_by(ROWS, "retailer")) == [("store-2",), ("store-1",)]
+    assert count_outcomes_by(ROWS, "campaign", "variant")["spring", None] == counts(pending=4)
 
 
 def test_reasons_come_by_frequency_and_none_is_lost() -> None:
@@ -79,15 +79,21 @@ OPEN = {
 
 
 @pytest.mark.parametrize(("rows", "emitted", "gaps"), OPEN.values(), ids=OPEN.keys())
-def test_the_equation_is_open_when(rows: list[Counted], emitted: Any, gaps: Any) -> None:
+def test_the_equation_is_open_when(rows: list[EventCount], emitted: Any, gaps: Any) -> None:
     assert open_groups(rows, emitted) == gaps
 
 
-@given(st.lists(st.builds(Counted, *[st.sampled_from("ab")] * 3, st.sampled_from(ENDS), st.none(), st.integers(0, 9))))
-def test_sums_over_any_groups_are_the_sums_over_all(rows: list[Counted]) -> None:
+@given(
+    st.lists(
+        st.builds(
+            EventCount, *[st.sampled_from("ab")] * 3, st.sampled_from(EVENT_OUTCOMES), st.none(), st.integers(0, 9)
+        )
+    )
+)
+def test_sums_over_any_groups_are_the_sums_over_all(rows: list[EventCount]) -> None:
     for fields in (("campaign",), ("retailer", "variant")):
-        parts = ends_by(rows, *fields).values()
-        assert {end: sum(part[end] for part in parts) for end in ENDS} == ends(rows)
+        parts = count_outcomes_by(rows, *fields).values()
+        assert {end: sum(part[end] for part in parts) for end in EVENT_OUTCOMES} == count_outcomes(rows)
 
 
 TARGETS = {

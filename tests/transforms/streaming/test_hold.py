@@ -8,12 +8,13 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.testing.test_stream import TestStream
-from support.streams import Memory, any_message, run_stream, stream_clock
+from support.streams import CLUSTER, LOCAL, NO_TIMERS, Memory, any_message, run_stream, stream_clock
 
 from schemas.delivery import Message
-from transforms.streaming import counters
-from transforms.streaming.counters import TALLY
-from transforms.streaming.elements import KEYED, Messages
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.elements import KEYED, Messages, due_times
+from transforms.streaming.counters import Counters, Limit
+from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.hold_until_due import HoldUntilDue, split_due
 
 
@@ -27,9 +28,14 @@ def due(number: int, seconds: float, **changes: Any) -> Message:
     return any_message(number, deliver_after=int(seconds * 1000), **changes)
 
 
+def hold(engine: EngineTraits = CLUSTER, **options: Any) -> HoldUntilDue:
+    """The step on an engine."""
+    return HoldUntilDue(Messages, due_times, stream_clock, engine, COUNTERS, **options)
+
+
 def passed(stream: TestStream) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the lists that came through."""
-    made = run_stream(stream, lambda lists: lists | HoldUntilDue(stream_clock) | beam.Flatten(), KEYED)
+    made = run_stream(stream, lambda lists: lists | hold() | beam.Flatten(), KEYED)
     return [(time, [int(one.event_id, 16) for one in messages.items]) for time, (_, messages) in made]
 
 
@@ -67,60 +73,60 @@ def memory() -> Memory:
 
 def test_what_is_held_is_in_the_buffer_until_it_is_due() -> None:
     BUFFER[0] = Memory()
-    hold = HoldUntilDue(stream_clock, buffer=memory)
+    step = hold(LOCAL, buffer=memory)
     stream = TestStream().add_elements([keyed(due(1, 0), due(2, 60), due(3, 9_000))]).advance_processing_time(60)
-    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | step | beam.Flatten(), KEYED)
     assert [messages.items for _, (_, messages) in made] == [[due(1, 0)], [due(2, 60)]]
     assert (BUFFER[0].written, BUFFER[0].parts) == (2, {})
 
 
-def test_what_is_due_waits_while_too_much_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_due_waits_while_too_much_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def bytes_on_the_way() -> int:
+    def bytes_in_flight(counters: Counters) -> int:
         asked.append(stream_clock())
         return 11 if len(asked) <= 3 else 0
 
-    monkeypatch.setattr(counters, "bytes_on_the_way", bytes_on_the_way)
-    hold = HoldUntilDue(stream_clock, most_ahead=counters.Limit(1 << 40, 10))
+    monkeypatch.setattr(Counters, "bytes_in_flight", bytes_in_flight)
+    step = hold(LOCAL, most_in_flight=Limit(1 << 40, 10))
     stream = TestStream().add_elements([keyed(due(2, 60))]).advance_processing_time(60)
     for _ in range(5):
         stream = stream.advance_processing_time(1)
-    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | step | beam.Flatten(), KEYED)
     assert [(time, messages.items) for time, (_, messages) in made] == [(63, [due(2, 60)])]
 
 
 def test_what_is_due_and_was_not_released_goes_when_the_input_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "bytes_on_the_way", lambda: 11)
-    hold = HoldUntilDue(stream_clock, most_ahead=counters.Limit(1 << 40, 10))
+    monkeypatch.setattr(Counters, "bytes_in_flight", lambda _: 11)
+    step = hold(LOCAL, most_in_flight=Limit(1 << 40, 10))
     stream = TestStream().add_elements([keyed(due(2, 60))]).advance_processing_time(60)
-    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | step | beam.Flatten(), KEYED)
     assert [messages.items for _, (_, messages) in made] == [[due(2, 60)]]
 
 
 def test_when_the_input_ends_what_is_not_due_is_left_out_and_counted() -> None:
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     stream = TestStream().add_elements([keyed(due(1, 0), due(2, 86_400), due(3, 90_000))])
     assert passed(stream.advance_watermark_to_infinity()) == [(0, [1])]
-    assert TALLY["left_waiting"] - before == 2
+    assert COUNTERS.tally["left_waiting"] - before == 2
 
 
 def test_where_timers_do_not_follow_the_clock_what_is_not_due_is_left_out_at_once_and_counted() -> None:
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     stream = TestStream().add_elements([keyed(due(1, 0), due(2, 60))]).advance_processing_time(60)
-    hold = HoldUntilDue(stream_clock, wall_clock_timers=False)
-    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | hold | beam.Flatten(), KEYED)
+    step = hold(NO_TIMERS)
+    made = run_stream(stream.advance_watermark_to_infinity(), lambda lists: lists | step | beam.Flatten(), KEYED)
     assert [[one.event_id for one in messages.items] for _, (_, messages) in made] == [[f"{1:032x}"]]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 @pytest.mark.parametrize("at", [253_402_300_799_999, (1 << 63) - 1], ids=["the year 9999", "the end of time"])
 def test_what_is_due_at_the_end_of_time_waits_and_the_others_leave_when_they_are_due(at: int) -> None:
-    before = TALLY["left_waiting"]
+    before = COUNTERS.tally["left_waiting"]
     stream = TestStream().add_elements([keyed(due(1, 0), any_message(2, deliver_after=at), due(3, 60))])
     stream = stream.advance_processing_time(60).advance_processing_time(86_400 * 365)
     assert passed(stream.advance_watermark_to_infinity()) == [(0, [1]), (60, [3])]
-    assert TALLY["left_waiting"] - before == 1
+    assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,6 @@ def test_what_is_due_at_the_end_of_time_waits_and_the_others_leave_when_they_are
     ],
 )
 def test_only_what_can_still_be_sent_waits(message: Message, passes: bool) -> None:
-    now, early = split_due([message], 100_000)
+    now, early = split_due([message], due_times([message]), 100_000)
     assert bool(now) is passes
     assert bool(early) is not passes

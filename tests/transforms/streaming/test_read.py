@@ -11,15 +11,16 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from support.streams import CLUSTER, LOCAL
 from support.wire_events import any_envelope
 
 from schemas.transport import Envelope, Poll
-from transforms.streaming import counters
-from transforms.streaming.counters import Limit
+from transforms.streaming.counters import Counters, Limit
 from transforms.streaming.elements import Envelopes
 from transforms.streaming.read_messages import BUNDLE, POLL, ReadMessages, Round, _Read, all_read, close_readers
 
 ONE = any_envelope(1)
+COUNTERS = Counters("read-test")
 
 
 @dataclass
@@ -85,14 +86,14 @@ def _empty() -> Iterator[None]:
 def run_once(readers: int, **options: Any) -> None:
     """One run of the source, which notes what comes out."""
     with beam.Pipeline(runner=FnApiRunner()) as p:
-        polled = p | ReadMessages(make, readers, **options)
+        polled = p | ReadMessages(make, LOCAL, COUNTERS, readers, **options)
         _ = polled | "Note" >> beam.Map(note)
 
 
-def run(*sources: Source, most_ahead: Limit | None = None) -> list[str]:
+def run(*sources: Source, most_in_flight: Limit | None = None) -> list[str]:
     """The names of the messages that came out, in order."""
     SOURCES.extend(sources)
-    run_once(len(sources), most_ahead=most_ahead)
+    run_once(len(sources), most_in_flight=most_in_flight)
     return [one.message_id for one in SEEN]
 
 
@@ -123,14 +124,14 @@ def test_a_bundle_that_fails_commits_nothing() -> None:
         raise RuntimeError("the step behind it")
 
     with pytest.raises(Exception, match="the step behind it"), beam.Pipeline(runner=FnApiRunner()) as p:
-        _ = p | ReadMessages(make) | "Fail" >> beam.Map(fail)
+        _ = p | ReadMessages(make, LOCAL, COUNTERS) | "Fail" >> beam.Map(fail)
     assert source.places("commit") == []
 
 
 def test_an_engine_that_goes_back_to_a_checkpoint_gets_a_new_reader() -> None:
     source = Source([1, 1, 1])
     SOURCES.append(source)
-    read = _Read(make, None, early=False)
+    read = _Read(make, LOCAL, COUNTERS, None, None, None)
     first = read._reader(0, 0)
     first.position = 3
     assert read._reader(0, 3) is first
@@ -140,26 +141,26 @@ def test_an_engine_that_goes_back_to_a_checkpoint_gets_a_new_reader() -> None:
 
 def test_where_commits_come_early_the_next_checkpoint_is_waited_for() -> None:
     SOURCES.append(Source([1]))
-    opened = _Read(make, None, early=True)._reader(0, 0)
-    committed = partial(opened.committed, early=True)
+    opened = _Read(make, CLUSTER._replace(early_finalization=True), COUNTERS, None, None, None)._reader(0, 0)
+    acknowledge = partial(opened.acknowledge, early_finalization=True)
 
     opened.bundles = 2
-    committed(1, [0])
+    acknowledge(1, [0])
     opened.bundles = 3  # begins while the first checkpoint's end is told
-    committed(2, [1])
+    acknowledge(2, [1])
     assert SOURCES[0].places("commit") == []  # that checkpoint may hold neither
 
     opened.bundles = 5
-    committed(3, [2, 3])
+    acknowledge(3, [2, 3])
     assert SOURCES[0].places("commit") == [0]
-    committed(4, [])
+    acknowledge(4, [])
     assert SOURCES[0].places("commit") == [0, 1]
-    committed(5, [])
+    acknowledge(5, [])
     assert SOURCES[0].places("commit") == [0, 1]
 
     opened.bundles = 7
-    committed(7, [5])  # in whatever order
-    committed(6, [4])
+    acknowledge(7, [5])  # in whatever order
+    acknowledge(6, [4])
     assert SOURCES[0].places("commit") == [0, 1, 2, 3]
 
 
@@ -178,28 +179,28 @@ def test_full_polls_follow_each_other_in_one_bundle_and_then_another_begins() ->
     assert sorted(source.places("commit")) == [0, 1, 2, 3]
 
 
-def test_nothing_is_read_while_too_much_is_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_read_while_too_much_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     source, asked = Source([1, 1]), list[int]()
 
-    def on_the_way() -> int:
+    def in_flight(counters: Counters) -> int:
         asked.append(len(source.places("poll")))
         return 11 if len(asked) <= 3 else 10
 
-    monkeypatch.setattr(counters, "on_the_way", on_the_way)
-    assert len(run(source, most_ahead=Limit(10, 1 << 40))) == 2
+    monkeypatch.setattr(Counters, "in_flight", in_flight)
+    assert len(run(source, most_in_flight=Limit(10, 1 << 40))) == 2
     assert asked[:4] == [0, 0, 0, 0]
     assert source.places("poll") == [0, 1]
 
 
-def test_nothing_is_read_while_too_many_bytes_are_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_read_while_too_many_bytes_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     source, asked = Source([1, 1]), list[int]()
 
-    def bytes_on_the_way() -> int:
+    def bytes_in_flight(counters: Counters) -> int:
         asked.append(len(source.places("poll")))
         return 11 if len(asked) <= 3 else 10
 
-    monkeypatch.setattr(counters, "bytes_on_the_way", bytes_on_the_way)
-    assert len(run(source, most_ahead=Limit(1 << 40, 10))) == 2
+    monkeypatch.setattr(Counters, "bytes_in_flight", bytes_in_flight)
+    assert len(run(source, most_in_flight=Limit(1 << 40, 10))) == 2
     assert asked[:4] == [0, 0, 0, 0]
 
 
@@ -244,18 +245,18 @@ def test_rounds_go_on_until_every_reader_is_done() -> None:
 def test_what_the_engine_did_not_commit_is_committed_when_a_named_source_is_closed() -> None:
     source = Source([1, 1])
     SOURCES.append(source)
-    opened = _Read(make, None, False, "named")._reader(0, 0)
+    opened = _Read(make, LOCAL, COUNTERS, None, "named", None)._reader(0, 0)
     opened.polled = {1: [0], 2: [1]}
-    opened.committed(1, [0], early=False)
+    opened.acknowledge(1, [0], early_finalization=False)
     close_readers("named")
     assert source.log == [("commit", 0), ("commit", 1), ("close", 0)]
 
 
 def test_a_round_needs_the_name_of_its_source() -> None:
     with pytest.raises(ValueError, match="a round needs the name"):
-        ReadMessages(make, round_=Round(1, Limit(1, 1)))
+        ReadMessages(make, LOCAL, COUNTERS, round_=Round(1, Limit(1, 1)))
 
 
 def test_at_least_one_reader_is_needed() -> None:
     with pytest.raises(ValueError, match="readers 0 must be positive"):
-        ReadMessages(make, readers=0)
+        ReadMessages(make, LOCAL, COUNTERS, readers=0)

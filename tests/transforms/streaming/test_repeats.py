@@ -1,4 +1,4 @@
-"""DropRepeats under TestStream: every way in which a repeat can come."""
+"""DropDuplicates under TestStream: every way in which a duplicate can come."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from apache_beam.testing.test_stream import TestStream
-from support.streams import any_message, run_stream, stream_clock
+from support.streams import CLUSTER, LOCAL, any_message, run_stream, stream_clock
 
+from transforms.delivery.counters import COUNTERS
+from transforms.delivery.elements import KEYED, Messages, duplicate_ids
 from transforms.streaming.drop_duplicates import DropDuplicates
-from transforms.streaming.elements import KEYED, Messages
 
 WEEK = 7 * 86_400.0
 DAY = 86_400.0
@@ -21,19 +22,20 @@ def keyed(*numbers: int, shard: int = 0) -> Any:
     return (("kroger", shard), Messages([any_message(number) for number in numbers]))
 
 
-ALONE = False
+ENGINE = CLUSTER
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["with a stamp", "alone"])
-def _alone(request: pytest.FixtureRequest) -> None:
+@pytest.fixture(autouse=True, params=[CLUSTER, LOCAL], ids=["with a stamp", "from memory"])
+def _engine(request: pytest.FixtureRequest) -> None:
     """Every test runs both ways."""
-    global ALONE
-    ALONE = request.param
+    global ENGINE
+    ENGINE = request.param
 
 
 def passed(stream: TestStream, remember_s: float = WEEK) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the lists that came through, until the input ends."""
-    made = run_stream(stream, lambda lists: lists | DropDuplicates(remember_s, stream_clock, alone=ALONE), KEYED)
+    drop = DropDuplicates(duplicate_ids, remember_s, stream_clock, ENGINE, COUNTERS)
+    made = run_stream(stream, lambda lists: lists | drop, KEYED)
     return [(time, [int(one.event_id, 16) for one in messages.items]) for time, (_, messages) in made]
 
 

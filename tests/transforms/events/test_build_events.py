@@ -11,8 +11,8 @@ from support.factories import SECRET, any_campaign, any_customers
 from schemas.contracts import decode, fingerprint
 from schemas.elements import EventBatch, Refusal
 from transforms.events.build_events import build_events
-from transforms.events.publish_events import refuse
-from transforms.reconciliation.exposures import batch_counts, exposures
+from transforms.events.publish_events import refuse_events
+from transforms.reconciliation.record_exposures import batch_counts, exposures
 
 CUSTOMERS = any_customers(40)
 
@@ -106,7 +106,9 @@ def test_nobody_to_send_to_is_no_event(tmp_path: Path) -> None:
 
 def test_a_refused_event_is_a_dead_letter_with_its_bytes_and_a_place_in_the_ledger(tmp_path: Path) -> None:
     events = built(tmp_path, any_campaign(), any_campaign(id="again"))
-    batch = refuse(events, [Refusal(3, "over_size", "too large"), Refusal(41, "refused_by_broker", "no")], "trace")
+    batch = refuse_events(
+        events, [Refusal(3, "over_size", "too large"), Refusal(41, "refused_by_broker", "no")], "trace"
+    )
     assert [letter.data for letter in batch.dead_letters] == [events.bodies[3].as_py(), events.bodies[41].as_py()]
     plan = any_plan(tmp_path / "again", any_campaign(), any_campaign(id="again"), customers=CUSTOMERS)
     table = exposures(plan, batch)

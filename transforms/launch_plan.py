@@ -1,4 +1,4 @@
-"""The plan of a launch: campaigns bound to the customers' columns, checked before anything runs."""
+"""make_plan: binds the campaigns to the customers' columns and finds every mistake before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.campaigns.configuration import Configuration
 from schemas.campaigns.engine import EngineConfig
 from schemas.columns.ids import id_type_problem, is_text
 from schemas.problems import Problem
-from transforms.audience.conditions import LAUNCHED_AT, Checker, Mistake
+from transforms.audience.conditions import Checker, Mistake
 from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
 from transforms.warnings.beforehand import ended_campaigns, shadowed_names, unused_audiences
 from transforms.warnings.warning import LaunchWarning
@@ -28,14 +28,14 @@ _VALUE_TYPES = {
 
 @dataclass(frozen=True)
 class CampaignPlan:
-    """One campaign of a file, ready to run: its compiled audience, and the type of each of its properties."""
+    """One campaign with its version, its compiled audience and its file."""
 
     campaign: Campaign
     version: str
     tree: Tree
     file: str
 
-    def scope(self, retailer: str) -> bool:
+    def covers(self, retailer: str) -> bool:
         """Whether the campaign is for a retailer's customers."""
         if (self.campaign.surface == MARKETPLACE) != (retailer == MARKETPLACE):
             return False
@@ -44,10 +44,11 @@ class CampaignPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker must know, and nothing secret: it travels with the job.
+    """The configuration of a launch as every worker gets it; it holds no secret.
 
-    `columns` are those of the customers that are read, `id_columns` those by which somebody is known or looked up;
-    `values` gives each property's SQL text its type; `warnings` are those that need no customers.
+    `columns` are the customers' columns that are read, `id_columns` those of ids, units and addresses. `values` are the
+    SQL types of the properties by their SQL, `offer_conditions` the SQL of the offers' conditions, `root` the folder of
+    the campaigns, `warnings` those that need no customers.
     """
 
     launch_id: str
@@ -68,7 +69,7 @@ class Plan:
         """When the launch was first started, UTC."""
         return datetime.fromtimestamp(self.launched_at / 1000, UTC)
 
-    def of(self, campaign_id: str) -> CampaignPlan:
+    def campaign_plan(self, campaign_id: str) -> CampaignPlan:
         """The plan of one campaign."""
         return next(plan for plan in self.campaigns if plan.campaign.id == campaign_id)
 
@@ -76,12 +77,12 @@ class Plan:
 def make_plan(
     config: Configuration, schema: pa.Schema, launch_id: str, launched_at: int, test: bool = False
 ) -> tuple[Plan, list[Problem]]:
-    """The plan, and every mistake in the SQL and the columns that the campaigns name."""
+    """The plan, and every mistake in the SQL and the columns of the campaigns and of engine.yaml."""
     binder = _Binder(config, schema)
-    campaigns = tuple(binder.campaign(campaign) for campaign in config.campaigns)
-    binder.engine_columns()
+    campaigns = tuple(binder.bind_campaign(campaign) for campaign in config.campaigns)
+    binder.bind_engine()
     leaves = tuple(dict.fromkeys(n.leaf for plan in campaigns for n in plan.tree.nodes() if n.leaf))
-    whens = dict.fromkeys(o.when for plan in campaigns for o in plan.campaign.offers if o.when)
+    conditions = dict.fromkeys(o.when for plan in campaigns for o in plan.campaign.offers if o.when)
     plan = Plan(
         launch_id=launch_id,
         launched_at=launched_at,
@@ -91,7 +92,7 @@ def make_plan(
         columns=tuple(name for name in schema.names if name in binder.columns),
         id_columns=tuple(name for name in schema.names if name in binder.columns & binder.ids),
         leaves=leaves,
-        offer_conditions=tuple(whens),
+        offer_conditions=tuple(conditions),
         values=binder.values,
         root=str(config.root),
         warnings=(*unused_audiences(config), *ended_campaigns(config, launched_at), *shadowed_names(schema)),
@@ -100,21 +101,23 @@ def make_plan(
 
 
 def id_columns(config: Configuration) -> set[str]:
-    """The columns whose values must be exact: ids of customers and retailers, units, addresses, what lists hold."""
+    """The columns whose values must be exact: ids of customers and retailers, units, addresses, columns of lists."""
     engine = config.engine
-    found = {engine.columns.customer, engine.columns.retailer, *(column for _, column in config.lists if column)}
+    names = {engine.columns.customer, engine.columns.retailer, *(column for _, column in config.lists if column)}
     if engine.holdouts.global_.share or engine.holdouts.retailers:
-        found.add(engine.holdouts.global_.unit)
+        names.add(engine.holdouts.global_.unit)
     for campaign in config.campaigns:
         if campaign.channel in engine.channels:
-            found.add(engine.channels[campaign.channel].address)
+            names.add(engine.channels[campaign.channel].address)
         if campaign.experiment:
-            space = campaign.experiment.namespace
-            found |= {campaign.experiment.unit, *([space.unit] if space and space.unit else [])}
-    return found
+            namespace = campaign.experiment.namespace
+            names |= {campaign.experiment.unit, *([namespace.unit] if namespace and namespace.unit else [])}
+    return names
 
 
 class _Binder:
+    """Collects the columns that the configuration reads, the types of its properties, and its mistakes."""
+
     def __init__(self, config: Configuration, schema: pa.Schema) -> None:
         self._config = config
         self._schema = schema
@@ -124,38 +127,40 @@ class _Binder:
         self.values: dict[str, str] = {}
         self.problems: list[Problem] = []
 
-    def campaign(self, campaign: Campaign) -> CampaignPlan:
+    def bind_campaign(self, campaign: Campaign) -> CampaignPlan:
         document = self._config.documents[campaign.id]
         for path, text in _conditions(document.data.get("audience"), ("audience",)):
-            self._expression(document.problem(path, text, ""), text, "BOOLEAN")
+            self._bind_expression(document.problem(path, text, ""), text, "BOOLEAN")
         audience = campaign.audience
         if is_too_deep(audience, self._config.audiences):
             fix = f"has more than {MAX_LEVELS} levels, named audiences included; write fewer all, any and not"
             self.problems.append(document.problem(("audience",), "nested too deeply", fix))
             audience = "true"
-        for name in sorted(self._named(audience) & self._config.audiences.keys()):
+        for name in sorted(self._named_audiences(audience) & self._config.audiences.keys()):
             for path, text in _conditions_of(self._config.audiences[name], ()):
                 problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
-                self._expression(problem, text, "BOOLEAN")
+                self._bind_expression(problem, text, "BOOLEAN")
         for index, offer in enumerate(campaign.offers):
             if offer.when:
-                self._expression(document.problem(("offers", index, "when"), offer.when, ""), offer.when, "BOOLEAN")
+                self._bind_expression(
+                    document.problem(("offers", index, "when"), offer.when, ""), offer.when, "BOOLEAN"
+                )
         for key, text in campaign.content.properties.items():
             problem = document.problem(("content", "properties", key), text, "")
-            if self._expression(problem, text, None):
+            if self._bind_expression(problem, text, None):
                 self.values[text] = _VALUE_TYPES.get(self._checker.type_of(text), "VARCHAR")
         if campaign.experiment:
-            self._column(document.problem(("experiment", "unit"), campaign.experiment.unit, ""))
+            self._bind_column(document.problem(("experiment", "unit"), campaign.experiment.unit, ""))
             namespace = campaign.experiment.namespace
             if namespace and namespace.unit:
-                self._column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
+                self._bind_column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
         tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
-                self._column(document.problem(("audience",), node.leaf.column, ""))
+                self._bind_column(document.problem(("audience",), node.leaf.column, ""))
         return CampaignPlan(campaign, self._config.versions[campaign.id], tree, document.file)
 
-    def engine_columns(self) -> None:
+    def bind_engine(self) -> None:
         engine = self._config.engine
         names = {"columns.customer": engine.columns.customer, "columns.retailer": engine.columns.retailer}
         if engine.columns.time_zone:
@@ -171,10 +176,10 @@ class _Binder:
             if consent := engine.channels[key].consent:
                 names[f"channels.{key}.consent"] = consent
         for place, name in names.items():
-            self._column(Problem("engine.yaml", place, name, ""))
-        self._types(names)
+            self._bind_column(Problem("engine.yaml", place, name, ""))
+        self._check_types(names)
 
-    def _types(self, names: dict[str, str]) -> None:
+    def _check_types(self, names: dict[str, str]) -> None:
         for place, name in names.items():
             if name not in self._schema.names:
                 continue
@@ -192,31 +197,31 @@ class _Binder:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
 
-    def _named(self, audience: Node) -> set[str]:
+    def _named_audiences(self, audience: Node) -> set[str]:
         tree = campaign_tree(audience, self._config.audiences, "")
         return {node.label for node in tree.nodes() if node.kind == "audience"}
 
-    def _expression(self, at: Problem, text: str, want: str | None) -> bool:
-        mistake: Mistake | None = self._checker.check(text, want)
+    def _bind_expression(self, problem: Problem, text: str, sql_type: str | None) -> bool:
+        mistake: Mistake | None = self._checker.check(text, sql_type)
         if mistake is not None:
-            self.problems.append(at._replace(fix=mistake.shown(text)))
+            self.problems.append(problem._replace(fix=mistake.shown(text)))
             return False
         self.columns |= self._checker.columns(text)
         return True
 
-    def _column(self, at: Problem) -> None:
-        if at.value in self._schema.names:
-            self.columns.add(at.value)
-            fix = id_type_problem(self._schema.field(at.value).type)
-            if fix and at.value in self.ids:
-                self.problems.append(at._replace(fix=fix))
+    def _bind_column(self, problem: Problem) -> None:
+        if problem.value in self._schema.names:
+            self.columns.add(problem.value)
+            fix = id_type_problem(self._schema.field(problem.value).type)
+            if fix and problem.value in self.ids:
+                self.problems.append(problem._replace(fix=fix))
         else:
             fix = f"the customers have no such column; there are: {', '.join(self._schema.names)}"
-            self.problems.append(at._replace(fix=fix))
+            self.problems.append(problem._replace(fix=fix))
 
 
 def _conditions(raw: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The SQL texts of a tree as written in a file, with their places."""
+    """The SQL texts of an audience as written in a file, with their paths in it."""
     if isinstance(raw, str):
         yield path, raw
     elif isinstance(raw, dict):
@@ -239,11 +244,8 @@ def _scope_label(campaign: Campaign) -> str:
     )
 
 
-def only(plan: Plan, campaign_id: str) -> Plan:
-    """The plan of one campaign alone, for preview and why."""
-    chosen = tuple(p for p in plan.campaigns if p.campaign.id == campaign_id)
-    leaves = tuple(dict.fromkeys(n.leaf for p in chosen for n in p.tree.nodes() if n.leaf))
-    return replace(plan, campaigns=chosen, leaves=leaves)
-
-
-__all__ = ["LAUNCHED_AT", "CampaignPlan", "Plan", "make_plan", "only"]
+def single_campaign(plan: Plan, campaign_id: str) -> Plan:
+    """The plan with one of its campaigns."""
+    entry = plan.campaign_plan(campaign_id)
+    leaves = tuple(dict.fromkeys(node.leaf for node in entry.tree.nodes() if node.leaf))
+    return replace(plan, campaigns=(entry,), leaves=leaves)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import any_message
 
-from transforms.delivery.group_by_retailer import LIST, Load, group, group_of, shard_of
+from transforms.delivery.elements import Messages, event_id_of, retailer_of
+from transforms.streaming.group_by_shard import LIST, Load, group, group_of, shard_of
+
+in_groups = partial(group, kind=Messages, key_of=retailer_of, id_of=event_id_of)
 
 
 class Clock:
@@ -58,7 +62,7 @@ def test_shards_never_shrink() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10_000)), max_size=300))
 def test_grouping_keeps_every_message_under_its_own_key(pairs: list[tuple[int, int]]) -> None:
     messages = [any_message(number, retailer_id=f"r{retailer}") for retailer, number in pairs]
-    lists = list(group(messages, Load(per_shard=0.5)))
+    lists = list(in_groups(messages, Load(per_shard=0.5)))
     found = Counter(one.event_id + one.retailer_id for _, items in lists for one in items.items)
     assert found == Counter(one.event_id + one.retailer_id for one in messages)
     owners = {(key[0], one.retailer_id) for key, items in lists for one in items.items}
@@ -73,7 +77,7 @@ def test_the_keys_of_a_thousand_small_retailers_follow_their_load(per_second: in
     load = Load(clock=clock)
     for poll in range(300):
         some = [any_message(n, retailer_id=f"r{(poll * 7 + n) % 1_000}") for n in range(per_second // 10 or 1)]
-        keys = {key for key, _ in group(some, load)}
+        keys = {key for key, _ in in_groups(some, load)}
         clock.now += 0.1
     assert load.groups(0) == groups
     assert len(keys) <= groups
@@ -91,7 +95,7 @@ def test_groups_that_were_not_needed_for_ten_minutes_are_halved() -> None:
 def test_the_first_poll_of_a_backlog_is_spread_at_once() -> None:
     load = Load(clock=Clock())
     many = [any_message(n, retailer_id="big" if n % 3 else f"r{n}") for n in range(10_000)]
-    keys = {key for key, _ in group(many, load)}
+    keys = {key for key, _ in in_groups(many, load)}
     assert len({key for key in keys if key[0] == "big"}) == 8
     assert len({key for key in keys if key[0] != "big"}) == 16
 
@@ -104,12 +108,12 @@ def test_a_group_of_fewer_holds_whole_groups_of_more() -> None:
 def test_a_large_retailer_shares_no_key_with_the_small_ones() -> None:
     load = Load(per_shard=1.0)
     messages = [any_message(n, retailer_id="big" if n % 10 else f"small-{n}") for n in range(500)]
-    for key, items in group(messages, load):
+    for key, items in in_groups(messages, load):
         assert {one.retailer_id == "big" for one in items.items} == {key[0] == "big"}
 
 
 def test_lists_stay_short_so_that_none_holds_up_a_worker() -> None:
-    lists = list(group([any_message(number) for number in range(40_000)], Load()))
+    lists = list(in_groups([any_message(number) for number in range(40_000)], Load()))
     assert {len(items.items) for _, items in lists} == {LIST, 500}
     assert len({key for key, _ in lists}) == 16
 

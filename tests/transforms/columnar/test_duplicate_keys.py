@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.columnar import duplicate_keys as repeats
-from transforms.columnar.duplicate_keys import codes_of, repeated
+from transforms.columnar.duplicate_keys import codes_of, find_duplicate_keys
 
 Batches = list[dict[str, list[str | None]]]
 KEY = st.none() | st.text(alphabet="ab é😀", max_size=3)
@@ -27,7 +27,7 @@ def found(batches: list[list[tuple[str | None, str | None]]], folder: Path) -> l
             columns = [(groups, pa.array([row[place] for row in rows], pa.string())) for place in range(2)]
             yield f"b{number}", {"x": partial(taken, columns[0]), "y": partial(taken, columns[1])}
 
-    table = repeated(scan, ["x", "y"], sum(map(len, batches)), folder)
+    table = find_duplicate_keys(scan, ["x", "y"], sum(map(len, batches)), folder)
     return [tuple(row.values()) for row in table.to_pylist()]
 
 

@@ -1,17 +1,22 @@
-"""RecordExposures: one row a matched customer and campaign, and the counts that the summary adds up."""
+"""RecordExposures: writes a row for each matched customer and campaign, with the counts that the summary adds up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from schemas.elements import CampaignRows, LaunchBatch
+from schemas.contracts import DeadLetter
+from schemas.elements import CampaignRows, LaunchBatch, OfferGrant
 from schemas.outcomes import ASSIGNED_BY, OUTCOMES
+from transforms.customers.validate_customers import STEP as VALIDATION
 from transforms.experiments.assign_variants import units_of
-from transforms.plan import Plan
+from transforms.launch_plan import Plan
 
 _OUTCOMES = [outcome.outcome for outcome in OUTCOMES]
 _REASONS = [outcome.reason for outcome in OUTCOMES]
@@ -36,8 +41,44 @@ SCHEMA = pa.schema(
         ("test", pa.bool_()),
     ]
 )
-"""A row a matched customer and campaign. `suppression` is what would have been for a customer held out;
-`unit` is null where it is the customer; `deliver_after` is the counterfactual time where nothing was sent."""
+"""A row for each matched customer and campaign. `suppression` of a held-out customer is the reason for which nothing
+would have been sent; `unit` is null where it is the customer; `deliver_after` is the time at which an event that was
+not sent would have been due."""
+
+WriteDeadLetters = Callable[[str, Sequence[DeadLetter]], Any]
+WriteExposures = Callable[[str, pa.Table, dict[str, Any]], None]
+
+
+class RecordExposures(beam.PTransform):
+    """The names of the batches that are done: their dead letters are written first, then the exposures with the counts
+    as one file."""
+
+    def __init__(self, plan: Plan, write_dead_letters: WriteDeadLetters, write_exposures: WriteExposures) -> None:
+        super().__init__()
+        self._record = _Record(plan, write_dead_letters, write_exposures)
+
+    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[str]:
+        return batches | "Record" >> beam.ParDo(self._record)
+
+
+class _Record(beam.DoFn):
+    def __init__(self, plan: Plan, write_dead_letters: WriteDeadLetters, write_exposures: WriteExposures) -> None:
+        self._plan, self._write_dead_letters, self._write_exposures = plan, write_dead_letters, write_exposures
+
+    def setup(self) -> None:
+        self._writing = 0.0
+
+    def process(self, element: LaunchBatch) -> Iterator[str]:
+        started = time.perf_counter()
+        table = exposures(self._plan, element)
+        if element.dead_letters:
+            self._write_dead_letters(element.name, element.dead_letters)
+        # The file holds the times of its own batch, so the time to write it can only be added to the next batch.
+        batch = element.with_seconds("record", time.perf_counter() - started + self._writing)
+        started = time.perf_counter()
+        self._write_exposures(batch.name, table, batch_counts(batch))
+        self._writing = time.perf_counter() - started
+        yield batch.name
 
 
 def exposures(plan: Plan, batch: LaunchBatch) -> pa.Table:
@@ -47,7 +88,7 @@ def exposures(plan: Plan, batch: LaunchBatch) -> pa.Table:
 
 
 def _campaign(plan: Plan, batch: LaunchBatch, rows: CampaignRows) -> pa.Table:
-    campaign = plan.of(rows.campaign).campaign
+    campaign = plan.campaign_plan(rows.campaign).campaign
     columns, n = plan.engine.columns, len(rows.rows)
     unit = campaign.experiment.unit if campaign.experiment else columns.customer
     variants = [variant.key for variant in campaign.experiment.variants] if campaign.experiment else []
@@ -79,8 +120,8 @@ def _constant(text: str, n: int) -> pa.Array:
 
 def _coded(codes: np.ndarray, names: Sequence[str | None], mask: np.ndarray | None = None) -> pa.Array:
     """The names of the codes, null where the name is None or the mask is set."""
-    nothing = np.array([name is None for name in names], np.bool_)
-    hidden = nothing[codes] if mask is None else mask
+    unnamed = np.array([name is None for name in names], np.bool_)
+    hidden = unnamed[codes] if mask is None else mask
     dictionary = pa.array([name or "" for name in names], pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=hidden), dictionary).cast(_TEXT)
 
@@ -97,12 +138,12 @@ def _offers(rows: CampaignRows) -> tuple[pa.Array, pa.Array]:
     )
 
 
-def _codes(grants: list[Any], masks: np.ndarray, row: np.ndarray, which: np.ndarray) -> pa.Array:
+def _codes(grants: list[OfferGrant], masks: np.ndarray, row: np.ndarray, which: np.ndarray) -> pa.Array:
     """The code of each (row, offer) in the order of the flattened lists."""
     if not grants:
         return pa.array([], pa.string())
     sizes = masks.sum(axis=1)
-    every = pa.concat_arrays(
+    codes = pa.concat_arrays(
         [
             pa.nulls(size, pa.string()) if grant.code is None else grant.code.cast(pa.string())
             for grant, size in zip(grants, sizes.tolist(), strict=True)
@@ -110,7 +151,7 @@ def _codes(grants: list[Any], masks: np.ndarray, row: np.ndarray, which: np.ndar
     )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     rank = np.cumsum(masks, axis=1) - 1
-    return every.take(pa.array(starts[which] + rank[which, row]))
+    return codes.take(pa.array(starts[which] + rank[which, row]))
 
 
 def outcome_counts(rows: CampaignRows) -> list[list[Any]]:
@@ -126,11 +167,11 @@ def variant_counts(rows: CampaignRows) -> list[list[Any]]:
 
 
 def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
-    """What the summary needs of a batch, as JSON data; written into the metadata of its exposures."""
+    """The counts of a batch for the summary, as JSON data; written into the metadata of its exposures."""
     return {
         "read": batch.counts["read"],
         "evaluated": batch.counts["evaluated"],
-        "dead_lettered": _by_reason(batch),
+        "dead_lettered": Counter(letter.reason for letter in batch.dead_letters if letter.step == VALIDATION),
         "nodes": {name: [list(count) for count in nodes] for name, nodes in batch.counts["nodes"].items()},
         "offers": {
             name: {offer: list(vars(count).values()) for offer, count in offers.items()}
@@ -144,13 +185,5 @@ def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
         "history": batch.counts.get("history", []),
         "sticky": batch.counts.get("sticky", []),
         "unknown_time_zones": batch.counts.get("unknown_time_zones", {}),
-        "seconds": batch.seconds,
+        "seconds": dict(batch.seconds),
     }
-
-
-def _by_reason(batch: LaunchBatch) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for letter in batch.dead_letters:
-        if letter.step == "CheckCustomers":
-            found[letter.reason] = found.get(letter.reason, 0) + 1
-    return found

@@ -82,7 +82,7 @@ class LaunchConfig:
 
     @classmethod
     def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> LaunchConfig:
-        """The configuration of parsed options. Raises InputError with all their problems and the parser's `mistakes`."""
+        """The configuration of parsed options. Raises InputError with their problems and the parser's `mistakes`."""
         problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
         events = read_uri(sink_uri, options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):

@@ -1,4 +1,4 @@
-"""What rebatch is told on its command line, as Beam options and as a checked configuration."""
+"""The options of rebatch, and the configuration that is made of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RebatchOptions(PipelineOptions):
 
 @dataclass(frozen=True)
 class RebatchConfig:
-    """The options, checked."""
+    """The checked options."""
 
     campaigns: str
     events: SourceUri
@@ -78,8 +78,8 @@ class RebatchConfig:
 
     @classmethod
     def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> RebatchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
-        `mistakes` that were found when they were parsed."""
+        """The configuration of parsed options. Raises InputError with every mistake in them, and with the `mistakes` of
+        the parser."""
         problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
         events = read_uri(source_uri, options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)

@@ -1,4 +1,4 @@
-"""What the customers make of the campaigns, counted without an event: the launch's own steps up to the suppression."""
+"""Warnings about inputs: the launch's own steps up to Suppress are counted, and nothing is published."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from transforms.warnings.warning import refusal
 
 
 def input_warnings(config: Configuration, customers: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The warnings and the use of the lists; without customers what needs none.
+    """The warnings, and how many ids of each list are customers; without customers only warnings that need none.
 
     The configuration and the columns must be sound. Raises InputError for a source that cannot be read.
     """
@@ -52,7 +52,7 @@ def _now() -> int:
 
 
 def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
-    """The sums over all customers, as of now, without a history, sticky assignments and duplicates."""
+    """The sums over all customers as of now, without histories, sticky assignments and a search for duplicates."""
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
         plan, _ = make_plan(config, snapshot.schema, "validate", _now())
@@ -71,7 +71,7 @@ def _read_list(root: Path, file: str, column: str) -> pa.Array:
 
 
 def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
-    """Raises InputError with every warning that can be known before an event leaves.
+    """Raises InputError with every warning that can be known before an event is published.
 
     A launch that this call started is withdrawn then: its folder is free for the corrected inputs. The batches are
     counted once; the warnings are kept in the survey folder.

@@ -31,7 +31,7 @@ from stores.local.stop_signals import say
 from transforms.delivery.decode_events import dead_id, read_envelope
 from transforms.delivery.deliver_batches import Dispatcher
 from transforms.delivery.dispatch import BatchDispatcher
-from transforms.delivery.record_receipts import record_left
+from transforms.delivery.record_receipts import record_unreported
 
 
 @cache
@@ -125,7 +125,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
             ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
-        record_left(ledger, write, letters, until)
+        record_unreported(ledger, write, letters, until, time.time())
         note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:

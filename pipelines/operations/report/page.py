@@ -21,7 +21,7 @@ from pipelines.operations.report.equations import (
     open_retailers,
     outcomes,
 )
-from schemas.problems import shown
+from schemas.problems import plural, shown
 
 Summary = Mapping[str, Any]
 SHOWN = 30
@@ -205,9 +205,7 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
     if found := summary.get("delivery"):
         yield from _delivery_notices(found, summary["state"] == "finished")
     if number := len(summary["warnings"]):
-        title = (
-            f"{number} warning{'s' if number != 1 else ''}: something in the inputs has no effect, or not the one meant"
-        )
+        title = f"{plural(number, 'warning')}: something in the inputs has no effect, or not the one meant"
         yield Notice("warn", title, [Item(one["text"], _subject(one), "warnings") for one in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])

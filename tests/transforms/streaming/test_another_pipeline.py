@@ -108,7 +108,7 @@ def test_it_reads_decodes_groups_drops_duplicates_and_holds_on_the_direct_runner
         )
         due, released = (
             scans
-            | "GroupByTill" >> GroupByShard(Scans, attrgetter("till"), number_of)
+            | "GroupByTill" >> GroupByShard(Scans, attrgetter("till"), number_of, stream_clock)
             | "DropDuplicates" >> DropDuplicates(scan_ids, 60.0, stream_clock, NO_TIMERS, COUNTERS)
             | "HoldUntilDue" >> HoldUntilDue(Scans, scan_times, stream_clock, NO_TIMERS, COUNTERS)
         )

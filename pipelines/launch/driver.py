@@ -19,7 +19,7 @@ from pipelines.command_line.exit_codes import Ending, exit_code
 from pipelines.engines.choose import choose_batch_engine
 from pipelines.engines.dataflow.checks import launch_problems, local_problems, on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, name_job, submit
-from pipelines.launch.finalize import check_resumed, finalize_launch, read_finished_summary, table
+from pipelines.launch.finalize import check_resumed, finalize_launch, read_finished_summary, summary_table
 from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import LaunchJob, prepare_launch
 from pipelines.launch.options import LaunchConfig, LaunchOptions
@@ -104,7 +104,7 @@ def _launch_and_print(argv: list[str] | None, progress: Progress) -> Ending:
     if isinstance(result, Submitted):
         print(result)
         return Ending.DONE
-    print(table(result, os.path.join(config.output, "report.html")))
+    print(summary_table(result, os.path.join(config.output, "report.html")))
     if result["strict"] and result["warnings"]:
         print("strict: the events were published; these warnings showed only then", file=sys.stderr)
         return Ending.WARNINGS

@@ -68,7 +68,9 @@ class PubsubEvents:
         """Wait for all of it; the events that were refused."""
         refused = [*self._refused, *self._publisher.settle()]
         self._refused = []
-        return [Refusal(one.row, _REASONS.get(one.code, "refused_by_broker"), one.detail) for one in refused]
+        return [
+            Refusal(refusal.row, _REASONS.get(refusal.code, "refused_by_broker"), refusal.detail) for refusal in refused
+        ]
 
     def close(self) -> None:
         """Disconnect."""

@@ -51,8 +51,8 @@ class Secrets:
         """What to do when there is no value."""
         if self.project is None:
             return f"set the environment variable {name}, on every worker"
-        made = f"make the secret {name} in Secret Manager of {self.project}"
-        return f"{made}, or set the environment variable {name}" if self.environment else made
+        fix = f"make the secret {name} in Secret Manager of {self.project}"
+        return f"{fix}, or set the environment variable {name}" if self.environment else fix
 
 
 def _latest(version: str) -> str:

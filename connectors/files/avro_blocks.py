@@ -128,9 +128,10 @@ def _read_slowly(
     for block in blocks:
         data, rows = io.BytesIO(block.data), list[Any]()
         try:
-            own = parsed(schema(name))
+            reader = parsed(schema(name))
             rows = [
-                fastavro.schemaless_reader(data, writer or own, own if writer else None) for _ in range(block.records)
+                fastavro.schemaless_reader(data, writer or reader, reader if writer else None)
+                for _ in range(block.records)
             ]
             if data.tell() != len(block.data):
                 raise ValueError(
@@ -147,9 +148,9 @@ def record_damage(path: str, records: int) -> str | None:
     The records are counted, not read."""
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
-            found = sum(count for count, _ in ContainerReader(file).blocks())
+            count = sum(count for count, _ in ContainerReader(file).blocks())
     except FileNotFoundError:
         return "missing"
     except Exception as error:  # each file system and each codec has its own
         return f"damaged: {shown(str(error) or type(error).__name__, 160)}"
-    return None if found == records else f"damaged: {found:,} of {records:,} records are there"
+    return None if count == records else f"damaged: {count:,} of {records:,} records are there"

@@ -58,19 +58,19 @@ class FileReader:
             raise
 
     def _poll(self, most: int) -> Poll:
-        got: list[Envelope] = []
+        envelopes: list[Envelope] = []
         size = 0
-        while len(got) < most and size < POLL_BYTES:
+        while len(envelopes) < most and size < POLL_BYTES:
             envelope = next(self._records, None)
             if envelope is not None:
-                got.append(envelope)
+                envelopes.append(envelope)
                 size += len(envelope.body)
                 continue
             path = self._next_file()
             if path is None:
-                return Poll(got, done=not self._follow)
+                return Poll(envelopes, done=not self._follow)
             self._records = read_envelopes(path)
-        return Poll(got)
+        return Poll(envelopes)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -98,10 +98,10 @@ class FileReader:
 def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
     """The finished files of a folder, local or gs://, in the order of their names; none when it is not there yet."""
     try:
-        (found,) = FileSystems.match([f"{directory}/{pattern}"])
+        (match,) = FileSystems.match([f"{directory}/{pattern}"])
     except Exception as error:  # Beam wraps whatever a file system raises
         raise JobError(f"{directory} cannot be listed ({error})", "See that it can be read") from error
-    names = sorted(one.path for one in found.metadata_list)
+    names = sorted(metadata.path for metadata in match.metadata_list)
     return [path for path in names if not path.rpartition("/")[2].startswith(".")]
 
 
@@ -115,10 +115,10 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
             container = ContainerReader(file)
-            mark = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
-            name, note = _text(path.rpartition("/")[2]), "" if _known(mark) else _schema_note(container.schema)
+            schema_id = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
+            name, note = _text(path.rpartition("/")[2]), "" if _known(schema_id) else _schema_note(container.schema)
             for record in container.records():
-                yield _envelope(name, mark, record, note)
+                yield _envelope(name, schema_id, record, note)
     except JobError:
         raise
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
@@ -126,9 +126,9 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
         raise JobError(happened, "Take the file away, or write it again: launch again into the folder") from error
 
 
-def _known(mark: str) -> bool:
+def _known(schema_id: str) -> bool:
     try:
-        resolve(mark)
+        resolve(schema_id)
     except ContractError:
         return False
     return True
@@ -139,9 +139,9 @@ def _schema_note(written: Any) -> str:
     return f"it was written with the schema {text[:_LONGEST_NOTE]}{'…' * (len(text) > _LONGEST_NOTE)}"
 
 
-def _envelope(name: str, mark: str, record: Stored, note: str) -> Envelope:
+def _envelope(name: str, schema_id: str, record: Stored, note: str) -> Envelope:
     values = record.values if isinstance(record.values, dict) else {}
-    attributes = {"schema": mark}
+    attributes = {"schema": schema_id}
     for field in ("event_id", "retailer_id", "campaign_id", "launch_id"):
         if values.get(field):
             attributes[field] = _text(values[field])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.tables.given import ids_of, missing_columns, open_table
+from connectors.tables.input_tables import missing_columns, open_table, read_ids
 from schemas.problems import InputError
 
 
@@ -25,8 +25,8 @@ def read_signal_rows(
     texts = {
         column: rows[column].cast(pa.string())
         if pa.types.is_date(rows[column].type)
-        else ids_of(table, column, rows[column])
+        else read_ids(table, column, rows[column])
         for column in columns
     }
-    found = pa.table(texts).to_pylist()
-    return [{column: (text or "").strip() for column, text in row.items()} for row in found], table.line
+    records = pa.table(texts).to_pylist()
+    return [{column: (text or "").strip() for column, text in row.items()} for row in records], table.line

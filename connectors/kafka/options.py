@@ -97,7 +97,7 @@ def read_start(options: Any, problems: list[Problem]) -> Start | None:
 def read_time(text: str) -> int | None:
     """Epoch milliseconds of an ISO 8601 time with its zone; None for anything else."""
     try:
-        made = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return None if made.tzinfo is None else int(made.timestamp() * 1000)
+    return None if time.tzinfo is None else int(time.timestamp() * 1000)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.consumer import PartitionConsumer, Start, begin, offsets_now
+from connectors.kafka.consumer import PartitionConsumer, Start, begin_group, current_offsets
 from connectors.kafka.reader import QUIET_S, Decoder
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
@@ -69,16 +69,16 @@ class KafkaPartitionReader:
             return []
         self._looked = now
         if not seen:
-            begin(self._uri, self._client, self._group, self._start)
+            begin_group(self._uri, self._client, self._group, self._start)
         if self._finder is None:
             self._finder = PartitionConsumer(self._uri, self._client, self._group).open()
         try:
-            found = offsets_now(self._finder, range(seen, self._finder.partitions()))
+            offsets = current_offsets(self._finder, range(seen, self._finder.partitions()))
         except JobError:
             if not seen:
                 raise
             return []  # the brokers are away; the next look finds them
-        return [found[one] for one in sorted(found)]
+        return [offsets[partition] for partition in sorted(offsets)]
 
     def ended(self) -> bool:
         """Whether no partition will be added: the input is drained, or was told to stop."""
@@ -88,20 +88,20 @@ class KafkaPartitionReader:
         """The next messages of a partition from an offset on; the handle is the offset behind them."""
         if self._stop():
             return Poll([], offset, done=True)
-        one = self._reader(partition, offset)
-        messages = one.consumer.take(most, _WAIT_S)
-        one.asked = now = time.monotonic()
+        opened = self._reader(partition, offset)
+        messages = opened.consumer.take(most, _WAIT_S)
+        opened.asked = now = time.monotonic()
         if messages:
-            one.at, one.last = messages[-1].offset() + 1, now
-        idle = self._idle_s is not None and not messages and now - one.last > self._idle_s
-        if idle and not one.consumer.read_all():
-            one.last, idle = now, False
+            opened.at, opened.last = messages[-1].offset() + 1, now
+        idle = self._idle_s is not None and not messages and now - opened.last > self._idle_s
+        if idle and not opened.consumer.read_all():
+            opened.last, idle = now, False
         envelopes = self._decoder.envelopes(messages)
         if envelopes:
-            one.oldest = min(envelope.published_at for envelope in envelopes) / 1000
-        elif one.consumer.ends:
-            one.oldest = time.time() - QUIET_S
-        return Poll(envelopes, one.at, idle)
+            opened.oldest = min(envelope.published_at for envelope in envelopes) / 1000
+        elif opened.consumer.ends:
+            opened.oldest = time.time() - QUIET_S
+        return Poll(envelopes, opened.at, idle)
 
     def commit(self, partition: int, offset: int) -> None:
         """The engine has kept everything before the offset."""
@@ -117,13 +117,13 @@ class KafkaPartitionReader:
         """The client of a partition, at the offset: an engine goes back when a bundle failed."""
         now = time.monotonic()
         with self._lock:
-            for name in [name for name, one in self._opened.items() if now - one.asked > _UNUSED_S]:
+            for name in [name for name, opened in self._opened.items() if now - opened.asked > _UNUSED_S]:
                 self._opened.pop(name).consumer.close()
-            one = self._opened.get(partition)
-            if one is None:
+            opened = self._opened.get(partition)
+            if opened is None:
                 consumer = PartitionConsumer(self._uri, self._client, self._group).open()
-                one = self._opened[partition] = _Open(consumer, -1, now, now)
-        if one.at != offset:
-            one.consumer.assign({partition: offset})
-            one.at = offset
-        return one
+                opened = self._opened[partition] = _Open(consumer, -1, now, now)
+        if opened.at != offset:
+            opened.consumer.assign({partition: offset})
+            opened.at = offset
+        return opened

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 from connectors.kafka.client import WAIT_S, KafkaClient
-from connectors.kafka.consumer import ALIVE_S, PartitionConsumer, offsets_now
+from connectors.kafka.consumer import ALIVE_S, PartitionConsumer, current_offsets
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
@@ -25,7 +25,7 @@ class Decoder:
 
     def envelopes(self, messages: list[Any]) -> list[Envelope]:
         """An envelope a message, in order. A producer may give any time: one that is still to come counts as now."""
-        made, now = [], int(time.time() * 1000)
+        envelopes, now = [], int(time.time() * 1000)
         for message in messages:
             headers = message.headers() or ()
             try:
@@ -33,8 +33,10 @@ class Decoder:
             except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
                 attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
             name = f"{message.partition()}:{message.offset()}"
-            made.append(Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now)))
-        return made if self._registry is None else [self._registry.unframe(one) for one in made]
+            envelopes.append(
+                Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now))
+            )
+        return envelopes if self._registry is None else [self._registry.unframe(envelope) for envelope in envelopes]
 
 
 class KafkaReader:
@@ -64,10 +66,10 @@ class KafkaReader:
         """Connect, and begin where the group is."""
         self._decoder = Decoder(self._client)
         self._lock = Lock()
-        self._kept: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
         self._consumer.open()
-        self._count, self._looked, self._last, self._oldest = 0, float("-inf"), time.monotonic(), time.time()
-        self._look()
+        self._count, self._found_at, self._last, self._oldest = 0, float("-inf"), time.monotonic(), time.time()
+        self._find_partitions()
 
     def close(self) -> None:
         """Disconnect; what was polled and not committed comes again."""
@@ -77,7 +79,7 @@ class KafkaReader:
         """What is there, once something is; the handle holds the next offset of each partition."""
         if self._stop():
             return Poll([], {}, done=True)
-        self._look()
+        self._find_partitions()
         messages = self._consumer.take(most)
         now = time.monotonic()
         if messages:
@@ -92,8 +94,10 @@ class KafkaReader:
     def commit(self, handle: dict[int, int]) -> None:
         """The group goes on behind these messages."""
         with self._lock:
-            news = {one: offset for one, offset in handle.items() if offset > self._kept.get(one, -1)}
-            self._kept.update(news)
+            news = {
+                partition: offset for partition, offset in handle.items() if offset > self._committed.get(partition, -1)
+            }
+            self._committed.update(news)
         if news:
             self._consumer.commit(news)
 
@@ -105,19 +109,19 @@ class KafkaReader:
         every = self._consumer.ends.keys() == self._consumer.assigned
         return time.time() - QUIET_S if every else self._oldest
 
-    def _look(self) -> None:
+    def _find_partitions(self) -> None:
         """Takes over the partitions that are new."""
         now = time.monotonic()
-        if now - self._looked < self._look_every_s:
+        if now - self._found_at < self._look_every_s:
             return
-        self._looked = now
+        self._found_at = now
         try:
             count = self._consumer.partitions(ALIVE_S if self._count else WAIT_S)
         except JobError:
             if not self._count:
                 raise
             return  # the brokers are away; the next look finds them
-        mine = [one for one in range(self._count, count) if one % self._readers == self._index]
-        starts = offsets_now(self._consumer, range(self._count, count)) if mine else {}
-        self._consumer.assign({one: starts[one] for one in mine})
+        mine = [partition for partition in range(self._count, count) if partition % self._readers == self._index]
+        starts = current_offsets(self._consumer, range(self._count, count)) if mine else {}
+        self._consumer.assign({partition: starts[partition] for partition in mine})
         self._count = count

@@ -32,16 +32,16 @@ class SchemaRegistry:
         user, password = os.environ.get(_USER), os.environ.get(_PASSWORD, "")
         login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
         self._http = urllib3.PoolManager(headers={**login, "Content-Type": _JSON, "Accept": _JSON}, retries=False)
-        self._marks: dict[int, str | None] = {}
+        self._schema_ids: dict[int, str | None] = {}
         self._frames: dict[str, bytes] = {}
 
-    def frame(self, topic: str, mark: str) -> bytes:
+    def frame(self, topic: str, schema_id: str) -> bytes:
         """What stands before a body of our schema with this fingerprint; registers it under TOPIC-value if need be."""
-        if mark not in self._frames:
+        if schema_id not in self._frames:
             place = f"/subjects/{quote(topic, safe='')}-value/versions"
-            made = self._call("POST", place, {"schema": json.dumps(resolve(mark))})
-            self._frames[mark] = bytes([_MAGIC]) + int(made["id"]).to_bytes(4, "big")
-        return self._frames[mark]
+            answer = self._call("POST", place, {"schema": json.dumps(resolve(schema_id))})
+            self._frames[schema_id] = bytes([_MAGIC]) + int(answer["id"]).to_bytes(4, "big")
+        return self._frames[schema_id]
 
     def unframe(self, envelope: Envelope) -> Envelope:
         """The message without its frame, with the fingerprint of its schema. One of a schema that is none of ours
@@ -50,24 +50,24 @@ class SchemaRegistry:
         if len(body) < _FRAME or body[0] != _MAGIC:
             return envelope
         number = int.from_bytes(body[1:_FRAME], "big")
-        if number not in self._marks:
-            self._marks[number] = self._mark(number)
-        mark = self._marks[number]
-        attributes = {**envelope.attributes, "schema": mark or f"registry-{number}"}
-        return envelope._replace(attributes=attributes, body=body[_FRAME:] if mark else body)
+        if number not in self._schema_ids:
+            self._schema_ids[number] = self._read_schema_id(number)
+        schema_id = self._schema_ids[number]
+        attributes = {**envelope.attributes, "schema": schema_id or f"registry-{number}"}
+        return envelope._replace(attributes=attributes, body=body[_FRAME:] if schema_id else body)
 
-    def _mark(self, number: int) -> str | None:
+    def _read_schema_id(self, number: int) -> str | None:
         """The fingerprint of the schema with that id, if it is a version of ours."""
-        found = self._call("GET", f"/schemas/ids/{number}", None)
-        if not found or found.get("schemaType", "AVRO") != "AVRO":
+        answer = self._call("GET", f"/schemas/ids/{number}", None)
+        if not answer or answer.get("schemaType", "AVRO") != "AVRO":
             return None
         try:
-            written = json.loads(found["schema"])
-            mark = fingerprint(written) if isinstance(written, dict) else ""
-            resolve(mark)
+            written = json.loads(answer["schema"])
+            schema_id = fingerprint(written) if isinstance(written, dict) else ""
+            resolve(schema_id)
         except Exception:  # no JSON, or no schema (fastavro has no common base), or none of ours
             return None
-        return mark
+        return schema_id
 
     def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
         """The answer, or nothing for what is not there."""

@@ -23,8 +23,8 @@ class LeaseFile:
 
     def hold(self, until: float) -> None:
         """Leases may last until then. Raises JobError when it cannot be written."""
-        told = {"subscription": self._subscription, "leased_until": round(until, 1)}
-        write_whole(str(self._path), [json.dumps(told).encode()])
+        content = {"subscription": self._subscription, "leased_until": round(until, 1)}
+        write_whole(str(self._path), [json.dumps(content).encode()])
 
 
 def leased_until(folder: Path, subscription: str) -> float:

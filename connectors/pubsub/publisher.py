@@ -149,7 +149,7 @@ class PubsubPublisher:
             failure, self._failure = self._failure, None
         if failure:
             raise failure
-        return sorted(refused, key=lambda one: one.row)
+        return sorted(refused, key=lambda refusal: refusal.row)
 
     def _run(self, request: PublishRequest, batch: object) -> None:
         refused: list[Refused] = []
@@ -161,7 +161,7 @@ class PubsubPublisher:
         except BaseException as error:
             self._failure = self._failure or error
         with self._change:
-            self._refused += [one._replace(batch=batch) for one in refused]
+            self._refused += [refusal._replace(batch=batch) for refusal in refused]
             self._pending -= 1
             self._waiting -= request.size
             self._change.notify_all()
@@ -173,7 +173,7 @@ class PubsubPublisher:
             return []
         if len(request.framed) == 1:
             return [Refused(request.first_row, Code.INVALID_ARGUMENT.name, detail)]
-        return [one for half in request.halves() for one in self._deliver(half)]
+        return [refusal for half in request.halves() for refusal in self._deliver(half)]
 
     def _send(self, payload: bytes) -> str | None:
         """Sends until it is published (None) or refused (why); nothing at all once another request failed."""

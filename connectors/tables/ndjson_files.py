@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from connectors.tables.sources import SAMPLE_ROWS, Reject, Rejected, check_names, wrong
+from connectors.tables.sources import SAMPLE_ROWS, Reject, Rejected, check_names, unusable
 from connectors.tables.text import BLOCK, TextFile
 
 MAX_LINE = 64 << 20
@@ -65,7 +65,7 @@ class NdjsonFiles:
             yield table
         elif len(lines) == 1:
             number, data = lines[0]
-            reject(Rejected(*_told(problem), f"{name} line {number}", data))
+            reject(Rejected(*_reason_and_detail(problem), f"{name} line {number}", data))
         else:
             middle = len(lines) // 2
             yield from self._parsed(lines[:middle], name, reject)
@@ -89,7 +89,7 @@ def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
     return table.select(schema.names), ""
 
 
-def _told(problem: str) -> tuple[str, str]:
+def _reason_and_detail(problem: str) -> tuple[str, str]:
     """Reason and detail of a line's problem."""
     if problem.startswith("UTF-8"):
         return "broken_text", "is not UTF-8; save the source as UTF-8"
@@ -98,8 +98,8 @@ def _told(problem: str) -> tuple[str, str]:
         if not column:
             return "broken_json", "is no JSON object; correct the line"
         return "wrong_type", f"column {column}: {problem.partition(') ')[2] or problem}; correct the value"[:300]
-    if found := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
-        return "wrong_type", f"{found[2]} does not fit a column of {found[1]}; correct the value, or write all as text"
+    if match := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
+        return "wrong_type", f"{match[2]} does not fit a column of {match[1]}; correct the value, or write all as text"
     return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
 
 
@@ -108,44 +108,44 @@ def _too_deep(line: bytes) -> bool:
     if len(line) <= MAX_DEPTH or line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
-    for mark in _MARKS.findall(line):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark, 0)
+    for token in _TOKENS.findall(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token, 0)
         if depth > MAX_DEPTH:
             return True
     return False
 
 
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _check(file: TextFile) -> None:
     """Raises InputError for a line over MAX_LINE, and for a file that is one list."""
     line, length = 1, 0
-    with file.open() as opened:
-        while block := opened.read(BLOCK):
+    with file.open() as binary:
+        while block := binary.read(BLOCK):
             if line == 1 and not length and block.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
                 fix = "is one JSON list; write one object a line (jq -c '.[]' does)"
-                raise wrong(file.source, file.name, fix)
+                raise unusable(file.source, file.name, fix)
             ends = block.count(b"\n")
             length += block.find(b"\n") if ends else len(block)
             if length > MAX_LINE:
                 fix = f"line {line} is longer than {MAX_LINE >> 20} MB; write one object a line"
-                raise wrong(file.source, file.name, fix)
+                raise unusable(file.source, file.name, fix)
             line, length = line + ends, len(block) - 1 - block.rfind(b"\n") if ends else length
 
 
 def _blocks(file: TextFile) -> Iterator[list[Line]]:
     """The lines of a file, some megabytes at a time; empty ones are left out."""
     number, rest = 1, b""
-    with file.open() as opened:
-        while block := opened.read(BLOCK):
+    with file.open() as binary:
+        while block := binary.read(BLOCK):
             *whole, rest = (rest + block).split(b"\n")
-            yield _given(whole, number)
+            yield _numbered(whole, number)
             number += len(whole)
-    yield _given([rest], number)
+    yield _numbered([rest], number)
 
 
-def _given(lines: list[bytes], first: int) -> list[Line]:
+def _numbered(lines: list[bytes], first: int) -> list[Line]:
     marked = [line.removeprefix(b"\xef\xbb\xbf") if at == 0 and first == 1 else line for at, line in enumerate(lines)]
     return [(first + at, line.strip()) for at, line in enumerate(marked) if line.strip()]
 
@@ -160,10 +160,10 @@ def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.S
         for key, kind in structure.items():
             votes.setdefault(key, Counter())[json.dumps(kind)] += kind != "NULL"
     if not votes:
-        raise wrong(source, files[0].name, "no line is a JSON object; write one object a line: {…}")
+        raise unusable(source, files[0].name, "no line is a JSON object; write one object a line: {…}")
     chosen = {key: _chosen_id(kinds) if key in ids else _chosen(kinds) for key, kinds in votes.items()}
-    (all_of_it,) = _structures(_lines(files), None)
-    for key, kind in all_of_it.items():
+    (every_key,) = _structures(_lines(files), None)
+    for key, kind in every_key.items():
         before = chosen.get(key)
         wider = before in _WHOLE and kind in ("DOUBLE", "HUGEINT") and key not in ids
         if before is None or before == "NULL" or wider:
@@ -173,15 +173,15 @@ def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.S
 
 def _chosen(kinds: Counter[str]) -> Any:
     numbers = [kind for kind, votes in kinds.items() if votes and kind in ('"DOUBLE"', '"HUGEINT"')]
-    most = json.loads(kinds.most_common(1)[0][0])
-    return "DOUBLE" if most in _WHOLE and numbers else most
+    commonest = json.loads(kinds.most_common(1)[0][0])
+    return "DOUBLE" if commonest in _WHOLE and numbers else commonest
 
 
 def _chosen_id(kinds: Counter[str]) -> Any:
     """The type that most have; whole numbers among others that have a fraction, or are too large, stay such."""
     whole = any(votes for kind, votes in kinds.items() if kind in ('"UBIGINT"', '"BIGINT"', '"HUGEINT"', '"UHUGEINT"'))
-    most = json.loads(kinds.most_common(1)[0][0])
-    return "BIGINT" if whole and most in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else most
+    commonest = json.loads(kinds.most_common(1)[0][0])
+    return "BIGINT" if whole and commonest in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else commonest
 
 
 def _lines(files: Sequence[TextFile]) -> pa.RecordBatchReader:
@@ -219,10 +219,10 @@ def _structures(lines: pa.RecordBatchReader, first: int | None) -> list[dict[str
     con.register("lines", lines)
     objects = "SELECT line::JSON AS line FROM lines WHERE json_valid(line) AND json_type(line) = 'OBJECT'"
     if first is None:
-        found = con.sql(f"SELECT json_group_structure(line) FROM ({objects})").fetchall()  # noqa: S608
+        rows = con.sql(f"SELECT json_group_structure(line) FROM ({objects})").fetchall()  # noqa: S608
     else:
-        found = con.sql(f"SELECT json_structure(line) FROM ({objects} LIMIT {first})").fetchall()  # noqa: S608
-    return [structure for row in found if isinstance(structure := json.loads(row[0] or "{}"), dict)]
+        rows = con.sql(f"SELECT json_structure(line) FROM ({objects} LIMIT {first})").fetchall()  # noqa: S608
+    return [structure for row in rows if isinstance(structure := json.loads(row[0] or "{}"), dict)]
 
 
 def _arrow(kind: Any) -> pa.DataType:

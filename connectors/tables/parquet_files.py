@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connectors.tables.sources import check_names, check_same, exact, opened, wrong
+from connectors.tables.sources import check_names, check_same, open_binary, resize_batches, unusable
 from schemas.elements import BROKEN_ROWS
 from schemas.problems import InputError, JobError, Problem
 
@@ -45,13 +45,13 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
     schema: pa.Schema | None = None
     for path in paths:
         try:
-            with opened(path) as file, pq.ParquetFile(file) as parquet:
-                meta, own = parquet.metadata, plain_schema(parquet.schema_arrow)
+            with open_binary(path) as file, pq.ParquetFile(file) as parquet:
+                meta, file_schema = parquet.metadata, plain_schema(parquet.schema_arrow)
         except (pa.ArrowException, OSError) as error:
             fix = f"is not a whole Parquet file ({str(error)[:200]}); get it again"
-            raise wrong(source, path.name, fix) from error
-        schema = schema or own
-        _check_alike(paths[0], schema, path, own)
+            raise unusable(source, path.name, fix) from error
+        schema = schema or file_schema
+        _check_alike(paths[0], schema, path, file_schema)
         groups = [meta.row_group(at) for at in range(meta.num_row_groups)]
         size = sum(group.total_byte_size for group in groups)
         counts = tuple(group.num_rows for group in groups)
@@ -77,14 +77,17 @@ def _check_types(source: str, schema: pa.Schema) -> None:
         raise InputError(problems)
 
 
-def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> None:
-    check_same(first, schema.names, path, own.names)
+def _check_alike(first: Path, schema: pa.Schema, path: Path, file_schema: pa.Schema) -> None:
+    check_same(first, schema.names, path, file_schema.names)
     problems = [
         Problem(
-            path.name, name, str(own.field(name).type), f"{first.name} has {schema.field(name).type}; write all alike"
+            path.name,
+            name,
+            str(file_schema.field(name).type),
+            f"{first.name} has {schema.field(name).type}; write all alike",
         )
         for name in schema.names
-        if own.field(name).type != schema.field(name).type
+        if file_schema.field(name).type != schema.field(name).type
     ]
     if problems:
         raise InputError(problems)
@@ -92,7 +95,7 @@ def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> 
 
 def _footer_hash(path: Path) -> str:
     """A hash of the footer, which holds sizes, places and statistics of all columns, and of the file's size."""
-    with opened(path) as file:
+    with open_binary(path) as file:
         size = file.seek(-8, 2) + 8
         length = int.from_bytes(file.read(4), "little")
         file.seek(max(0, size - 8 - length))
@@ -125,9 +128,9 @@ def read_row_groups(
     Raises JobError where the file is damaged between its footer and its beginning.
     """
     with pq.ParquetFile(path, memory_map=True) as file:
-        found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
-        for batch in exact(_undamaged(path, found), batch_rows):
-            yield sound(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
+        batches = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
+        for batch in resize_batches(_undamaged(path, batches), batch_rows):
+            yield escape_broken(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
 
 
 def _undamaged(path: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -144,7 +147,7 @@ def _plain(column: pa.Array) -> pa.Array:
     return column if column.type == wanted else column.cast(wanted)
 
 
-def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+def escape_broken(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with its broken texts escaped (`\\xff`), their rows named in its metadata."""
     columns, rows = [], np.zeros(batch.num_rows, np.bool_)
     for column in batch.columns:
@@ -178,5 +181,5 @@ def _escaped(column: pa.Array, broken: np.ndarray) -> pa.Array:
     if not pa.types.is_string(column.type):
         return pc.if_else(pa.array(broken), pa.scalar(None, column.type), column)
     raw = column.cast(pa.binary()).to_pylist()
-    texts = [None if one is None else one.decode("utf-8", "backslashreplace") for one in raw]
+    texts = [None if text is None else text.decode("utf-8", "backslashreplace") for text in raw]
     return pa.array(texts, pa.string())

@@ -77,10 +77,10 @@ def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer
 
 
 def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
-    found = meaning(vendor, reply.status)
-    detail = told(message_of(read_json(reply.body)) or found.why, account)
-    wait_s = retry_after(reply.headers, now) if found.kind == "slow_down" else None
-    return Answer(found.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=found.divisible)
+    proof = meaning(vendor, reply.status)
+    detail = mask_key(message_of(read_json(reply.body)) or proof.why, account)
+    wait_s = retry_after(reply.headers, now) if proof.kind == "slow_down" else None
+    return Answer(proof.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=proof.divisible)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -122,14 +122,14 @@ def message_of(data: Any) -> str | None:
     if not isinstance(data, dict):
         return None
     message = data.get("message")
-    words = [str(message)] if message is not None else []
-    return "; ".join([*words, *map(error_words, errors_of(data))])
+    parts = [str(message)] if message is not None else []
+    return "; ".join([*parts, *map(error_words, errors_of(data))])
 
 
 def errors_of(data: Any) -> list[Any]:
     """The `errors` of a reply."""
-    found = data.get("errors") if isinstance(data, dict) else None
-    return found if isinstance(found, list) else [] if not found else [found]
+    errors = data.get("errors") if isinstance(data, dict) else None
+    return errors if isinstance(errors, list) else [] if not errors else [errors]
 
 
 def error_words(error: Any) -> str:
@@ -137,12 +137,12 @@ def error_words(error: Any) -> str:
     return error if isinstance(error, str) else msgspec.json.encode(error).decode()
 
 
-def told(words: str, account: Account) -> str:
+def mask_key(words: str, account: Account) -> str:
     """The vendor's words, cut, and without the key should they quote it."""
     return clean_words(words, account.key)
 
 
-def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
+def find_rejected(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
     """The places of the recipients that an error is about, and why: it has an index, or names just one of them.
 
     `customers` are the external ids in the order of the call. An error about nobody in particular is left out.

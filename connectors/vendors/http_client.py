@@ -143,11 +143,11 @@ class HttpClient:
     def _connected(self, parts: SplitResult, end: float) -> HTTPConnection:
         """A new connection. It is made in a thread: a name look-up has no timeout of its own, and each address and
         each step of a handshake would have the whole of it."""
-        given: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
+        settings: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
         secure = parts.scheme == "https"
-        made = _CheckedHttps(**given, ssl_context=self._tls) if secure else _CheckedHttp(**given)
+        connection = _CheckedHttps(**settings, ssl_context=self._tls) if secure else _CheckedHttp(**settings)
         failure: list[BaseException] = []
-        maker = Thread(target=_connect, args=(made, failure), daemon=True)
+        maker = Thread(target=_connect, args=(connection, failure), daemon=True)
         maker.start()
         maker.join(_left(end))
         if maker.is_alive():
@@ -156,7 +156,7 @@ class HttpClient:
             raise CannotSend(str(failure[0])) from None
         if failure:
             raise NotSent(_words(failure[0])) from None
-        return made
+        return connection
 
 
 class _CheckedHttp(HTTPConnection):
@@ -174,8 +174,8 @@ class _CheckedHttps(HTTPSConnection):
 def _connect_checked(connection: HTTPConnection) -> socket.socket:
     """A socket to the first address of the host that answers; the name is looked up once, so that what was checked is
     what is connected to. Raises CannotSend when one of its addresses may not be called."""
-    found = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if why := forbidden_host(address):
             raise CannotSend(f"the address resolves to {address}, which {why}")
@@ -266,8 +266,8 @@ def _words(error: BaseException) -> str:
 class _Bounded(client.HTTPResponse):
     """A response all of whose reading ends at one time: a timeout of the socket bounds each piece only."""
 
-    def __init__(self, end: float, sock: socket.socket, *given: Any, **named: Any) -> None:
-        super().__init__(sock, *given, **named)
+    def __init__(self, end: float, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedReading(raw, sock, end))
 
@@ -280,10 +280,10 @@ class _BoundedReading(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._end - time.monotonic()
-        if left <= 0:
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
+        self._sock.settimeout(seconds)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

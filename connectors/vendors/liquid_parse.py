@@ -102,22 +102,22 @@ def check_template(text: str) -> list[Mistake]:
     template = parse_template(text, False)
     if isinstance(template, Mistake):
         return [template]
-    found = []
+    mistakes = []
     for expression in _expressions(template.nodes, LimitedContext(template)):
         if isinstance(expression, RangeLiteral) and _length(expression) > MAX_ITEMS:
-            found.append(_at(text, expression.token.start_index, f"a range of more than {MAX_ITEMS:,}"))
-        for one in _filters(expression):
-            if words := _filter_mistake(one):
-                found.append(_at(text, one.token.start_index, words))
-    return sorted(set(found))
+            mistakes.append(_at(text, expression.token.start_index, f"a range of more than {MAX_ITEMS:,}"))
+        for used_filter in _filters(expression):
+            if message := _filter_mistake(used_filter):
+                mistakes.append(_at(text, used_filter.token.start_index, message))
+    return sorted(set(mistakes))
 
 
 def describe_error(error: LiquidError, text: str) -> Mistake:
     """An error of Liquid with its line and column; one without a place is at the end."""
     context = error.context()
-    words = " ".join(str(error.message).split())
+    message = " ".join(str(error.message).split())
     line, column = (context[0], context[1] + 1) if context else (text.count("\n") + 1, 1)
-    return Mistake(line, column, words[:300])
+    return Mistake(line, column, message[:300])
 
 
 def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
@@ -140,8 +140,8 @@ def _scan(text: str) -> Mistake | None:
     while opening := _OPENS.search(text, at):
         start, count = opening.start(), count + 1
         end = text.find("%}" if text[start + 1] == "%" else "}}", start + 2)
-        if (words := _markup_mistake(text, start, end)) or count > MAX_MARKUPS:
-            return _at(text, start, words or f"more than {MAX_MARKUPS:,} tags and outputs")
+        if (message := _markup_mistake(text, start, end)) or count > MAX_MARKUPS:
+            return _at(text, start, message or f"more than {MAX_MARKUPS:,} tags and outputs")
         at = end + 2
         if verbatim := _VERBATIM.match(text, start):
             ending = _ENDS[verbatim[1]].search(text, at)
@@ -165,8 +165,8 @@ def _markup_mistake(text: str, start: int, end: int) -> str | None:
     return "more than 200 blanks in a row within a tag" if _BLANKS.search(inner) else None
 
 
-def _at(text: str, place: int, words: str) -> Mistake:
-    return Mistake(text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), words)
+def _at(text: str, place: int, message: str) -> Mistake:
+    return Mistake(text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), message)
 
 
 def _expressions(nodes: Iterable[Node], context: LimitedContext) -> Iterator[Expression]:
@@ -188,19 +188,21 @@ def _filters(expression: Expression) -> list[Filter]:
     return expression.filters or [] if isinstance(expression, FilteredExpression) else []
 
 
-def _filter_mistake(one: Filter) -> str | None:
+def _filter_mistake(used_filter: Filter) -> str | None:
     """An unknown filter, or arguments that it does not take."""
-    function = _PLAIN.filters.get(one.name)
+    function = _PLAIN.filters.get(used_filter.name)
     if function is None:
-        return f"unknown filter {one.name!r}"
-    named = {argument.name: None for argument in one.args if isinstance(argument, KeywordArgument)}
+        return f"unknown filter {used_filter.name!r}"
+    named = {argument.name: None for argument in used_filter.args if isinstance(argument, KeywordArgument)}
     signature = inspect.signature(function)
     if "environment" in signature.parameters:
         named["environment"] = None
     try:
-        signature.bind(None, *[None] * sum(not isinstance(argument, KeywordArgument) for argument in one.args), **named)
+        signature.bind(
+            None, *[None] * sum(not isinstance(argument, KeywordArgument) for argument in used_filter.args), **named
+        )
     except TypeError as error:
-        return f"the filter {one.name} {error}"
+        return f"the filter {used_filter.name} {error}"
     return None
 
 

@@ -41,16 +41,16 @@ def render(text: str, event: Mapping[str, Any]) -> str:
     template = parse_template(text, event["channel"] == "email")
     if isinstance(template, Mistake):
         raise TemplateError(str(template))
-    own = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
+    identity = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
     try:
-        return template.render(message_fields(event) | own)
+        return template.render(message_fields(event) | identity)
     except OverLimit as error:
         raise TemplateOverLimit(str(describe_error(error, text))) from error
     except LiquidError as error:
         raise TemplateError(str(describe_error(error, text))) from error
 
 
-def contents(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
+def render_all(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
     """The texts of a call's events; one whose template fails does not keep the others.
 
     A template that was over its limits for three events of the call is not rendered for the rest.

@@ -43,9 +43,9 @@ _OTHER = Meaning("unknown", "the request went out, and the status does not prove
 
 def meaning(vendor: str, status: int) -> Meaning:
     """What a status that is no 2xx means from this vendor."""
-    found = BY_VENDOR.get(vendor, {}).get(status) or ANY_VENDOR.get(status)
-    if found is not None:
-        return found
+    known = BY_VENDOR.get(vendor, {}).get(status) or ANY_VENDOR.get(status)
+    if known is not None:
+        return known
     if 300 <= status < 400:
         return _REDIRECT
     return _OTHER_4XX if 400 <= status < 500 else _OTHER

@@ -21,7 +21,7 @@ from connectors.tables.csv_files import CsvFile, csv_batches, first_row
 from connectors.tables.csv_rows import check_lengths, line_of_row
 from connectors.tables.ndjson_files import NdjsonFiles
 from connectors.tables.parquet_files import plain_schema, read_footers, read_row_groups
-from connectors.tables.sources import BATCH_ROWS, Rejected, check_names, format_of, wrong
+from connectors.tables.sources import BATCH_ROWS, Rejected, check_names, format_of, unusable
 from connectors.tables.text import TextFile
 from schemas.columns.ids import exact_ids, id_type_problem, trimmed
 from schemas.elements import BROKEN_ROWS
@@ -75,10 +75,10 @@ class CsvTable:
         with _named(self.name):
             check_names(self.name, self.names)
             file = CsvFile(self.text, self.delimiter, dict.fromkeys(self.names, "VARCHAR"), self.header)
-            found = _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
-        texts = [trimmed(column) for column in found.columns]
+            table = _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
+        texts = [trimmed(column) for column in table.columns]
         full = [pc.if_else(pc.greater(pc.binary_length(text), 0), text, None) for text in texts]
-        return pa.table(full, names=found.column_names)
+        return pa.table(full, names=table.column_names)
 
     def line(self, row: int) -> int | None:
         """The line at which a row begins."""
@@ -126,11 +126,11 @@ class ParquetTable:
             try:
                 batches = list(read_row_groups(str(self._path), self._groups, columns, BATCH_ROWS))
             except JobError as error:
-                raise wrong(self.name, self._path.name, str(error)) from error
+                raise unusable(self.name, self._path.name, str(error)) from error
         for number, batch in enumerate(batches):
             if broken := (batch.schema.metadata or {}).get(BROKEN_ROWS):
                 row = number * BATCH_ROWS + int(np.frombuffer(broken, np.int64)[0]) + 1
-                raise wrong(self.name, f"row {row}", "is not UTF-8; write the file anew", field="text")
+                raise unusable(self.name, f"row {row}", "is not UTF-8; write the file anew", field="text")
         return pa.concat_tables([empty, *(pa.Table.from_batches([batch]) for batch in batches)])
 
     def line(self, row: int) -> int | None:
@@ -144,7 +144,7 @@ def row_problem(table: Table, field: str, value: object, fix: str, row: int) -> 
     return Problem(table.name, field, shown(value), fix if line is not None else f"row {row + 1}: {fix}", line)
 
 
-def ids_of(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
+def read_ids(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
     """A column as ids (schemas/columns/ids.py). Raises InputError for a type, or a value, that is none."""
     if fix := id_type_problem(values.type):
         raise InputError([Problem(table.name, column, str(values.type), fix)])
@@ -182,8 +182,10 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        found = [one._replace(file=name, field=re.sub("^--customers$", "", one.field)) for one in error.problems]
-        raise InputError(found) from error
+        problems = [
+            problem._replace(file=name, field=re.sub("^--customers$", "", problem.field)) for problem in error.problems
+        ]
+        raise InputError(problems) from error
 
 
 def _whole(name: str, batches: Any, columns: Sequence[str]) -> pa.Table:

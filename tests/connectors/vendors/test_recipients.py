@@ -94,7 +94,7 @@ def test_what_breaks_the_texts_of_all_is_found_one_by_one(monkeypatch: pytest.Mo
             raise RuntimeError("boom")
         return render_all(templates, events)
 
-    monkeypatch.setattr(recipients, "contents", fails_at)
+    monkeypatch.setattr(recipients, "render_all", fails_at)
     made = make_recipients({"plain": "Hi {{ first_name }}"}, [any_event(n) for n in range(3)], recipient)
     assert (made.places, made.broken) == ([0, 2], {1: "unusable_event"})
     texts = [one["trigger_properties"]["content"] for one in json.loads(bytes(made.encoded))]

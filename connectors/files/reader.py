@@ -1,4 +1,4 @@
-"""Reading a folder of Avro container files: the finished ones, or whatever comes as long as it is followed."""
+"""Reads a folder of Avro container files: those that are there, or also those that come later."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class FileReader:
         self._failure: JobError | None = None
 
     def poll(self, most: int) -> Poll:
-        """The next events, over the ends of files."""
+        """The next events, from one file to the next."""
         if self._stop():
             return Poll([], done=True)
-        if self._failure:  # an engine that tries again must not go on behind the broken file
+        if self._failure:  # an engine that retries must not skip the broken file
             raise self._failure
         try:
             return self._poll(most)
@@ -76,10 +76,10 @@ class FileReader:
         """Nothing to close."""
 
     def commit(self, handle: Any) -> None:
-        """Files stay as they are: a restart reads them again."""
+        """Do nothing: files stay, and a restart reads them again."""
 
     def oldest(self) -> float:
-        """Now: files say nothing about when their events come."""
+        """Now: a file does not say when its events come."""
         return time.time()
 
     def _next_file(self) -> str | None:
@@ -106,11 +106,11 @@ def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
 
 
 def read_envelopes(path: str) -> Iterator[Envelope]:
-    """The records of a container file as messages, bytes as they stand.
+    """The records of a container file as messages, bytes verbatim.
 
-    Two kinds become dead letters when they are decoded, and have a note that says what they are: records of a schema
-    that is no version of ours, and bytes of a block that cannot be separated into records.
-    Raises JobError for a file that is no container, or breaks off.
+    Two kinds become dead letters when they are decoded, and their note says why: records of a schema that is no version
+    of ours, and bytes of a block that cannot be separated into records.
+    Raises JobError for a file that is no container, or is cut short.
     """
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
@@ -156,7 +156,7 @@ def _envelope(name: str, schema_id: str, record: Stored, note: str) -> Envelope:
 
 
 def _text(value: Any) -> str:
-    """Text that UTF-8 can carry, whatever it was."""
+    """A value as valid UTF-8 text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     text = str(value)

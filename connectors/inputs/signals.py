@@ -1,4 +1,4 @@
-"""The signals of a warm-up: what came back of each day's messages, from any table that a person gives."""
+"""The signals of a warm-up: each day's bounces and complaints, from an input table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.problems import InputError
 def read_signal_rows(
     path: Path, name: str, columns: Sequence[str]
 ) -> tuple[list[dict[str, str]], Callable[[int], int | None]]:
-    """The rows as text, with blanks around a value taken off and nothing for null; and what tells a row's line.
+    """The rows as stripped text, with "" for null, and a function that returns the line of a row.
 
     Raises InputError for a table that cannot be read, or lacks one of the columns.
     """

@@ -1,4 +1,4 @@
-"""Sticky assignments: which variant a unit was given, kept from launch to launch in a table."""
+"""Sticky assignments: the variant of each unit, kept from launch to launch in a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partitions of a Kafka topic, assigned by hand, and where a group begins and goes on."""
+"""Consumes assigned partitions of a Kafka topic, and stores where a group begins."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where a group begins that has read nothing yet: `earliest`, `latest`, the first message of a time (epoch ms),
-    or given offsets, with `earliest` for the partitions that are not given."""
+    """Where a new group begins: `earliest`, `latest`, the first message of a time (epoch ms), or these offsets, with
+    `earliest` for the other partitions."""
 
     word: str = "earliest"
     at: int | None = None
@@ -52,7 +52,7 @@ class Start(NamedTuple):
 
 
 class PartitionConsumer:
-    """Some partitions of a topic in one client, from offsets that are given to it. One thread at a time polls.
+    """A client that reads some partitions of a topic from given offsets. One thread at a time polls.
 
     Raises JobError when the topic cannot be read until somebody acts.
     """
@@ -81,11 +81,11 @@ class PartitionConsumer:
         self._consumer.close()
 
     def partitions(self, wait_s: float = WAIT_S) -> int:
-        """How many partitions the topic has now."""
+        """The number of partitions that the topic has now."""
         return count_partitions(self._consumer, self._uri, self._errors, wait_s)
 
     def committed(self, partitions: range) -> dict[int, int]:
-        """The group's offsets, of the partitions that it has one for."""
+        """The group's committed offsets, for the partitions that have one."""
         asked = [self._at(number) for number in partitions]
         positions = self._ask("group cannot be read", lambda: self._consumer.committed(asked, timeout=WAIT_S))
         for position in positions:
@@ -94,7 +94,7 @@ class PartitionConsumer:
         return {position.partition: position.offset for position in positions if position.offset >= 0}
 
     def bounds(self, partition: int, wait_s: float = WAIT_S) -> tuple[int, int]:
-        """(the first offset that is there, the next that will be)."""
+        """The first offset that is kept, and the one that the next message will have."""
         return self._ask(
             "cannot be read",
             lambda: self._consumer.get_watermark_offsets(self._at(partition), timeout=wait_s, cached=False),
@@ -110,7 +110,7 @@ class PartitionConsumer:
         }
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Keeps the group's offsets. A failure only means that messages come again."""
+        """Commit the group's offsets. After a failure messages are only read again."""
         positions = [self._at(partition, offset) for partition, offset in offsets.items()]
         try:
             self._ask("group cannot be kept", lambda: self._consumer.commit(offsets=positions, asynchronous=False))
@@ -118,7 +118,7 @@ class PartitionConsumer:
             _log.warning("The offsets of group %s could not be kept: %s", self._group, error)
 
     def assign(self, offsets: Mapping[int, int]) -> None:
-        """Read these partitions, from these offsets, beside those that are read."""
+        """Read these partitions too, from these offsets."""
         reassigned = [self._at(partition) for partition in offsets if partition in self.assigned]
         if reassigned:
             self._consumer.incremental_unassign(reassigned)
@@ -129,9 +129,9 @@ class PartitionConsumer:
             self._consumer.incremental_assign([self._at(partition, offset) for partition, offset in offsets.items()])
 
     def take(self, most: int, wait_s: float = _WAIT_S) -> list[Any]:
-        """The next messages, once something is there, and what comes in the next moment: as many as fill POLL_BYTES
-        if they are as long as those before. A message that is longer counts for the next poll; what the client has
-        fetched ahead (`queued.max.messages.kbytes`) bounds this one."""
+        """The next messages: waits for the first one, and 50 ms for more. Their number fills POLL_BYTES if they are as
+        long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
+        (`queued.max.messages.kbytes`) bounds this one."""
         if self._failure is not None:
             raise self._failure
         most = max(1, min(most, int(POLL_BYTES / self._body_bytes)))
@@ -145,7 +145,7 @@ class PartitionConsumer:
         return messages
 
     def read_all(self) -> bool:
-        """Whether every partition was read to its end, which the brokers confirm."""
+        """Whether every partition was read to its end, as the brokers confirm."""
         if self.ends.keys() != self.assigned:
             return False
         try:
@@ -154,7 +154,7 @@ class PartitionConsumer:
             return False
 
     def _messages_only(self, messages: list[Any]) -> list[Any]:
-        """The messages without the news among them: the end of a partition, an error."""
+        """The messages without the events among them: the end of a partition, an error."""
         good, ends = [message for message in messages if message.error() is None], self.ends
         if ends or len(good) < len(messages):
             good = self._handle_events(messages)
@@ -166,7 +166,7 @@ class PartitionConsumer:
         return good
 
     def _handle_events(self, messages: list[Any]) -> list[Any]:
-        """The same, the news heeded in their order."""
+        """The messages, after each event among them was handled in its order."""
         good, ends = [], self.ends
         for message in messages:
             error = message.error()
@@ -196,8 +196,8 @@ class PartitionConsumer:
 
 
 def begin_group(uri: KafkaUri, client: KafkaClient, group: str, start: Start | None) -> None:
-    """Keeps where the group begins, for the partitions of which it has read nothing: from then on every restart goes
-    on from the group's offsets. A group that has begun is left as it is, but for partitions that are new to it."""
+    """Commit where the group begins, for the partitions without an offset: every restart then goes on from the group's
+    offsets. A group that has begun keeps its offsets; partitions that are new to it begin at their first message."""
     consumer = PartitionConsumer(uri, client, group).open()
     try:
         partitions = range(consumer.partitions())
@@ -214,7 +214,7 @@ def begin_group(uri: KafkaUri, client: KafkaClient, group: str, start: Start | N
 
 
 def first_offsets(consumer: PartitionConsumer, start: Start, partitions: range) -> dict[int, int]:
-    """The offset of each partition that a start means."""
+    """The offset of each partition for a start."""
     if start.at is not None:
         return consumer.at_time(partitions, start.at)
     offsets = dict(start.offsets)
@@ -226,7 +226,7 @@ def first_offsets(consumer: PartitionConsumer, start: Start, partitions: range) 
 
 
 def current_offsets(consumer: PartitionConsumer, partitions: range) -> dict[int, int]:
-    """Where the group goes on: at its own offsets, and at the first message of what it has not read."""
+    """Where the group goes on: its committed offsets, or the first message of a partition without one."""
     if not partitions:
         return {}
     known = consumer.committed(partitions)

@@ -20,7 +20,7 @@ _UNUSED_S = 300.0  # then the partition is read elsewhere
 
 @dataclass
 class _Open:
-    """A client that reads a partition, where it is, and when something came and when it was asked."""
+    """A client that reads one partition: its next offset, and the times of its last message and its last poll."""
 
     consumer: PartitionConsumer
     at: int
@@ -30,7 +30,7 @@ class _Open:
 
 
 class KafkaPartitionReader:
-    """The partitions of a topic, one client each in this process.
+    """Reads the partitions of a topic, each by a client of its own in this process.
 
     `idle_s`: a partition is done once it was read to its end and nothing has come for so long; `stop` ends them all.
     """
@@ -62,8 +62,8 @@ class KafkaPartitionReader:
             one.close()
 
     def starts(self, seen: int) -> list[int]:
-        """Where the partitions from number `seen` on begin: at the group's offsets, or their first message. The
-        first time, a group that has read nothing begins at `start`."""
+        """The first offsets of the partitions from number `seen` on: the group's, or their first message. The first
+        call makes a new group begin at `start`."""
         now = time.monotonic()
         if seen and now - self._looked < self._look_every_s:
             return []
@@ -104,7 +104,7 @@ class KafkaPartitionReader:
         return Poll(envelopes, opened.at, idle)
 
     def commit(self, partition: int, offset: int) -> None:
-        """The engine has kept everything before the offset."""
+        """Commit: the engine has stored everything before the offset."""
         if partition in self._opened:
             self._opened[partition].consumer.commit({partition: offset})
 

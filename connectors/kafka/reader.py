@@ -1,4 +1,4 @@
-"""Reading a Kafka topic in one process, for engines that keep no offsets: the group's say where a start goes on."""
+"""Reads a Kafka topic in one process, for engines that keep no offsets: a restart goes on at the group's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from connectors.uri import KafkaUri
 from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 
-QUIET_S = 2.0  # how much later than now a message of an idle partition may still carry its time
+QUIET_S = 2.0  # a message of an idle partition may carry a time that is so much older than now
 
 
 class Decoder:
-    """Messages of a topic as envelopes; with a schema registry, without the frame around their bodies."""
+    """Turns messages of a topic into envelopes; with a schema registry it takes off the frame of their bodies."""
 
     def __init__(self, client: KafkaClient) -> None:
         self._registry = SchemaRegistry(client.registry) if client.registry else None
@@ -40,10 +40,10 @@ class Decoder:
 
 
 class KafkaReader:
-    """Messages of a topic for one process: its share of the partitions, from the group's offsets on.
+    """Reads one process's share of a topic's partitions, from the group's offsets on.
 
-    It looks for new partitions every `look_every_s`. `stop` is asked at each poll; once it says yes, or with `idle_s`
-    once every partition was read to its end and nothing has come for so long, the reader is done.
+    It looks for new partitions every `look_every_s`. The reader is done once `stop()` is true, which each poll asks,
+    and with `idle_s` once every partition was read to its end and nothing has come for so many seconds.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class KafkaReader:
         self._consumer = PartitionConsumer(uri, client, group)
 
     def open(self) -> None:
-        """Connect, and begin where the group is."""
+        """Connect, and begin at the group's offsets."""
         self._decoder = Decoder(self._client)
         self._lock = Lock()
         self._committed: dict[int, int] = {}
@@ -72,11 +72,11 @@ class KafkaReader:
         self._find_partitions()
 
     def close(self) -> None:
-        """Disconnect; what was polled and not committed comes again."""
+        """Disconnect; messages that were not committed come again."""
         self._consumer.close()
 
     def poll(self, most: int) -> Poll:
-        """What is there, once something is; the handle holds the next offset of each partition."""
+        """The next messages; the handle holds the next offset of each partition."""
         if self._stop():
             return Poll([], {}, done=True)
         self._find_partitions()
@@ -92,7 +92,7 @@ class KafkaReader:
         return Poll(envelopes, {one.partition(): one.offset() + 1 for one in messages}, idle)
 
     def commit(self, handle: dict[int, int]) -> None:
-        """The group goes on behind these messages."""
+        """Commit the offsets behind these messages."""
         with self._lock:
             news = {
                 partition: offset for partition, offset in handle.items() if offset > self._committed.get(partition, -1)
@@ -110,7 +110,7 @@ class KafkaReader:
         return time.time() - QUIET_S if every else self._oldest
 
     def _find_partitions(self) -> None:
-        """Takes over the partitions that are new."""
+        """Assign the partitions that are new."""
         now = time.monotonic()
         if now - self._found_at < self._look_every_s:
             return

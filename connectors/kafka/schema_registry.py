@@ -1,4 +1,4 @@
-"""A Confluent schema registry, over plain HTTP, and the frame that it gives to messages: a zero, an id, the body."""
+"""A client of a Confluent schema registry, and the frame of its messages: a zero byte, the schema's id, the body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JSON = "application/vnd.schemaregistry.v1+json"
 class SchemaRegistry:
     """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD.
 
-    Each id and each schema is asked for once. Raises JobError when it refuses, or does not answer five times.
+    Asks for each id and each schema once. Raises JobError when it refuses, or gives no answer five times.
     """
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -36,7 +36,7 @@ class SchemaRegistry:
         self._frames: dict[str, bytes] = {}
 
     def frame(self, topic: str, schema_id: str) -> bytes:
-        """What stands before a body of our schema with this fingerprint; registers it under TOPIC-value if need be."""
+        """The frame before a body of our schema with this fingerprint; registers it under TOPIC-value if needed."""
         if schema_id not in self._frames:
             place = f"/subjects/{quote(topic, safe='')}-value/versions"
             answer = self._call("POST", place, {"schema": json.dumps(resolve(schema_id))})
@@ -44,8 +44,8 @@ class SchemaRegistry:
         return self._frames[schema_id]
 
     def unframe(self, envelope: Envelope) -> Envelope:
-        """The message without its frame, with the fingerprint of its schema. One of a schema that is none of ours
-        keeps its bytes, and says so; one without a frame stays as it is."""
+        """The message without its frame, with the fingerprint of its schema. A message of a foreign schema keeps its
+        bytes, and its attribute `schema` is registry-ID; one without a frame stays as it is."""
         body = envelope.body
         if len(body) < _FRAME or body[0] != _MAGIC:
             return envelope
@@ -57,7 +57,7 @@ class SchemaRegistry:
         return envelope._replace(attributes=attributes, body=body[_FRAME:] if schema_id else body)
 
     def _read_schema_id(self, number: int) -> str | None:
-        """The fingerprint of the schema with that id, if it is a version of ours."""
+        """The fingerprint of the schema with that id; None if it is no version of ours."""
         answer = self._call("GET", f"/schemas/ids/{number}", None)
         if not answer or answer.get("schemaType", "AVRO") != "AVRO":
             return None
@@ -70,7 +70,7 @@ class SchemaRegistry:
         return schema_id
 
     def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
-        """The answer, or nothing for what is not there."""
+        """The JSON answer; empty where there is none of that name."""
         data = None if body is None else json.dumps(body).encode()
         happened = ""
         for turn in range(_TRIES):

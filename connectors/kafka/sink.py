@@ -1,4 +1,4 @@
-"""Publishing to Kafka: an idempotent producer, thousands of messages at a time, refusals told by row."""
+"""Publishes to Kafka: an idempotent producer, thousands of messages in flight, refusals by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFUSED = KafkaError.INVALID_RECORD
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 _SETTINGS = {
     "enable.idempotence": True,
-    "message.timeout.ms": 0,  # for good: whether anything moves is watched here
+    "message.timeout.ms": 0,  # never: this module watches the progress itself
     "delivery.report.only.error": True,
     "partitioner": "murmur2_random",  # as Java's producers do it
     "linger.ms": 20,
@@ -128,7 +128,7 @@ class KafkaPublisher:
             self._failure = explained_error(self._uri, "could not be published to", error)
 
     def _publish_one_by_one(self, sent: list[Iterable[Row]]) -> None:
-        """A broker refuses a batch as a whole, for one message in it: those that it refused as too large go alone."""
+        """Publish the messages that were refused as too large alone: a broker refuses a whole batch for one of them."""
         too_large = [row for rows in sent for row in rows if row[1] in self._refused]
         self._refused = {body: error for body, error in self._refused.items() if error.code() not in _TOO_LARGE}
         too_large = [row for row in too_large if row[1] not in self._refused]
@@ -160,7 +160,7 @@ class KafkaPublisher:
 
 
 class KafkaEvents:
-    """Each event as one message of a topic: its retailer is the key, its attributes are the headers."""
+    """Publishes each event as one message of a topic: its retailer is the key, its attributes are the headers."""
 
     def __init__(self, uri: KafkaUri, client: KafkaClient, **publisher: Any) -> None:
         self._uri = uri
@@ -177,7 +177,7 @@ class KafkaEvents:
         self._publisher.submit(_Rows(events, frame))
 
     def settle(self) -> list[Refusal]:
-        """Wait for all of it; the events that were refused."""
+        """Wait until all events are published or refused; the refused ones."""
         return self._publisher.settle()
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def _refusal(row: Row, error: KafkaError) -> Refusal:
 
 
 class _Rows:
-    """The rows of a batch, made anew each time they are gone through."""
+    """The rows of a batch, built again by each iteration."""
 
     def __init__(self, events: EventBatch, frame: bytes) -> None:
         self._events, self._frame = events, frame

@@ -1,4 +1,4 @@
-"""The topics events travel through: our schema registered with Pub/Sub, a topic that holds to it, a subscription."""
+"""Creates a Pub/Sub topic with our schema, and a subscription to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ACK_S = 60
 
 
 class TopicSetup(NamedTuple):
-    """What is there now, by its full name, and what of it is new (`created`) or brought up to date (`changed`)."""
+    """A topic, its schema and its subscription by full name; those that are new (`created`) or updated (`changed`)."""
 
     topic: str
     schema: str
@@ -31,9 +31,9 @@ class TopicSetup(NamedTuple):
 
 
 def create_topic(uri: TopicUri, schema_name: str = EVENT, subscription: str | None = None) -> TopicSetup:
-    """Makes the topic, with our Avro schema in binary encoding, and a subscription to it if one is named.
+    """Create the topic with our Avro schema in binary encoding, and a subscription to it if one is named.
 
-    May be run again: what is there stays, a schema that differs from ours gets a new revision, and a topic
+    May be run again: existing resources stay, a schema that differs from ours gets a new revision, and a topic
     with another schema or none gets ours. Raises JobError.
     """
     channel = open_channel()

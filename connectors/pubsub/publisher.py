@@ -1,6 +1,6 @@
-"""Publishing to Pub/Sub: ready requests through a raw stub, several in flight, retried by error class.
+"""Publishes to Pub/Sub: encoded requests through a raw stub, several in flight, retried by status code.
 
-Delivery is at least once: a request whose answer was lost is sent again, and event ids make repeats harmless.
+Delivery is at least once: a request whose answer was lost is sent again, and event ids make duplicates harmless.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 _CALL_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 20.0, 0.1, 5.0
-_SYSTEMATIC = 100  # so many messages of one request all refused: the topic is to blame, not the messages
+_SYSTEMATIC = 100  # when a request of so many messages is refused whole, the topic is the cause, not the messages
 
 Code = grpc.StatusCode
 _RETRIED = {
@@ -167,7 +167,7 @@ class PubsubPublisher:
             self._change.notify_all()
 
     def _deliver(self, request: PublishRequest) -> list[Refused]:
-        """Publishes a request, in halves when it is refused, so that only the messages to blame stay behind."""
+        """Publish a request, in halves when it is refused, so that only the faulty messages are refused."""
         detail = self._send(request.payload())
         if detail is None:
             return []

@@ -1,4 +1,4 @@
-"""Reading a Pub/Sub subscription: pulled ahead by threads, leases extended until committed, then acknowledged."""
+"""Reads a Pub/Sub subscription: threads prefetch, leases are extended until the commit, then acknowledged."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class PubsubReader:
-    """Messages of a subscription for one process.
+    """Reads the messages of a subscription in one process.
 
-    Pull threads keep up to 10,000 messages and 32 MB at hand. Leases of everything that was pulled and not acknowledged
-    are extended for up to ten minutes; what the engine has not committed by then comes again.
-    `stop` is asked at each poll; once it says yes the reader is done. With `idle_s` it is done once nothing has come
-    for so long, and not before every lease has ended that can be known of: those of a killed reader, which its file of
-    `leases` bounds, and those that a pull may hold whose answer was lost. Other subscribers' leases cannot be known.
+    Pull threads prefetch up to 10,000 messages and 32 MB. Leases of messages that were pulled and not acknowledged are
+    extended for up to ten minutes; messages that the engine has not committed by then come again.
+    The reader is done once `stop()` is true, which each poll asks. With `idle_s` it is done once nothing came for so
+    many seconds, and not before all known leases have ended: those of a killed reader, which its file of `leases`
+    bounds, and those of a pull whose answer was lost. Other subscribers' leases cannot be known.
     Raises JobError when the subscription cannot be read until somebody acts.
     """
 
@@ -87,8 +87,8 @@ class PubsubReader:
             thread.start()
 
     def close(self) -> None:
-        """Stop, once the pulls that are out have ended: a broker gives messages to one that is cut off. What was
-        pulled and not acknowledged is given back, and comes again at once."""
+        """Stop once the pulls in flight have ended: a broker gives messages to a pull that is cut off. Messages that
+        were not acknowledged are given back, and come again at once."""
         self._end_pulls()
         end = time.monotonic() + 2 * _PULL_S
         for thread in self._threads:
@@ -100,7 +100,7 @@ class PubsubReader:
         self._channel.close()
 
     def poll(self, most: int) -> Poll:
-        """What is there, once something is, and what comes in the next moment; the handle holds the ack ids."""
+        """The next messages: waits for the first one, and a moment for more; the handle holds the ack ids."""
         if self._stop():
             self._end_pulls()
             return Poll([], [], done=True)
@@ -126,7 +126,7 @@ class PubsubReader:
         )
 
     def _take(self, most: int) -> list[Raw]:
-        """The first of what is at hand."""
+        """The first of the prefetched messages."""
         received, size = list[Raw](), 0
         while self._ready and len(received) < most and size < POLL_BYTES:
             received.append(self._ready.popleft())
@@ -135,13 +135,13 @@ class PubsubReader:
         return received
 
     def _is_empty(self) -> bool:
-        """Whether nothing has come for so long, nor can come of a lease that is known of."""
+        """Whether nothing has come for `idle_s`, and every known lease has ended."""
         if self._idle_s is None or self._unreachable or time.monotonic() - self._last <= self._idle_s:
             return False
         return self._lost_leases_end == 0 or time.time() - self._lost_leases_end > self._idle_s
 
     def commit(self, handle: list[str]) -> None:
-        """Acknowledges the messages of a poll; a failure only means that they come again."""
+        """Acknowledge the messages of a poll; after a failure they only come again."""
         for start in range(0, len(handle), _ACK):
             if not self._call(self._acknowledge, handle[start : start + _ACK]):
                 self._lost_leases_end = max(self._lost_leases_end, time.time() + self._longest_s)
@@ -150,7 +150,7 @@ class PubsubReader:
                 self._leases.pop(ack_id, None)
 
     def _call(self, call: Callable[[list[str]], Any], ids: list[str], tries: int = _ACK_TRIES) -> bool:
-        """Whether the broker has heard it, after a few tries."""
+        """Whether a call succeeded, after a few tries."""
         for number in range(tries):
             try:
                 call(ids)
@@ -165,19 +165,19 @@ class PubsubReader:
         self._ack(_Ack(subscription=self._subscription, ack_ids=ids), timeout=_CALL_S)
 
     def _give_back(self, ids: list[str], seconds: int = 0) -> None:
-        """The lease of messages ends after so many seconds."""
+        """End the lease of messages after so many seconds."""
         request = _Extend(subscription=self._subscription, ack_ids=ids, ack_deadline_seconds=seconds)
         self._extend(request, timeout=_CALL_S)
 
     def oldest(self) -> float:
-        """The publish time of the oldest message at hand, or now."""
+        """The publish time of the oldest prefetched message, or now."""
         with self._change:
             times = [raw.message.publish_time.seconds for raw in list(self._ready)[:_PULL]]
         return float(min(times, default=time.time()))
 
     def _ack_deadline(self) -> tuple[int, int]:
-        """How long a message is leased that was pulled, in seconds: (at least, at most). An account that may only
-        subscribe is not told."""
+        """The lease of a pulled message in seconds: at least, at most. An account that may only subscribe cannot read
+        the subscription's own value."""
         get = self._channel.unary_unary(
             "/google.pubsub.v1.Subscriber/GetSubscription", _Get.SerializeToString, types.Subscription.pb().FromString
         )
@@ -188,12 +188,12 @@ class PubsubReader:
         return deadline or _DEADLINE_S[0], deadline or _DEADLINE_S[0]
 
     def _note_leases(self) -> None:
-        """Writes down until when leases may last if this process dies now, or before it looks again."""
+        """Write down until when leases may last if this process dies before the next call."""
         if self._lease_file is not None:
             self._lease_file.hold(max(self._earlier_leases_end, time.time() + 2 * self._every_s + self._longest_s))
 
     def _warn_of_leases(self) -> None:
-        """A drain says why it will not end at once."""
+        """Log why a drain does not end at once."""
         seconds = self._earlier_leases_end - time.time()
         if self._idle_s is not None and seconds > 0:
             text = "%s: an earlier run was killed; waiting up to %.0f s until Pub/Sub redelivers what it had pulled"
@@ -212,7 +212,7 @@ class PubsubReader:
                 most = max(1, min(_PULL, int(_PULL_BYTES / self._body_bytes)))
             if self._closed.is_set():
                 return
-            # A drain does not leave a pull open at the broker, which could give it messages when nobody waits any more.
+            # A drain leaves no pull open at the broker, which could give it messages that nobody waits for.
             request = _Pull(subscription=self._subscription, max_messages=most, return_immediately=drains)
             try:
                 received = self._pull(request, timeout=_PULL_S).received_messages
@@ -240,7 +240,7 @@ class PubsubReader:
         return (len(self._ready) < _AHEAD and self._ready_bytes < _AHEAD_BYTES) or self._closed.is_set()
 
     def _store(self, received: Any) -> None:
-        """Puts what was pulled at hand."""
+        """Add pulled messages to the prefetched ones."""
         now, size = time.monotonic(), sum([len(raw.message.data) for raw in received])
         with self._change:
             self._ready.extend(received)
@@ -250,7 +250,7 @@ class PubsubReader:
             self._change.notify_all()
 
     def _note_contact(self, reached: bool) -> None:
-        """A broker that is away is not one that has nothing: idleness begins when it is back."""
+        """Note whether the broker was reached: the idle time begins when an unreachable broker is back."""
         if reached and self._unreachable:
             self._last = time.monotonic()
         self._unreachable = not reached

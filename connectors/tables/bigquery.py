@@ -20,9 +20,9 @@ from connectors.tables.sources import BIGQUERY, Reject, check_names, unusable
 from schemas.problems import JobError, shown
 
 RETRY_SECONDS = 60.0
-"""How long a call is tried again when BigQuery is away."""
+"""How long a call is retried while BigQuery does not answer."""
 CALL_SECONDS = 120.0
-"""How long one answer is waited for; a query may take as long as BigQuery lets it."""
+"""The timeout of one call; a query may take as long as BigQuery lets it."""
 POLL_SECONDS = 0.5
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _CHANNEL = [("grpc.max_receive_message_length", -1), ("grpc.keepalive_time_ms", 60_000)]
@@ -56,14 +56,14 @@ class BigQueryRows:
         check_names(source, self.schema.names)
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
-        """All rows. BigQuery's rows are always sound: nothing is rejected."""
+        """All rows. BigQuery's rows are always valid: nothing is rejected."""
         with _explained_errors(self._source):
             for batch in self._read():
                 columns = [batch.column(field.name).cast(field.type) for field in self.schema]
                 yield pa.record_batch(columns, schema=self.schema)
 
     def _columns(self) -> list[Any]:
-        """The fields of the table, or of the query's answer; a view is from here on a query."""
+        """The fields of the table, or of the query's result; a view becomes a query here."""
         from google.cloud import bigquery
 
         if self._sql is None:
@@ -80,7 +80,7 @@ class BigQueryRows:
         return list(job.schema)
 
     def _answer(self) -> Any:
-        """The table that holds the rows: the one asked for, or the one that BigQuery wrote the answer to."""
+        """The table with the rows: the one that the source names, or the one with the query's result."""
         from google.cloud import bigquery
 
         if self._sql is None:
@@ -101,7 +101,7 @@ class BigQueryRows:
             yield from self._streamed(table)
 
     def _streamed(self, table: Any) -> Iterator[pa.RecordBatch]:
-        """The rows by the Storage Read API, in one stream: several would mix their order."""
+        """The rows by the Storage Read API, in one stream: several would change their order."""
         from google.cloud.bigquery_storage import BigQueryReadClient, DataFormat, ReadSession
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
@@ -152,7 +152,7 @@ def _connected(table_project: str | None) -> tuple[Any, Any]:
 
 
 def _limits() -> dict[str, Any]:
-    """How a call is tried again, and when it is given up: Google's defaults are ten minutes, and never."""
+    """The retries and the timeout of a call: Google's defaults are ten minutes, and none."""
     from google.cloud.bigquery import DEFAULT_RETRY
 
     retry = DEFAULT_RETRY.with_delay(initial=0.2, maximum=10.0, multiplier=2.0).with_timeout(RETRY_SECONDS)
@@ -161,7 +161,7 @@ def _limits() -> dict[str, Any]:
 
 @contextmanager
 def _explained_errors(source: str) -> Iterator[None]:
-    """InputError where the question is to blame, JobError where the way is."""
+    """Raise InputError for a wrong query, name or right, and JobError where BigQuery cannot be reached."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 

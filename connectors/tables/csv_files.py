@@ -1,4 +1,4 @@
-"""CSV tables, read by DuckDB: RFC 4180 with any of `,;|` and tab between fields, the first line naming them."""
+"""CSV tables, read by DuckDB: RFC 4180 with `,`, `;`, `|` or a tab between fields, and a header line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REASONS = {
 
 
 class CsvFile(NamedTuple):
-    """A file whose dialect is known: what separates its fields, the type of each column, whether line 1 names them."""
+    """A file and its dialect: the delimiter, the type of each column, whether line 1 is a header."""
 
     text: TextFile
     delimiter: str
@@ -37,7 +37,7 @@ class CsvFile(NamedTuple):
 
 
 class CsvFiles:
-    """The rows of CSV files. Raises InputError for a file that cannot be read as such at all.
+    """The rows of CSV files. Raises InputError for a file that is no CSV.
 
     A column of `ids` stays text unless all its values are whole numbers.
     """
@@ -109,7 +109,7 @@ def _examine(source: str, path: Path, ids: Collection[str]) -> CsvFile:
 
 
 def first_row(file: TextFile) -> tuple[list[str], str]:
-    """The fields of the first line, and what separates them: of the delimiters the one that stands there most."""
+    """The fields of the first line and their delimiter: the one that gives the most fields."""
     with file.open() as binary:
         line = binary.readline(MAX_ROW)
     try:
@@ -129,7 +129,7 @@ def first_row(file: TextFile) -> tuple[list[str], str]:
 
 
 def _unreadable(source: str, file: TextFile, error: duckdb.Error) -> Exception:
-    """The engine's message in short: its advice is about settings that nobody can reach here."""
+    """DuckDB's message in short: its advice is about settings that no user has here."""
     message = str(error)
     if "Maximum line size" in message or "buffer" in message.lower():
         fix = f"a row is longer than {MAX_ROW >> 20} MB; shorten it (is a quote left open?)"
@@ -144,7 +144,7 @@ def _unreadable(source: str, file: TextFile, error: duckdb.Error) -> Exception:
 
 
 def _rejects(con: duckdb.DuckDBPyConnection, source: str, text: TextFile, types: dict[str, str]) -> Iterator[Rejected]:
-    """The refused rows in the order of the file, each once, with its bytes and its line."""
+    """The rejected rows in the order of the file, each once, with its bytes and its line."""
     rejects = con.sql(
         "SELECT line_byte_position, arg_min(error_type, rank), arg_min(column_name, rank), "
         "arg_min(error_message, rank), arg_min(csv_line, rank) "

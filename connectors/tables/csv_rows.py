@@ -1,4 +1,4 @@
-"""Rows of CSV files as bytes: how long they are, and where they stand."""
+"""Rows of CSV files as bytes: their lengths, and their lines."""
 
 from __future__ import annotations
 

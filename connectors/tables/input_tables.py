@@ -1,7 +1,7 @@
-"""Tables that a person gives beside the customers: the same formats, encodings and errors, and every row must be sound.
+"""Input tables other than the customers (lists, histories, signals): the same formats and errors.
 
-`open_table` gives one of three kinds with the same methods: `names` (of a CSV file what stands in its first line),
-`read` (some columns; those of CSV are text) and `line` (where a row stands, None in a binary file).
+`open_table` returns one of three classes with the same methods: `names` (of a CSV file the fields of its first line),
+`read` (some columns; those of CSV are text) and `line` (the line of a row, None in a binary file).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_PROBLEMS = 20
 
 
 class Table(Protocol):
-    """An opened table, called `name` in what is said of it."""
+    """An opened table, called `name` in error messages."""
 
     name: str
     names: list[str]
@@ -44,7 +44,7 @@ class Table(Protocol):
 
 
 def open_table(path: Path, name: str) -> Table:
-    """The table of a file, by the ending of its name; a name of no known ending is text. Raises InputError."""
+    """Open the table of a file by the suffix of its name; an unknown suffix means text. Raises InputError."""
     if not path.is_file():
         raise InputError([Problem(name, "", "", "there is no such file; write it, or correct the name")])
     if not path.stat().st_size:
@@ -57,7 +57,7 @@ def open_table(path: Path, name: str) -> Table:
 
 
 class CsvTable:
-    """A CSV file, or a text file of a value a line; without a `header` its columns are called by their numbers."""
+    """A CSV file, or a text file with one value a line; without a `header` its columns are named by numbers."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name, self.text = name, TextFile(name, path)
@@ -67,11 +67,11 @@ class CsvTable:
         check_lengths(self.text)
 
     def without_header(self) -> None:
-        """Take the first line for a row."""
+        """Treat the first line as a row."""
         self.header, self.names = False, [str(number) for number in range(len(self.names))]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """The rows, all of them text without outer blanks; an empty field is null."""
+        """The rows as text, stripped; an empty field is null."""
         with _named(self.name):
             check_names(self.name, self.names)
             file = CsvFile(self.text, self.delimiter, dict.fromkeys(self.names, "VARCHAR"), self.header)
@@ -101,7 +101,7 @@ class RowsTable:
             return table if table.num_rows else self._rows.schema.empty_table().select(columns)
 
     def line(self, row: int) -> int | None:
-        """The line of a row of NDJSON."""
+        """The line of a row of NDJSON; None for Avro."""
         if self._text is None:
             return None
         with self._text.open() as file:
@@ -134,18 +134,18 @@ class ParquetTable:
         return pa.concat_tables([empty, *(pa.Table.from_batches([batch]) for batch in batches)])
 
     def line(self, row: int) -> int | None:
-        """Nowhere: the file has no lines."""
+        """None: the file has no lines."""
         return None
 
 
 def row_problem(table: Table, field: str, value: object, fix: str, row: int) -> Problem:
-    """What is wrong with a value in a row (from 0), with the row's line, or its number where there are no lines."""
+    """A problem of a value in a row (from 0), with the row's line, or its number in a binary file."""
     line = table.line(row)
     return Problem(table.name, field, shown(value), fix if line is not None else f"row {row + 1}: {fix}", line)
 
 
 def read_ids(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
-    """A column as ids (schemas/columns/ids.py). Raises InputError for a type, or a value, that is none."""
+    """A column as ids (schemas/columns/ids.py). Raises InputError for a type or a value that cannot be an id."""
     if fix := id_type_problem(values.type):
         raise InputError([Problem(table.name, column, str(values.type), fix)])
     parts, seen = [], 0
@@ -164,7 +164,7 @@ def read_ids(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
 
 
 def missing_columns(table: Table, columns: Iterable[str], needs: str) -> list[Problem]:
-    """A problem for each column that a table lacks."""
+    """A problem for each missing column of a table."""
     has = f"the file has: {', '.join(map(shown, table.names))}"
     return [Problem(table.name, name, "missing", f"{needs}; {has}") for name in columns if name not in table.names]
 
@@ -178,7 +178,7 @@ class _Every:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """The errors of the readers with the name of the table, not the option of the customers."""
+    """Raise the readers' errors with the name of the table instead of the option --customers."""
     try:
         yield
     except InputError as error:
@@ -189,7 +189,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _whole(name: str, batches: Any, columns: Sequence[str]) -> pa.Table:
-    """The columns of all rows. Raises InputError that names the first of those that cannot be read."""
+    """The columns of all rows. Raises InputError with the first rows that cannot be read."""
     rejected: list[Rejected] = []
     parts = [batch.select(columns) for batch in batches(rejected.append)]
     if rejected:

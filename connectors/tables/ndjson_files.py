@@ -1,4 +1,4 @@
-"""NDJSON tables: one JSON object a line. Types are those most of the first lines have; dates stay text."""
+"""NDJSON tables: one JSON object a line. A column has the type of most of the first lines; dates stay text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from connectors.tables.text import BLOCK, TextFile
 
 MAX_LINE = 64 << 20
 MAX_DEPTH = 100
-"""Objects and lists within one another. The parser takes memory of the stack for each and ends the process when there
-is no more of it, so deeper lines never reach it."""
+"""Nested objects and lists. The parser uses stack memory for each level and ends the process when that is used up, so
+deeper lines never reach it."""
 _TYPES = {
     "UBIGINT": pa.int64(), "BIGINT": pa.int64(), "HUGEINT": pa.float64(), "UHUGEINT": pa.float64(),
     "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "VARCHAR": pa.string(), "NULL": pa.string(), "JSON": pa.string(),
@@ -34,7 +34,7 @@ Line = tuple[int, bytes]
 class NdjsonFiles:
     """The objects of NDJSON files. Raises InputError when no line of the sample is a JSON object.
 
-    A column of `ids` in which whole numbers stand is one of whole numbers: floats would not hold them all.
+    A column of `ids` with whole numbers has an integer type: floats would not hold them all.
     """
 
     def __init__(self, source: str, paths: Sequence[Path], ids: Container[str] = ()) -> None:
@@ -57,7 +57,7 @@ class NdjsonFiles:
                     yield from part.to_batches()
 
     def _parsed(self, lines: list[Line], name: str, reject: Reject) -> Iterator[pa.Table]:
-        """The rows of some lines; a line that cannot be read is found by halving."""
+        """The rows of some lines; halving finds a line that cannot be read."""
         if not lines:
             return
         table, problem = _read(lines, self.schema)
@@ -73,7 +73,7 @@ class NdjsonFiles:
 
 
 def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
-    """The lines as a table; None and why where one does not fit."""
+    """The lines as a table; None and the reason if a line does not fit."""
     block = b"\n".join(data for _, data in lines)
     try:
         block.decode()
@@ -90,7 +90,7 @@ def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
 
 
 def _reason_and_detail(problem: str) -> tuple[str, str]:
-    """Reason and detail of a line's problem."""
+    """The reason and the detail of a rejected line."""
     if problem.startswith("UTF-8"):
         return "broken_text", "is not UTF-8; save the source as UTF-8"
     if "changed from" in problem or "conversion" in problem.lower():
@@ -104,7 +104,7 @@ def _reason_and_detail(problem: str) -> tuple[str, str]:
 
 
 def _too_deep(line: bytes) -> bool:
-    """Whether more objects and lists are open at once than may be; brackets in texts do not count."""
+    """Whether a line nests deeper than MAX_DEPTH; brackets in texts do not count."""
     if len(line) <= MAX_DEPTH or line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
@@ -135,7 +135,7 @@ def _check(file: TextFile) -> None:
 
 
 def _blocks(file: TextFile) -> Iterator[list[Line]]:
-    """The lines of a file, some megabytes at a time; empty ones are left out."""
+    """The non-empty lines of a file, some megabytes at a time."""
     number, rest = 1, b""
     with file.open() as binary:
         while block := binary.read(BLOCK):
@@ -151,7 +151,7 @@ def _numbered(lines: list[bytes], first: int) -> list[Line]:
 
 
 def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.Schema:
-    """A column for every key of every line, in the order in which they first stand."""
+    """A column for every key of every line, in the order of their first appearance."""
     for file in files:
         _check(file)
     sample = _structures(_lines(files), SAMPLE_ROWS)
@@ -178,7 +178,7 @@ def _chosen(kinds: Counter[str]) -> Any:
 
 
 def _chosen_id(kinds: Counter[str]) -> Any:
-    """The type that most have; whole numbers among others that have a fraction, or are too large, stay such."""
+    """The type of most values; a column of numbers that has whole numbers is BIGINT."""
     whole = any(votes for kind, votes in kinds.items() if kind in ('"UBIGINT"', '"BIGINT"', '"HUGEINT"', '"UHUGEINT"'))
     commonest = json.loads(kinds.most_common(1)[0][0])
     return "BIGINT" if whole and commonest in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else commonest
@@ -198,7 +198,7 @@ def _lines(files: Sequence[TextFile]) -> pa.RecordBatchReader:
 
 
 def _texts(lines: list[bytes]) -> pa.Array:
-    """The lines as text; those that are none are null: they are met again later."""
+    """The lines as text; lines that are not UTF-8 are null here and rejected later."""
     try:
         return pa.array(lines, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
@@ -213,7 +213,7 @@ def _decoded(line: bytes) -> str | None:
 
 
 def _structures(lines: pa.RecordBatchReader, first: int | None) -> list[dict[str, Any]]:
-    """The keys and types of each of the `first` objects; without a number those of all objects together."""
+    """The keys and types of each of the `first` objects; with None those of all objects merged."""
     con = duckdb.connect()
     con.execute("SET threads = 2")
     con.register("lines", lines)

@@ -1,4 +1,4 @@
-"""Parquet tables, used where they stand: checked by their footers, read by row group."""
+"""Parquet tables, read in place: checked by their footers, read by row group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.problems import InputError, JobError, Problem
 
 
 class CustomerFile(NamedTuple):
-    """One Parquet file: its path, the rows of each row group, and what a row takes in memory (bytes)."""
+    """One Parquet file: its path, the rows of each row group, and the memory of a row (bytes)."""
 
     path: str
     row_groups: tuple[int, ...]
@@ -32,7 +32,7 @@ class CustomerFile(NamedTuple):
 
 
 class Footers(NamedTuple):
-    """What the footers of a source's files say."""
+    """The footers of a source's files: rows, common schema and a fingerprint."""
 
     files: tuple[CustomerFile, ...]
     schema: pa.Schema
@@ -64,7 +64,7 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
 
 
 def _check_types(source: str, schema: pa.Schema) -> None:
-    """Raises InputError for columns of which no condition could be evaluated."""
+    """Raises InputError for columns whose type DuckDB cannot evaluate conditions over."""
     con = duckdb.connect(":memory:")
     problems = []
     for field in schema:
@@ -103,7 +103,7 @@ def _footer_hash(path: Path) -> str:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is handed on: dictionaries, views, large strings and half floats become plain ones."""
+    """The type of a column in a batch: dictionaries, views, large strings and half floats become plain types."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
@@ -116,14 +116,14 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of the batches that are handed on."""
+    """The schema of the batches."""
     return pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
 
 
 def read_row_groups(
     path: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS).
+    """Batches of exactly `batch_rows` rows except the last; texts are valid UTF-8 (see BROKEN_ROWS).
 
     Raises JobError where the file is damaged between its footer and its beginning.
     """
@@ -148,7 +148,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def escape_broken(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with its broken texts escaped (`\\xff`), their rows named in its metadata."""
+    """The batch with its invalid UTF-8 escaped (`\\xff`), and the rows of it in the metadata."""
     columns, rows = [], np.zeros(batch.num_rows, np.bool_)
     for column in batch.columns:
         if (broken := _broken(column)) is not None:
@@ -162,7 +162,7 @@ def escape_broken(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _broken(column: pa.Array) -> np.ndarray | None:
-    """The rows whose text, or text inside a list or struct, is not UTF-8; None when all is sound."""
+    """The rows whose text, or text inside a list or struct, is not UTF-8; None if there are none."""
     try:
         column.validate(full=True)
         return None

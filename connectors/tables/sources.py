@@ -1,4 +1,4 @@
-"""What tables are read from: files of one format, or BigQuery; all of them give large Arrow record batches."""
+"""Sources of tables: files of one format, or BigQuery; all give large Arrow record batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORMS = (
 
 
 class Rejected(NamedTuple):
-    """A row that could not be read: why, what to do, where it stood, and its bytes."""
+    """A row that could not be read: the reason, what to do, its place, and its bytes."""
 
     reason: str
     detail: str
@@ -37,7 +37,7 @@ Reject = Callable[[Rejected], None]
 
 
 class Source(Protocol):
-    """Customers to be converted. `batches` gives every readable row, in a stable order, and `reject`s the others."""
+    """A source of customers. `batches` yields every readable row in a stable order and `reject`s the others."""
 
     @property
     def schema(self) -> pa.Schema: ...
@@ -50,7 +50,7 @@ def unusable(source: str, value: str, fix: str, field: str = "--customers") -> I
 
 
 def format_of(name: str) -> str | None:
-    """The format that a file's name tells; None for another kind of file."""
+    """The format of a file by its name; None for an unknown one."""
     path = Path(name.lower())
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     kind = FORMATS.get(suffix)
@@ -97,7 +97,7 @@ def open_binary(path: Path) -> BinaryIO:
 
 
 def check_names(where: str, names: Sequence[str]) -> None:
-    """Raises InputError for column names that are empty or alike (SQL does not tell upper from lower case)."""
+    """Raises InputError for column names that are empty, or the same without regard to case (as SQL compares them)."""
     seen: dict[str, str] = {}
     problems = []
     for name in names:
@@ -123,7 +123,7 @@ def check_same(first: Path, names: Sequence[str], other: Path, others: Sequence[
 
 
 def resize_batches(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of exactly `rows`, but for the last."""
+    """The same rows in batches of exactly `rows`, except the last."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Text files as UTF-8: gzip told by its first bytes, UTF-16 by its byte-order mark, carriage returns as line ends."""
+"""Text files as UTF-8: gzip is recognised by its first bytes, UTF-16 by its byte-order mark."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _OTHERS = {
 
 
 class TextFile:
-    """A text file whose lines end in \\n or \\r\\n; what is in UTF-16, or has bare carriage returns for line ends, is
-    rewritten into a temporary file. Raises InputError for what is no text or has a name that its content contradicts.
+    """A text file whose lines end in \\n or \\r\\n. A file in UTF-16, or with bare carriage returns as line ends, is
+    rewritten into a temporary file. Raises InputError for a file that is no text, or contradicts its name.
     """
 
     def __init__(self, source: str, path: Path) -> None:

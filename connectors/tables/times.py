@@ -1,4 +1,4 @@
-"""Columns of times, whatever they are written as, in epoch milliseconds."""
+"""Columns of times in any spelling, as epoch milliseconds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FIX = "is no time; write 2026-01-31, 2026-01-31T10:00:00 (UTC), or with a zone:
 
 
 def read_times(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
-    """Times, days, or texts of such (see `_FIX`) as epoch milliseconds; what has no zone is UTC.
+    """Times, dates, or texts of them (see `_FIX`) as epoch milliseconds; a time without a zone is in UTC.
 
-    Raises InputError that names the rows of what cannot be read, and for a column of another type.
+    Raises InputError with the rows that cannot be read, and for a column of another type.
     """
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):

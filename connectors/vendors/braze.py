@@ -33,8 +33,8 @@ class Braze(HttpVendor):
     name = "braze"
 
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
-        """The answer to one call. Raises ValueError for more than 50 events, or a customer who is there twice: the
-        vendor would make one message of the two."""
+        """The answer to one call. Raises ValueError for more than 50 events, and for a customer with two events: the
+        vendor would send one message for both."""
         assert self._http is not None, "open() comes first"
         check_call(call)
         recipients = make_recipients(account.templates, call.events, recipient)
@@ -57,8 +57,8 @@ def check_call(call: Call) -> None:
 
 
 def recipient(event: Mapping[str, Any], content: str | None) -> dict[str, Any]:
-    """A recipient as the API takes it. Each has all its properties, also those that are the same for the whole call:
-    a payload of 50 is small, and a message then does not depend on its neighbours."""
+    """A recipient for the API. Each has all its properties, also those that the whole call shares: a payload of 50 is
+    small, and a message then does not depend on the others."""
     properties = message_fields(event)
     if content is not None:
         properties["content"] = content
@@ -66,7 +66,7 @@ def recipient(event: Mapping[str, Any], content: str | None) -> dict[str, Any]:
 
 
 def _success(data: Any, account: Account, call: Call, recipients: Recipients) -> Answer:
-    """The answer to a 2xx: the message must be success, or nothing was sent; errors concern some recipients."""
+    """The answer to a 2xx: unless the message is success nothing was sent; errors name single recipients."""
     message = data.get("message") if isinstance(data, dict) else None
     if not isinstance(message, str):
         return Answer("unknown", "unreadable_answer", mask_key(repr(data), account))

@@ -1,4 +1,4 @@
-"""Reads retailers' Liquid: templates parsed once, within limits of time and memory, and every mistake with its line."""
+"""Parses retailers' Liquid templates once, within limits of time and memory, and reports mistakes with their lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Mistake(NamedTuple):
 
 
 class _Sandboxed(Environment):
-    """Liquid without other files, and with limits. A name that is not there renders as nothing, as at the vendor."""
+    """Liquid without includes, and with limits. An unknown name renders as nothing, as at the vendor."""
 
     template_class = LimitedTemplate
     loop_iteration_limit = MAX_ITEMS
@@ -69,7 +69,7 @@ _PLAIN, _HTML = _Sandboxed(), _Sandboxed(autoescape=True)
 
 
 class _Cache:
-    """Templates that were parsed, or what is wrong with them; the least used ones go when they take too much."""
+    """Parsed templates, or their mistakes; the least recently used are dropped when the cache is full."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -132,8 +132,8 @@ def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
 
 
 def _scan(text: str) -> Mistake | None:
-    """What would make the library's lexer, some of whose patterns take the square of the length of what does not end,
-    slow: found in one pass."""
+    """The first text that would make the library's lexer slow (some patterns take quadratic time for an unclosed tag),
+    found in one pass."""
     if len(text) > MAX_SOURCE:
         return Mistake(1, 1, f"the template has more than {MAX_SOURCE >> 10} kB")
     at = count = 0

@@ -1,4 +1,4 @@
-"""The recipients of a call as JSON: an event of which none can be made does not keep the others."""
+"""Builds the recipients of a call as JSON: an event that fails does not keep the others from being sent."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class Recipients(NamedTuple):
-    """The recipients of a call as a JSON array, and the places of their events; the places of which none can be made
-    and the reason; and what these failed by, for a person."""
+    """The recipients of a call as a JSON array, and the places of their events; the places of the events that failed,
+    with the reason; and the text of these failures."""
 
     encoded: msgspec.Raw
     places: list[int]
@@ -28,7 +28,7 @@ class Recipients(NamedTuple):
 
 
 def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build: Build) -> Recipients:
-    """The recipients, of what `build` makes of each event and its text (None: the vendor's template holds).
+    """The recipients that `build` returns for each event and its text (None: the vendor's template is used).
 
     An event whose template fails is left out as `template_error`, any other that fails as `unusable_event`.
     """
@@ -48,8 +48,8 @@ def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build
 def make_each(
     places: Sequence[int], make: Callable[[int], T], events: Sequence[Event]
 ) -> tuple[dict[int, T], dict[int, str], str]:
-    """What `make` gives for each place of these events; the places where it raises, each with `unusable_event`; and
-    what these failed by."""
+    """The results of `make` for each place of these events; the places where it raises, each with `unusable_event`; and
+    the text of these failures."""
     results: dict[int, T] = {}
     failures: dict[int, str] = {}
     for place in places:
@@ -61,7 +61,7 @@ def make_each(
 
 
 def _texts(templates: Mapping[str, str], events: Sequence[Event]) -> Contents:
-    """The texts of all events; where they cannot be made together, one by one."""
+    """The texts of all events; if rendering them together raises, one by one."""
     try:
         return render_all(templates, events)
     except Exception:

@@ -17,7 +17,7 @@ from schemas.delivery import Account, Answer, Begin, Call, always
 
 class Webhook(HttpVendor):
     """Posts batches to the account's URL. The receiver drops repeats by the header Idempotency-Key, the batch id, and
-    knows us by the signature; the key itself never travels. `clock` gives epoch seconds."""
+    checks the signature; the key itself is never sent. `clock` gives epoch seconds."""
 
     name = "webhook"
 

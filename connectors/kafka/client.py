@@ -120,13 +120,13 @@ def count_partitions(client: Any, uri: KafkaUri, errors: KafkaErrors, wait_s: fl
         topic = client.list_topics(uri.topic, timeout=wait_s).topics[uri.topic]
     except KafkaException as error:
         client.poll(0)  # runs the error callback
-        raise explained_error(uri, "cannot be reached", errors.last or error.args[0]) from error
+        raise kafka_error(uri, "cannot be reached", errors.last or error.args[0]) from error
     if topic.error is not None:
-        raise explained_error(uri, "cannot be used", topic.error)
+        raise kafka_error(uri, "cannot be used", topic.error)
     return len(topic.partitions)
 
 
-def explained_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
+def kafka_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
     """A JobError for an error of Kafka, with what to do."""
     todo = _TODO.get(error.code(), f"Check the brokers' addresses, the network and --kafka_config, {AGAIN}")
     return JobError(f"{uri} {what} ({error.name()}: {error.str()})", todo.format(uri=uri))
@@ -145,5 +145,5 @@ def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replic
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         admin.poll(0)
-        raise explained_error(uri, "could not be made", errors.last or error.args[0]) from error
+        raise kafka_error(uri, "could not be made", errors.last or error.args[0]) from error
     return True

@@ -9,15 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.kafka.client import (
-    FATAL,
-    WAIT_S,
-    KafkaClient,
-    KafkaErrors,
-    count_partitions,
-    explained_error,
-    open_client,
-)
+from connectors.kafka.client import FATAL, WAIT_S, KafkaClient, KafkaErrors, count_partitions, kafka_error, open_client
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
 from schemas.transport import POLL_BYTES
@@ -63,11 +55,8 @@ class PartitionConsumer:
     def open(self) -> PartitionConsumer:
         """Connects (lazily)."""
         properties = dict(self._client.properties)
-        ours = {
-            **{key: value for key, value in _SETTINGS.items() if key not in properties},
-            **_OWN,
-            "group.id": self._group,
-        }
+        defaults = {key: value for key, value in _SETTINGS.items() if key not in properties}
+        ours = {**defaults, **_OWN, "group.id": self._group}
         self._errors = KafkaErrors()
         self._consumer = open_client(Consumer, self._client, self._uri, self._errors, ours)
         self._failure: JobError | None = None
@@ -90,7 +79,7 @@ class PartitionConsumer:
         positions = self._ask("group cannot be read", lambda: self._consumer.committed(asked, timeout=WAIT_S))
         for position in positions:
             if position.error is not None:
-                raise explained_error(self._uri, "group cannot be read", position.error)
+                raise kafka_error(self._uri, "group cannot be read", position.error)
         return {position.partition: position.offset for position in positions if position.offset >= 0}
 
     def bounds(self, partition: int, wait_s: float = WAIT_S) -> tuple[int, int]:
@@ -162,7 +151,7 @@ class PartitionConsumer:
         if good:
             self._errors.last = None
         elif last_error is not None and last_error.code() in FATAL:
-            self._failure = explained_error(self._uri, "cannot be read", last_error)
+            self._failure = kafka_error(self._uri, "cannot be read", last_error)
         return good
 
     def _handle_events(self, messages: list[Any]) -> list[Any]:
@@ -177,7 +166,7 @@ class PartitionConsumer:
             elif error.code() == _EOF:
                 ends[message.partition()] = message.offset()
             elif error.code() in FATAL or error.fatal():
-                self._failure = explained_error(self._uri, "cannot be read", error)
+                self._failure = kafka_error(self._uri, "cannot be read", error)
         return good
 
     def _at(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
@@ -189,9 +178,9 @@ class PartitionConsumer:
             try:
                 return ask()
             except KafkaException as error:
-                kafka_error = error.args[0]
-                if kafka_error.code() not in _PASSING or time.monotonic() > end:
-                    raise explained_error(self._uri, what, self._errors.last or kafka_error) from error
+                cause = error.args[0]
+                if cause.code() not in _PASSING or time.monotonic() > end:
+                    raise kafka_error(self._uri, what, self._errors.last or cause) from error
             time.sleep(_AGAIN_S)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from connectors.kafka.client import KafkaClient, KafkaErrors, count_partitions, explained_error, open_client
+from connectors.kafka.client import KafkaClient, KafkaErrors, count_partitions, kafka_error, open_client
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
 from schemas.elements import EventBatch, Refusal
@@ -125,7 +125,7 @@ class KafkaPublisher:
         if error.code() in (*_TOO_LARGE, _REFUSED):
             self._refused[body] = error
         elif self._failure is None and error.code() not in _PURGED:
-            self._failure = explained_error(self._uri, "could not be published to", error)
+            self._failure = kafka_error(self._uri, "could not be published to", error)
 
     def _publish_one_by_one(self, sent: list[Iterable[Row]]) -> None:
         """Publish the messages that were refused as too large alone: a broker refuses a whole batch for one of them."""

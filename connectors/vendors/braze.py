@@ -50,7 +50,7 @@ class Braze(HttpVendor):
 
 
 def check_call(call: Call) -> None:
-    """Raises ValueError for a call that may not be recipients."""
+    """Raises ValueError for a call that may not be made."""
     customers = {event["customer_id"] for event in call.events}
     if len(call.events) > BATCH or len(customers) < len(call.events):
         raise ValueError(f"{len(call.events)} events of {len(customers)} customers in one call")
@@ -80,8 +80,7 @@ def success_answer(
 ) -> Answer:
     """A success, except for the recipients that could not be built or that an error names."""
     reasons = find_rejected(errors, [call.events[place]["customer_id"] for place in recipients.places])
-    detail = mask_key(
-        "; ".join([recipients.words] * bool(recipients.words) + [error_words(error) for error in errors]), account
-    )
+    details = [recipients.words] * bool(recipients.words) + [error_words(error) for error in errors]
     rejected = {**recipients.broken, **{recipients.places[at]: reason for at, reason in reasons.items()}}
-    return Answer("sent", None, detail, vendor_id if isinstance(vendor_id, str) else None, rejected)
+    known_id = vendor_id if isinstance(vendor_id, str) else None
+    return Answer("sent", None, mask_key("; ".join(details), account), known_id, rejected)

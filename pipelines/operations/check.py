@@ -1,4 +1,4 @@
-"""Check a launch: the ledger equation, the exposures against the counts, the events, the split, the delivery."""
+"""Check a launch: the counts, the exposures and events against them, the splits, the delivery."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import read_columns
 from pipelines.launch.finalize import add_up, contradictions, sum_up
-from pipelines.launch.inputs import LaunchJob
+from pipelines.launch.inputs import LaunchJob, open_launch
 from pipelines.operations.deliveries import Deliveries, join_receipts, receipt_folders
+from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import rejected_by_reason
 from transforms.reconciliation.deliveries import (
     TARGET,
@@ -31,181 +32,197 @@ from transforms.reconciliation.deliveries import (
 from transforms.reconciliation.totals import Totals, check_ledger
 
 _WRONG_EVENTS = """
-SELECT count(*) FROM (SELECT event_id FROM exposures WHERE outcome = 'emitted') AS wanted
-FULL JOIN (SELECT DISTINCT event_id FROM ids) AS found USING (event_id)
-WHERE wanted.event_id IS NULL OR found.event_id IS NULL
+SELECT count(*) FROM (SELECT event_id FROM exposures WHERE outcome = 'emitted') AS emitted
+FULL JOIN (SELECT DISTINCT event_id FROM ids) AS written USING (event_id)
+WHERE emitted.event_id IS NULL OR written.event_id IS NULL
 """
 
 
-@dataclass
-class Findings:
-    """What was checked, one line each; `wrong` are the lines that do not hold."""
+class Finding(msgspec.Struct):
+    """One check: its name, whether it holds (None: a note), a sentence, and what is wrong where it does not hold."""
 
-    lines: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    def note(self, what: str) -> None:
-        """Say something that is neither right nor wrong."""
-        self.lines.append(f"note   {what}")
-
-    def hold(self, what: str, holds: bool, otherwise: str = "") -> None:
-        """Note a check."""
-        self.lines.append(
-            f"{'ok   ' if holds else 'WRONG'}  {what}" + ("" if holds or not otherwise else f": {otherwise}")
-        )
-        if not holds:
-            self.wrong.append(what)
+    check: str
+    holds: bool | None
+    text: str
+    detail: str = ""
 
 
-def check(job: LaunchJob, receipts: Sequence[str] = ()) -> Findings:
-    """The findings about a launch that is running, broken off or finished, and about its delivery.
+class Findings(msgspec.Struct):
+    """The findings about a launch, in the order of the checks."""
 
-    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
+    launch_id: str
+    batches_done: int
+    batches: int
+    findings: list[Finding]
+
+    @property
+    def all_hold(self) -> bool:
+        """Whether no check failed."""
+        return all(finding.holds is not False for finding in self.findings)
+
+    def add(self, check: str, text: str, holds: bool, detail: str = "") -> None:
+        """Add the result of a check; `detail` counts where it does not hold."""
+        self.findings.append(Finding(check, holds, text, "" if holds else detail))
+
+    def note(self, check: str, text: str) -> None:
+        """Add what is neither right nor wrong."""
+        self.findings.append(Finding(check, None, text))
+
+
+def check(launch: str, receipts: Sequence[str] = ()) -> Findings:
+    """The findings about the launch in a folder, running, stopped or finished, and about its delivery.
+
+    `receipts` are folders; the default is the launch's own delivery/receipts, if it exists.
     """
+    job = open_launch(LaunchFolder(launch))
     folders = receipt_folders(job, receipts)
-    with ThreadPoolExecutor(1) as beside:  # the receipts are read and joined while the events are
-        joined = beside.submit(join_receipts, job, folders, waits=False) if folders else None
-        found, finished = _launch(job)
+    with ThreadPoolExecutor(1) as pool:  # receipts are read and joined while the launch is checked
+        joined = pool.submit(join_receipts, job, folders, waits=False) if folders else None
+        findings, finished = _check_launch(job)
         if joined is not None:
-            _deliveries(found, job, joined.result(), finished)
-    return found
+            _check_deliveries(findings, job, joined.result(), finished)
+    return findings
 
 
-def _launch(job: LaunchJob) -> tuple[Findings, bool]:
+def _check_launch(job: LaunchJob) -> tuple[Findings, bool]:
     """The findings about the launch alone, and whether it is finished."""
-    found = Findings()
     rejected = rejected_by_reason(job.snapshot)
     summary = sum_up(job, rejected)
-    found.lines.append(f"launch {summary['launch_id']}: {len(job.folder.done())} of {job.batches} batches done")
+    findings = Findings(summary["launch_id"], len(job.folder.done()), job.batches, [])
     gaps = check_ledger(summary)
-    found.hold("every customer is in exactly one counted place", not gaps, "; ".join(gaps))
+    findings.add("places", "every customer is in exactly one counted place", not gaps, "; ".join(gaps))
     if summary["state"] == "finished":
         rows = summary["customers"]["rows"]
         total = job.snapshot.rows + sum(rejected.values())
-        found.hold(f"all {total:,} rows of the source were read", rows == total, f"{rows:,} were")
-    _summary_file(found, job, summary)
+        findings.add("rows", f"all {total:,} rows of the source were read", rows == total, f"{rows:,} were")
+    _check_summary_file(findings, job, summary)
     if job.folder.done():
-        _exposures(found, job, add_up(job))
+        _check_exposures(findings, job, add_up(job))
     if (folder := job.config.events.folder) is not None:
-        _events(found, job, summary, folder)
-    _splits(found, summary)
-    return found, summary["state"] == "finished"
+        _check_events(findings, job, summary, folder)
+    for campaign in summary["campaigns"]:
+        for stage, test in (campaign["experiment"] or {}).get("sample_ratio", {}).items():
+            _check_split(findings, campaign["id"], stage, test)
+    return findings, summary["state"] == "finished"
 
 
-def _summary_file(found: Findings, job: LaunchJob, summary: dict[str, Any]) -> None:
+def _check_summary_file(findings: Findings, job: LaunchJob, summary: dict[str, Any]) -> None:
     written = job.folder.read_summary()
     if written is None and summary["state"] == "running":
         return
     wrong = ["there is none"] if written is None else contradictions(written, summary)
-    told = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it anew"
-    found.hold("summary.json says the same as the batches", not wrong, told)
+    detail = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it again"
+    findings.add("summary_file", "summary.json says the same as the batches", not wrong, detail)
 
 
-def _exposures(found: Findings, job: LaunchJob, totals: Totals) -> None:
-    """The rows of the exposures against the counts that the batches kept beside them."""
+def _check_exposures(findings: Findings, job: LaunchJob, totals: Totals) -> None:
+    """Compare the rows of the exposures with the counts that each batch wrote."""
     counted: Counter[tuple[Any, ...]] = Counter()
     for (campaign, _, _, _, outcome, reason), number in totals.ledger.items():
         counted[campaign, outcome, reason] += number
-    found.hold(f"{sum(counted.values()):,} exposures agree with the counts", counted == totals.outcomes)
+    text = f"{sum(counted.values()):,} exposures agree with the counts"
+    findings.add("exposures", text, counted == totals.outcomes)
     con = job.folder.open_exposures(job.folder.done())
     pairs = "SELECT 1 FROM exposures GROUP BY campaign_id, retailer_id, customer_id HAVING count(*) > 1"
     twice = con.execute(f"SELECT count(*) FROM ({pairs})").fetchall()[0][0]  # noqa: S608
-    found.hold("no customer is exposed twice to a campaign", twice == 0, f"{twice:,} are")
+    findings.add("exposed_once", "no customer is exposed twice to a campaign", twice == 0, f"{twice:,} are")
 
 
-def _events(found: Findings, job: LaunchJob, summary: dict[str, Any], folder: str) -> None:
-    """The event files against the exposures, event by event."""
-    emitted = sum(one["emitted"] for one in summary["campaigns"])
+def _check_events(findings: Findings, job: LaunchJob, summary: dict[str, Any], folder: str) -> None:
+    """Compare the event files with the exposures, event by event."""
+    emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
     unusable: dict[str, str] = {}
     paths = [event_path(folder, job.plan.launch_id, name) for name in sorted(job.folder.done())]
 
     def refuse(path: str, error: Exception) -> None:
         unusable[path] = str(error) or type(error).__name__
 
-    ids = [table["event_id"] for table in read_columns(paths, "campaign_event", {"event_id": pa.string()}, refuse)]
+    tables = list(read_columns(paths, "campaign_event", {"event_id": pa.string()}, refuse))
     for path, error in unusable.items():
-        todo = "delete the exposures of its batch and run the launch command again: the same events are written anew"
-        found.hold(f"{path} can be read", False, f"{error}; {todo}")
+        todo = "delete the exposures of its batch and run the launch command again: the same events are written again"
+        findings.add("event_file", f"{path} can be read", False, f"{error}; {todo}")
     con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else duckdb.connect(":memory:")
-    con.register(
-        "ids", pa.table({"event_id": pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string())})
-    )
+    chunks = [chunk for table in tables for chunk in table["event_id"].chunks]
+    con.register("ids", pa.table({"event_id": pa.chunked_array(chunks, pa.string())}))
     number, distinct = con.execute("SELECT count(*), count(DISTINCT event_id) FROM ids").fetchall()[0]
-    found.hold(f"{emitted:,} events are in the files, each once", number == emitted == distinct, f"{number:,} are")
+    text = f"{emitted:,} events are in the files, each once"
+    findings.add("events", text, number == emitted == distinct, f"{number:,} are")
     wrong = con.execute(_WRONG_EVENTS).fetchall()[0][0] if job.folder.done() else 0
-    found.hold("they are the events of the exposures", not wrong)
+    findings.add("events_of_exposures", "they are the events of the exposures", not wrong)
 
 
-def _splits(found: Findings, summary: dict[str, Any]) -> None:
-    for one in summary["campaigns"]:
-        for stage, test in (one["experiment"] or {}).get("sample_ratio", {}).items():
-            _split(found, one["id"], stage, test)
-
-
-def _split(found: Findings, campaign: str, stage: str, test: dict[str, Any]) -> None:
-    found.hold(
+def _check_split(findings: Findings, campaign: str, stage: str, test: dict[str, Any]) -> None:
+    findings.add(
+        f"split_{stage}",
         f"{campaign}: the split of the {stage} is as weighted (p = {test['p_value']:.3g})",
         not test["mismatch"],
         "sample-ratio mismatch: do not trust the result before the cause is known",
     )
 
 
-def _deliveries(found: Findings, job: LaunchJob, given: Deliveries, finished: bool) -> None:
-    """The receipts against the exposures."""
-    if given.others:
-        named = ", ".join(f"{launch} {number:,}" for launch, number in sorted(given.others.items())[:3])
-        more = f" and {len(given.others) - 3:,} more" if len(given.others) > 3 else ""
-        found.note(f"receipts of other launches are left out: {sum(given.others.values()):,} ({named}{more})")
-    stray = f"of {given.strays:,} they are not, such as {given.an_example['stray']}"
-    if finished or not given.strays:
-        found.hold(f"all {given.receipts:,} receipts are of events of this launch", not given.strays, stray)
+def _check_deliveries(findings: Findings, job: LaunchJob, deliveries: Deliveries, finished: bool) -> None:
+    """Compare the receipts with the exposures."""
+    if others := deliveries.others:
+        named = ", ".join(f"{launch} {number:,}" for launch, number in sorted(others.items())[:3])
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        text = f"receipts of other launches are left out: {sum(others.values()):,} ({named}{more})"
+        findings.note("other_launches", text)
+    if finished or not deliveries.strays:
+        detail = f"of {deliveries.strays:,} they are not, such as {deliveries.an_example['stray']}"
+        text = f"all {deliveries.receipts:,} receipts are of events of this launch"
+        findings.add("receipts", text, not deliveries.strays, detail)
     else:
-        found.note(f"events with a receipt and no exposure yet, as their batch is not done: {given.strays:,}")
-    gaps = open_groups(given.rows, given.emitted)
-    for campaign in sorted({group[0] for group in given.emitted}):
-        _equation(found, campaign, given, gaps)
-    twice = f"{given.twice:,} by their receipts, such as {given.an_example['twice']}; ask the vendor what it sent"
-    found.hold("no event was accepted in two calls", not given.twice, twice)
-    if given.resent:
-        found.note(f"events accepted in two calls, one sent again because no answer had come: {given.resent:,}")
-    _totals(found, given)
+        text = f"events with a receipt and no exposure yet, as their batch is not done: {deliveries.strays:,}"
+        findings.note("receipts", text)
+    gaps = open_groups(deliveries.rows, deliveries.emitted)
+    for campaign in sorted({group[0] for group in deliveries.emitted}):
+        _check_equation(findings, campaign, deliveries, gaps)
+    example = deliveries.an_example["twice"]
+    detail = f"{deliveries.twice:,} by their receipts, such as {example}; ask the vendor what it sent"
+    findings.add("accepted_once", "no event was accepted in two calls", not deliveries.twice, detail)
+    if number := deliveries.resent:
+        text = f"events accepted in two calls, one sent again because no answer had come: {number:,}"
+        findings.note("resent", text)
+    _check_success(findings, deliveries)
     for entry in job.plan.campaigns:
         if experiment := entry.campaign.experiment:
-            accepted = [given.accepted.get((entry.campaign.id, one.key), (0, 0))[1] for one in experiment.variants]
-            _split(found, entry.campaign.id, "accepted", accepted_ratio(accepted, experiment.weights))
+            pairs = [deliveries.accepted.get((entry.campaign.id, arm.key), (0, 0)) for arm in experiment.variants]
+            test = accepted_ratio([units for _, units in pairs], experiment.weights)
+            _check_split(findings, entry.campaign.id, "accepted", test)
 
 
-def _equation(found: Findings, campaign: str, given: Deliveries, open_: Mapping[Group, str]) -> None:
+def _check_equation(findings: Findings, campaign: str, deliveries: Deliveries, open_gaps: Mapping[Group, str]) -> None:
     """emitted = accepted + rejected + expired + unknown + pending, for the campaign and each of its groups."""
-    groups = [group for group in given.emitted if group[0] == campaign]
-    emitted = sum(given.emitted[group] for group in groups)
-    counts = count_outcomes(row for row in given.rows if row.campaign == campaign)
+    groups = [group for group in deliveries.emitted if group[0] == campaign]
+    emitted = sum(deliveries.emitted[group] for group in groups)
+    counts = count_outcomes(row for row in deliveries.rows if row.campaign == campaign)
     gaps = [
         f"{retailer}, {variant or 'no variant'}: {gap}"
-        for (of, retailer, variant), gap in open_.items()
-        if of == campaign
+        for (group_campaign, retailer, variant), gap in open_gaps.items()
+        if group_campaign == campaign
     ]
     more = f"; and {len(gaps) - 3:,} more" if len(gaps) > 3 else ""
-    terms = " + ".join(f"{number:,} {end}" for end, number in counts.items())
-    told = f"{campaign}: {emitted:,} emitted = {terms}, and so in each of {len(groups):,} retailers and variants"
-    found.hold(told, not gaps, "; ".join(gaps[:3]) + more)
+    terms = " + ".join(f"{number:,} {outcome}" for outcome, number in counts.items())
+    text = f"{campaign}: {emitted:,} emitted = {terms}, and so in each of {len(groups):,} retailers and variants"
+    findings.add("delivery_equation", text, not gaps, "; ".join(gaps[:3]) + more)
 
 
-def _totals(found: Findings, given: Deliveries) -> None:
-    """What became of all events, and how good that is once nothing is pending."""
-    counts = count_outcomes(given.rows)
+def _check_success(findings: Findings, deliveries: Deliveries) -> None:
+    """Note the outcomes of all events, and compare the success with the target once nothing is pending."""
+    counts = count_outcomes(deliveries.rows)
     parts = []
-    for end, number in counts.items():
-        named = reasons(given.rows, end) if end in ("rejected", "expired") else {}
-        why = ", ".join(f"{reason} {events:,}" for reason, events in named.items() if reason != end)
-        parts.append(f"{number:,} {end}" + (f" ({why})" if why else ""))
-    found.note(f"deliveries: {', '.join(parts)}")
+    for outcome, number in counts.items():
+        by_reason = reasons(deliveries.rows, outcome) if outcome in ("rejected", "expired") else {}
+        why = ", ".join(f"{reason} {events:,}" for reason, events in by_reason.items() if reason != outcome)
+        parts.append(f"{number:,} {outcome}" + (f" ({why})" if why else ""))
+    findings.note("outcomes", f"deliveries: {', '.join(parts)}")
     share = success(counts)
     if share is None:
-        found.note("delivery success: nothing was tried yet")
+        findings.note("success", "delivery success: nothing was tried yet")
         return
-    told = f"{math.floor(share * 1e5 + 1e-9) / 1e3:.3f}% of what was tried is accepted, the target is {TARGET:.1%}"
+    percent = math.floor(share * 1e5 + 1e-9) / 1e3
+    text = f"{percent:.3f}% of what was tried is accepted, the target is {TARGET:.1%}"
     if counts["pending"] and not on_target(counts):
-        found.note(f"{told}: below it so far, {counts['pending']:,} are pending")
+        findings.note("success", f"{text}: below it so far, {counts['pending']:,} are pending")
     else:
-        found.hold(told, on_target(counts), "see the reasons in the report")
+        findings.add("success", text, on_target(counts), "see the reasons in the report")

@@ -1,8 +1,7 @@
-"""Preview one campaign: the launch itself, into a folder that is thrown away."""
+"""Preview one campaign: the launch itself, into a temporary folder."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.uri import sink_uri
 from pipelines.launch.driver import launch
-from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.options import LaunchConfig
 from pipelines.launch.progress import Progress
-from schemas.campaigns.configuration import load_configuration
-from schemas.campaigns.engine import EngineConfig
+from schemas.campaigns.configuration import Configuration, load_configuration
 from schemas.problems import InputError, Problem
-from transforms.warnings.earlier import earlier_lines
-from transforms.warnings.warning import refusal, warning_text
+
+
+class Preview(msgspec.Struct):
+    """The summary.json of the launch that was thrown away, of one campaign; and sample events. With `refused` its
+    warnings are mistakes."""
+
+    summary: dict[str, Any]
+    events: list[dict[str, Any]]
+    refused: bool
 
 
 def preview(
@@ -35,15 +40,14 @@ def preview(
     samples: int,
     strict: bool,
     progress: Progress,
-) -> Iterator[str]:
-    """Lines with the funnel, the variants, the offers, the lists, the warnings, and sample events.
+) -> Preview:
+    """Launch one campaign into a temporary folder. The launch id is made up, so its codes are not valid.
 
-    The launch id is made up, so its codes are nobody's; nothing is left behind. Where it is strict (or engine.yaml
-    is), warnings raise InputError in the end.
+    `strict`, here or in engine.yaml, refuses a preview with warnings. Raises InputError for mistakes in the inputs.
     """
-    strict = _known(campaign, campaigns).strict or strict
-    with tempfile.TemporaryDirectory(prefix="campaigns-preview-") as folder, _some_secret(campaigns):
-        config = LaunchConfig(
+    config = _load(campaign, campaigns)
+    with tempfile.TemporaryDirectory(prefix="campaigns-preview-") as folder, _any_secret(config.engine.code_secret):
+        job = LaunchConfig(
             campaigns=Path(campaigns),
             customers=customers,
             events=sink_uri(f"file:{folder}/events"),
@@ -54,34 +58,27 @@ def preview(
             only=campaign,
         )
         try:
-            summary = launch(config, PipelineOptions([]), progress)
+            summary = launch(job, PipelineOptions([]), progress)
+            assert isinstance(summary, dict)  # nothing is submitted from here
         finally:
             progress.stop()
-        yield from funnel(summary["campaigns"][0])
-        yield from list_lines(summary["lists"])
-        yield from earlier_lines(summary)
-        if not strict:
-            yield from map(warning_text, summary["warnings"])
-        yield from _events(Path(folder) / "events", samples)
-        if strict and summary["warnings"]:
-            raise refusal(summary["warnings"])
+        refused = bool(summary["warnings"]) and (strict or config.engine.strict)
+        return Preview(summary, _read_events(Path(folder) / "events", samples), refused)
 
 
-def _known(campaign: str, campaigns: str) -> EngineConfig:
+def _load(campaign: str, campaigns: str) -> Configuration:
     config, problems = load_configuration(Path(campaigns))
-    names = [one.id for one in config.campaigns] if config else []
+    names = [known.id for known in config.campaigns] if config else []
     if campaign not in names:
         problems.append(Problem("command line", "CAMPAIGN", campaign, f"there are: {', '.join(names)}"))
     if problems or config is None:
         raise InputError(problems)
-    return config.engine
+    return config
 
 
 @contextmanager
-def _some_secret(campaigns: str) -> Iterator[None]:
-    """A secret for the codes of a preview, where none is set: they are not valid anyway."""
-    config, _ = load_configuration(Path(campaigns))
-    name = config.engine.code_secret if config else ""
+def _any_secret(name: str) -> Iterator[None]:
+    """Set the variable of the code secret, if it is not set: a preview's codes are not valid in any case."""
     before = os.environ.get(name)
     os.environ[name] = before or "no secret is needed for a preview"
     try:
@@ -91,42 +88,10 @@ def _some_secret(campaigns: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def funnel(one: dict[str, Any]) -> Iterator[str]:
-    """A campaign's summary as lines: from evaluated to emitted, then variants and offers."""
-    yield f"{one['id']} ({one['surface']}, {one['channel']})"
-    yield from _nodes(one["audience"], 1)
-    yield f"{one['matched']:>12,}  matched of {one['evaluated']:,}"
-    for outcome in ("held_out", "outside", "suppressed", "dead_lettered"):
-        for reason, number in one[outcome].items():
-            yield f"{-number:>12,}  {outcome.replace('_', ' ')}: {reason.replace('_', ' ')}"
-    yield f"{one['emitted']:>12,}  would be sent"
-    for variant in (one["experiment"] or {}).get("variants", ()):
-        yield (
-            f"{variant['emitted']:>12,}  variant {variant['key']}: weight {variant['weight']:.1%}, "
-            f"share {variant['share']:.1%} ({variant['low']:.1%} to {variant['high']:.1%})"
-        )
-    for offer in one["offers"]:
-        left = "" if offer["budget"] is None else f" of {offer['budget']:,}"
-        yield (
-            f"{offer['granted'] + offer['fallback_granted']:>12,}  offer {offer['id']}{left}; "
-            f"{offer['condition_not_met']:,} do not meet its condition, {offer['exhausted']:,} came too late"
-        )
-        if offer["others_suppressed"] or offer["held_out_exhausted"]:
-            others, held = offer["others_suppressed"], offer["held_out_exhausted"]
-            yield f"{others:>12,}  of the other variants are suppressed with them; of the held out {held:,} would be"
-
-
-def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:
-    failed = f", {node['failed']:,} with an error" if node["failed"] else ""
-    yield f"{node['passed']:>12,}{'  ' * depth}{node['label']}  (of {node['entered']:,}{failed})"
-    for child in node["children"]:
-        yield from _nodes(child, depth + 1)
-
-
-def _events(folder: Path, samples: int) -> Iterator[str]:
-    left = samples
+def _read_events(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The first events of the files, at most so many."""
+    events: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.avro")):
         with open(path, "rb") as file:
-            for event in islice(fastavro.reader(file), left):
-                left -= 1
-                yield json.dumps(event, indent=2, default=str, ensure_ascii=False)
+            events += islice(fastavro.reader(file), count - len(events))
+    return events

@@ -1,15 +1,14 @@
-"""Replay: dead letters, or all that was published between two times, are published again, bytes verbatim."""
+"""Replay: publish dead letters again, or all messages between two times, bytes verbatim."""
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 import orjson
 
 from connectors.files.reader import list_files
@@ -21,82 +20,86 @@ from connectors.uri import SinkUri, SourceUri, UriError, sink_uri, source_uri
 from pipelines.operations.ledger.names import find_unknown
 from pipelines.operations.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, Problem
 from stores.dead_letters import read_dead_letters
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.open import LedgerUriError, open_ledger
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id
 from transforms.delivery.receipts import STEP as DELIVER
 
 
-class Replayed(NamedTuple):
-    """How many messages were published again, and how many were left, and of what kind those are."""
+class Replayed(msgspec.Struct):
+    """The number of messages published again, and of those left out, with the kind of those."""
 
     published: int
-    left: int
+    left_out: int
     kind: str = "letters"
-
-    def __str__(self) -> str:
-        return f"{self.published:,} messages published again, {self.left:,} {self.kind} left out"
 
 
 def replay(
     folder: str, events: str, ledger: str | None, reasons: set[str], client: KafkaClient | None = None
 ) -> Replayed:
-    """Publishes the messages of a delivery's dead letters: those that could not be decoded, and refused ones.
+    """Publish the messages of a delivery's dead letters: those that could not be decoded, and those that were refused.
 
-    With `ledger` the refused events may be sent again; without it the ledger goes on saying that they are settled.
-    Raises InputError for what cannot be read or published to, a reason that no letter has, and a ledger that is not
-    there or is another than that of the output folder in which the letters lie.
+    With `ledger` the refused events may be sent again; without it they stay settled there. Raises InputError for a
+    folder, a target or a ledger that cannot be used, for a reason that no letter has, and for a ledger of another
+    delivery than the letters.
     """
     target = _target(events, ledger)
     if not is_remote(folder) and not Path(folder).is_dir():
         fix = "is no folder; give the one that holds the dead letters, dead_letters/ in the --output of the delivery"
         raise InputError([Problem("command line", "SOURCE", folder, fix)])
     letters = [letter for path in list_files(folder.rstrip("/")) for letter in read_dead_letters(path)]
-    reasons_there = [one.reason for one in letters if _wanted(one, set())]
-    if problems := find_unknown("--reason", reasons, reasons_there, f"the dead letters of {folder}"):
+    known = [letter.reason for letter in letters if _wanted(letter, set())]
+    if problems := find_unknown("--reason", reasons, known, f"the dead letters of {folder}"):
         raise InputError(problems)
-    chosen = {dead_id(one): one for one in letters if _wanted(one, reasons)}
+    chosen = {dead_id(letter): letter for letter in letters if _wanted(letter, reasons)}
     if target.folder is not None:
         _check_for_files(list(chosen.values()))
-    with _opened(ledger, str(Path(folder.rstrip("/")).parent)) as book:
-        _reopen(book, [name if one.step == DECODE else _attributes(one)["event_id"] for name, one in chosen.items()])
+    with _opened(ledger, str(Path(folder.rstrip("/")).parent)) as opened:
+        ids = [key if letter.step == DECODE else _attributes(letter)["event_id"] for key, letter in chosen.items()]
+        _reopen(opened, ids)
     if not chosen:
         return Replayed(0, len(letters))
     token = {} if target.folder is not None else {"replay": uuid.uuid4().hex[:12]}
     part = dead_id(next(iter(chosen.values())))[5:]
     with open_publisher(target, client or KafkaClient(), part) as publish:
-        accepted = publish([(one.data, {**_attributes(one), **token}) for one in chosen.values()])
+        accepted = publish([(letter.data, {**_attributes(letter), **token}) for letter in chosen.values()])
     return Replayed(accepted, len(letters) - accepted)
 
 
 def replay_between(
-    source: str, events: str, since: int, until: int, ledger: str | None, client: KafkaClient
+    source: str,
+    events: str,
+    since: int,
+    until: int,
+    ledger: str | None,
+    client: KafkaClient,
+    progress: Callable[[int], None],
 ) -> Replayed:
-    """Publishes again what was published to a transport from `since` on and before `until` (epoch ms).
+    """Publish again the messages of a transport from `since` on and before `until` (epoch ms).
 
-    Whoever was reached stays so: the ledger knows. With `ledger` the rejected and dead may be sent again; unknown ones
-    may have been sent, and stay (`campaigns ledger reconcile` or `reopen`).
-    Messages that the target cannot hold are left. Raises InputError for what cannot be read or published to, and for a
-    ledger that is not there.
+    Events that were accepted are not sent again: the ledger knows them. With `ledger` the rejected and dead ones may
+    be; unknown ones may have been sent, and stay (`campaigns ledger reconcile` or `reopen`). Messages that the target
+    cannot hold are left out. `progress` gets the number read. Raises InputError for a source, a target or a ledger that
+    cannot be used.
     """
     target = _target(events, ledger)
     origin = _source(source, target)
     token = {} if target.folder is not None else {"replay": uuid.uuid4().hex[:12]}
     read = accepted = 0
-    with _opened(ledger) as book, open_publisher(target, client) as publish:
-        for envelopes, dealt_with in read_between(origin, client, since, until):
-            messages = [(one.body, {**one.attributes, **token}) for one in envelopes]
+    with _opened(ledger) as opened, open_publisher(target, client) as publish:
+        for envelopes, acknowledge in read_between(origin, client, since, until):
+            messages = [(envelope.body, {**envelope.attributes, **token}) for envelope in envelopes]
             if target.folder is not None:
-                messages = [one for one in messages if fits_file(one)]
-            _reopen(book, [attributes["event_id"] for _, attributes in messages if attributes.get("event_id")])
+                messages = [message for message in messages if fits_file(message)]
+            _reopen(opened, [attributes["event_id"] for _, attributes in messages if attributes.get("event_id")])
             accepted += publish(messages) if messages else 0
             read += len(envelopes)
-            dealt_with()
-            print(f"{read:,} messages read", end="\r", file=sys.stderr, flush=True)
+            acknowledge()
+            progress(read)
     return Replayed(accepted, read - accepted, "messages")
 
 
@@ -119,12 +122,12 @@ def _target(events: str, ledger: str | None) -> SinkUri:
 
 @contextmanager
 def _opened(ledger: str | None, output: str | None = None) -> Iterator[DeliveryLedger | None]:
-    """The ledger, open; None if none is given. It must be that of the output folder, if that has one."""
+    """The open ledger, or None if none is given; the one of the output folder, if that has one."""
     if ledger is None:
         yield None
         return
-    with existing_ledger(ledger) if output is None else opened_ledger(output, ledger) as book:
-        yield book
+    with existing_ledger(ledger) if output is None else opened_ledger(output, ledger) as opened:
+        yield opened
 
 
 def _source(text: str, target: SinkUri) -> SourceUri:
@@ -139,14 +142,14 @@ def _source(text: str, target: SinkUri) -> SourceUri:
     return uri
 
 
-def _reopen(ledger: DeliveryLedger | None, names: Sequence[str]) -> None:
-    """Lets the rejected and the dead among these be sent again."""
+def _reopen(ledger: DeliveryLedger | None, ids: Sequence[str]) -> None:
+    """Let the rejected and dead ones of these events be sent again."""
     if ledger is None:
         return
-    for start in range(0, len(names), STEP):
-        outcomes = ledger.find(names[start : start + STEP])
-        again = [name for name, outcome in outcomes.items() if outcome in ("rejected", "dead")]
-        reopen_events(ledger, again, int(time.time() * 1000))
+    for step in ledger_steps(ids):
+        outcomes = ledger.find(step)
+        refused = [event_id for event_id, outcome in outcomes.items() if outcome in ("rejected", "dead")]
+        reopen_events(ledger, refused, int(time.time() * 1000))
 
 
 def _wanted(letter: DeadLetter, reasons: set[str]) -> bool:
@@ -157,15 +160,15 @@ def _check_for_files(letters: list[DeadLetter]) -> None:
     """Raises InputError for letters that a file cannot hold: one broken record makes all of it unreadable."""
     problems = []
     for letter in letters:
-        mark = _attributes(letter).get("schema", "")
+        schema = _attributes(letter).get("schema", "")
         try:
-            resolve(mark)
+            resolve(schema)
         except ContractError:
             fix = "a file holds records of a schema we know; replay to a topic, pubsub: or kafka:, or upgrade first"
-            problems.append(Problem("dead letters", "schema", mark, fix))
+            problems.append(Problem("dead letters", "schema", schema, fix))
             continue
         try:
-            decode(mark, letter.data)
+            decode(schema, letter.data)
         except ContractError:
             fix = "a file holds whole records; replay to a topic, pubsub: or kafka:, or name other letters by --reason"
             problems.append(Problem("dead letters", letter.reason, letter.source, fix))

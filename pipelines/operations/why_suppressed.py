@@ -1,4 +1,4 @@
-"""What the suppression of one customer was decided from: consent, lists, address, earlier sends."""
+"""Explain the suppression of one customer: consent, lists, address, earlier sends, offers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,32 +20,39 @@ from schemas.columns.ids import id_text, id_texts, normal_addresses
 from schemas.elements import CampaignRows
 from schemas.problems import InputError
 from stores.launches.snapshot import read_part
-from stores.launches.survey_results import decided, read_queues, read_sharing_keys, undecided
+from stores.launches.survey_results import incomplete, is_complete, read_offer_allocations, read_shared_addresses
 from transforms.columnar.id_index import joined_key
 from transforms.columnar.list_index import ListIndex
 from transforms.launch_plan import CampaignPlan
 from transforms.offers.generate_offers import offer_limits, order_keys, order_name
 
 
+class Fact(msgspec.Struct):
+    """A rule or a hash by name, and a sentence about what it saw."""
+
+    name: str
+    text: str
+
+
 def suppression_facts(
     job: LaunchJob, entry: CampaignPlan, values: Mapping[str, Any], exposure: Mapping[str, Any] | None
-) -> Iterator[str]:
-    """A line a rule with what it saw; the caps only for a customer that matched, at the time of its message."""
+) -> Iterator[Fact]:
+    """What each rule saw; the caps only for a customer that matched, at the time of its message."""
     engine, name = job.plan.engine, entry.campaign.channel
     channel, columns = engine.channels[name], engine.columns
     retailer, customer = (_id(job, values, name) or "" for name in (columns.retailer, columns.customer))
-    yield f"    retailer          {retailer} {'has opted out' if engine.opted_out(retailer) else 'takes part'}"
+    yield Fact("retailer", f"{retailer} {'has opted out' if engine.opted_out(retailer) else 'takes part'}")
     if channel.consent:
-        yield f"    consent           {channel.consent} = {values.get(channel.consent)!r}"
+        yield Fact("consent", f"{channel.consent} = {values.get(channel.consent)!r}")
     for rule in engine.suppression_lists:
         if rule.channel in (None, name):
             value = _id(job, values, rule.column)
             ids = read_list(job.config.campaigns / rule.file, rule.column)
             index = ListIndex.build(ids, rule.column, engine)
             listed = index.find(pa.array([value], pa.string()))[0] >= 0
-            yield f"    list              {rule.column} is {'' if listed else 'not '}in {rule.file}"
-    yield f"    address           {channel.address} = {values.get(channel.address)!r}"
-    yield f"    time zone         {_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}"
+            yield Fact("list", f"{rule.column} is {'' if listed else 'not '}in {rule.file}")
+    yield Fact("address", f"{channel.address} = {values.get(channel.address)!r}")
+    yield Fact("time zone", f"{_zone(values.get(columns.time_zone or ''), engine.time_zone(retailer))}")
     if exposure is None:
         return
     at = exposure["deliver_after"]
@@ -52,30 +60,30 @@ def suppression_facts(
     for cap in engine.caps:
         if cap.channel == name:
             before = sum(at - cap.within < sent <= at for sent in earlier)
-            beside = sum(abs(at - sent) < cap.within for sent in others)
+            during = sum(abs(at - sent) < cap.within for sent in others)
             days = f"{cap.within.total_seconds() / 86_400:g} days of {at:%Y-%m-%d %H:%M}"
-            seen = f"{before} before and {beside} of this launch"
-            yield f"    frequency cap     at most {cap.at_most}; {seen} within {days}"
+            seen = f"{before} before and {during} of this launch"
+            yield Fact("frequency cap", f"at most {cap.at_most}; {seen} within {days}")
     if shared := _sharers(job, name, values, retailer):
-        yield f"    shared address    with {', '.join(shared)}; one of them is kept"
+        yield Fact("shared address", f"with {', '.join(shared)}; one of them is kept")
 
 
 def _zone(written: Any, of_retailer: str) -> str:
-    """The zone that the times are of, and why that one."""
-    own = None if written is None else find_time_zone(str(written))
-    if own is not None:
-        return own if own == written else f"{own}, written {written!r}"
+    """The time zone of the customer's times, and its origin."""
+    zone = None if written is None else find_time_zone(str(written))
+    if zone is not None:
+        return zone if zone == written else f"{zone}, written {written!r}"
     return f"{of_retailer}, the retailer's: the customer's is {written!r}"
 
 
-def exhaustion_facts(job: LaunchJob, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[str]:
-    """A line for each offer that can run out: the customer's place in its hash order, and where the order is cut."""
+def exhaustion_facts(job: LaunchJob, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[Fact]:
+    """For each offer that can run out: the customer's place in its hash order, and where the order is cut."""
     campaign, folder = entry.campaign, job.folder.survey
-    if not decided(folder):
+    if not is_complete(folder):
         if job.folder.done():
-            raise InputError([undecided(folder)])
+            raise InputError([incomplete(folder)])
         return
-    limits = offer_limits(job.plan, job.sizes, read_queues(folder))
+    limits = offer_limits(job.plan, job.offer_capacity, read_offer_allocations(folder))
     who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()
     rows = CampaignRows.of(campaign.id, np.zeros(1, np.int64), *who)
     for offer in campaign.offers:
@@ -83,29 +91,29 @@ def exhaustion_facts(job: LaunchJob, entry: CampaignPlan, retailer: str, custome
             continue
         limit = limits[campaign.id, offer.id]
         place = order_keys(job.plan, rows, order_name(campaign, offer.id), np.zeros(1, np.int64))
-        told = "enough for all"
+        text = "enough for all"
         if limit.used_up:
             last = limit.keys[-1][:8].decode() if limit.size else "the start"
             side = "after" if limit.beyond(place)[0] else "not after"
-            told = f"place {place[0][:8].decode()} is {side} {last}, the last"
-        yield f"    offer             {offer.id}, the first {limit.size:,} by hash order: {told}"
+            text = f"place {place[0][:8].decode()} is {side} {last}, the last"
+        yield Fact("offer", f"{offer.id}, the first {limit.size:,} by hash order: {text}")
 
 
 def _earlier(job: LaunchJob, channel: str, retailer: str, customer: str) -> list[datetime]:
-    """When the histories say that the customer was sent to."""
+    """The times at which the customer was sent to, by the histories."""
     columns = job.plan.engine.columns
     names = (columns.retailer, columns.customer)
-    found: list[datetime] = []
+    times: list[datetime] = []
     for sends in read_histories(job.config.history, names):
-        own = pc.and_(pc.equal(sends["retailer"], retailer), pc.equal(sends["customer"], customer))
-        own = sends.filter(pc.and_(own, pc.equal(sends["channel"], channel)))
-        found += [datetime.fromtimestamp(sent / 1000, job.plan.launched.tzinfo) for sent in own["sent_at"].to_pylist()]
-    return found
+        same = pc.and_(pc.equal(sends["retailer"], retailer), pc.equal(sends["customer"], customer))
+        rows = sends.filter(pc.and_(same, pc.equal(sends["channel"], channel)))
+        times += [datetime.fromtimestamp(sent / 1000, job.plan.launched.tzinfo) for sent in rows["sent_at"].to_pylist()]
+    return times
 
 
 def _of_this_launch(job: LaunchJob, entry: CampaignPlan, retailer: str, customer: str) -> list[datetime]:
-    """When campaigns that come before this one in the same launch send to the customer, or would but for a later step:
-    the place that they took is not given back."""
+    """The times at which earlier campaigns of this launch send to the customer, or would but for a later step: such a
+    step does not free the place under the cap."""
     order = [plan.campaign.id for plan in job.plan.campaigns]
     before = order[: order.index(entry.campaign.id)]
     rows = job.folder.open_exposures(job.folder.done()).execute(
@@ -117,23 +125,23 @@ def _of_this_launch(job: LaunchJob, entry: CampaignPlan, retailer: str, customer
 
 
 def _sharers(job: LaunchJob, channel: str, values: Mapping[str, Any], retailer: str) -> list[str]:
-    """Other customers of the retailer with the same address; looked for only where the survey found that there are."""
+    """Other customers of the retailer with the same address; read only if the survey found that there are any."""
     columns, column = job.plan.engine.columns, job.plan.engine.channels[channel].address
-    own = _id(job, values, columns.customer)
+    customer = _id(job, values, columns.customer)
     address = normal_addresses(pa.array([_id(job, values, column)], pa.string()))
     key = joined_key(pa.array([retailer]), address)
-    shared = read_sharing_keys(job.folder.survey).get(channel)
+    shared = read_shared_addresses(job.folder.survey).get(channel)
     if shared is None or not pc.is_in(key, shared)[0].as_py():
         return []
     wanted = address[0].as_py()
-    found = set()
+    sharers = set()
     for part in job.parts:
         for batch in read_part(part, [columns.retailer, columns.customer, column]):
             same = pc.equal(normal_addresses(id_texts(batch.column(column))), wanted)
             of_retailer = pc.equal(id_texts(batch.column(columns.retailer)), retailer)
             rows = batch.filter(pc.fill_null(pc.and_(same, of_retailer), False))
-            found |= {str(one) for one in id_texts(rows.column(columns.customer)).to_pylist()}
-    return sorted(found - {own})
+            sharers |= {str(name) for name in id_texts(rows.column(columns.customer)).to_pylist()}
+    return sorted(sharers - {customer})
 
 
 def _id(job: LaunchJob, values: Mapping[str, Any], column: str) -> str | None:

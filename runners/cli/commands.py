@@ -1,14 +1,13 @@
-"""What each command does with its parsed arguments; the exit code comes back."""
+"""Run each command with its parsed arguments; the result is the exit code."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from connectors.inputs.lists import list_problems
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import read_client, read_time
 from connectors.open import create_topic
@@ -18,26 +17,28 @@ from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
-from pipelines.launch.input_warnings import input_warnings, list_lines
-from pipelines.launch.inputs import LaunchJob, reopen
+from pipelines.launch.input_warnings import list_lines
+from pipelines.launch.inputs import open_launch
 from pipelines.operations import check as checking
 from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
+from pipelines.operations import validate as validating
+from pipelines.operations import verify_code as verifying
 from pipelines.operations import why as asking
 from pipelines.rebatch import driver as rebatching
-from pipelines.rebatch.delivery_files import check_delivery
+from runners.cli.arguments import problem
 from runners.cli.live_counters import live_counters
+from runners.cli.output import show_progress, write_result
 from runners.cli.progress_bar import Bar
-from schemas.campaigns.accounts import configured_retailers
+from runners.cli.text.check import check_lines
+from runners.cli.text.preview import preview_lines
+from runners.cli.text.why import why_lines
 from schemas.campaigns.audience import NamedAudience
 from schemas.campaigns.campaign import Campaign
-from schemas.campaigns.configuration import load_configuration, load_engine
 from schemas.campaigns.engine import EngineConfig
 from schemas.problems import InputError, Problem, shown
-from stores.launches.distinct import distinct_values
 from stores.launches.launch_folder import LaunchFolder
-from stores.launches.snapshot import describe, source_schema
-from transforms.launch_plan import id_columns, make_plan
+from stores.launches.snapshot import describe
 from transforms.warnings.warning import refusal, warning_text
 
 ENGINE = (
@@ -81,36 +82,38 @@ def replay(args: argparse.Namespace) -> int:
     client = read_client(args, problems)
     since, until = (_time(name, text, problems) for name, text in (("--from", args.since), ("--to", args.until)))
     if args.until and not args.since:
-        problems.append(Problem("command line", "--from", "missing", "say from when on; --to says until when"))
+        problems.append(problem("--from", "missing", "say from when on; --to says until when"))
     if since is not None and until is not None and since >= until:
-        problems.append(Problem("command line", "--to", args.until, "must be later than --from"))
+        problems.append(problem("--to", args.until, "must be later than --from"))
     if args.since and args.reason:
-        problems.append(Problem("command line", "--reason", args.reason[0], "is for dead letters: leave --from out"))
+        problems.append(problem("--reason", args.reason[0], "is for dead letters: leave --from out"))
     if problems:
         raise InputError(problems)
     if since is None:
-        print(replaying.replay(args.source, args.events, args.ledger, set(args.reason), client))
+        result = replaying.replay(args.source, args.events, args.ledger, set(args.reason), client)
     else:
         end = int(time.time() * 1000) if until is None else until
-        print(replaying.replay_between(args.source, args.events, since, end, args.ledger, client))
+        result = replaying.replay_between(args.source, args.events, since, end, args.ledger, client, _show_read)
+        show_progress("")
+    print(f"{result.published:,} messages published again, {result.left_out:,} {result.kind} left out")
     return 0
+
+
+def _show_read(messages: int) -> None:
+    show_progress(f"{messages:,} messages read")
 
 
 def _time(name: str, text: str | None, problems: list[Problem]) -> int | None:
     at = read_time(text) if text else None
     if text and at is None:
-        problems.append(Problem("command line", name, text, "write a time with its zone, such as 2026-04-01T09:00Z"))
+        problems.append(problem(name, text, "write a time with its zone, such as 2026-04-01T09:00Z"))
     return at
-
-
-def _launched(folder: str) -> LaunchJob:
-    return reopen(LaunchFolder(folder))
 
 
 def preview(args: argparse.Namespace) -> int:
     if args.samples < 0:
-        raise InputError([Problem("command line", "--samples", str(args.samples), "must be 0 or more")])
-    for line in previewing.preview(
+        raise InputError([problem("--samples", str(args.samples), "must be 0 or more")])
+    result = previewing.preview(
         args.campaign,
         args.campaigns,
         args.customers,
@@ -119,25 +122,27 @@ def preview(args: argparse.Namespace) -> int:
         args.samples,
         args.strict,
         Bar(),
-    ):
-        print(line)
+    )
+    write_result(args, result, preview_lines(result))
+    if result.refused:
+        raise refusal(result.summary["warnings"])
     return 0
 
 
 def why(args: argparse.Namespace) -> int:
-    for line in asking.why(_launched(args.launch), args.customer, args.campaign, args.receipts):
-        print(line)
+    result = asking.why(args.launch, args.customer, args.campaign, args.receipts)
+    write_result(args, result, why_lines(result))
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    found = checking.check(_launched(args.launch), args.receipts)
-    print("\n".join(found.lines))
-    return EXIT_CODES[Ending.CHECK_FAILED if found.wrong else Ending.DONE]
+    result = checking.check(args.launch, args.receipts)
+    write_result(args, result, check_lines(result))
+    return EXIT_CODES[Ending.DONE if result.all_hold else Ending.CHECK_FAILED]
 
 
 def report(args: argparse.Namespace) -> int:
-    print(report_again(_launched(args.launch), args.receipts))
+    print(report_again(open_launch(LaunchFolder(args.launch)), args.receipts))
     return 0
 
 
@@ -159,48 +164,45 @@ def json_schema(args: argparse.Namespace) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    root = Path(args.campaigns)
-    config, problems = load_configuration(root)
-    engine = config.engine if config is not None else load_engine(root)[0]
-    retailers: set[str] = set()
-    problems += list_problems(root, config.lists) if config is not None else []
-    if args.customers and config is not None:
-        schema = source_schema(args.customers, id_columns(config))
-        problems += make_plan(config, schema, "validate", 0)[1]
-        retailers = _sent_to(config.engine, args.customers, schema.names)
-    if engine is not None:
-        problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
-    if problems or config is None:
-        raise InputError(problems)
-    warnings, lists = input_warnings(config, args.customers)
-    if warnings and (args.strict or config.engine.strict):
-        raise refusal(warnings)
-    print(f"{len(config.campaigns)} campaigns and {len(config.audiences)} named audiences are sound")
-    if retailers:
-        print(f"the accounts of the customers' {len(retailers)} retailers are sound; rebatch checks the keys")
-    for line in (*list_lines(lists), *map(warning_text, warnings)):
-        print(line)
+    result = validating.validate(args.campaigns, args.customers, args.strict)
+    write_result(args, result, _validated_lines(result))
     return 0
 
 
-def _sent_to(engine: EngineConfig, customers: str, columns: list[str]) -> set[str]:
-    """The retailers of the customers, if they need accounts at a vendor."""
-    column = engine.columns.retailer
-    return distinct_values(customers, column) if engine.delivery.vendor != "outbox" and column in columns else set()
+def _validated_lines(result: validating.Validated) -> Iterator[str]:
+    yield f"{len(result.campaigns)} campaigns and {len(result.audiences)} named audiences are sound"
+    if result.retailers:
+        yield f"the accounts of the customers' {len(result.retailers)} retailers are sound; rebatch checks the keys"
+    yield from list_lines(result.lists)
+    yield from map(warning_text, result.warnings)
+
+
+def verify_code(args: argparse.Namespace) -> int:
+    result = verifying.verify(args.code, args.launch, args.offer, args.secret_env, args.retailer, args.customer)
+    if args.customer:
+        print(f"{args.code}: {'is' if result.genuine else 'is not'} the code of {args.customer} of {args.retailer}")
+    else:
+        verdict = "genuine" if result.genuine else "not genuine"
+        print(f"{args.code}: {verdict} for the offer {args.offer} of launch {result.launch_id}")
+    if not result.genuine and not result.well_formed:
+        print("no launch has such a code: a character is wrong or missing, so check how it was typed")
+    elif not result.genuine and not result.launch_checked:
+        print("the launch, the offer or the secret may be wrong too: give the launch's folder as --launch to find out")
+    return EXIT_CODES[Ending.DONE if result.genuine else Ending.CHECK_FAILED]
 
 
 def topic(args: argparse.Namespace) -> int:
     try:
         uri = topic_uri(args.uri)
     except UriError as error:
-        raise InputError([Problem("command line", "uri", args.uri, str(error))]) from error
+        raise InputError([problem("uri", args.uri, str(error))]) from error
     problems: list[Problem] = []
     client = read_client(args, problems) if uri.has_partitions else KafkaClient()
     if uri.has_partitions and args.partitions < 1:
-        problems.append(Problem("command line", "--partitions", str(args.partitions), "must be 1 or more"))
+        problems.append(problem("--partitions", str(args.partitions), "must be 1 or more"))
     if uri.has_partitions and args.subscription:
         fix = "is for Pub/Sub; on Kafka a group is made by its first reader, rebatch --kafka_group"
-        problems.append(Problem("command line", "--subscription", args.subscription, fix))
+        problems.append(problem("--subscription", args.subscription, fix))
     if problems:
         raise InputError(problems)
     print(create_topic(uri, client, args.partitions, args.subscription))

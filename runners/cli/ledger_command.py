@@ -1,61 +1,55 @@
-"""The command `campaigns ledger`: its arguments, and what each action prints."""
+"""The command `campaigns ledger`: its arguments, and its actions."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from connectors.kafka.options import read_time
 from pipelines.operations.ledger import operate
 from pipelines.operations.ledger.rebuild import rebuild
 from pipelines.operations.ledger.reconcile import reconcile
-from runners.sandbox.command import Argument
+from runners.cli.arguments import JSON, argument, problem, repeated
+from runners.cli.output import show_progress, write_result
+from runners.cli.text import ledger as text
 from schemas.problems import InputError, Problem
 
-
-def _argument(*names: str, **settings: Any) -> Argument:
-    return Argument(names, settings)
-
-
 LEDGER = (
-    _argument(
+    argument(
         "action",
         choices=("show", "cancel", "reopen", "reconcile", "rebuild"),
         help="show: count events by state and outcome. cancel: end the unsent events of a campaign. reopen: let "
         "unknown events be sent again. reconcile: settle unknown events by the vendor's list. rebuild: make a lost "
         "ledger again from the receipts",
     ),
-    _argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
-    _argument("--ledger", help="the --ledger of its rebatch command, if that had one (sqlite:OUTPUT/ledger.db)"),
-    _argument("--launch", help="cancel: the --output folder of the launch"),
-    _argument("--campaign", help="cancel, reopen, reconcile: only this campaign"),
-    _argument("--retailer", action="append", default=[], help="all but rebuild: only this retailer; may be repeated"),
-    _argument(
+    argument("output", metavar="OUTPUT", help="the --output folder of the delivery"),
+    argument("--ledger", help="the --ledger of its rebatch command, if that had one (sqlite:OUTPUT/ledger.db)"),
+    argument("--launch", help="cancel: the --output folder of the launch"),
+    argument("--campaign", help="cancel, reopen, reconcile: only this campaign"),
+    repeated("--retailer", help="all but rebuild: only this retailer; may be repeated"),
+    argument(
         "--accepted",
         metavar="FILE",
         help="reconcile: the event ids that the vendor accepted: one a line, or CSV or NDJSON with event_id",
     ),
-    _argument("--as-of", metavar="TIME", help="reconcile: when that list was made (when FILE was last changed)"),
-    _argument(
+    argument("--as-of", metavar="TIME", help="reconcile: when that list was made (when FILE was last changed)"),
+    argument(
         "--allow-foreign-ids",
         action="store_true",
         help="reconcile: accept a list of which most ids are of other deliveries",
     ),
-    _argument(
+    repeated(
         "--receipts",
-        action="append",
-        default=[],
         metavar="DIR",
         help="rebuild, reconcile: receipts that were moved out of OUTPUT/receipts; may be repeated",
     ),
-    _argument(
+    argument(
         "--move-aside",
         action="store_true",
-        help="rebuild: rename a ledger that is there first; without this it is refused",
+        help="rebuild: rename a ledger that exists, which is refused otherwise",
     ),
+    JSON,
 )
 _MEANT_FOR = {
     "launch": ("cancel",),
@@ -70,7 +64,7 @@ _MEANT_FOR = {
 
 
 def ledger(args: argparse.Namespace) -> int:
-    """Runs an action; 0. Raises InputError for mistakes in the arguments."""
+    """Run an action; 0. Raises InputError for mistakes in the arguments."""
     problems = [
         _problem(name, str(getattr(args, name)), f"is not for `{args.action}`, only for {', '.join(actions)}")
         for name, actions in _MEANT_FOR.items()
@@ -83,8 +77,8 @@ def ledger(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> None:
-    for line in operate.show(args.output, args.ledger, args.retailer):
-        print(line)
+    view = operate.show(args.output, args.ledger, args.retailer)
+    write_result(args, view, text.show_lines(view))
 
 
 def _cancel(args: argparse.Namespace) -> None:
@@ -92,15 +86,17 @@ def _cancel(args: argparse.Namespace) -> None:
     missing = [name for name in ("launch", "campaign") if getattr(args, name) is None]
     if missing:
         raise InputError([_problem(name, "missing", fix) for name in missing])
-    print(operate.cancel(args.output, args.ledger, args.launch, args.campaign, args.retailer))
+
+    def progress(done: int, whole: int) -> None:
+        show_progress(f"{done:,} of {whole:,} events" if done < whole else "")
+
+    result = operate.cancel(args.output, args.ledger, args.launch, args.campaign, args.retailer, progress)
+    write_result(args, result, text.cancel_lines(result))
 
 
 def _reopen(args: argparse.Namespace) -> None:
     count = operate.reopen(args.output, args.ledger, args.campaign, args.retailer)
-    print(
-        f"{count:,} unknown events are reopened: the next run of rebatch sends them again if its source has them; "
-        "`campaigns replay --from` publishes the events that the source no longer has"
-    )
+    write_result(args, {"reopened": count}, text.reopen_lines(count))
 
 
 def _reconcile(args: argparse.Namespace) -> None:
@@ -114,7 +110,7 @@ def _reconcile(args: argparse.Namespace) -> None:
         problems.append(_problem("as_of", args.as_of, "is in the future; give the time at which the list was made"))
     if problems:
         raise InputError(problems)
-    found = reconcile(
+    result = reconcile(
         args.output,
         args.ledger,
         args.accepted,
@@ -124,23 +120,17 @@ def _reconcile(args: argparse.Namespace) -> None:
         args.receipts,
         args.allow_foreign_ids,
     )
-    print("\n".join(found.lines()))
+    write_result(args, result, text.reconcile_lines(result))
 
 
 def _rebuild(args: argparse.Namespace) -> None:
-    found = rebuild(args.output, args.receipts, args.ledger, args.move_aside, _progress)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    print("\n".join(found.lines()))
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    result = rebuild(args.output, args.receipts, args.ledger, args.move_aside, show_progress)
+    show_progress("")
+    write_result(args, result, text.rebuild_lines(result))
 
 
 def _problem(name: str, value: str, fix: str) -> Problem:
-    return Problem("command line", f"--{name.replace('_', '-')}", value, fix)
+    return problem(f"--{name.replace('_', '-')}", value, fix)
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from connectors.files.whole_file import write_whole
-from runners.sandbox.command import Argument
+from connectors.files.sink import write_whole
+from runners.cli.arguments import Argument
 from schemas.problems import InputError, JobError, Problem
 
 ROOT = Path(__file__).parents[2]

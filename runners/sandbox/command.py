@@ -6,26 +6,17 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import yaml
 
-from pipelines.command_line.exit_codes import exit_code
 from pipelines.command_line.words import parse_words
+from runners.cli.arguments import Argument
 from runners.sandbox.book import Book
 from runners.sandbox.bucket import CALLS_PER_HOUR
 from runners.sandbox.script import ScriptError, load_script
 from runners.sandbox.server import serve
 from runners.sandbox.stand_in import StandIn
 from schemas.problems import InputError, JobError, Problem
-
-
-class Argument(NamedTuple):
-    """An argument as argparse takes it."""
-
-    names: tuple[str, ...]
-    settings: dict[str, Any]
-
 
 ARGUMENTS = (
     Argument(("--port",), {"type": int, "default": 8080, "help": "0 takes a free one (8080)"}),
@@ -79,6 +70,10 @@ def _keys(path: str | None) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> int:
     """The exit code of the command, run on its own."""
     parser = argparse.ArgumentParser(prog="campaigns sandbox", description=sandbox.__doc__, allow_abbrev=False)
-    for one in ARGUMENTS:
-        parser.add_argument(*one.names, **one.settings)
-    return exit_code(lambda: sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv)))
+    for argument in ARGUMENTS:
+        parser.add_argument(*argument.names, **argument.settings)
+    try:
+        return sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2

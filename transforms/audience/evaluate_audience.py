@@ -1,8 +1,4 @@
-"""EvaluateAudience: validates the customers of a batch and finds who matches which campaign, all campaigns in one pass.
-
-A step of the launch: `EvaluateAudience` is its PTransform, `make_evaluator` makes its function once a worker, and
-`evaluate_audience` is that function.
-"""
+"""EvaluateAudience: validates the customers of a batch and finds those that each campaign matches, in one pass."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""BuildEvents: the Avro body of each customer's event, all campaigns of a batch in one encoding.
-
-A step of the launch: `BuildEvents` is its PTransform, and `build_events` the function that it applies.
-"""
+"""BuildEvents: the Avro body of each customer's event, all campaigns of a batch in one encoding."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""PublishEvents: events are safe at the sink before their batch goes on; refused ones become dead letters.
-
-A step of the launch: `PublishEvents` is its PTransform, and `refuse_events` the function that says what a refusal does.
-"""
+"""PublishEvents: events are safe at the sink before their batch goes on; refused ones become dead letters."""
 
 from __future__ import annotations
 

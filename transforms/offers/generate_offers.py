@@ -1,8 +1,4 @@
-"""GenerateOffers: the offers and codes of each customer; a budget goes to the first N by hash order.
-
-A step of the launch: `GenerateOffers` is its PTransform, `make_generator` makes its function once a worker, and
-`OfferGenerator.generate` is that function.
-"""
+"""GenerateOffers: the offers and codes of each customer; a budget goes to the first N by hash order."""
 
 from __future__ import annotations
 
@@ -50,24 +46,10 @@ class GenerateOffers(beam.PTransform):
         read_secret: Callable[[], bytes],
     ) -> None:
         super().__init__()
-        self._factory = partial(make_generator, plan, capacity, read_allocations, read_codes, read_secret)
+        self._factory = partial(OfferGenerator, plan, capacity, read_allocations, read_codes, read_secret)
 
     def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
         return batches | "GenerateOffers" >> map_batches("offers", self._factory)
-
-
-def make_generator(
-    plan: Plan,
-    capacity: Capacity,
-    read_allocations: Callable[[], Allocations],
-    read_codes: Callable[[str], pa.Array],
-    read_secret: Callable[[], bytes],
-) -> Callable[[LaunchBatch], LaunchBatch]:
-    """`OfferGenerator.generate` of a plan, with its limits, codes and secret read."""
-    files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
-    codes = {file: read_codes(file) for file in files}
-    limits = offer_limits(plan, capacity, read_allocations())
-    return OfferGenerator(plan, read_secret(), limits, codes).generate
 
 
 class Limit(NamedTuple):
@@ -170,18 +152,24 @@ def demand(plan: Plan, batch: LaunchBatch) -> dict[str, dict[str, OfferCount]]:
 
 
 class OfferGenerator:
-    """Grants the offers of a batch; `limits` by (campaign, offer), `codes` by list file."""
+    """Grants the offers of a batch. Counts `offers`: an OfferCount by campaign and offer."""
 
     def __init__(
-        self, plan: Plan, secret: bytes, limits: Mapping[tuple[str, str], Limit], codes: Mapping[str, pa.Array]
+        self,
+        plan: Plan,
+        capacity: Capacity,
+        read_allocations: Callable[[], Allocations],
+        read_codes: Callable[[str], pa.Array],
+        read_secret: Callable[[], bytes],
     ) -> None:
         self._plan = plan
-        self._secret = secret
-        self._limits = limits
-        self._codes = codes
+        self._limits = offer_limits(plan, capacity, read_allocations())
+        files = {offer.codes for entry in plan.campaigns for offer in entry.campaign.offers if offer.codes}
+        self._codes = {file: read_codes(file) for file in files}
+        self._secret = read_secret()
 
-    def generate(self, batch: LaunchBatch) -> LaunchBatch:
-        """The batch with the grants of every campaign. Counts `offers`: an OfferCount by campaign and offer."""
+    def __call__(self, batch: LaunchBatch) -> LaunchBatch:
+        """The batch with the grants of every campaign."""
         campaigns, counts = [], {}
         for rows in batch.campaigns:
             campaign = self._plan.campaign_plan(rows.campaign).campaign

@@ -1,7 +1,4 @@
-"""RecordExposures: writes a row for each matched customer and campaign, with the counts that the summary adds up.
-
-A step of the launch: `RecordExposures` is its PTransform; `exposures` and `batch_counts` are what it writes.
-"""
+"""RecordExposures: writes a row for each matched customer and campaign, with the counts that the summary adds up."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Suppress: the customers that must not be sent to; the first reason in the documented order counts.
-
-A step of the launch: `Suppress` is its PTransform, `make_suppressor` makes its function once a worker, and `suppress`
-is that function.
-"""
+"""Suppress: the customers that must not be sent to; the first reason in the documented order counts."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.campaigns.campaign import Schedule
 from schemas.columns.ids import trimmed
 from schemas.columns.masks import to_mask
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
@@ -26,7 +23,7 @@ from transforms.columnar.list_index import ListIndex, ReadList
 from transforms.columnar.steps import map_batches
 from transforms.events.send_time import customer_zones, send_times
 from transforms.launch_plan import Plan
-from transforms.suppression.frequency_caps import LaunchSends, ReadSends, SendHistory, send_histories
+from transforms.suppression.frequency_caps import LaunchSends, ReadSends, send_histories
 from transforms.warnings.evidence import list_use
 
 Superseded = Mapping[str, Mapping[str, Ints]]
@@ -49,98 +46,10 @@ class Suppress(beam.PTransform):
         read_superseded: Callable[[], Superseded] = dict,
     ) -> None:
         super().__init__()
-        self._factory = partial(make_suppressor, plan, read_list, read_sends, read_superseded)
+        self._factory = partial(Suppressor, plan, read_list, read_sends, read_superseded)
 
     def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
         return batches | "Suppress" >> map_batches("suppression", self._factory)
-
-
-def make_suppressor(
-    plan: Plan, read_list: ReadList, read_sends: ReadSends = tuple, read_superseded: Callable[[], Superseded] = dict
-) -> Callable[[LaunchBatch], LaunchBatch]:
-    """`suppress` of a plan, with its lists and the earlier sends read and indexed."""
-    lists = [
-        SuppressionList(
-            rule.file, rule.column, rule.channel,
-            ListIndex.build(read_list(rule.file, rule.column), rule.column, plan.engine),
-        )
-        for rule in plan.engine.suppression_lists
-    ]  # fmt: skip
-    return partial(suppress, plan, lists, send_histories(plan, read_sends), read_superseded())
-
-
-class SuppressionList(NamedTuple):
-    """The ids of a list file for a column of the customers; it holds for one channel, or for all (None)."""
-
-    file: str
-    column: str
-    channel: str | None
-    ids: ListIndex
-
-
-def suppress(
-    plan: Plan,
-    lists: Sequence[SuppressionList],
-    histories: Mapping[str, SendHistory],
-    superseded: Superseded,
-    batch: LaunchBatch,
-) -> LaunchBatch:
-    """The batch with times, addresses and suppressions, campaign by campaign in order of priority. Held-out rows keep
-    their outcome.
-
-    `histories` are the earlier sends by channel. Counts `suppression_lists` and `history` (the use of each), and
-    `unknown_time_zones`.
-    """
-    matched = batch.matched()
-    zones, unknown_zones = _time_zones(plan, batch, matched)
-    on_lists = [entry.ids.find(batch.rows.column(entry.column)) for entry in lists]
-    uses = {
-        (entry.file, entry.column): list_use(entry.file, entry.column, entry.ids, places)
-        for entry, places in zip(lists, on_lists, strict=True)
-    }
-    sends = _send_places(plan, histories, batch)
-    channels = {
-        name: _channel_facts(plan, lists, batch, name, matched, on_lists, sends.get(name))
-        for name in {plan.campaign_plan(rows.campaign).campaign.channel for rows in batch.campaigns}
-    }
-    earlier = LaunchSends(batch.rows.num_rows)
-    campaigns = []
-    for rows in batch.campaigns:
-        channel = channels[plan.campaign_plan(rows.campaign).campaign.channel]
-        places = superseded.get(batch.name, {}).get(rows.campaign)
-        campaigns.append(
-            _suppress_campaign(plan, batch, rows, channel, zones, histories.get(channel.name), earlier, places)
-        )
-    history = [
-        [name, histories[name].customers, histories[name].first, int((places >= 0).sum())]
-        for name, places in sends.items()
-    ]
-    counted = batch.with_counts(suppression_lists=list(uses.values()), history=history, **unknown_zones)
-    return replace(counted, campaigns=campaigns)
-
-
-def _time_zones(plan: Plan, batch: LaunchBatch, matched: Ints) -> tuple[pa.DictionaryArray, dict[str, Any]]:
-    """Each customer's time zone: its own, else the retailer's. And the count `unknown_time_zones`: the texts of the
-    matched customers that name no zone, each with a customer."""
-    columns = plan.engine.columns
-    defaults = pa.array([plan.engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
-    of_retailer = defaults.take(pa.array(batch.retailer))
-    if columns.time_zone is None:
-        return of_retailer.dictionary_encode(), {}
-    zones, unknown = customer_zones(batch.rows.column(columns.time_zone), of_retailer)
-    rows = matched[unknown[matched]]
-    texts, *ids = (batch.column(name, rows) for name in (columns.time_zone, columns.customer, columns.retailer))
-    return zones.dictionary_encode(), {"unknown_time_zones": value_counts(texts, *ids)}
-
-
-def _send_places(plan: Plan, histories: Mapping[str, SendHistory], batch: LaunchBatch) -> dict[str, Ints]:
-    """The places of all customers of a batch in the histories that are not empty, by channel."""
-    used = {name: history for name, history in histories.items() if len(history)}
-    if not used:
-        return {}
-    columns, rows = plan.engine.columns, np.arange(batch.rows.num_rows)
-    keys = joined_key(batch.column(columns.retailer, rows), batch.column(columns.customer, rows))
-    return {name: history.places(keys) for name, history in used.items()}
 
 
 class _Channel(NamedTuple):
@@ -156,77 +65,143 @@ class _Channel(NamedTuple):
     sends: Ints | None
 
 
-def _channel_facts(
-    plan: Plan,
-    lists: Sequence[SuppressionList],
-    batch: LaunchBatch,
-    name: str,
-    matched: Ints,
-    on_lists: Sequence[Ints],
-    sends: Ints | None,
-) -> _Channel:
-    channel = plan.engine.channels[name]
-    address = trimmed(batch.column(channel.address, matched))
-    opted_out = np.array([plan.engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
-    listed = np.zeros(len(matched), np.bool_)
-    for entry, places in zip(lists, on_lists, strict=True):
-        if entry.channel in (None, name):
-            listed |= places[matched] >= 0
-    reasons = [
-        ("retailer_opted_out", opted_out[batch.retailer[matched]]),
-        ("no_consent", _without_consent(batch, matched, channel.consent)),
-        ("suppression_list", listed),
-        ("no_address", np.asarray(pc.fill_null(pc.equal(pc.binary_length(address), 0), True))),
-    ]
-    suppression = np.zeros(len(matched), np.uint8)
-    for reason, mask in reversed(reasons):
-        suppression[mask] = code("suppressed", reason)
-    place = np.zeros(batch.rows.num_rows, np.int64)
-    place[matched] = np.arange(len(matched))
-    return _Channel(name, place, suppression, address, None if sends is None else sends[matched])
+class Suppressor:
+    """Suppresses the customers of a batch, campaign by campaign in order of priority. Held-out rows keep their outcome.
 
+    Counts `suppression_lists` and `history` (the use of each), and `unknown_time_zones`.
+    """
 
-def _suppress_campaign(
-    plan: Plan,
-    batch: LaunchBatch,
-    rows: CampaignRows,
-    channel: _Channel,
-    zones: pa.Array,
-    history: SendHistory | None,
-    earlier: LaunchSends,
-    superseded: Ints | None,
-) -> CampaignRows:
-    """The campaign's rows with times, addresses and suppressions; notes in `earlier` whom it will send to."""
-    schedule = plan.campaign_plan(rows.campaign).campaign.schedule
-    times = send_times(
-        start=schedule.start or plan.launched,
-        local_time=schedule.local_time,
-        quiet_hours=schedule.quiet_hours,
-        expires=schedule.expires,
-        zones=zones.take(pa.array(rows.rows)),
-    )
-    place = channel.place[rows.rows]
-    suppression = channel.suppression[place]
-    suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
-    if caps := [cap for cap in plan.engine.caps if cap.channel == channel.name]:
+    def __init__(
+        self,
+        plan: Plan,
+        read_list: ReadList,
+        read_sends: ReadSends = tuple,
+        read_superseded: Callable[[], Superseded] = dict,
+    ) -> None:
+        self._plan, self._engine = plan, plan.engine
+        self._lists = [
+            (rule, ListIndex.build(read_list(rule.file, rule.column), rule.column, plan.engine))
+            for rule in plan.engine.suppression_lists
+        ]
+        self._histories = send_histories(plan, read_sends)
+        self._superseded = read_superseded()
+
+    def __call__(self, batch: LaunchBatch) -> LaunchBatch:
+        """The batch with times, addresses and suppressions."""
+        matched = batch.matched()
+        zones, unknown_zones = self._time_zones(batch, matched)
+        on_lists = [ids.find(batch.rows.column(rule.column)) for rule, ids in self._lists]
+        uses = {
+            (rule.file, rule.column): list_use(rule.file, rule.column, ids, places)
+            for (rule, ids), places in zip(self._lists, on_lists, strict=True)
+        }
+        sends = self._send_places(batch)
+        channels = {
+            name: self._channel(batch, name, matched, on_lists, sends.get(name))
+            for name in {self._plan.campaign_plan(rows.campaign).campaign.channel for rows in batch.campaigns}
+        }
+        earlier, superseded = LaunchSends(batch.rows.num_rows), self._superseded.get(batch.name, {})
+        campaigns = []
+        for rows in batch.campaigns:
+            campaign = self._plan.campaign_plan(rows.campaign).campaign
+            places = batch.places[rows.rows]
+            shared = np.isin(places, superseded[campaign.id]) if campaign.id in superseded else None
+            campaigns.append(
+                self._suppress(rows, campaign.schedule, channels[campaign.channel], zones, earlier, shared)
+            )
+        history = [
+            [name, self._histories[name].customers, self._histories[name].first, int((places >= 0).sum())]
+            for name, places in sends.items()
+        ]
+        counted = batch.with_counts(suppression_lists=list(uses.values()), history=history, **unknown_zones)
+        return replace(counted, campaigns=campaigns)
+
+    def _time_zones(self, batch: LaunchBatch, matched: Ints) -> tuple[pa.DictionaryArray, dict[str, Any]]:
+        """Each customer's time zone: its own, else the retailer's. And the count `unknown_time_zones`: the texts of the
+        matched customers that name no zone, each with a customer."""
+        columns = self._engine.columns
+        defaults = pa.array([self._engine.time_zone(retailer) for retailer in batch.retailers], pa.string())
+        of_retailer = defaults.take(pa.array(batch.retailer))
+        if columns.time_zone is None:
+            return of_retailer.dictionary_encode(), {}
+        zones, unknown = customer_zones(batch.rows.column(columns.time_zone), of_retailer)
+        rows = matched[unknown[matched]]
+        texts, *ids = (batch.column(name, rows) for name in (columns.time_zone, columns.customer, columns.retailer))
+        return zones.dictionary_encode(), {"unknown_time_zones": value_counts(texts, *ids)}
+
+    def _send_places(self, batch: LaunchBatch) -> dict[str, Ints]:
+        """The places of all customers of a batch in the histories that are not empty, by channel."""
+        histories = {name: history for name, history in self._histories.items() if len(history)}
+        if not histories:
+            return {}
+        columns, rows = self._engine.columns, np.arange(batch.rows.num_rows)
+        keys = joined_key(batch.column(columns.retailer, rows), batch.column(columns.customer, rows))
+        return {name: history.places(keys) for name, history in histories.items()}
+
+    def _channel(
+        self, batch: LaunchBatch, name: str, matched: Ints, on_lists: Sequence[Ints], sends: Ints | None
+    ) -> _Channel:
+        channel = self._engine.channels[name]
+        address = trimmed(batch.column(channel.address, matched))
+        opted_out = np.array([self._engine.opted_out(retailer) for retailer in batch.retailers], np.bool_)
+        listed = np.zeros(len(matched), np.bool_)
+        for (rule, _), places in zip(self._lists, on_lists, strict=True):
+            if rule.channel in (None, name):
+                listed |= places[matched] >= 0
+        reasons = [
+            ("retailer_opted_out", opted_out[batch.retailer[matched]]),
+            ("no_consent", _without_consent(batch, matched, channel.consent)),
+            ("suppression_list", listed),
+            ("no_address", np.asarray(pc.fill_null(pc.equal(pc.binary_length(address), 0), True))),
+        ]
+        suppression = np.zeros(len(matched), np.uint8)
+        for reason, mask in reversed(reasons):
+            suppression[mask] = code("suppressed", reason)
+        place = np.zeros(batch.rows.num_rows, np.int64)
+        place[matched] = np.arange(len(matched))
+        return _Channel(name, place, suppression, address, None if sends is None else sends[matched])
+
+    def _suppress(
+        self,
+        rows: CampaignRows,
+        schedule: Schedule,
+        channel: _Channel,
+        zones: pa.Array,
+        earlier: LaunchSends,
+        shared: Bools | None,
+    ) -> CampaignRows:
+        """A campaign's rows with times, addresses and suppressions. `shared` are those whose address is another
+        customer's; `earlier` notes the rows that are sent to."""
+        times = send_times(
+            start=schedule.start or self._plan.launched,
+            local_time=schedule.local_time,
+            quiet_hours=schedule.quiet_hours,
+            expires=schedule.expires,
+            zones=zones.take(pa.array(rows.rows)),
+        )
+        place = channel.place[rows.rows]
+        suppression = channel.suppression[place]
+        suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
+        caps = [cap for cap in self._engine.caps if cap.channel == channel.name]
         for cap in caps:
             sends = earlier.count(channel.name, rows.rows, times.deliver_after, cap.within)
-            if history is not None and channel.sends is not None:
+            if channel.sends is not None:
+                history = self._histories[channel.name]
                 sends = sends + history.count(channel.sends[place], times.deliver_after, cap.within)
             suppression[(sends >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
-        sent = (suppression == EMITTED) & (rows.outcome == EMITTED)
-        earlier.take(channel.name, rows.rows, times.deliver_after, sent)
-    if superseded is not None:
-        shares_address = np.isin(batch.places[rows.rows], superseded)
-        suppression[shares_address & (suppression == EMITTED)] = code("suppressed", "shared_address")
-    return replace(
-        rows,
-        deliver_after=times.deliver_after,
-        expires_at=times.expires_at,
-        recipient=channel.address.take(pa.array(place)),
-        suppression=suppression,
-        outcome=np.where(rows.outcome == EMITTED, suppression, rows.outcome),
-    )
+        if caps:
+            sent = (suppression == EMITTED) & (rows.outcome == EMITTED)
+            earlier.take(channel.name, rows.rows, times.deliver_after, sent)
+        if shared is not None:
+            suppression[shared & (suppression == EMITTED)] = code("suppressed", "shared_address")
+        return replace(
+            rows,
+            deliver_after=times.deliver_after,
+            expires_at=times.expires_at,
+            recipient=channel.address.take(pa.array(place)),
+            suppression=suppression,
+            outcome=np.where(rows.outcome == EMITTED, suppression, rows.outcome),
+        )
 
 
 def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:

@@ -1,33 +1,44 @@
-"""What a person does to a delivery's ledger: look at it, cancel a campaign, let unknown events be sent again."""
+"""Show a delivery's ledger, cancel a campaign, reopen unknown events so that they are sent again."""
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
 
 from pipelines.launch.inputs import launched_campaigns
-from pipelines.operations.ledger.names import check_names, find_unknown, list_names
+from pipelines.operations.ledger.names import check_names, find_unknown
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
+from schemas.delivery import (
+    LEDGER_STEP,
+    Claim,
+    ClaimRequest,
+    ClaimResult,
+    DeliveryLedger,
+    Message,
+    Receipt,
+    Settlement,
+    ledger_steps,
+)
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.launch_folder import LaunchFolder
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.transitions import CANCEL
 from transforms.delivery.elements import Receipts
-from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.receipts import encode_receipt, make_receipt
+from transforms.delivery.record_receipts import record, record_unreported
 from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.record_exposures import SCHEMA
 
+Progress = Callable[[int, int], None]
 _LEASE_MS = 60_000
 _EMITTED = """
 SELECT event_id, retailer_id, customer_id, channel, variant FROM exposures
@@ -44,63 +55,86 @@ AND ($1 IS NULL OR campaign_id = $1) AND (len($2) = 0 OR list_contains($2, retai
 """
 
 
-class Cancelled(NamedTuple):
+class Cancelled(msgspec.Struct):
     """What became of a campaign's events: how many will not be sent, how many a call may have sent without an answer,
-    how many are in a call now, and the outcomes that others had before."""
+    how many are in a call now, and those that had ended before, by outcome."""
 
     campaign: str
-    cancelled: int
-    unknown: int
-    out: int
-    ended: Counter[str]
-
-    def __str__(self) -> str:
-        lines = [f"{self.campaign}: {self.cancelled:,} events cancelled"]
-        lines += [f"{count:,} were {outcome} before, and stay so" for outcome, count in sorted(self.ended.items())]
-        if self.unknown:
-            lines.append(f"{self.unknown:,} may have been sent by a run that was killed: they are unknown now")
-        if self.out:
-            lines.append(f"{self.out:,} are in a call now: run this command again to cancel those that are not sent")
-        return "\n".join(lines)
+    cancelled: int = 0
+    unknown: int = 0
+    in_flight: int = 0
+    ended: Counter[str] = msgspec.field(default_factory=Counter)
 
 
-def show(output: str, uri: str | None, retailers: Sequence[str]) -> Iterator[str]:
-    """Entries by state; ends by retailer and reason; the pace of the retailers that are named, or of all with receipts
-    whose workspace is stopped; those named of which nothing is known. UTC."""
-    now = int(time.time() * 1000)
+class Ended(msgspec.Struct):
+    """The events of a retailer by outcome and reason; `last` is when the last was settled (epoch ms)."""
+
+    retailer: str
+    outcome: str
+    reason: str
+    events: int
+    last: int
+
+
+class Pace(msgspec.Struct):
+    """How fast a retailer is sent to: messages of the last day with calls, calls of this hour, until when a 429 or a
+    stopped workspace blocks calls (epoch ms; None: does not), and why it is stopped."""
+
+    retailer: str
+    sent: int
+    calls: int
+    blocked_until: int | None
+    stopped_until: int | None
+    reason: str
+
+
+class LedgerView(msgspec.Struct):
+    """A ledger: entries by state; ended events by retailer, outcome and reason, by the receipts; the pace of retailers
+    (None: nothing is known of it); and the `known` retailers, which have receipts."""
+
+    ledger: str
+    entries: dict[str, int]
+    receipts: str
+    ended: list[Ended]
+    paces: dict[str, Pace | None]
+    known: list[str]
+
+
+def show(output: str, uri: str | None, retailers: Sequence[str]) -> LedgerView:
+    """The ledger of the delivery in `output`. Paces are of `retailers`, or of all that are stopped."""
+    now, folder = int(time.time() * 1000), DeliveryFolder(output)
     with opened_ledger(output, uri) as ledger:
-        yield f"ledger {uri or DeliveryFolder(output).ledger}"
-        yield from (f"{state:>16}  {count:>12,}" for state, count in ledger.counts(now).items())
-        folder = DeliveryFolder(output).receipts
-        con = open_receipts([folder])
-        ends = con.execute(_ENDS, [list(retailers)]).fetchall()
+        entries = {str(state): count for state, count in ledger.counts(now).items()}
+        con = open_receipts([folder.receipts])
+        ended = [Ended(*row) for row in con.execute(_ENDS, [list(retailers)]).fetchall()]
         known = [row[0] for row in con.execute("SELECT DISTINCT retailer_id FROM receipts ORDER BY ALL").fetchall()]
-        cells = {name: _read(ledger, name) for name in dict.fromkeys(retailers or known)}
-    yield f"receipts {folder}"
-    for retailer, outcome, reason, count, last in ends:
-        yield f"{retailer:>16}  {count:>12,}  {outcome:8}  {reason or '-':16}  last {_clock(last)}"
-    for retailer, cell in cells.items():
-        if cell is None and retailer not in known:
-            there = list_names(known) if known else "none"
-            yield f"{retailer}: has no receipt and was never called. Retailers with receipts: {there}"
-            continue
-        pace, breaker = (cell or SharedState()).pace, (cell or SharedState()).breaker
-        if not retailers and not breaker.opened:
-            continue
-        calls = pace.calls if pace.hour == now // HOUR_MS else 0
-        told = [f"{pace.sent:,} sent on the last day with calls, {calls:,} calls this hour"]
-        told += [f"429: no call until {_clock(pace.blocked_until)}"] if pace.blocked_until > now else []
-        why = f" ({breaker.reason})" if breaker.reason else ""
-        told += [f"stopped{why}, next probe at {_clock(breaker.until)}"] if breaker.opened else []
-        yield f"pace of {retailer}: {'; '.join(told)}"
+        states = {name: _read(ledger, name) for name in dict.fromkeys(retailers or known)}
+    paces = {
+        name: None if state is None and name not in known else _pace(name, state or SharedState(), now)
+        for name, state in states.items()
+        if retailers or (state and state.breaker.opened)
+    }
+    return LedgerView(uri or folder.ledger, entries, folder.receipts, ended, paces, known)
+
+
+def _pace(retailer: str, state: SharedState, now: int) -> Pace:
+    pace, breaker = state.pace, state.breaker
+    return Pace(
+        retailer,
+        pace.sent,
+        pace.calls if pace.hour == now // HOUR_MS else 0,
+        pace.blocked_until if pace.blocked_until > now else None,
+        breaker.until if breaker.opened else None,
+        breaker.reason or "",
+    )
 
 
 class _Seen(Exception):
-    """What a cell holds; raised so that nothing is written."""
+    """The content of a shared state; raised so that nothing is written."""
 
 
 def _read(ledger: DeliveryLedger, retailer: str) -> SharedState | None:
-    """The cell of a retailer's pace; None if no call to it was ever planned."""
+    """The shared state of a retailer's pace; None if no call to it was ever planned."""
 
     def look(raw: bytes | None) -> tuple[bytes, None]:
         raise _Seen(raw)
@@ -112,9 +146,11 @@ def _read(ledger: DeliveryLedger, retailer: str) -> SharedState | None:
     return None
 
 
-def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: Sequence[str]) -> Cancelled:
-    """Ends the events of a launch's campaign that were not sent: expired, with the reason `cancelled`, and a receipt
-    each, so that `check` still closes. It may be done while the job runs; what it has waiting is then over too.
+def cancel(
+    output: str, uri: str | None, launch: str, campaign: str, retailers: Sequence[str], progress: Progress
+) -> Cancelled:
+    """End the unsent events of a launch's campaign: expired, with the reason `cancelled`, and a receipt each, so that
+    `check` still closes. A running job drops those that it holds. `progress` is called with (events done, of all).
 
     Raises InputError when there is no such launch, campaign or ledger, when a file of the launch is damaged, and for
     retailers without an event of it.
@@ -131,16 +167,17 @@ def cancel(output: str, uri: str | None, launch: str, campaign: str, retailers: 
         raise InputError(problems)
     folder.check_exposures(SCHEMA.names)
     rows = _emitted(folder, campaign, retailers)
-    vendor, found = configuration.engine.delivery.vendor, Cancelled(campaign, 0, 0, 0, Counter())
+    vendor, result = configuration.engine.delivery.vendor, Cancelled(campaign)
     with opened_ledger(output, uri) as ledger:
-        recover(DeliveryFolder(output).journals, ledger, int(time.time() * 1000))  # what a killed run left claimed
-        record_left(ledger, *receipt_writers(DeliveryFolder(output)), time.time())  # what a killed cancel settled
-        for start in range(0, len(rows), STEP):
-            events = {row[0]: row for row in rows[start : start + STEP]}
-            found = _cancel_some(ledger, DeliveryFolder(output), events, found, manifest["launch_id"], vendor)
-            if len(rows) > STEP:
-                print(f"{start + len(events):,} of {len(rows):,} events", end="\r", file=sys.stderr, flush=True)
-    return found
+        now, delivery = time.time(), DeliveryFolder(output)
+        recover(delivery.journals, ledger, int(now * 1000))  # claims of a killed run
+        record_unreported(ledger, *receipt_writers(delivery), now, now)  # receipts of a killed cancel
+        for start in range(0, len(rows), LEDGER_STEP):
+            events = {row[0]: row for row in rows[start : start + LEDGER_STEP]}
+            _cancel_some(ledger, delivery, events, result, manifest["launch_id"], vendor)
+            if len(rows) > LEDGER_STEP:
+                progress(start + len(events), len(rows))
+    return result
 
 
 def _emitted(folder: LaunchFolder, campaign: str, retailers: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -158,60 +195,43 @@ def _cancel_some(
     ledger: DeliveryLedger,
     folder: DeliveryFolder,
     events: dict[str, tuple[Any, ...]],
-    found: Cancelled,
+    result: Cancelled,
     launch_id: str,
     vendor: str,
-) -> Cancelled:
-    """Claims the events as a sender would, so that nothing is ended that is being sent, and settles what it gets. When
-    this is killed in between, the ledger knows by the owner's name that nothing was sent."""
+) -> None:
+    """Claim the events as a sender would, so that none ends that is being sent, and settle the granted ones. When this
+    is killed in between, the owner's name says in the ledger that nothing was sent."""
     owner, now = f"{CANCEL}{uuid.uuid4().hex}", int(time.time() * 1000)
     claims = [Claim(event_id, "cancel") for event_id in events]
     claim_results = ledger.claim(ClaimRequest(claims, owner, now, now + _LEASE_MS, "hold"))
     ends = {
-        one.event_id: _receipt(events[one.event_id], one, found.campaign, launch_id, vendor, now)
+        one.event_id: _receipt(events[one.event_id], one, result.campaign, launch_id, vendor, now)
         for one in claim_results
         if one.state in ("granted", "regranted", "lapsed")
     }
     settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
     settled = [ends[name] for name in ledger.settle(owner, settlements, now)] if ends else []
     if settled:
-        record(ledger, *receipt_writers(folder), Receipts(settled))
+        record(ledger, *receipt_writers(folder), Receipts(settled), time.time())
     count = Counter(one.outcome for one in settled)
-    return found._replace(
-        cancelled=found.cancelled + count["expired"],
-        unknown=found.unknown + count["unknown"],
-        out=found.out + sum(one.state == "taken" for one in claim_results),
-        ended=found.ended + Counter(one.outcome for one in claim_results if one.state == "settled" and one.outcome),
-    )
+    result.cancelled += count["expired"]
+    result.unknown += count["unknown"]
+    result.in_flight += sum(one.state == "taken" for one in claim_results)
+    result.ended.update(one.outcome for one in claim_results if one.state == "settled" and one.outcome)
 
 
 def _receipt(
     row: tuple[Any, ...], claim_result: ClaimResult, campaign: str, launch: str, vendor: str, now: int
 ) -> Receipt:
     event_id, retailer, customer, channel, variant = row
-    lapsed = claim_result.state == "lapsed"
-    return Receipt(
-        event_id=event_id,
-        launch_id=launch,
-        campaign_id=campaign,
-        retailer_id=retailer,
-        customer_id=customer,
-        channel=channel,
-        variant=variant,
-        workspace=f"{vendor}:{retailer}",
-        batch_id=None,
-        outcome="unknown" if lapsed else "expired",
-        reason="no_answer" if lapsed else "cancelled",
-        vendor_id=None,
-        attempt=0,
-        resent=False,
-        arrived_at=now,
-        settled_at=now,
-    )
+    outcome, reason = ("unknown", "no_answer") if claim_result.state == "lapsed" else ("expired", "cancelled")
+    message = Message(event_id, retailer, "", customer, "", b"", arrived_at=now)
+    event = {"launch_id": launch, "campaign_id": campaign, "channel": channel, "experiment": {"variant": variant}}
+    return make_receipt(message, f"{vendor}:{retailer}", outcome, now, event=event, reason=reason)
 
 
 def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequence[str]) -> int:
-    """Lets the events whose receipts say unknown be sent again; how many the ledger had so.
+    """Let the events whose receipts say unknown be sent again; the number that were unknown in the ledger.
 
     Raises InputError when there is no ledger, there are no receipts, or none of the campaign or of a retailer.
     """
@@ -221,12 +241,8 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
     count = 0
     with opened_ledger(output, uri) as ledger:
-        for start in range(0, len(names), STEP):
-            outcomes = ledger.find(names[start : start + STEP])
+        for step in ledger_steps(names):
+            outcomes = ledger.find(step)
             unknown = [name for name, outcome in outcomes.items() if outcome == "unknown"]
             count += reopen_events(ledger, unknown, int(time.time() * 1000))
     return count
-
-
-def _clock(at: int) -> str:
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"

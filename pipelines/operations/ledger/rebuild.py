@@ -1,4 +1,4 @@
-"""Makes a delivery's ledger from what receipts say, when the ledger itself is lost; says what it cannot know."""
+"""Rebuild a lost ledger of a delivery from its receipts; the result says what receipts cannot know."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from pipelines.operations.ledger.guard import hold_for_job, sqlite_path
 from pipelines.operations.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
-from schemas.delivery import DeliveryLedger, Settlement
+from schemas.delivery import LEDGER_STEP, DeliveryLedger, Settlement, ledger_steps
 from schemas.problems import InputError, JobError, Problem
 from stores.dead_letters import read_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
@@ -22,48 +22,31 @@ from stores.deliveries.receipt_ends import ReceiptEnds
 from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
 from stores.ledger.file_lock import LedgerLock
-from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
+from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import probe
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id, read_envelopes
 
 _FILES = ("", "-wal", "-shm", "-journal")  # of an SQLite ledger
-Show = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-@dataclass
-class Rebuilt:
-    """What a rebuild settled, by outcome, and what it cannot know: when the newest receipt was settled (epoch ms, None
-    without receipts), the events of the spool without an end, its files that cannot be read, and the files that were
-    moved away."""
+class Rebuilt(msgspec.Struct):
+    """The settled events by outcome; when the newest receipt was settled (epoch ms, None without receipts); the events
+    of the spool that have not ended, and the files of it that cannot be read; and the files that were moved away."""
 
-    uri: str
-    settled: Counter[str] = field(default_factory=Counter)
+    ledger: str
+    settled: Counter[str] = msgspec.field(default_factory=Counter)
     newest: int | None = None
     in_spool: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    moved: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        """What a person is told."""
-        yield from (f"moved away: {path}" for path in self.moved)
-        yield f"ledger {self.uri}: {self.settled.total():,} events settled, as receipts and dead letters say"
-        yield from (f"{outcome:>16}  {count:>12,}" for outcome, count in sorted(self.settled.items()))
-        since = f" (the newest is of {_clock(self.newest)})" if self.newest is not None else ""
-        yield (
-            "not known: events that were in a call when the old ledger was lost, and events that it had settled before "
-            f"their receipt was written{since}. The next run sends those of them that its source or spool has. If no "
-            "customer may get a message twice, ask the vendor what it accepted since, before you start the run"
-        )
-        yield f"{self.in_spool:,} events of the spool have no receipt: the next run sends them"
-        yield from (f"this file of the spool cannot be read, and is not counted: {one}" for one in self.unreadable)
-        yield "events that a replay had reopened and that were not sent yet are settled again: replay them again"
+    unreadable: list[str] = []
+    moved: list[str] = []
 
 
-def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: bool, show: Show) -> Rebuilt:
-    """Settles in a new ledger what receipts in these folders and in OUTPUT/receipts say, and the dead letters in
-    OUTPUT/dead_letters of what could not be decoded. A rebuild that was interrupted goes on.
+def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: bool, progress: Progress) -> Rebuilt:
+    """Settle in a new ledger the events of the receipts in these folders and in OUTPUT/receipts, and the messages in
+    OUTPUT/dead_letters that could not be decoded. An interrupted rebuild continues. `progress` gets a text.
 
     Raises InputError for a ledger that is there already (unless `move_aside`, which renames the files of an SQLite
     one), and for receipts that cannot be used; JobError while a job runs in the output folder, and while any
@@ -77,32 +60,32 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
         raise InputError([Problem("command line", "--receipts", "missing", fix)])
     folder.prepare()
     with folder.locked(), ReceiptEnds(folder.root) as ends:
-        found, count = Rebuilt(uri), 0
-        with _in_no_use(uri):  # from before the receipts are read: what others settle later would not be among them
+        result, count = Rebuilt(uri), 0
+        with _exclusive(uri):  # from before the receipts are read: what others settle later would not be among them
             for chunk in receipt_chunks(folders):  # before the old ledger is touched: they may be unusable
                 ends.add(chunk)
                 count += len(chunk)
-                show(f"{count:,} receipts read")
+                progress(f"{count:,} receipts read")
             total = ends.gather()
-            found.moved = _make_room(uri, move_aside)
+            result.moved = _make_room(uri, move_aside)
         ledger = open_ledger(uri)
         ledger.open()
         try:
             _begin(folder, uri, ledger)
-            _settle_ends(ledger, ends, total, found, show)
-            _settle_dead(ledger, folder, found)
-            _look_into_spool(ledger, folder, found)
+            _settle_ends(ledger, ends, total, result, progress)
+            _settle_dead(ledger, folder, result)
+            _count_spool(ledger, folder, result)
             identity = write_beat(ledger, int(time.time() * 1000), rebuilding=False)
             folder.write_ledger_copy(LedgerCopy(uri, identity.id, identity.beat))
         finally:
             ledger.close()
-    return found
+    return result
 
 
 @contextmanager
-def _in_no_use(uri: str) -> Iterator[None]:
-    """Nobody opens the ledger meanwhile. Raises JobError while somebody has it open, such as the job of another
-    output folder that shares it: events that it sends would be missing in the new ledger."""
+def _exclusive(uri: str) -> Iterator[None]:
+    """Keep every other process from opening the ledger. Raises JobError while one has it open, such as the job of
+    another output folder that shares it: events that it sends would be missing in the new ledger."""
     path = sqlite_path(uri)
     if path is None:  # a Firestore ledger is never renamed
         yield
@@ -119,22 +102,22 @@ def _in_no_use(uri: str) -> Iterator[None]:
 
 
 def _make_room(uri: str, move_aside: bool) -> list[str]:
-    """Renames the files of an SQLite ledger, if that is wanted; their new paths. Raises InputError for a ledger that is
-    there and stays, unless it is the beginning of a rebuild."""
+    """Rename the files of an SQLite ledger with `move_aside`; their new paths. Raises InputError for a ledger that
+    exists and stays, unless it is the beginning of a rebuild."""
     path = sqlite_path(uri)
     if path is None or _is_begun(path):
         return []
-    there = {suffix: Path(path + suffix) for suffix in _FILES if Path(path + suffix).exists()}
-    if there and not move_aside:
+    files = {suffix: Path(path + suffix) for suffix in _FILES if Path(path + suffix).exists()}
+    if files and not move_aside:
         fix = "a ledger is never overwritten; if it is damaged or too old, --move-aside renames it and its -wal file"
-        raise InputError([Problem(path, "ledger", f"{', '.join(one.name for one in there.values())} is there", fix)])
+        raise InputError([Problem(path, "ledger", f"{', '.join(file.name for file in files.values())} is there", fix)])
     moved, aside = [], f"{path}.{time.time_ns()}.old"  # a -wal belongs to the file that has its name without it
-    for suffix, one in there.items():
+    for suffix, file in files.items():
         target = Path(aside + suffix)
         try:
-            one.rename(target)
+            file.rename(target)
         except OSError as error:
-            raise JobError(f"{one} cannot be renamed ({error.strerror or error}). Move it away yourself") from error
+            raise JobError(f"{file} cannot be renamed ({error.strerror or error}). Move it away yourself") from error
         moved.append(str(target))
     return moved
 
@@ -148,7 +131,7 @@ def _is_begun(path: str) -> bool:
 
 
 def _begin(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
-    """Gives the ledger the id that the delivery's had, so that other output folders that share it take it too."""
+    """Give the ledger the id of the lost one, so that other output folders that share it accept it too."""
     identity, now = read_identity(ledger), int(time.time() * 1000)
     if (identity is None or not identity.rebuilding) and any(ledger.counts(now).values()):
         fix = "a ledger is never overwritten; name a collection that is not there yet, and use it from now on"
@@ -161,19 +144,19 @@ def _begin(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
     write_beat(ledger, max(now, copy.beat + 1 if copy else 0), ledger_id=ledger_id, rebuilding=True)
 
 
-def _settle_ends(ledger: DeliveryLedger, ends: ReceiptEnds, total: int, found: Rebuilt, show: Show) -> None:
+def _settle_ends(ledger: DeliveryLedger, ends: ReceiptEnds, total: int, result: Rebuilt, progress: Progress) -> None:
     owner, count = f"rebuild/{uuid.uuid4().hex}", 0
-    for some in ends.each(STEP):
-        settlements = [Settlement(one.event_id, one.outcome) for one in some]  # type: ignore[arg-type]
-        ledger.settle(owner, settlements, some[-1].settled_at)
-        found.settled.update(one.outcome for one in some)
-        found.newest = some[-1].settled_at
-        count += len(some)
-        show(f"{count:,} of {total:,} events settled")
+    for chunk in ends.each(LEDGER_STEP):
+        settlements = [Settlement(end.event_id, end.outcome) for end in chunk]  # type: ignore[arg-type]
+        ledger.settle(owner, settlements, chunk[-1].settled_at)
+        result.settled.update(end.outcome for end in chunk)
+        result.newest = chunk[-1].settled_at
+        count += len(chunk)
+        progress(f"{count:,} of {total:,} events settled")
 
 
-def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebuilt) -> None:
-    """Dead letters of messages that could not be decoded, so that one that comes again leaves no second letter."""
+def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt) -> None:
+    """Settle the messages that could not be decoded, so that a redelivered one makes no second dead letter."""
     owner, now = f"rebuild/{uuid.uuid4().hex}", int(time.time() * 1000)
     for path in sorted(Path(folder.dead_letters).glob("*.avro")):
         try:
@@ -182,26 +165,21 @@ def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebuilt)
             raise InputError(
                 [Problem(str(path), "", "dead letters", f"cannot be read ({error}); move it away")]
             ) from error
-        names = sorted({dead_id(one) for one in letters if one.step == DECODE})
-        for start in range(0, len(names), STEP):
-            settled = ledger.settle(owner, [Settlement(one, "dead") for one in names[start : start + STEP]], now)
-            found.settled["dead"] += len(settled)
+        ids = sorted({dead_id(letter) for letter in letters if letter.step == DECODE})
+        for step in ledger_steps(ids):
+            settlements = [Settlement(event_id, "dead") for event_id in step]
+            result.settled["dead"] += len(ledger.settle(owner, settlements, now))
 
 
-def _look_into_spool(ledger: DeliveryLedger, folder: DeliveryFolder, found: Rebuilt) -> None:
-    """Counts the events of the spool that the ledger has no end of."""
+def _count_spool(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt) -> None:
+    """Count the events of the spool that have not ended by the ledger."""
     spool = Spool(folder.spool)
     for path in spool.files():
         try:
-            made = read_envelopes(spool.read(path), 0)
+            decoded = read_envelopes(spool.read(path), 0)
         except (JobError, OSError):
-            found.unreadable.append(str(path))
+            result.unreadable.append(str(path))
             continue
-        names = sorted({dead_id(one) if isinstance(one, DeadLetter) else one.event_id for one in made})
-        for start in range(0, len(names), STEP):
-            some = names[start : start + STEP]
-            found.in_spool += len(some) - len(ledger.find(some))
-
-
-def _clock(at: int) -> str:
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        ids = sorted({dead_id(item) if isinstance(item, DeadLetter) else item.event_id for item in decoded})
+        for chunk in ledger_steps(ids):
+            result.in_spool += len(chunk) - len(ledger.find(chunk))

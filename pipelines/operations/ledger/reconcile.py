@@ -1,29 +1,28 @@
-"""Settles unknown events by a vendor's list of what it accepted: those in it are accepted, the others reopened."""
+"""Settle unknown events by a vendor's list of accepted events: those in it are accepted, the others reopened."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
 from pipelines.operations.ledger.names import check_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import DeliveryLedger, Receipt, Settlement
+from schemas.delivery import DeliveryLedger, Receipt, Settlement, ledger_steps
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.event_ids import read_event_ids
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.record_receipts import record, record_unreported
 
 REASON = "reconciled"
 _UNKNOWN = """
@@ -41,44 +40,26 @@ FROM unknown u ANTI JOIN listed USING (event_id) LEFT JOIN covered c USING (reta
 """
 
 
-@dataclass
-class Reconciled:
-    """How many ids the list had, and what the ledger said to them (`unlisted`: it knows no end of them); how many
-    unknown events were accepted by this and how many may be sent again; how many stay unknown because they were settled
-    after the list was taken, or because the list has no event of their retailer and campaign."""
+class Uncovered(msgspec.Struct):
+    """Unknown events that stay so, as the list has no event of their retailer and campaign."""
+
+    retailer: str
+    campaign: str
+    events: int
+
+
+class Reconciled(msgspec.Struct):
+    """The ids of the list, by their outcome in the ledger before (`none`: not ended); the unknown events that are
+    accepted now, and those that may be sent again; those that stay unknown as they were settled `later` than the list
+    was taken (`as_of`, epoch ms), or as the list does not cover them."""
 
     as_of: int
-    listed: int = 0
-    known: Counter[str] = field(default_factory=Counter)
+    listed: int
+    known: Counter[str] = msgspec.field(default_factory=Counter)
     accepted: int = 0
     reopened: int = 0
     later: int = 0
-    uncovered: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def lines(self) -> Iterator[str]:
-        """What a person is told."""
-        yield f"{self.listed:,} ids in the list, taken {_clock(self.as_of)}"
-        yield f"{self.accepted:,} unknown events are in the list: they are accepted now"
-        yield f"{self.reopened:,} unknown events are not in the list: the next run of rebatch sends them again"
-        yield f"{self.later:,} unknown events became unknown after the list was taken: they stay unknown"
-        for (retailer, campaign), count in sorted(self.uncovered.items()):
-            yield (
-                f"{count:,} unknown events of retailer {retailer} and campaign {campaign} stay unknown: the list has "
-                "no event of that retailer and campaign. If the vendor accepted none of them: campaigns ledger reopen "
-                f"OUTPUT --retailer {retailer} --campaign {campaign}"
-            )
-        for outcome, count in sorted(self.known.items()):
-            yield f"{count:,} ids of the list {_SAID[outcome]}"
-
-
-_SAID = {
-    "accepted": "were accepted already",
-    "rejected": "are rejected in the ledger and stay so, though the vendor accepted them",
-    "expired": "are expired in the ledger and stay so, though the vendor accepted them",
-    "dead": "are dead letters in the ledger and stay so",
-    "unknown": "are unknown and stay so: of another campaign or retailer than you named, or their receipt is not here",
-    "none": "have no outcome in the ledger: not sent yet, in a call now, or of another delivery",
-}
+    uncovered: list[Uncovered] = []
 
 
 def reconcile(
@@ -91,17 +72,17 @@ def reconcile(
     receipts: Sequence[str] = (),
     allow_foreign: bool = False,
 ) -> Reconciled:
-    """Settles the unknown events that are in the list as accepted, with a receipt (`reconciled`), and reopens those
-    that are not, if they were settled before `as_of` (epoch ms; when the list was last changed).
+    """Settle the unknown events that are in the list as accepted, with a receipt (`reconciled`), and reopen the others
+    if they were settled before `as_of` (epoch ms; the default is the time of the list's last change).
 
     Raises InputError for a list that cannot be read, one of which no id, or without `allow_foreign` less than half of
     the ids, are of this delivery, and for a campaign and retailers without a receipt: then no outcome is changed.
     """
     ids = sorted(set(read_event_ids(accepted)))
     taken_at = int(Path(accepted).stat().st_mtime * 1000) if as_of is None else as_of
-    found, folder = Reconciled(taken_at, listed=len(ids)), DeliveryFolder(output)
+    result, folder = Reconciled(taken_at, len(ids)), DeliveryFolder(output)
     with opened_ledger(output, uri) as ledger:
-        record_left(ledger, *receipt_writers(folder), time.time())
+        record_unreported(ledger, *receipt_writers(folder), time.time(), time.time())
         con = open_receipts([folder.receipts, *receipts])
         check_names(con, campaign, retailers, "the receipts of this delivery")
         con.register("given", pa.table({"event_id": pa.array(ids, pa.string())}))
@@ -111,10 +92,11 @@ def reconcile(
         before = _find(ledger, ids)
         own = before.keys() | {row[0] for row in con.execute(_OWN).fetchall()}
         _check_own(accepted, len(ids), len(own), allow_foreign)
-        done = _accept(ledger, folder, con, found)
-        found.known.update(before.get(name, "none") for name in ids if name not in done)
-        _reopen(ledger, con, found)
-    return found
+        accepted_now = _accept(ledger, folder, con)
+        result.accepted = len(accepted_now)
+        result.known.update(before.get(name, "none") for name in ids if name not in accepted_now)
+        _reopen(ledger, con, result)
+    return result
 
 
 def _check_own(path: str, listed: int, own: int, allow_foreign: bool) -> None:
@@ -131,53 +113,44 @@ def _check_own(path: str, listed: int, own: int, allow_foreign: bool) -> None:
     raise InputError([Problem(path, "event_id", f"{own:,} of {listed:,} ids known", f"{fix}. Nothing was changed")])
 
 
-def _accept(
-    ledger: DeliveryLedger, folder: DeliveryFolder, con: duckdb.DuckDBPyConnection, found: Reconciled
-) -> set[str]:
-    """Settles the unknown events that are in the list; their ids."""
-    done: set[str] = set()
+def _accept(ledger: DeliveryLedger, folder: DeliveryFolder, con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Settle the unknown events that are in the list; their ids."""
+    accepted: set[str] = set()
     now = int(time.time() * 1000)
     rows = con.execute(_TAKEN).fetchall()
-    for start in range(0, len(rows), STEP):
-        ends = [
-            Receipt(*row)._replace(outcome="accepted", reason=REASON, settled_at=now)
-            for row in rows[start : start + STEP]
-        ]
-        settled = set(
-            ledger.reconcile([Settlement(one.event_id, "accepted", encode_receipt(one)) for one in ends], now)
-        )
+    for step in ledger_steps(rows):
+        receipts = [Receipt(*row)._replace(outcome="accepted", reason=REASON, settled_at=now) for row in step]
+        settlements = [Settlement(receipt.event_id, "accepted", encode_receipt(receipt)) for receipt in receipts]
+        settled = set(ledger.reconcile(settlements, now))
         if settled:
-            record(ledger, *receipt_writers(folder), Receipts([one for one in ends if one.event_id in settled]))
-        done |= settled
-    found.accepted = len(done)
-    return done
+            new = [receipt for receipt in receipts if receipt.event_id in settled]
+            record(ledger, *receipt_writers(folder), Receipts(new), time.time())
+        accepted |= settled
+    return accepted
 
 
-def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, found: Reconciled) -> None:
-    """Reopens the unknown events that the list would have, had the vendor accepted them."""
-    rows = con.execute(_OTHERS, [found.as_of]).fetchall()
-    for start in range(0, len(rows), STEP):
-        some = rows[start : start + STEP]
-        outcomes = ledger.find([row[0] for row in some])
-        again: list[str] = []
-        for event_id, earlier, covered, retailer, campaign in some:
+def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, result: Reconciled) -> None:
+    """Reopen the unknown events that the list would have, had the vendor accepted them."""
+    rows = con.execute(_OTHERS, [result.as_of]).fetchall()
+    uncovered: Counter[tuple[str, str]] = Counter()
+    for chunk in ledger_steps(rows):
+        outcomes = ledger.find([row[0] for row in chunk])
+        unsent: list[str] = []
+        for event_id, earlier, covered, retailer, campaign in chunk:
             if outcomes.get(event_id) != "unknown":
                 continue
             if not covered:
-                found.uncovered[retailer, campaign] += 1
+                uncovered[retailer, campaign] += 1
             elif not earlier:
-                found.later += 1
+                result.later += 1
             else:
-                again.append(event_id)
-        found.reopened += reopen_events(ledger, again, int(time.time() * 1000))
+                unsent.append(event_id)
+        result.reopened += reopen_events(ledger, unsent, int(time.time() * 1000))
+    result.uncovered = [Uncovered(*group, events) for group, events in sorted(uncovered.items())]
 
 
 def _find(ledger: DeliveryLedger, ids: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, str] = {}
-    for start in range(0, len(ids), STEP):
-        found |= ledger.find(ids[start : start + STEP])
-    return found
-
-
-def _clock(at: int) -> str:
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    outcomes: dict[str, str] = {}
+    for step in ledger_steps(ids):
+        outcomes |= ledger.find(step)
+    return outcomes

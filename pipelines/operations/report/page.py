@@ -16,7 +16,7 @@ from connectors.files.whole_file import write_whole
 from pipelines.operations.report import charts, delivery
 from pipelines.operations.report import labels as words
 from pipelines.operations.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
-from schemas.problems import shown
+from schemas.problems import plural, shown
 
 Summary = Mapping[str, Any]
 SHOWN = 30
@@ -200,9 +200,7 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
     if found := summary.get("delivery"):
         yield from _delivery_notices(found, summary["state"] == "finished")
     if number := len(summary["warnings"]):
-        title = (
-            f"{number} warning{'s' if number != 1 else ''}: something in the inputs has no effect, or not the one meant"
-        )
+        title = f"{plural(number, 'warning')}: something in the inputs has no effect, or not the one meant"
         yield Notice("warn", title, [Item(one["text"], _subject(one), "warnings") for one in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])

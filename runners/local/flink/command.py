@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runners.cli.arguments import Argument
 from runners.local.flink.cluster import DEFAULT, flink_cluster, taken
 from runners.local.flink.jobs import stop_job
-from runners.sandbox.command import Argument
 from schemas.problems import InputError, JobError, Problem
 
 FLINK = (

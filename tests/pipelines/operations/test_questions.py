@@ -136,6 +136,30 @@ def test_questions_are_answered_after_the_campaign_was_edited_and_without_the_se
     assert "saw spend" in why(place, told, "c-9", "codes")
 
 
+def test_check_why_preview_and_validate_give_their_data_as_json(tmp_path: Path, capsys: Any) -> None:
+    place = any_place(tmp_path, SENT)
+    assert place.launch() == 0
+    folder, customers = f"--campaigns={tmp_path / 'campaigns'}", f"--customers={tmp_path / 'customers.parquet'}"
+
+    def data(*argv: str) -> Any:
+        capsys.readouterr()
+        assert main([*argv, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    check = data("check", str(place.output))
+    assert (check["launch_id"], check["batches_done"], check["batches"]) == ("launch-1", 1, 1)
+    assert {finding["check"]: finding["holds"] for finding in check["findings"]}["events"] is True
+    (emitted,) = [row for row in place.exposures() if row["outcome"] == "emitted"][:1]
+    (why,) = data("why", emitted["customer_id"], "welcome", "--launch", str(place.output))
+    assert why["recorded"]["event_id"] == emitted["event_id"]
+    assert (why["audience"]["passed"], why["receipts"]) == (True, None)
+    assert {fact["name"] for fact in why["assignment"]} >= {"campaign holdout", "variant"}
+    preview = data("preview", "welcome", folder, customers, "--samples=2")
+    assert (len(preview["events"]), preview["refused"]) == (2, False)
+    assert preview["summary"]["campaigns"][0]["emitted"] == sum(r["outcome"] == "emitted" for r in place.exposures())
+    assert data("validate", folder, customers)["campaigns"] == ["welcome"]
+
+
 def test_questions_about_customers_that_have_changed_are_refused(tmp_path: Path, told: Any) -> None:
     place = any_place(tmp_path)
     assert place.launch() == 0
@@ -257,6 +281,12 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
     assert code == 0
     assert text.splitlines()[0].split() == ["column", "type", "nulls", "examples"]
     assert any(line.split()[:3] == ["spend", "double", "0.0%"] for line in text.splitlines())
+
+
+def test_the_exit_codes_of_verify_code_are_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["verify-code", "--help"])
+    assert "Exit code 0: it is. 1: it is not. 2: the question is wrong" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

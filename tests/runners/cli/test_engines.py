@@ -1,4 +1,4 @@
-"""What `campaigns engines` tells, and when it fails."""
+"""`campaigns engines`: its list, its explanations, its exit codes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.engines.presets import PRESETS
-from runners.cli.engines_command import INVENTORY, Found, Part, probe
 from runners.cli.main import main
-from runners.cli.probes import PROBES
 from runners.local.emulators import EmulatorError
+from runners.local.inventory import INVENTORY, Found, Part, probe
+from runners.local.probes import PROBES
 
 
 def test_every_part_has_a_probe_and_every_preset_is_a_part() -> None:

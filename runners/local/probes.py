@@ -1,6 +1,6 @@
-"""Whether an engine, a broker or an emulator works: each is tried in a process of its own, which may be ended.
+"""Try whether an engine, a broker or an emulator works, in a process of its own that may be ended.
 
-python -m runners.cli.probes NAME
+python -m runners.local.probes NAME
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from runners.local.gcs_server import gcs_server
 from runners.local.kafka_broker import kafka_broker
 
 
-def _runs(name: str) -> str:
-    """A pipeline of one element, by the preset. Beam is loaded here: the other probes have no seconds for it."""
+def _run_pipeline(name: str) -> str:
+    """Run a pipeline of one element with the preset. Beam is loaded here: the other probes have no time for it."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.testing.util import assert_that, equal_to
@@ -30,14 +30,14 @@ def _runs(name: str) -> str:
     choose_engine(options, drain=True)
     prepare_engine(options)
     with beam.Pipeline(options=options) as p:
-        assert_that(p | beam.Create([1]) | beam.Map(lambda one: one + 1), equal_to([2]))
+        assert_that(p | beam.Create([1]) | beam.Map(lambda number: number + 1), equal_to([2]))
     return "ran a pipeline"
 
 
 def _flink() -> str:
-    """The cluster of `campaigns flink` if it runs, or else a JobManager: a whole cluster takes longer to start."""
-    if told := default_cluster_answers():
-        return told
+    """Ask the cluster of `campaigns flink` if it runs, or start a JobManager: a whole cluster takes longer to start."""
+    if answer := default_cluster_answers():
+        return answer
     with tempfile.TemporaryDirectory() as folder:
         cluster = FlinkCluster(Path(folder))
         try:
@@ -48,7 +48,7 @@ def _flink() -> str:
 
 
 def _dataflow() -> str:
-    """Credentials: whether the project lets them in only a job tells."""
+    """Look for credentials; only a job shows whether the project accepts them."""
     import google.auth
     import google.auth.exceptions
 
@@ -80,8 +80,8 @@ def _gcs() -> str:
 
 
 PROBES: dict[str, Callable[[], str]] = {
-    "direct": lambda: _runs("direct"),
-    "prism": lambda: _runs("prism"),
+    "direct": lambda: _run_pipeline("direct"),
+    "prism": lambda: _run_pipeline("prism"),
     "flink": _flink,
     "dataflow": _dataflow,
     "kafka": _kafka,
@@ -92,7 +92,7 @@ PROBES: dict[str, Callable[[], str]] = {
 
 
 def main(name: str) -> int:
-    """0 when it works; the last line printed says how, or what is wrong. SIGTERM ends what was started too."""
+    """0 if it works; the last printed line says how, or what is wrong. SIGTERM ends the started processes too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         print(PROBES[name]())

@@ -94,10 +94,10 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
         key = keys(variable) if keys is not None and variable else ""
         url = filled_url(workspace.url, retailer) if workspace.url else ""
         shared = []
-        for mark, (name, value) in account_digests(url, variable, key).items():
-            others = [other for other in owners[mark] if not _may_share(engine.workspace(other), workspace)]
+        for digest, (name, value) in account_digests(url, variable, key).items():
+            others = [other for other in owners[digest] if not _may_share(engine.workspace(other), workspace)]
             shared += [(name, value, other) for other in others[:1]]
-            owners[mark].append(retailer)
+            owners[digest].append(retailer)
         if shared:
             name, value, other = shared[0]
             place = f"{workspace_place(engine, retailer)}.{name}"
@@ -106,14 +106,14 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
 
 
 def account_digests(url: str, variable: str, key: str) -> dict[bytes, tuple[str, str]]:
-    """What tells an account from others: digests of its key's variable, and of its url and key (never the key itself),
-    each with the field and the value that a person looks at."""
-    marks = {}
+    """The digests that identify an account: of its key's variable, and of its url and key (never the key itself), each
+    with its field and value in engine.yaml."""
+    digests = {}
     if variable:
-        marks[_digest("variable", variable)] = ("key_env", variable)
+        digests[_digest("variable", variable)] = ("key_env", variable)
     if url:
-        marks[_digest("workspace", _plain_url(url), key or variable)] = ("url", without_user(url))
-    return marks
+        digests[_digest("workspace", _plain_url(url), key or variable)] = ("url", without_user(url))
+    return digests
 
 
 def sharing_fix(owner: str, retailer: str) -> str:

@@ -32,8 +32,8 @@ receipts = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(receipts)
 def test_receipts_are_read_back_as_they_were(tmp_path: Path, receipts: list[Receipt]) -> None:
-    found = read_receipts(write_receipts(str(tmp_path), "part-0", receipts))
-    assert sorted(map(repr, found)) == sorted(map(repr, receipts))
+    stored = read_receipts(write_receipts(str(tmp_path), "part-0", receipts))
+    assert sorted(map(repr, stored)) == sorted(map(repr, receipts))
 
 
 @settings(max_examples=40, deadline=None)

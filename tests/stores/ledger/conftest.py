@@ -45,10 +45,10 @@ def connect(make_ledger: Callable[[], DeliveryLedger]) -> Iterator[Callable[[], 
     with ExitStack() as stack:
 
         def another() -> DeliveryLedger:
-            made = make_ledger()
-            made.open()
-            stack.callback(made.close)
-            return made
+            opened = make_ledger()
+            opened.open()
+            stack.callback(opened.close)
+            return opened
 
         yield another
 

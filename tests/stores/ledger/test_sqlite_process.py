@@ -33,10 +33,10 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def ledger(path: str) -> Iterator[SqliteProcess]:
     """Open, with a process of its own."""
-    made = SqliteProcess(path)
-    made.open()
-    yield made
-    made.close()
+    opened = SqliteProcess(path)
+    opened.open()
+    yield opened
+    opened.close()
 
 
 def ids(count: int, name: str = "event") -> list[str]:
@@ -44,8 +44,8 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
-    return [one.state for one in made]
+    results = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
+    return [one.state for one in results]
 
 
 def process_of(ledger: SqliteProcess) -> subprocess.Popen[bytes]:
@@ -236,14 +236,14 @@ def test_many_threads_at_once_each_get_their_own_answer(ledger: SqliteProcess) -
         return states, settled, ledger.find([*mine, "contested"]), count
 
     with ThreadPoolExecutor(32) as pool:
-        made = list(pool.map(work, range(64)))
-    for number, (states, settled, found, _) in enumerate(made):
+        results = list(pool.map(work, range(64)))
+    for number, (states, settled, outcomes, _) in enumerate(results):
         mine = ids(20, f"worker-{number}")
         assert states[:20] == ["granted"] * 20
         assert settled == mine
-        assert found == dict.fromkeys(mine, "accepted")
-    assert sorted(states[20] for states, *_ in made) == ["granted"] + ["taken"] * 63
-    assert sorted(count for *_, count in made) == list(range(64))
+        assert outcomes == dict.fromkeys(mine, "accepted")
+    assert sorted(states[20] for states, *_ in results) == ["granted"] + ["taken"] * 63
+    assert sorted(count for *_, count in results) == list(range(64))
     assert len(ledger.unreported(5000)) == 64 * 20
 
 

@@ -23,11 +23,11 @@ class Bench:
         return (self.now + 0.5) / 1000
 
     def asks(self, limiter: Limiter, of: WorkspaceLimits, number: int, every_ms: int = 10) -> list[Grant]:
-        found = []
+        grants = []
         for _ in range(number):
-            found.append(limiter.acquire("kroger", of, 50))
+            grants.append(limiter.acquire("kroger", of, 50))
             self.now += every_ms
-        return found
+        return grants
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.delivering import Delivery, any_events
+from support.journals import kill
 
 from runners.sandbox.process import Sandbox
 from schemas.delivery import Claim, ClaimRequest

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.journals import IDS, LEASE, NOW, claim
+from support.journals import IDS, LEASE, NOW, claim, kill
 
 from schemas.delivery import DeliveryLedger, Settlement
 from stores.deliveries import call_recovery

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.dispatching import Job
-from support.journals import kill
+from support.journals import kill, mark_sent
 from support.wire_events import ARRIVED, wire_batch
 
 from schemas.delivery import Claim, ClaimRequest

@@ -1,4 +1,4 @@
-"""A ledger of each kind, empty, and more handles of the same one."""
+"""An empty ledger of each kind, and more handles of the same one."""
 
 from __future__ import annotations
 

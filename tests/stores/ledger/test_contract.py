@@ -1,4 +1,4 @@
-"""What every ledger does, sentence by sentence of DeliveryLedger's docstrings."""
+"""The contract of every ledger, sentence by sentence of DeliveryLedger's docstrings."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_many_events_in_one_call(ledger: DeliveryLedger, count: int) -> None:
     assert ledger.counts(NOW) == NOTHING
 
 
-def test_each_of_a_mixed_call_gets_its_own_standing(ledger: DeliveryLedger) -> None:
+def test_each_claim_of_a_mixed_call_gets_its_own_result(ledger: DeliveryLedger) -> None:
     lapsed, taken, over, new = digests(4)
     claim(ledger, [lapsed], "one")
     claim(ledger, [taken], "two", LATER - 1)

@@ -1,4 +1,4 @@
-"""A damaged file is told as one, whenever the damage is met: no other exception leaves the ledger."""
+"""A damaged file raises a JobError that says so, whenever the damage is met, and no other exception."""
 
 from __future__ import annotations
 

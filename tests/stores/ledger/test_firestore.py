@@ -1,4 +1,4 @@
-"""The Firestore ledger: how many calls it makes, and what it does when an answer does not come."""
+"""The Firestore ledger: how many calls it makes, and how it retries."""
 
 from __future__ import annotations
 

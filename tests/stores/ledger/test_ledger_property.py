@@ -1,4 +1,4 @@
-"""Any interleaving of owners and clock: the ledger says what a simple model says, and no event is sent twice."""
+"""Any interleaving of owners and clock: the ledger agrees with a simple model, and no event is sent twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quick statements over whole sets say and write what the rules say one by one."""
+"""The bulk statements return and write the same as the transitions for each event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger in a process beside: what becomes of it and of us when either ends."""
+"""The ledger process: requests, kills, stops, and the end of either process."""
 
 from __future__ import annotations
 

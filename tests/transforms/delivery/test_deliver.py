@@ -1,4 +1,4 @@
-"""DeliverBatches under TestStream, with a dispatcher that lets each event leave at its time."""
+"""DeliverBatches under TestStream, with a dispatcher that delivers each event at its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchDispatcher with the real ledger, adapter and sandbox: what may leave, leaves once."""
+"""BatchDispatcher with the real ledger, adapter and sandbox: each event is sent once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is checked right before the first byte of a call: expiry, due time, pause, account, lease."""
+"""The checks right before the first byte of a call: expiry, due time, pause, account, lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim that has lapsed is unknown only if its call had left, as the journal of the process that is gone says."""
+"""A lapsed claim is unknown only if its call was sent, by the journal of the dead process."""
 
 from __future__ import annotations
 

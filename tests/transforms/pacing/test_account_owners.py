@@ -1,4 +1,4 @@
-"""Which retailer an account belongs to, with the real ledger and the real settings."""
+"""The owner of an account, with the real ledger and the real settings."""
 
 from __future__ import annotations
 

@@ -101,10 +101,10 @@ def test_a_resend_that_is_released_is_not_counted(ledger: DeliveryLedger) -> Non
     claim(ledger, [A], "one")
     for turn in range(5):
         (claim_result,) = ledger.claim(
-            ClaimRequest([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+            ClaimRequest([Claim(A, "b")], f"attempt {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
         )
         assert (claim_result.state, claim_result.resends) == ("regranted", 1)
-        ledger.release(f"try {turn}", [A])
+        ledger.release(f"attempt {turn}", [A])
 
 
 def test_a_lapsed_claim_is_nobodys_under_hold(ledger: DeliveryLedger) -> None:

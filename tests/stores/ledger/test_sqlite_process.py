@@ -16,8 +16,7 @@ from support.delivering import eventually
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger import answer_watch, framing
-from stores.ledger import sqlite_process as beside
+from stores.ledger import answer_watch, framing, sqlite_process
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 
@@ -164,7 +163,7 @@ def test_a_cut_off_answer_means_that_the_process_has_ended(
         "-c",
         "import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b'\\0\\0\\0\\x09\\x92')",
     ]
-    monkeypatch.setattr(beside.subprocess, "Popen", _instead(cut))
+    monkeypatch.setattr(sqlite_process.subprocess, "Popen", _instead(cut))
     other = SqliteProcess("x")
     with pytest.raises(JobError, match="has ended"):
         other.open()
@@ -185,8 +184,8 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        framing.write_message(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
-        assert beside._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
+        framing.write_message(process.stdin, sqlite_process._encode([["ready"], ["find", ids(1)]]))
+        assert sqlite_process._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
         process.stdin.close()
         assert process.wait(60) == 0
     ledger = SqliteLedger(path)

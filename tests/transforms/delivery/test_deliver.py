@@ -33,7 +33,7 @@ def clock() -> float:
 
 
 class Gate:
-    """Lets an event leave at its second; rejects those that are `bad`; tells what it was asked."""
+    """Delivers an event at its second, rejects the `bad` ones, and records its calls."""
 
     def __init__(self) -> None:
         self.due: dict[int, float] = {}

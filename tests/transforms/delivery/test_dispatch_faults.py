@@ -97,7 +97,7 @@ def test_an_open_breaker_probes_with_one_event_then_sends_the_rest(job: Job, bat
     result = job.handle("store-1", *waiting)
     assert job.sandbox.summary()["calls"] == 1
     times = job.run("store-1", *result.waiting, *blocked)
-    assert times[-1] - ARRIVED < 40_000  # while one tries, the others ask every 30 seconds
+    assert times[-1] - ARRIVED < 40_000  # during the probe the others retry every 30 seconds
     assert sorted(job.outcomes) == [0, *range(10, 10 + 10 * batches)]
     job.check()
 

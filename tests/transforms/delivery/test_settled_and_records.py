@@ -64,7 +64,7 @@ def receipts(*numbers: int, outcome: str = "accepted") -> list[Receipt]:
 
 
 def settled(*some: Receipt) -> None:
-    """As a delivery leaves them: settled, their receipts kept."""
+    """Settle receipts as a delivery does: the ledger keeps them."""
     ends = [Settlement(one.event_id, "accepted", encode_receipt(one)) for one in some]
     ledger().settle("an owner", ends, ARRIVED)
 

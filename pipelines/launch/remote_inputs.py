@@ -45,7 +45,7 @@ def _download_shared(remote: RemoteInputs) -> None:
 def _download(remote: RemoteInputs, path: Path) -> None:
     for folder in map(RemoteFolder, (remote.output, *remote.mirrors)):
         if path.is_relative_to(folder.path):
-            folder.fetch(path)
+            folder.download_file(path)
 
 
 def after_download(remote: RemoteInputs, read: Callable[..., T], *args: Any) -> T:
@@ -67,4 +67,4 @@ def upload_exposures(output: str, name: str, table: pa.Table, counts: dict[str, 
     assert folder.remote is not None
     folder.exposures.mkdir(parents=True, exist_ok=True)
     folder.write_exposures(name, table, counts)
-    folder.remote.put(folder.exposures / f"{name}.parquet")
+    folder.remote.upload_file(folder.exposures / f"{name}.parquet")

@@ -48,14 +48,14 @@ class CloudStorage(LocalStorage):
         """Uploads the snapshot, the campaigns and the survey's results; the manifest last."""
         for below in ("snapshot", *SHARED):
             self._remote.push(below)
-        self._remote.put(self._folder.manifest)
+        self._remote.upload_file(self._folder.manifest)
 
     def upload_results(self) -> None:
         """Uploads the snapshot's dead letters, the sticky assignments and the report; the summary last."""
         self._remote.push("dead_letters")
         for path in (self._folder.sticky, self._folder.report, self._folder.summary):
             if path.is_file():
-                self._remote.put(path)
+                self._remote.upload_file(path)
 
 
 def choose_storage(config: LaunchConfig, folder: LaunchFolder) -> LocalStorage:

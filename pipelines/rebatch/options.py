@@ -9,7 +9,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from connectors.gcs import is_remote, placed
+from connectors.gcs import absolute_path, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
@@ -97,9 +97,9 @@ class RebatchConfig:
         if problems or events is None:
             raise InputError(problems + folder_problems(options.campaigns))
         return cls(
-            campaigns=placed(options.campaigns),
+            campaigns=absolute_path(options.campaigns),
             events=events,
-            output=placed(options.output),
+            output=absolute_path(options.output),
             ledger=ledger,
             drain=bool(options.drain),
             idle=options.idle,

@@ -45,7 +45,7 @@ def account_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
     vendor = engine.delivery.vendor
     if vendor == "outbox":
         fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
-        urls = {name: one.url for name, one in engine.workspaces.items() if one.url}
+        urls = {name: workspace.url for name, workspace in engine.workspaces.items() if workspace.url}
         return [
             Problem(FILE, f"workspaces.{name}.url", url, fix)
             for name, url in urls.items()
@@ -72,15 +72,15 @@ def unusable_urls(engine: EngineConfig, retailers: Iterable[str]) -> list[Proble
     """A problem for each of these retailers whose name makes a url that cannot be called of one that can."""
     if engine.delivery.vendor == "outbox":
         return []
-    found = []
+    problems = []
     for retailer in sorted(set(retailers)):
         url = engine.workspace(retailer).url or ""
         filled = filled_url(url, retailer)
-        words = None if filled == url or url_problem(filled_url(url, "retailer")) else url_problem(filled)
-        if words:
+        problem = None if filled == url or url_problem(filled_url(url, "retailer")) else url_problem(filled)
+        if problem:
             place = f"{workspace_place(engine, retailer)}.url"
-            found.append(Problem(FILE, place, without_user(filled), f"with the retailer {retailer} {words}"))
-    return found
+            problems.append(Problem(FILE, place, without_user(filled), f"with the retailer {retailer} {problem}"))
+    return problems
 
 
 def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys | None = None) -> list[Problem]:
@@ -130,8 +130,8 @@ def workspace_place(engine: EngineConfig, retailer: str) -> str:
     return f"workspaces.{retailer if retailer in engine.workspaces else '*'}"
 
 
-def _may_share(one: Workspace, other: Workspace) -> bool:
-    return one.shared_account is not None and one.shared_account == other.shared_account
+def _may_share(first: Workspace, second: Workspace) -> bool:
+    return first.shared_account is not None and first.shared_account == second.shared_account
 
 
 def _plain_url(url: str) -> str:

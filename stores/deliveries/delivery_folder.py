@@ -12,7 +12,7 @@ import msgspec
 
 from connectors.files.whole_file import write_whole
 from schemas.problems import InputError, JobError, Problem
-from stores.launches.launch_folder import held_alone
+from stores.launches.launch_folder import lock_file
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
 
@@ -62,7 +62,7 @@ class DeliveryFolder:
     def locked(self) -> Iterator[None]:
         """Lock the folder for one job and delete an old stop file. Raises JobError while another job runs."""
         message = f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
-        with held_alone(self.root / "lock", message):
+        with lock_file(self.root / "lock", message):
             self._stop.unlink(missing_ok=True)
             yield
 

@@ -22,7 +22,7 @@ from pipelines.launch.finalize import check_resumed, close, read_closed, table
 from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import prepare
 from pipelines.launch.options import LaunchConfig, LaunchOptions, runner_options
-from pipelines.launch.pipeline import build, matched
+from pipelines.launch.pipeline import build, find_recipients
 from pipelines.launch.progress import Progress, Silent, watched
 from pipelines.launch.remote import check_launch, named, prepare_remote, pull_launch, send_inputs, upload_results
 from pipelines.launch.survey import survey
@@ -43,10 +43,10 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
         check_resumed(job)
         options = runner_options(options)
         progress.phase("survey")
-        survey(job, lambda p, sharing: matched(p, job, preferred=False, sharing=sharing), options)
+        survey(job, lambda p, sharing: find_recipients(p, job, surveyed=False, sharing=sharing), options)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, job, preferred=True), options)
+            refuse_warnings(job, lambda p: find_recipients(p, job, surveyed=True), options)
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:
             return summary
@@ -73,10 +73,10 @@ def on_the_cloud(config: LaunchConfig, options: PipelineOptions, progress: Progr
         progress.phase("survey")
         here = replace(job, afar=None)
         built_in = runner_options(PipelineOptions(["--runner=DirectRunner"]))
-        survey(here, lambda p, sharing: matched(p, here, preferred=False, sharing=sharing), built_in)
+        survey(here, lambda p, sharing: find_recipients(p, here, surveyed=False, sharing=sharing), built_in)
         if job.strict:
             progress.phase("look for warnings")
-            refuse_warnings(job, lambda p: matched(p, here, preferred=True), built_in)
+            refuse_warnings(job, lambda p: find_recipients(p, here, surveyed=True), built_in)
         FileSystems.set_options(options)  # each pipeline sets its own
         done = folder.done()
         if len(done) == job.batches and (summary := read_closed(job)) is not None:

@@ -49,16 +49,17 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
     )
 
 
-def matched(
-    p: beam.Pipeline, job: LaunchJob, *, preferred: bool, sharing: bool = False
+def find_recipients(
+    p: beam.Pipeline, job: LaunchJob, *, surveyed: bool, sharing: bool = False
 ) -> beam.PCollection[LaunchBatch]:
-    """All batches up to Suppress, from which the survey decides and warnings are counted, without an event.
+    """All batches after Suppress: the survey decides from them, and warnings are counted over them.
 
-    `preferred`: the survey has decided who of an address is sent to. `sharing`: only rows that share an address.
+    `surveyed`: the survey has decided which of the customers with one address is kept; until then all are. `sharing`:
+    read only the rows that share an address.
     """
     plan, worker = job.plan, WorkerFiles.of(job)
     rows = worker.read_sharing_rows if sharing else None
-    superseded = worker.read_superseded if preferred else dict
+    superseded = worker.read_superseded if surveyed else dict
     return (
         p
         | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, read_selection=rows)

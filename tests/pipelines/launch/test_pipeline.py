@@ -10,7 +10,7 @@ from support.launching import any_place
 from connectors.uri import FileUri
 from pipelines.launch.inputs import LaunchJob, prepare
 from pipelines.launch.options import LaunchConfig
-from pipelines.launch.pipeline import build, matched
+from pipelines.launch.pipeline import build, find_recipients
 from stores.launches.launch_folder import LaunchFolder
 
 
@@ -52,13 +52,13 @@ def test_a_launch_is_eight_steps(job: LaunchJob) -> None:
 def test_warnings_are_counted_over_the_first_four_steps_of_the_launch(job: LaunchJob) -> None:
     launch, counting = beam.Pipeline(), beam.Pipeline()
     build(launch, job, set())
-    matched(counting, job, preferred=True)
+    find_recipients(counting, job, surveyed=True)
     assert steps_of(counting) == steps_of(launch)[:4]
 
 
 def test_the_survey_differs_from_the_launch_in_suppressing_nobody_for_an_address(job: LaunchJob) -> None:
     launch, survey = beam.Pipeline(), beam.Pipeline()
     build(launch, job, set())
-    matched(survey, job, preferred=False, sharing=True)
+    find_recipients(survey, job, surveyed=False, sharing=True)
     assert steps_of(survey)[:3] == steps_of(launch)[:3]
     assert [label for label, _ in steps_of(survey)] == [label for label, _ in steps_of(launch)[:4]]

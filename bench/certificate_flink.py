@@ -1,8 +1,10 @@
 """The crash certificate of rebatch on Flink: workers, a TaskManager or everything are killed with -9.
 
+    python -m bench.certificate_flink
+
 200,000 events go from Kafka (or from Pub/Sub's emulator) through a job on a cluster of separate processes, with a
 checkpoint every five seconds. After the death of a worker or of the TaskManager Flink restarts the job by itself;
-after that of everything the job is submitted again and goes on from the last whole checkpoint.
+after the death of everything the job is submitted again and resumes from the last complete checkpoint.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What `campaigns check` and `campaigns report` cost over a launch and its receipts; prints JSON.
+"""Measure `campaigns check` and `campaigns report` over a launch and its receipts; prints JSON.
 
-    .venv/bin/python -m bench.check [--receipts 1000000] [--folder out/bench-check]
+    python -m bench.check [--receipts 1000000] [--folder out/bench-check]
 
-Makes customers, launches them to files, and writes a receipt for each event with the writer of rebatch; what is there
-from an earlier run is used again. Then each command runs in a process of its own:
+Makes customers, launches them to files, and writes a receipt for each event with the writer of rebatch; the files of an
+earlier run are used again. Then each command runs in a process of its own:
 
 seconds             from start to end, imports included
-cpu_us_a_receipt    processor time of the process, by receipt
+cpu_us_a_receipt    processor time of the process, per receipt
 peak_mb             its largest resident size
 """
 

@@ -1,9 +1,9 @@
-"""What rebatch costs on this machine, by part and in several situations: what bench/simulate.py is judged by.
+"""Measure rebatch on this machine by part, in several situations; bench/simulate.py is compared with the result.
 
-    .venv/bin/python -m bench.costs LABEL      measures for six minutes, adds an entry to bench/measured.json
+    python -m bench.costs LABEL      measures for six minutes, adds an entry to bench/measured.json
 
-CPU seconds are read from /proc (Linux) between the first and the last tenth of what is accepted, so that no start is
-counted.
+CPU seconds are read from /proc (Linux) between the first and the last tenth of what is accepted, which leaves the
+start out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the certificate and the benchmark of rebatch share: events, a campaigns' folder, a running job."""
+"""Events, a campaigns' folder and a running job, for the certificate and the benchmarks of rebatch."""
 
 from __future__ import annotations
 

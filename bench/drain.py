@@ -1,6 +1,6 @@
-"""What a drain of files costs on the built-in engine and on Prism, side by side in one run; prints JSON.
+"""Measure a drain of files on the built-in engine and on Prism, in one run; prints JSON.
 
-    .venv/bin/python -m bench.drain [--events 200000]
+    python -m bench.drain [--events 200000]
 
 events_per_s       from the command's start to its end, 350 retailers: with what an engine needs to begin and to end
 direct_by_prism    the built-in engine's by Prism's; 0.5 or more is asked

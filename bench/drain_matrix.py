@@ -1,10 +1,10 @@
-"""Every engine over every source, drained and live: does it end, and is each event accepted once? Prints JSON.
+"""Run every engine with every source, drained and live: does it end, is each event accepted once? Prints JSON.
 
-    .venv/bin/python -m bench.drain_matrix [--events 200000] [--only direct/file/drain …]
+    python -m bench.drain_matrix [--events 200000] [--only direct/file/drain …]
 
 A cell is engine/source/mode: direct, prism or flink; file, pubsub or kafka; drain (until it ends by itself) or live (until
 all is accepted, then SIGTERM). `ended`: with exit code 0 in its time, or, of a live run on the built-in engine, refused
-at once. A command on Flink ends live with its job going on, which is then cancelled.
+at once. A live command on Flink ends while its job goes on, which is then cancelled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the engines cost here, side by side in one run; prints JSON.
+"""Measure rebatch on Prism and on Flink, in one run; prints JSON.
 
-    .venv/bin/python -m bench.engines [--events 100000]
+    python -m bench.engines [--events 100000]
 
 events_per_s          rebatch from Kafka and from the Pub/Sub emulator to accepted at the sandbox, between the first and the
                       last tenth, on Prism and on Flink (a local cluster, exactly-once checkpoints every 5 s)

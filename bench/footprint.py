@@ -1,4 +1,4 @@
-"""The memory and processor time of a job and its children, seen while it runs."""
+"""Sample the memory and processor time of a running job and its children."""
 
 from __future__ import annotations
 

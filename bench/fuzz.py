@@ -1,7 +1,9 @@
-"""The fuzzer: odd events among good ones go through the whole job, and hurt nobody.
+"""Send odd events among good ones through the whole job: none of them harms a good one.
 
-Values, bytes and attributes of events are changed by chance, each beside a good neighbour, in files and in a spool (what
-a broker gave). The job must end with exit code 0, every neighbour be accepted once, and every odd event be found in one
+    python -m bench.fuzz [--seed 7]
+
+Values, bytes and attributes of events are changed by chance, each next to a good event, in files and in a spool (as from
+a broker). The job must end with exit code 0, every good event be accepted once, and every odd event be found in one
 counted place: as a dead letter, accepted, rejected, expired, or left waiting until it is due.
 """
 

@@ -1,15 +1,15 @@
-"""What a launch costs here, side by side with the stock formulation in one run; prints JSON.
+"""Measure a launch next to the stock formulation, in one run; prints JSON.
 
-    .venv/bin/python bench/launch.py [--customers 4000000] [--repeats 3]
+    python -m bench.launch [--customers 4000000] [--repeats 3]
 
 events_per_s             our launch of one campaign to the Pub/Sub emulator, everything included but imports
 stock_events_per_s       bench/stock.py over a part of the same customers, measured between our runs
 ratio_to_stock           the first by the second: the median over pairs
-campaigns_50_to_1_ratio  time of 50 campaigns that together match whom the one matches, to the time of the one
+campaigns_50_to_1_ratio  time of 50 campaigns that together match the customers of one, to the time of the one
 scaling                  seconds at 1/4, 1/2 and all customers; `start_s` and `s_per_million` of the line through the
                          first and the last, and how far the middle one is off that line
 peak_rss_mb              the largest resident size of the launching process at each size
-stages_us_per_event      processor time of each step by event, so that the next bottleneck has a name
+stages_us_per_event      processor time of each step per event: the next bottleneck
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from runners.local.emulators import pubsub_emulator
 
-from runners.local.emulators import pubsub_emulator  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
+
 
 PROJECT = "bench-project"
 STOCK_FILES = 1
@@ -82,22 +82,22 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, data: dict[str, str], folders: dict[str, str], topic: str) -> dict[str, Any]:
-    """All figures, in rounds: each round runs everything once, so that a slow minute hits all alike."""
+    """All figures, in rounds: each round runs everything once, so that a slow minute affects all."""
     rounds = []
     print("warming the emulator up", file=sys.stderr)
     ours(data["quarter"], folders["one"], topic)
     for number in range(args.repeats):
         print(f"round {number + 1} of {args.repeats}", file=sys.stderr)
-        found = {size: ours(data[size], folders["one"], topic) for size in ("quarter", "half", "all")}
-        found["fifty"] = ours(data["all"], folders["fifty"], topic)
-        found["stock"] = stock(data["stock"], topic, args.least)
-        rounds.append(found)
+        result = {size: ours(data[size], folders["one"], topic) for size in ("quarter", "half", "all")}
+        result["fifty"] = ours(data["all"], folders["fifty"], topic)
+        result["stock"] = stock(data["stock"], topic, args.least)
+        rounds.append(result)
 
     def median(pick: Any) -> float:
-        return round(statistics.median(pick(found) for found in rounds), 3)
+        return round(statistics.median(pick(result) for result in rounds), 3)
 
-    def rate(found: dict[str, Any]) -> float:
-        return float(found["events"] / found["seconds"])
+    def rate(result: dict[str, Any]) -> float:
+        return float(result["events"] / result["seconds"])
 
     sizes = {"quarter": args.customers // 4, "half": args.customers // 2, "all": args.customers}
     return {
@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace, data: dict[str, str], folders: dict[str, s
 
 
 def line(sizes: dict[str, int], seconds: dict[str, float]) -> dict[str, float]:
-    """What a launch costs at all, what a million customers cost, and the middle size's time to what these say."""
+    """The fixed cost of a launch, the cost of a million customers, and the middle size's time to the line of both."""
     slope = (seconds["all"] - seconds["quarter"]) / (sizes["all"] - sizes["quarter"])
     start = seconds["all"] - slope * sizes["all"]
     middle = seconds["half"] / (start + slope * sizes["half"])
@@ -129,20 +129,20 @@ def line(sizes: dict[str, int], seconds: dict[str, float]) -> dict[str, float]:
 
 def ours(customers: str, campaigns: str, topic: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=ROOT / "out") as output:
-        return run([sys.executable, __file__, "--child", customers, campaigns, topic, output])
+        return run([sys.executable, "-m", "bench.launch", "--child", customers, campaigns, topic, output])
 
 
 def stock(customers: str, topic: str, least: float) -> dict[str, Any]:
-    return run([sys.executable, str(ROOT / "bench" / "stock.py"), customers, topic, str(least)])
+    return run([sys.executable, "-m", "bench.stock", customers, topic, str(least)])
 
 
 def run(command: list[str]) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CAMPAIGNS_CODE_SECRET": "a secret for the benchmark"}
+    environment = {**os.environ, "CAMPAIGNS_CODE_SECRET": "a secret for the benchmark"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, Any]:
@@ -162,10 +162,11 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
         launch_id="bench",
     )
     summary = launch(config, PipelineOptions([]), Silent())
+    assert isinstance(summary, dict)
     return {
         "seconds": summary["timing"]["seconds"],
         "phases": summary["timing"]["phases"],
-        "events": sum(one["emitted"] for one in summary["campaigns"]),
+        "events": sum(campaign["emitted"] for campaign in summary["campaigns"]),
         "stages": summary["timing"]["stages_us_per_event"],
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
@@ -177,13 +178,13 @@ def customers(number: int) -> dict[str, str]:
     files = 16
     if not (base / "done").exists():
         source = ROOT / "out" / "customers.parquet"
-        history = source.with_name("history.parquet")  # `make demo` takes both for done when one is
+        history = source.with_name("history.parquet")  # `make demo` makes both when one is missing
         if not (source.exists() and history.exists()):
             module("examples.journey.customers", "--output", str(source), "--history", str(history))
         module("examples.journey.multiply", "--customers", str(source), "--output", str(base / "all"),
                "--customers-wanted", str(number), "--files", str(files))  # fmt: skip
         for name, count in (("half", files // 2), ("quarter", files // 4), ("stock", STOCK_FILES)):
-            shutil.rmtree(base / name, ignore_errors=True)  # of a run that was broken off
+            shutil.rmtree(base / name, ignore_errors=True)  # of an interrupted run
             (base / name).mkdir(parents=True)
             for path in sorted((base / "all").glob("*.parquet"))[:count]:
                 (base / name / path.name).symlink_to(path)
@@ -199,7 +200,7 @@ def module(name: str, *arguments: str) -> None:
 
 
 def campaigns(name: str, least: float) -> str:
-    """A folder with one campaign, or with fifty that share its customers among them."""
+    """A folder with one campaign, or with fifty that share its customers."""
     folder = ROOT / "out" / "bench-campaigns" / name
     (folder / "lists").mkdir(parents=True, exist_ok=True)
     (folder / "lists" / "suppressed.csv").write_text("\n".join(f"hh-{n}-1" for n in range(0, 2500, 50)))

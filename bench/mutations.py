@@ -1,4 +1,4 @@
-"""What can be wrong with a campaign event: a seeded source of events whose values, bytes or attributes are odd."""
+"""Make odd campaign events from a seed: their values, bytes or attributes are wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = ("size", "name", "event_id", "content", "", "\0", "customer_id", "offers
 
 
 class Mutant(NamedTuple):
-    """An odd message: what was done to it, body and attributes, and whether the body is still a whole record."""
+    """An odd message: its mutation, body and attributes, and whether the body is still a whole record."""
 
     what: str
     body: bytes

@@ -1,12 +1,12 @@
-"""What rebatch costs here, side by side with the stock formulation in one run; prints JSON.
+"""Measure rebatch next to the stock formulation, in one run; prints JSON.
 
-    .venv/bin/python -m bench.rebatch [--events 100000]
+    python -m bench.rebatch [--events 100000]
 
 events_per_s             from the Pub/Sub emulator to accepted at the sandbox, on Prism, 350 retailers, between the first
                          and the last tenth; everything on this machine: emulator, engine, worker, ledger, vendor
 stock_events_per_s       bench/stock_rebatch.py over a part of as many events, the same way
 ratio_to_stock           the first by the second
-calls_over_minimum       calls made by the fewest that could carry the events, 50 a call
+calls_over_minimum       calls made, by the fewest that could carry the events, 50 a call
 cpu_us_per_event         processor time of the job, its engine and its ledger, start included, by the events; `peak_mb` is
                          their memory together
 latency_ms               from publish to accepted at 1,000 events/s; a batch that is not full waits `buffering_s`
@@ -14,7 +14,7 @@ retailers_scaling        events/s with 1, 35, 350 and 1,000 retailers, the mean 
                          an id to tell repeats among few remembered ids and among five million, the median of five in
                          turn. With fewer than 100,000 events a thousand retailers have no two full batches each, and
                          other work than the few
-noisy_neighbour_ratio    p99 of 349 quiet retailers, beside one with 100 times their traffic whose workspace always
+noisy_neighbour_ratio    p99 of 349 quiet retailers, next to one with 100 times their traffic whose workspace always
                          answers 429, by their p99 without it
 """
 

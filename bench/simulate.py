@@ -1,8 +1,8 @@
-"""Rebatch beyond one machine, simulated: how fast, how long, what it costs and what breaks first.
+"""Simulate rebatch on many machines: its rate, its duration, its cost, and the first limit it meets.
 
-    .venv/bin/python -m bench.simulate check                   beside what was measured here; 1 when it does not agree
-    .venv/bin/python -m bench.simulate breaks                  what gives way first, and next, on the way to the vendor's ceiling
-    .venv/bin/python -m bench.simulate run launch [NAME=VALUE …]   one scenario, as JSON; other values win
+    python -m bench.simulate check                   compare with the measurements of this machine; 1 if they differ
+    python -m bench.simulate breaks                  the limits in the order in which they are met, up to the vendor's
+    python -m bench.simulate run launch [NAME=VALUE …]   one scenario, as JSON; NAME=VALUE changes the plan
 
 Nothing but `check` is done when the check fails. docs/scale.md explains the numbers.
 """

@@ -1,4 +1,6 @@
-"""The launch as Beam's documentation would have it: a dict a customer, a ParDo a step, WriteToPubSub.
+"""The launch as Beam's documentation writes it: a dict a customer, a ParDo a step, WriteToPubSub.
+
+    python -m bench.stock CUSTOMERS TOPIC LEAST_SPEND
 
 It does less than ours (no holdouts, suppression, survey or exposures), which is in its favour.
 """

@@ -1,4 +1,4 @@
-"""Rebatch as Beam's documentation would have it on one machine: ReadFromPubSub, a state cell for each event id,
+"""Rebatch as Beam's documentation writes it for one machine: ReadFromPubSub, a state cell for each event id,
 GroupIntoBatches, one HTTP call a batch. `python -m bench.stock_rebatch SUBSCRIPTION URL` runs until it is killed.
 
 It has no ledger, no pace, no receipts and acknowledges before it has processed, which is in its favour.

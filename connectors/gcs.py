@@ -1,4 +1,4 @@
-"""A folder in Cloud Storage, with a copy of it on this machine: under the same path on every machine."""
+"""A folder in Cloud Storage and its copy on this machine, which has the same path on every machine."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def is_remote(path: str | Path) -> bool:
     return str(path).startswith(REMOTE)
 
 
-def placed(path: str) -> str:
+def absolute_path(path: str) -> str:
     """A path that means the same in every folder: absolute, unless it is remote."""
     return path.rstrip("/") if is_remote(path) else str(Path(path).absolute())
 
 
-def local_copy(path: str) -> tuple[str, str]:
-    """Where the copy of a remote file, folder or glob is now, and the address of the folder that it is a copy of."""
+def download_copy(path: str) -> tuple[str, str]:
+    """Download a remote file, folder or glob; the path of the copy, and the address of the folder that was copied."""
     path = path.rstrip("/")
     folder, _, name = path.rpartition("/")
     remote = RemoteFolder(folder)
     if "*" in name:
         return str(remote.pull() / name), folder
-    if len(folder) > len(REMOTE) and remote.holds(name):
-        return str(remote.fetch(remote.path / name, again=True)), folder
+    if len(folder) > len(REMOTE) and remote.has_file(name):
+        return str(remote.download_file(remote.path / name, refresh=True)), folder
     return str(RemoteFolder(path).pull()), path
 
 
 class RemoteFolder:
-    """gs://BUCKET/FOLDER and its copy. `pull` brings what has changed there, `push` puts there what has changed here.
-    A file is the same in both when its size is and the copy's time is the time of the original.
+    """gs://BUCKET/FOLDER and its copy on this machine. `pull` downloads what has changed, `push` uploads what has
+    changed. Two files are the same if their sizes and modification times are.
 
     Every failure of the storage is a JobError that names the address.
     """
@@ -54,43 +54,43 @@ class RemoteFolder:
         self.path = _ROOT / f"campaigns-{hashlib.sha256(self.uri.encode()).hexdigest()[:20]}"
 
     def pull(self, below: str = "") -> Path:
-        """The copy of the folder, or of what is `below` it, as it is there now; what is gone there goes here too."""
-        self.own()
-        found = self._listed(below)
-        for name, one in found.items():
-            if not _same(self.path / name, one):
-                self._fetch(name, one)
-        for path in self._here(below):
-            if path.relative_to(self.path).as_posix() not in found:
+        """Make the copy of the folder, or of its part `below`, the same as the original; its path."""
+        self.make_folder()
+        remote = self._list(below)
+        for name, entry in remote.items():
+            if not _is_same(self.path / name, entry):
+                self._download(name, entry)
+        for path in self._list_copy(below):
+            if path.relative_to(self.path).as_posix() not in remote:
                 path.unlink(missing_ok=True)
         return self.path / below
 
-    def holds(self, name: str) -> bool:
-        """Whether there is a file of this name there."""
-        return name in self._listed(name, "")
+    def has_file(self, name: str) -> bool:
+        """Whether the folder has a file of this name."""
+        return name in self._list(name, "")
 
-    def fetch(self, path: Path, *, again: bool = False) -> Path:
-        """One file of the copy, brought if it is not here yet, or `again` when it has changed there."""
-        if again or not path.is_file():
-            self.own()
+    def download_file(self, path: Path, *, refresh: bool = False) -> Path:
+        """Download one file unless the copy has it; with `refresh` also if it has changed. Its path."""
+        if refresh or not path.is_file():
+            self.make_folder()
             name = path.relative_to(self.path).as_posix()
-            one = self._listed(name, "").get(name)
-            if one is None:
+            entry = self._list(name, "").get(name)
+            if entry is None:
                 raise JobError(f"there is no {self.uri}/{name}", "Check the address")
-            if not _same(path, one):
-                self._fetch(name, one)
+            if not _is_same(path, entry):
+                self._download(name, entry)
         return path
 
     def push(self, below: str = "") -> None:
-        """Puts every file of the copy there that is not there yet, or is another one."""
-        there = self._listed(below)
-        for path in self._here(below):
-            one = there.get(path.relative_to(self.path).as_posix())
-            if one is None or not _same(path, one):
-                self.put(path)
+        """Upload every file of the copy that is missing in the folder, or that has changed."""
+        remote = self._list(below)
+        for path in self._list_copy(below):
+            entry = remote.get(path.relative_to(self.path).as_posix())
+            if entry is None or not _is_same(path, entry):
+                self.upload_file(path)
 
-    def put(self, path: Path) -> None:
-        """Puts one file of the copy there."""
+    def upload_file(self, path: Path) -> None:
+        """Upload one file of the copy."""
         name = path.relative_to(self.path).as_posix()
         uri = f"{self.uri}/{name}"
 
@@ -98,25 +98,25 @@ class RemoteFolder:
             with path.open("rb") as source, FileSystems.create(uri, _BINARY) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
-        _tried(uri, "written", write)
-        _stamp(path, self._listed(name, "")[name])
+        _call(uri, "written", write)
+        _set_time(path, self._list(name, "")[name])
 
-    def own(self) -> None:
-        """Makes the copy's folder, which no other user of the machine may have made."""
+    def make_folder(self) -> None:
+        """Make the folder of the copy. Raises when another user of the machine has made it."""
         self.path.mkdir(mode=0o700, exist_ok=True)
         if self.path.is_symlink() or self.path.stat().st_uid != os.getuid():
             raise JobError(f"{self.path} belongs to another user", "Remove it: the copy of a folder is kept there")
 
-    def _listed(self, below: str, inside: str = "/**") -> dict[str, Any]:
-        """What is there, by its name in the folder."""
+    def _list(self, below: str, inside: str = "/**") -> dict[str, Any]:
+        """The metadata of the files in the folder, by their names."""
         pattern = f"{self.uri}/{below}{inside}" if below else f"{self.uri}{inside}"
-        (found,) = _tried(self.uri, "listed", lambda: FileSystems.match([pattern]))
-        return {one.path[len(self.uri) + 1 :]: one for one in found.metadata_list if not one.path.endswith("/")}
+        (match,) = _call(self.uri, "listed", lambda: FileSystems.match([pattern]))
+        return {entry.path[len(self.uri) + 1 :]: entry for entry in match.metadata_list if not entry.path.endswith("/")}
 
-    def _here(self, below: str) -> list[Path]:
-        return sorted(path for path in (self.path / below).rglob("*") if path.is_file() and not _passing(path))
+    def _list_copy(self, below: str) -> list[Path]:
+        return sorted(path for path in (self.path / below).rglob("*") if path.is_file() and not _is_temporary(path))
 
-    def _fetch(self, name: str, one: Any) -> None:
+    def _download(self, name: str, entry: Any) -> None:
         target = self.path / name
         if not target.resolve().is_relative_to(self.path.resolve()):
             raise JobError(f"{self.uri}/{name} would be written outside of {self.path}", "Rename it there")
@@ -128,33 +128,33 @@ class RemoteFolder:
                 shutil.copyfileobj(source, copy, 1 << 20)
 
         try:
-            _tried(f"{self.uri}/{name}", "read", read)
-            _stamp(temporary, one)
+            _call(f"{self.uri}/{name}", "read", read)
+            _set_time(temporary, entry)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _same(path: Path, one: Any) -> bool:
+def _is_same(path: Path, entry: Any) -> bool:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return False
-    return found.st_size == one.size_in_bytes and abs(found.st_mtime - one.last_updated_in_seconds) < 0.001
+    return status.st_size == entry.size_in_bytes and abs(status.st_mtime - entry.last_updated_in_seconds) < 0.001
 
 
-def _stamp(path: Path, one: Any) -> None:
-    os.utime(path, (one.last_updated_in_seconds, one.last_updated_in_seconds))
+def _set_time(path: Path, entry: Any) -> None:
+    os.utime(path, (entry.last_updated_in_seconds, entry.last_updated_in_seconds))
 
 
-def _passing(path: Path) -> bool:
-    """Files that mean nothing elsewhere: half-written ones and locks."""
+def _is_temporary(path: Path) -> bool:
+    """Whether a file is half-written or a lock, which no other machine needs."""
     return path.name.startswith(".") or path.suffix == ".tmp" or path.name == "lock"
 
 
-def _tried(uri: str, what: str, do: Callable[[], T]) -> T:
+def _call(uri: str, what: str, function: Callable[[], T]) -> T:
     try:
-        return do()
+        return function()
     except JobError:
         raise
     except Exception as error:  # the storage's client has no common base

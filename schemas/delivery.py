@@ -1,8 +1,8 @@
-"""The nouns of delivery: messages and batches on their way, what the vendor answers, what the ledger says."""
+"""The types of delivery: messages and batches, the vendor's answers, receipts, and the protocol of the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -13,10 +13,11 @@ T = TypeVar("T")
 Outcome = Literal["accepted", "rejected", "expired", "unknown", "dead"]
 OnUnknown = Literal["resend", "hold"]
 BATCH = 50  # recipients the vendor takes in one call
+LEDGER_STEP = 1_000  # events in one call to the delivery ledger
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A campaign event on its way to a vendor: the bytes that came, and what routes them.
+    """A campaign event to be delivered: its bytes as they were read, and the fields that route them.
 
     Times are epoch milliseconds; 0 means none. New fields go to the end and need a default: messages that an
     earlier version left in a runner's state are read again.
@@ -31,7 +32,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     arrived_at: int = 0
     deliver_after: int = 0
     expires_at: int = 0
-    replay: str = ""  # which replay published it again; a replay is no repeat
+    replay: str = ""  # which replay published it again; a replay is no duplicate
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,11 +48,13 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def batch_id(self) -> str:
         """32 hex digits, a function of the event ids whatever their order: the idempotency key of the call."""
-        return blake2b("".join(sorted(one.event_id for one in self.messages)).encode(), digest_size=16).hexdigest()
+        return blake2b(
+            "".join(sorted(message.event_id for message in self.messages)).encode(), digest_size=16
+        ).hexdigest()
 
 
 class Receipt(NamedTuple):
-    """What became of one event (receipt.avsc)."""
+    """The outcome of one event (receipt.avsc)."""
 
     event_id: str
     launch_id: str
@@ -96,14 +99,14 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a vendor said to a call.
+    """A vendor's answer to a call.
 
-    `sent`: accepted but for the events at the places in `rejected` (place to reason). `refused`: nothing was
-    sent and never will be so; `divisible` when one bad recipient may be to blame. `slow_down`: nothing was sent,
-    come again after `retry_after_s` (None: it did not say). `failed`: nothing was sent (no connection), retry with
+    `sent`: accepted, except the events at the places in `rejected` (place to reason). `refused`: nothing was sent, and
+    a retry would be refused too; `divisible` when one bad recipient may be the cause. `slow_down`: nothing was sent,
+    retry after `retry_after_s` (None: it did not say). `failed`: nothing was sent (no connection), retry with
     back-off. `blocked`: nothing was sent, and the account, the address or a template is wrong, not a recipient; the
-    workspace waits until it is put right. `withdrawn`: nothing was sent, `begin` said no. `unknown`: the call went
-    out, and no answer came that proves that nothing was sent.
+    workspace waits until it is corrected. `withdrawn`: nothing was sent, because `begin` returned None. `unknown`: the
+    call was sent, and no answer proves that nothing was.
     `reason` is a short stable name such as http_401, `detail` the vendor's own words (never a secret).
     """
 
@@ -135,18 +138,18 @@ Begin = Callable[[], SentFlag | None]
 
 
 def always() -> SentFlag:
-    """A `Begin` that withdraws nothing."""
+    """A `Begin` that never withdraws a call."""
     return SentFlag([0], 0, 1)
 
 
 class Vendor(Protocol):
-    """Sends calls; safe to use from several threads. Never raises for what a vendor can do: every answer, and
-    none, is an Answer. The call is over, one way or the other, `account.timeout_s` after it began."""
+    """Sends calls; safe for several threads. Never raises for what a vendor can do: every answer, and none, is an
+    Answer. A call ends at most `account.timeout_s` after it began."""
 
     name: str
 
     def open(self) -> None:
-        """Make ready; connections are made lazily and kept."""
+        """Prepare; connections are opened lazily and kept."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -157,14 +160,14 @@ class Vendor(Protocol):
 
 
 class Claim(NamedTuple):
-    """The wish to send an event as part of a batch."""
+    """A request to send an event as part of a batch."""
 
     event_id: str
     batch_id: str
 
 
 class ResendLimit(NamedTuple):
-    """How often, and until how long after its first claim (milliseconds), `resend` sends an event again."""
+    """The limit of `resend`: how often an event is sent again, and until how long (ms) after its first claim."""
 
     times: int = 2
     within_ms: int = 3_600_000
@@ -189,12 +192,12 @@ class ClaimRequest(NamedTuple):
 
 
 class ClaimResult(NamedTuple):
-    """What the ledger says to a claim.
+    """The ledger's answer to a claim.
 
-    `granted`: this owner may send. `regranted`: so too, but an earlier claim lapsed without an outcome, so it may
-    have been sent before (only under `resend`). `lapsed`: an earlier claim lapsed, and `hold` or the limit of resends
-    forbids another; settle it as unknown. `taken`: another owner's lease runs until `until` (epoch ms). `settled`:
-    over, with `outcome`. `resends`: how many earlier claims of the event were granted again after one lapsed.
+    `granted`: this owner may send. `regranted`: this owner may send, but an earlier claim lapsed without an outcome, so
+    the event may have been sent before (only under `resend`). `lapsed`: an earlier claim lapsed, and `hold` or the
+    limit of resends forbids another; settle it as unknown. `taken`: another owner's lease runs until `until` (epoch
+    ms). `settled`: it has an `outcome`. `resends`: how many earlier claims were granted again after one lapsed.
     """
 
     event_id: str
@@ -205,7 +208,7 @@ class ClaimResult(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """The end of an event. `receipt` is kept until it is reported (an encoded Receipt; empty for none)."""
+    """The outcome of an event. `receipt` (an encoded Receipt; empty for none) is stored until it is reported."""
 
     event_id: str
     outcome: Outcome
@@ -213,9 +216,9 @@ class Settlement(NamedTuple):
 
 
 class DeliveryLedger(Protocol):
-    """Event id to claimed, then settled: what makes a send happen once. Each method is one atomic step for all the
-    events it is given (at most 1,000), and one or two calls to the store. Times are epoch milliseconds given by the
-    caller. An `owner` is the name of one attempt: nobody else ever uses it again.
+    """The delivery ledger: each event is claimed, then settled, so that it is sent once. Each method is one atomic step
+    for all its events (at most LEDGER_STEP), and one or two calls to the store. Times are epoch milliseconds given by
+    the caller. An `owner` is the name of one attempt and is never used again.
     """
 
     def open(self) -> None:
@@ -228,30 +231,30 @@ class DeliveryLedger(Protocol):
         """The result of each claim, in order. A new event, and one that was released, is granted."""
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids that are settled by this; those that it changed nothing about are left out.
+        """Settle events; returns the ids that this settled.
 
-        Applies to an event that has no entry, that this owner claimed, or whose claim lapsed; and to one that is
-        settled as unknown if this owner held its last claim (its answer came late). Any other stays as it is.
+        Settles an event that has no entry, that this owner claimed, or whose claim lapsed; and one that is settled as
+        unknown if this owner held its last claim (its answer came late). Any other is not changed.
         """
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """Settle events that are settled as unknown, whoever held their last claim: somebody asked the vendor. The ids
-        that are settled by this; any event that is not unknown stays as it is."""
+        """Settle events that are unknown, whoever held their last claim, because the vendor was asked; returns the ids
+        that this settled. An event that is not unknown is not changed."""
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Give back this owner's claims, nothing was sent; events of other owners stay as they are."""
+        """Release this owner's claims, of which nothing was sent; events of other owners are not changed."""
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Event id to outcome, of those that are settled."""
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Forget the rejected, unknown and dead among these, so that a replay may send them; how many there were."""
+        """Drop the entries of the rejected, unknown and dead among these, so that a replay may send them; how many."""
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
         """Event ids and receipts that are settled and not yet reported, oldest first."""
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Their receipts are in the event store."""
+        """Drop the stored receipts of these events: they are in the event store."""
 
     def forget(self, before: int) -> int:
         """Drop the entries that were settled, and reported where they have a receipt, before a time; how many."""
@@ -260,7 +263,13 @@ class DeliveryLedger(Protocol):
         """Entries by state: claimed, lapsed, and each outcome."""
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
-        """Read, update and write a small named value in one step that no other worker can come between.
+        """Read, update and write a small named value in one atomic step; returns the second value of `update`.
 
-        `update` may run several times. Pacing keeps a workspace's state so.
+        `update` may run several times. Pacing keeps a workspace's state in a cell.
         """
+
+
+def ledger_steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in order, in parts that fit one call to the ledger."""
+    for start in range(0, len(items), LEDGER_STEP):
+        yield items[start : start + LEDGER_STEP]

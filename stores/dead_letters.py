@@ -1,4 +1,4 @@
-"""Dead letters as Avro container files: written part by part, read back for a replay."""
+"""Dead letters as Avro container files: write a part, read it for a replay."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _SCHEMA = "dead_letter"
 
 
 def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter]) -> str:
-    """The path of DIRECTORY/PART.avro with the letters in sorted order: the same letters give the same bytes.
+    """Writes DIRECTORY/PART.avro with the letters in sorted order, so that the same letters give the same bytes; its
+    path.
 
-    Text that UTF-8 cannot carry (lone surrogates) is written as backslash escapes; `data` is verbatim.
+    Text that UTF-8 cannot encode (lone surrogates) is written as backslash escapes; `data` is verbatim.
     Raises JobError when it cannot be written.
     """
     ordered = sorted(letters)
@@ -45,6 +46,9 @@ def read_dead_letters(path: str) -> list[DeadLetter]:
         with FileSystems.open(path, "application/octet-stream") as file:
             return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
-        told = f"is no whole file of dead letters ({shown(str(error), 120) or 'its bytes end early'})"
-        fix = f"{told}; copy it again from where it was written, or move it out of the folder"
+        cause = shown(str(error), 120) or "its bytes end early"
+        fix = (
+            f"is no whole file of dead letters ({cause}); copy it again from where it was written, or move it out of "
+            "the folder"
+        )
         raise InputError([Problem(path, "", "dead letters", fix)]) from error

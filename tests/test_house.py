@@ -58,6 +58,18 @@ def test_everything_public_is_documented(path: Path) -> None:
             assert path.name == "commands.py" or ast.get_docstring(node), node.name
 
 
+def test_transforms_read_no_clock() -> None:
+    """Time enters a transform as a value or as a clock; `time.perf_counter` measures durations only."""
+    clocks = {"time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "datetime.now", "datetime.utcnow"}
+    for path in sorted((ROOT / "transforms").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        read = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        names = {
+            f"{node.module}.{one.name}" for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names
+        }
+        assert not (read | names) & clocks, path
+
+
 SPEAKING = ("runners", "console", "pipelines", "stores/local")  # the last is about processes and their signals
 SILENT = [path for path in FILES if not str(path.relative_to(ROOT)).startswith(SPEAKING)]
 SILENT += [path for path in FILES if path.is_relative_to(ROOT / "pipelines/operations")]
@@ -95,6 +107,14 @@ def test_the_commands_of_the_readme_are_real() -> None:
     for line in re.findall(r"^(?:\.venv/bin/)?campaigns (.+?)(?:  #.*)?$", text, re.MULTILINE):
         words = line.replace("…", "x").split()
         assert words[0] in ("launch", "rebatch") or parser().parse_args(words).command in COMMANDS, line
+
+
+def test_each_benchmark_says_how_it_is_started_and_is_started_as_a_module() -> None:
+    for path in sorted((ROOT / "bench").glob("*.py")):
+        if "__main__" in (text := path.read_text()):
+            assert f"python -m bench.{path.stem}" in text, path
+            assert "sys.executable, __file__" not in text, path
+            assert "sys.path.insert" not in text, path
 
 
 def test_links_between_documents_lead_somewhere() -> None:

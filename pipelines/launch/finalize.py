@@ -1,4 +1,4 @@
-"""The end of a launch: the batches' counts become the summary, the sticky file and the report."""
+"""Finalize a launch: make the summary, the sticky assignments and the report from the counts of its batches."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _NUMBERS = ("launch_id", "state", "customers", "campaigns", "retailers", "ledger
 _STAGES = "stages_us_per_event"
 
 
-def close(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
-    """Write summary.json, sticky.parquet, the snapshot's dead letters and report.html; the summary."""
+def finalize_launch(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
+    """The summary of a launch; writes it with report.html, sticky.parquet and the snapshot's dead letters."""
     folder = job.folder
     rejected = _rejected(job)
     summary = sum_up(job, rejected)
@@ -39,18 +39,18 @@ def close(job: LaunchJob, seconds: dict[str, float]) -> dict[str, Any]:
     summary["dead_letter_examples"] = _examples(folder)
     folder.write_json(folder.summary, summary)
     if not job.plan.test:
-        _keep_sticky(job)
+        _write_sticky(job)
     write_report(summary, folder.report)
     return summary
 
 
 def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
-    """Write the report of what is there now, with the delivery when there are receipts; its path.
+    """Write the report of the launch as it is now, with its delivery if there are receipts; the path of the report.
 
-    `receipts` are folders; the launch's own delivery/receipts is looked at when none is given and it is there.
-    Raises InputError for a summary.json that says other numbers than the batches.
+    `receipts` are folders; without any, the launch's own delivery/receipts is read if it exists. Raises InputError when
+    summary.json has other numbers than the batches.
     """
-    summary = read_closed(job)
+    summary = read_finished_summary(job)
     if summary is None:
         now = sum_up(job, rejected_by_reason(job.snapshot))
         summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
@@ -58,13 +58,13 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
         summary = with_deliveries(summary, join_receipts(job, folders, waits=True))
     write_report(summary, job.folder.report)
     if job.folder.remote is not None:
-        job.folder.remote.put(job.folder.report)
+        job.folder.remote.upload_file(job.folder.report)
     return str(job.folder.report)
 
 
-def read_closed(job: LaunchJob) -> dict[str, Any] | None:
-    """The summary of a launch that has been closed, or None. Raises InputError for a summary.json that is damaged, or
-    that says other numbers than the batches."""
+def read_finished_summary(job: LaunchJob) -> dict[str, Any] | None:
+    """The summary of a finalized launch, or None. Raises InputError when summary.json is damaged or has other numbers
+    than the batches."""
     written = job.folder.read_summary()
     if written is None:
         return None
@@ -80,23 +80,23 @@ def read_closed(job: LaunchJob) -> dict[str, Any] | None:
 
 
 def contradictions(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The parts of a written summary that say something else than the batches; what another version has added or left
-    out contradicts nothing."""
+    """The parts of a written summary with other numbers than the batches. Fields that only one version of the summary
+    has are not compared."""
     return [
         name for name in _NUMBERS if name not in written or not _agree(written[name], json.loads(json.dumps(now[name])))
     ]
 
 
-def _agree(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(_agree(value, other[name]) for name, value in one.items() if name in other)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_agree, one, other))
-    return bool(one == other)
+def _agree(written: Any, now: Any) -> bool:
+    if isinstance(written, dict) and isinstance(now, dict):
+        return all(_agree(value, now[name]) for name, value in written.items() if name in now)
+    if isinstance(written, list) and isinstance(now, list):
+        return len(written) == len(now) and all(map(_agree, written, now))
+    return bool(written == now)
 
 
 def check_resumed(job: LaunchJob) -> None:
-    """Raises InputError when of a batch that is done the exposures are damaged, or the file of its events is."""
+    """Raises InputError when the exposures or the events of a finished batch are damaged."""
     job.check_done()
     folder = job.config.events.folder
     if folder is None:
@@ -107,16 +107,16 @@ def check_resumed(job: LaunchJob) -> None:
             number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
         )
         path = event_path(folder, job.plan.launch_id, name)
-        if emitted and (how := record_damage(path, emitted)):
+        if emitted and (damage := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
             fix = f"delete {exposures} and run the launch command again: the same events are written anew"
-            problems.append(Problem(path, "", how, fix))
+            problems.append(Problem(path, "", damage, fix))
     if problems:
         raise InputError(problems)
 
 
 def add_up(job: LaunchJob) -> Totals:
-    """The sums over the batches that are done."""
+    """The sums over the finished batches."""
     totals = Totals()
     done = job.folder.done()
     for name in sorted(done):
@@ -127,7 +127,7 @@ def add_up(job: LaunchJob) -> Totals:
 
 
 def sum_up(job: LaunchJob, rejected: dict[str, int]) -> dict[str, Any]:
-    """The summary of the batches that are done, whether or not all are."""
+    """The summary of the finished batches, whether or not all are."""
     totals = add_up(job)
     finished = len(job.folder.done()) == job.batches
     head = {
@@ -149,7 +149,7 @@ def _time(at: datetime) -> str:
 
 
 def _rejected(job: LaunchJob) -> dict[str, int]:
-    """The rows that the snapshot refused, by reason; their bytes go to the dead letters."""
+    """The rows that the snapshot could not read, by reason. Writes them to the dead letters."""
     reasons: Counter[str] = Counter()
     letters = []
     for row in read_rejected(job.snapshot):
@@ -164,18 +164,18 @@ def _rejected(job: LaunchJob) -> dict[str, int]:
 
 def _examples(folder: LaunchFolder) -> list[dict[str, str]]:
     """The first dead letters, a few of each reason."""
-    found: list[dict[str, str]] = []
+    examples: list[dict[str, str]] = []
     seen: Counter[str] = Counter()
     for path in sorted(folder.dead_letters.glob("*.avro")):
         for letter in read_dead_letters(str(path)):
             seen[letter.reason] += 1
-            if seen[letter.reason] <= 5 and len(found) < EXAMPLES:
-                found.append({k: str(v) for k, v in letter._asdict().items() if k not in ("data", "trace")})
-    return found
+            if seen[letter.reason] <= 5 and len(examples) < EXAMPLES:
+                examples.append({k: str(v) for k, v in letter._asdict().items() if k not in ("data", "trace")})
+    return examples
 
 
 def _timing(seconds: dict[str, float], summary: dict[str, Any]) -> dict[str, Any]:
-    """Seconds and rates of this run, and what an event cost in each stage over all runs."""
+    """The seconds and rates of this run, and the microseconds an event in each stage over all runs."""
     running = seconds.get("launch", 0.0)
     emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
     stages = summary.pop("stage_seconds")
@@ -188,7 +188,7 @@ def _timing(seconds: dict[str, float], summary: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _keep_sticky(job: LaunchJob) -> None:
+def _write_sticky(job: LaunchJob) -> None:
     experiments = {
         entry.campaign.id: (experiment.key, experiment.bucket_version)
         for entry in job.plan.campaigns
@@ -198,12 +198,12 @@ def _keep_sticky(job: LaunchJob) -> None:
         write_sticky(job.folder.sticky, job.config.sticky, job.folder.exposures, experiments)
 
 
-def table(summary: dict[str, Any], report: str) -> str:
-    """The launch in a few lines for a terminal."""
+def summary_table(summary: dict[str, Any], report: str) -> str:
+    """The summary as a table for a terminal, with the warnings below it."""
     rows = [("campaign", "matched", "held out", "outside", "suppressed", "dead", "emitted")]
-    for one in summary["campaigns"]:
-        parts = (sum(one[key].values()) for key in ("held_out", "outside", "suppressed", "dead_lettered"))
-        rows.append((one["id"], *(f"{n:,}" for n in (one["matched"], *parts, one["emitted"]))))
+    for campaign in summary["campaigns"]:
+        parts = (sum(campaign[key].values()) for key in ("held_out", "outside", "suppressed", "dead_lettered"))
+        rows.append((campaign["id"], *(f"{n:,}" for n in (campaign["matched"], *parts, campaign["emitted"]))))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -213,7 +213,7 @@ def table(summary: dict[str, Any], report: str) -> str:
         for row in rows
     ]
     customers, timing = summary["customers"], summary["timing"]
-    emitted = sum(one["emitted"] for one in summary["campaigns"])
+    emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
     dead = sum(customers["dead_lettered"].values())
     lines += [
         "",

@@ -1,11 +1,11 @@
-"""What the customers make of the campaigns, counted without an event: the launch's own steps up to the suppression."""
+"""Warnings about inputs: the launch's own steps up to Suppress are counted, and nothing is published."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
 from pipelines.launch.inputs import LaunchJob
+from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from stores.launches.snapshot import parts, read_part, take_snapshot
@@ -34,7 +35,7 @@ from transforms.warnings.warning import refusal
 
 
 def input_warnings(config: Configuration, customers: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The warnings and the use of the lists; without customers what needs none.
+    """The warnings, and how many ids of each list are customers; without customers only warnings that need none.
 
     The configuration and the columns must be sound. Raises InputError for a source that cannot be read.
     """
@@ -45,7 +46,7 @@ def input_warnings(config: Configuration, customers: str | None) -> tuple[list[d
 
 
 def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
-    """The sums over all customers, as of now, without a history, sticky assignments and duplicates."""
+    """The sums over all customers as of now, without histories, sticky assignments and a search for duplicates."""
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
         plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
@@ -63,24 +64,26 @@ def _read_list(root: Path, file: str, column: str) -> pa.Array:
     return read_list(root / file, column, file)
 
 
-def refuse_warnings(job: LaunchJob, matched: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> None:
-    """Raises InputError with every warning that can be known before an event leaves.
+def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
+    """Raises InputError with every warning that can be known before an event is published.
 
-    A launch that was first started by this call is withdrawn then: its folder is free for the corrected inputs.
-    `matched` gives the batches up to their suppression; they are counted once, and again when the folder lost that.
+    A launch that this call started is withdrawn then: its folder is free for the corrected inputs. The batches are
+    counted once; the warnings are kept in the survey folder.
     """
     kept = job.folder.survey / "warnings.json"
     if not kept.exists():
         for old in job.folder.survey.glob("counts-*.json"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
-            _ = matched(p) | "CountBeforehand" >> beam.Map(partial(_keep_counts, job.plan, job.folder.survey))
+            _ = run_to_suppress(p, job, surveyed=True) | "CountBeforehand" >> beam.Map(
+                partial(_keep_counts, job.plan, job.folder.survey)
+            )
         totals = Totals()
         for path in sorted(job.folder.survey.glob("counts-*.json")):
             totals.add(json.loads(path.read_text()))
         job.folder.write_json(kept, [vars(warning) for warning in find_warnings(job.plan, totals)])
     if warnings := json.loads(kept.read_text()):
-        if job.fresh:
+        if job.is_new:
             job.folder.withdraw()
         raise refusal(warnings)
 

@@ -1,4 +1,4 @@
-"""What a launch is told on its command line, as Beam options and as a checked configuration."""
+"""The options of a launch: as Beam options, and as a checked configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from connectors.gcs import is_remote, local_copy
+from connectors.gcs import download_copy, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import SinkUri, UriError, sink_uri
@@ -61,8 +61,8 @@ class LaunchOptions(PipelineOptions):
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """The options, checked. What stands in Cloud Storage was copied: the paths are of the copies, `mirrors` the
-    addresses of their folders."""
+    """The checked options. Inputs in Cloud Storage have been downloaded: their paths are those of the copies, and
+    `mirrors` has the addresses of the folders that were copied."""
 
     campaigns: Path
     customers: str
@@ -82,8 +82,7 @@ class LaunchConfig:
 
     @classmethod
     def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> LaunchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
-        `mistakes` that were found when they were parsed."""
+        """The configuration of parsed options. Raises InputError with their problems and the parser's `mistakes`."""
         problems = missing_options(options, "launch", ("campaigns", "customers", "events", "output"), mistakes)
         events = read_uri(sink_uri, options.events, problems) if options.events else None
         if options.launch_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", options.launch_id):
@@ -97,13 +96,13 @@ class LaunchConfig:
             raise InputError(problems + folder_problems(options.campaigns))
         mirrors: list[str] = []
         return cls(
-            campaigns=Path(_here(options.campaigns, mirrors)),
-            customers=_here(options.customers, mirrors),
+            campaigns=Path(_download(options.campaigns, mirrors)),
+            customers=_download(options.customers, mirrors),
             events=events,
             output=options.output,
             launch_id=options.launch_id,
-            history=tuple(_here(one, mirrors) for one in options.history or ()),
-            sticky=_here(options.sticky, mirrors) if options.sticky else None,
+            history=tuple(_download(path, mirrors) for path in options.history or ()),
+            sticky=_download(options.sticky, mirrors) if options.sticky else None,
             test=bool(options.test),
             strict=bool(options.strict),
             batch_rows=options.batch_rows,
@@ -115,11 +114,13 @@ class LaunchConfig:
 
 
 def overwritten(options: Any) -> list[Problem]:
-    """A problem for each input that lies where the launch writes: it would be removed or written over."""
+    """A problem for each input inside a folder that the launch writes: it would be removed or overwritten."""
     if not options.output or is_remote(options.output):
         return []
     root = Path(options.output)
-    own = [root / name for name in ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")]
+    outputs = [
+        root / name for name in ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")
+    ]
     inputs = [("--campaigns", options.campaigns), ("--customers", options.customers), ("--sticky", options.sticky)]
     inputs += [("--history", value) for value in options.history or ()]
     fix = f"lies where this launch writes its own files; give another folder than {options.output} to --output"
@@ -127,14 +128,14 @@ def overwritten(options: Any) -> list[Problem]:
         Problem("command line", name, value, fix)
         for name, value in inputs
         if value and not is_remote(value)
-        if any(_lies_in(value, folder) for folder in own) or (name == "--history" and _is(value, root))
+        if any(_lies_in(value, folder) for folder in outputs) or (name == "--history" and _is(value, root))
     ]
 
 
 def _lies_in(path: str, folder: Path) -> bool:
     try:
         return Path(path).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # no name of a file: told where it is read
+    except (OSError, ValueError):  # not the name of a file: refused where it is read
         return False
 
 
@@ -142,11 +143,11 @@ def _is(path: str, folder: Path) -> bool:
     return _lies_in(path, folder) and _lies_in(str(folder), Path(path))
 
 
-def _here(path: str, mirrors: list[str]) -> str:
-    """A path of this machine; of something in Cloud Storage that of its copy, and its folder becomes a mirror."""
+def _download(path: str, mirrors: list[str]) -> str:
+    """The path on this machine. Something in Cloud Storage is downloaded, and its folder added to the mirrors."""
     if not is_remote(path):
         return path
-    copy, folder = local_copy(path)
+    copy, folder = download_copy(path)
     mirrors.append(folder)
     return copy
 
@@ -163,20 +164,20 @@ def read_uri(parse: Callable[[str], Uri], text: str, problems: list[Problem]) ->
 def missing_options(
     options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem] = ()
 ) -> list[Problem]:
-    """The mistakes, and a problem for each option that a command needs and that was not given, nor given wrongly."""
+    """The mistakes, and a problem for each required option that is missing."""
     fix = f"give it; `campaigns {command} --help` explains it"
-    wrong = {one.field for one in mistakes}
+    wrong = {mistake.field for mistake in mistakes}
     missing = [f"--{name}" for name in names if not getattr(options, name) and f"--{name}" not in wrong]
     return [*mistakes, *(Problem("command line", name, "missing", fix) for name in missing)]
 
 
 def folder_problems(campaigns: str | None) -> list[Problem]:
-    """What is wrong in a folder of campaigns on this machine, to be told beside the mistakes of the command line."""
+    """The problems of a folder of campaigns on this machine."""
     return [] if not campaigns or is_remote(campaigns) else load_configuration(Path(campaigns))[1]
 
 
 def small_options(options: Any, least: dict[str, float]) -> list[Problem]:
-    """A problem for each option that is below its least value."""
+    """A problem for each option that is below its minimum."""
     return [
         Problem("command line", f"--{name}", str(getattr(options, name)), f"must be {limit} or more")
         for name, limit in least.items()

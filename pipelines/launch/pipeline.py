@@ -16,7 +16,6 @@ import apache_beam as beam
 from connectors.open import open_sink
 from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.worker_files import WorkerFiles
-from schemas.elements import LaunchBatch
 from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
 from transforms.events.build_events import BuildEvents
@@ -42,28 +41,8 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
         | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
         | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded)
         | "GenerateOffers"
-        >> GenerateOffers(plan, job.sizes, worker.read_allocations, worker.read_codes, worker.read_secret)
+        >> GenerateOffers(plan, job.offer_capacity, worker.read_allocations, worker.read_codes, worker.read_secret)
         | "BuildEvents" >> BuildEvents(plan)
         | "PublishEvents" >> PublishEvents(plan, sink)
         | "RecordExposures" >> RecordExposures(plan, worker.write_dead_letters, worker.write_exposures)
-    )
-
-
-def find_recipients(
-    p: beam.Pipeline, job: LaunchJob, *, surveyed: bool, sharing: bool = False
-) -> beam.PCollection[LaunchBatch]:
-    """All batches after Suppress: the survey decides from them, and warnings are counted over them.
-
-    `surveyed`: the survey has decided which of the customers with one address is kept; until then all are. `sharing`:
-    read only the rows that share an address.
-    """
-    plan, worker = job.plan, WorkerFiles.of(job)
-    rows = worker.read_sharing_rows if sharing else None
-    superseded = worker.read_superseded if surveyed else dict
-    return (
-        p
-        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, read_selection=rows)
-        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
-        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
-        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, superseded)
     )

@@ -1,4 +1,4 @@
-"""How far a launch is, read from the files that its batches leave: it works the same on every engine."""
+"""The progress of a launch, read from the files of its finished batches: the same on every engine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from pipelines.launch.inputs import LaunchJob
-from stores.launches.launch_folder import LaunchFolder
 from transforms.customers.read_customers import batch_name
 
 
 class Progress(Protocol):
-    """Who is told how a launch goes on."""
+    """Shows the progress of a launch."""
 
     def phase(self, name: str, total: int | None = None) -> None: ...
     def at(self, done: int) -> None: ...
@@ -23,20 +22,20 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nobody; keeps the seconds of each phase."""
+    """Shows nothing; measures the seconds of each phase."""
 
     def __init__(self) -> None:
         self._phases: list[tuple[str, float]] = []
 
     def phase(self, name: str, total: int | None = None) -> None:
-        """A phase begins, with as many customers to go through as `total` says."""
+        """A phase begins, over `total` customers."""
         self._phases.append((name, time.perf_counter()))
 
     def at(self, done: int) -> None:
-        """So many customers are done."""
+        """`done` customers are done."""
 
     def stop(self) -> None:
-        """Nothing more is told."""
+        """Nothing more is shown."""
 
     def seconds(self) -> dict[str, float]:
         """The seconds of each phase so far."""
@@ -63,19 +62,19 @@ def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def watched(folder: LaunchFolder, job: LaunchJob, progress: Progress) -> Iterator[None]:
-    """Tell the progress of a running launch until the block ends."""
+def watched(job: LaunchJob, progress: Progress) -> Iterator[None]:
+    """Show the progress of a running launch until the block ends."""
     rows = {
         batch_name(part.number, n): min(part.batch_rows, part.rows - n * part.batch_rows)
         for part in job.parts
         for n in range(part.batches)
     }
 
-    def look() -> None:
-        progress.at(sum(rows.get(name, 0) for name in folder.done()))
+    def update() -> None:
+        progress.at(sum(rows.get(name, 0) for name in job.folder.done()))
 
     try:
-        with repeated(0.25, look):
+        with repeated(0.25, update):
             yield
     finally:
-        look()
+        update()

@@ -1,7 +1,8 @@
-"""What a launch reads and writes when its workers share no disk with the machine that started it.
+"""The files of a launch on workers that share no disk with the machine that started it.
 
-Folders in Cloud Storage have copies under the same path on every machine (connectors/gcs.py), so the plan of a
-launch means the same on a worker: before a step reads, it brings what it needs; what it writes, it puts there.
+A folder in Cloud Storage has its copy under the same path on every machine (connectors/gcs.py), so the paths in a
+launch's plan hold on a worker too. A worker downloads what a step reads before the step reads it, and uploads what
+the step writes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from stores.launches.snapshot import Part, read_part
 
 T = TypeVar("T")
 SHARED = ("campaigns", "survey")
-"""What every worker reads of the launch's folder."""
+"""The folders of a launch that every worker reads."""
 _LOCK = Lock()
 
 
 class RemoteInputs(NamedTuple):
-    """The launch's folder, the folders whose copies its inputs are, and the files of those that every step may read."""
+    """The address of the launch's folder, the addresses of the folders that hold its inputs, and the paths of the
+    inputs that every worker reads."""
 
     output: str
     mirrors: tuple[str, ...]
@@ -33,37 +35,36 @@ class RemoteInputs(NamedTuple):
 
 
 @cache
-def _bring(afar: RemoteInputs) -> None:
+def _download_shared(remote: RemoteInputs) -> None:
     for below in SHARED:
-        RemoteFolder(afar.output).pull(below)
-    for name in afar.files:
-        _fetch(afar, name)
+        RemoteFolder(remote.output).pull(below)
+    for path in remote.files:
+        _download(remote, Path(path))
 
 
-def _fetch(afar: RemoteInputs, name: str) -> None:
-    path = Path(name)
-    for folder in map(RemoteFolder, (afar.output, *afar.mirrors)):
+def _download(remote: RemoteInputs, path: Path) -> None:
+    for folder in map(RemoteFolder, (remote.output, *remote.mirrors)):
         if path.is_relative_to(folder.path):
-            folder.fetch(path)
+            folder.download_file(path)
 
 
-def after_download(afar: RemoteInputs, make: Callable[..., T], *args: Any) -> T:
-    """What `make` makes of its arguments, once the files it reads are here."""
+def after_download(remote: RemoteInputs, read: Callable[..., T], *args: Any) -> T:
+    """The result of `read(*args)`, called when the files that every worker reads are on this one."""
     with _LOCK:
-        _bring(afar)
-    return make(*args)
+        _download_shared(remote)
+    return read(*args)
 
 
-def read_downloaded_part(afar: RemoteInputs, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The batches of a part, once its file is here."""
-    _fetch(afar, part.path)
+def read_downloaded_part(remote: RemoteInputs, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The batches of a part, whose file is downloaded first."""
+    _download(remote, Path(part.path))
     return read_part(part, columns)
 
 
 def upload_exposures(output: str, name: str, table: pa.Table, counts: dict[str, Any]) -> None:
-    """Writes a batch's exposures into the launch's folder: the batch is done."""
+    """Writes the exposures of a batch into the launch's folder: the batch is done then."""
     folder = LaunchFolder(output)
     assert folder.remote is not None
     folder.exposures.mkdir(parents=True, exist_ok=True)
     folder.write_exposures(name, table, counts)
-    folder.remote.put(folder.exposures / f"{name}.parquet")
+    folder.remote.upload_file(folder.exposures / f"{name}.parquet")

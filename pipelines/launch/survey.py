@@ -1,13 +1,13 @@
-"""The survey: what must be known of all customers before the first event leaves.
+"""The survey: results that need all customers, written before the first event is published.
 
-Duplicate customers, shared addresses, and the queues of offers that can run out are exact over all workers.
-A campaign's queue holds only who would be sent it, so the survey runs the launch's own steps up to the
-suppression over the same batches, keeps the candidates in files, and DuckDB decides among them on disk.
+Duplicate customers, shared addresses and the allocation of limited offers are exact over all workers. A limited offer
+goes only to customers who would be sent it, so the survey runs the launch's own steps up to Suppress over the same
+batches, writes the candidates to files, and DuckDB decides among them on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,62 +19,83 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch.inputs import LaunchJob
+from pipelines.launch.worker_files import WorkerFiles
 from schemas.columns.ids import id_texts, normal_addresses
 from schemas.elements import LaunchBatch
 from schemas.problems import InputError, JobError, Problem
 from stores.launches.launch_folder import write_parquet
 from stores.launches.snapshot import read_part
 from stores.launches.survey_results import (
-    LOSERS,
-    QUEUES,
-    decided,
-    read_sharing_keys,
+    ALLOCATIONS,
+    SUPERSEDED,
+    is_complete,
+    read_shared_addresses,
     working_connection,
     write_decisions,
-    write_repeats,
+    write_duplicates,
 )
+from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.columnar.duplicate_keys import Keys, codes_of, find_duplicate_keys
 from transforms.columnar.id_index import IdIndex
-from transforms.customers.read_customers import batch_name
+from transforms.customers.read_customers import ReadCustomers, batch_name
+from transforms.experiments.assign_variants import AssignVariants
 from transforms.launch_plan import Plan
 from transforms.offers.candidates import SHARING, WANTING, CandidateFinder
+from transforms.suppression.suppress import Suppress
+
+Capacity = dict[tuple[str, str], int]
+"""How many customers each limited offer can serve, by (campaign, offer)."""
 
 
-def survey(job: LaunchJob, matched: Callable[[beam.Pipeline, bool], Any], options: PipelineOptions) -> None:
-    """Write the launch's decisions into its survey folder, unless they are there.
-
-    `matched(pipeline, sharing)` is the launch up to its suppression, as a PCollection of LaunchBatches: of the
-    rows that share an address, or, as an offer that can run out needs it, of all.
-    """
-    folder, sizes = job.folder.survey, job.sizes
-    if decided(folder):
+def survey(job: LaunchJob, options: PipelineOptions) -> None:
+    """Write the results into the launch's survey folder, unless they are there."""
+    folder, capacity = job.folder.survey, job.offer_capacity
+    if is_complete(folder):
         return
-    duplicates, sharing = _repeats(job)
-    write_repeats(folder, duplicates, sharing)
-    losers, queues = LOSERS.empty_table(), QUEUES.empty_table()
-    if sharing.num_rows or sizes:
+    duplicates, shared_addresses = _find_duplicates(job)
+    write_duplicates(folder, duplicates, shared_addresses)
+    superseded, allocations = SUPERSEDED.empty_table(), ALLOCATIONS.empty_table()
+    if shared_addresses.num_rows or capacity:
         for old in folder.glob("*-*.parquet"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
-            make = partial(_surveyor, job.plan, sizes, folder)
-            _ = matched(p, not sizes) | "SurveyCandidates" >> beam.ParDo(_Survey(make, folder))
+            batches = run_to_suppress(p, job, only_shared_addresses=not capacity)
+            _ = batches | "SurveyCandidates" >> beam.ParDo(_WriteCandidates(job.plan, capacity, folder))
         con = working_connection(folder)
-        losers = _losers(con, folder)
-        queues = _queues(con, job.plan, folder, losers, sizes)
-    write_decisions(folder, losers, queues)
+        superseded = _find_superseded(con, folder)
+        allocations = _allocate_offers(con, job.plan, folder, superseded, capacity)
+    write_decisions(folder, superseded, allocations)
 
 
-def _surveyor(plan: Plan, sizes: dict[tuple[str, str], int], folder: Path) -> CandidateFinder:
-    shared = {channel: IdIndex.build(keys) for channel, keys in read_sharing_keys(folder).items()}
-    return CandidateFinder(plan, shared, sizes)
+def run_to_suppress(
+    p: beam.Pipeline, job: LaunchJob, *, surveyed: bool = False, only_shared_addresses: bool = False
+) -> beam.PCollection[LaunchBatch]:
+    """All batches after the launch's own steps up to Suppress.
+
+    `surveyed`: rows are suppressed that the survey found superseded. `only_shared_addresses`: only rows that share
+    an address are read.
+    """
+    plan, worker = job.plan, WorkerFiles.of(job)
+    read_selection = worker.read_rows_with_shared_address if only_shared_addresses else None
+    return (
+        p
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, read_selection=read_selection)
+        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
+        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
+        | "Suppress"
+        >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded if surveyed else dict)
+    )
 
 
-class _Survey(beam.DoFn):
-    def __init__(self, make: Callable[[], CandidateFinder], folder: Path) -> None:
-        self._make, self._folder = make, folder
+class _WriteCandidates(beam.DoFn):
+    """Writes the candidates of each batch into files of their own."""
+
+    def __init__(self, plan: Plan, capacity: Capacity, folder: Path) -> None:
+        self._plan, self._capacity, self._folder = plan, capacity, folder
 
     def setup(self) -> None:
-        self._finder = self._make()
+        shared = {channel: IdIndex.build(keys) for channel, keys in read_shared_addresses(self._folder).items()}
+        self._finder = CandidateFinder(self._plan, shared, self._capacity)
 
     def process(self, element: LaunchBatch) -> None:
         shared, queued = self._finder.find(element)
@@ -82,8 +103,13 @@ class _Survey(beam.DoFn):
         write_parquet(self._folder / f"queued-{element.name}.parquet", queued)
 
 
-def _repeats(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
-    """The places of every row of a customer but the first; channel, key and place of all who share an address."""
+_CUSTOMER = ""
+"""The kind of the customers' own keys; the others are named by their channels."""
+
+
+def _find_duplicates(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
+    """(batch, row) of every row of a customer but the first; (channel, key, batch, row) of all that share an
+    address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
     try:
         found = find_duplicate_keys(
@@ -94,12 +120,8 @@ def _repeats(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
     customers = found.filter(pc.equal(found["kind"], _CUSTOMER))
     _, first = np.unique(codes_of(customers), return_index=True)
     later = np.delete(np.arange(customers.num_rows), first)
-    sharing = found.filter(pc.not_equal(found["kind"], _CUSTOMER)).rename_columns(["channel", "key", "batch", "row"])
-    return customers.take(pa.array(later)).select(["batch", "row"]), sharing
-
-
-_CUSTOMER = ""
-"""The kind of the customers' own keys; the others are named by their channels."""
+    shared = found.filter(pc.not_equal(found["kind"], _CUSTOMER)).rename_columns(["channel", "key", "batch", "row"])
+    return customers.take(pa.array(later)).select(["batch", "row"]), shared
 
 
 def _keys(job: LaunchJob, channels: list[str]) -> Iterator[tuple[str, Keys]]:
@@ -115,44 +137,43 @@ def _keys(job: LaunchJob, channels: list[str]) -> Iterator[tuple[str, Keys]]:
 
 
 def _texts(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
-    """Two columns as ids, of all rows or of some."""
-    both = [batch.column(name) if rows is None else batch.column(name).take(rows) for name in (group, within)]
-    return id_texts(both[0]).cast(pa.string()), id_texts(both[1]).cast(pa.string())
+    """Two columns as ids, of all rows or of `rows`."""
+    columns = [batch.column(name) if rows is None else batch.column(name).take(rows) for name in (group, within)]
+    return id_texts(columns[0]).cast(pa.string()), id_texts(columns[1]).cast(pa.string())
 
 
 def _addresses(batch: pa.RecordBatch, group: str, within: str, rows: pa.Array | None) -> tuple[pa.Array, pa.Array]:
-    """The same with the second column as addresses that are compared; an empty one is null."""
+    """Two columns, the second as normalized addresses; an empty address is null."""
     groups, texts = _texts(batch, group, within, rows)
     address = normal_addresses(texts)
     return groups, pc.if_else(pc.equal(pc.binary_length(address), 0), None, address)
 
 
-def _losers(con: Any, folder: Path) -> pa.Table:
-    """Of the candidates with one address all but the preferred one, by campaign."""
+def _find_superseded(con: Any, folder: Path) -> pa.Table:
+    """All candidates with one address but the preferred one, by campaign."""
     _view(con, folder, "shared", SHARING)
     return con.sql(
         "SELECT campaign, batch, row FROM shared "
         "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC NULLS LAST, tie) > 1"
-    ).to_arrow_table().cast(LOSERS)  # fmt: skip
+    ).to_arrow_table().cast(SUPERSEDED)  # fmt: skip
 
 
-def _queues(con: Any, plan: Plan, folder: Path, losers: pa.Table, sizes: dict[tuple[str, str], int]) -> pa.Table:
-    """The first N keys of each limited offer's queue, in hash order; of a budget, whose ranks do not matter,
-    only the N-th, and none where fewer than N stand in it."""
+def _allocate_offers(con: Any, plan: Plan, folder: Path, superseded: pa.Table, capacity: Capacity) -> pa.Table:
+    """The first N order keys of each limited offer; for a budget only the cut-off, empty if demand is below N."""
     _view(con, folder, "queued", WANTING)
-    con.register("losers", losers)
+    con.register("superseded", superseded)
     rows = []
     listed = {(entry.campaign.id, o.id) for entry in plan.campaigns for o in entry.campaign.offers if o.codes}
-    for (campaign, offer), size in sizes.items():
+    for (campaign, offer), limit in capacity.items():
         keys = con.sql(
-            "SELECT key FROM queued ANTI JOIN losers USING (campaign, batch, row) "
+            "SELECT key FROM queued ANTI JOIN superseded USING (campaign, batch, row) "
             "WHERE campaign = ? AND offer = ? ORDER BY key LIMIT ?",
-            params=[campaign, offer, size],
+            params=[campaign, offer, limit],
         ).to_arrow_table()["key"]
         if (campaign, offer) not in listed:
-            keys = keys.slice(max(size - 1, 0))
+            keys = keys.slice(max(limit - 1, 0))
         rows.append({"campaign": campaign, "offer": offer, "keys": keys.to_pylist()})
-    return pa.Table.from_pylist(rows, schema=QUEUES)
+    return pa.Table.from_pylist(rows, schema=ALLOCATIONS)
 
 
 def _view(con: Any, folder: Path, kind: str, schema: pa.Schema) -> None:

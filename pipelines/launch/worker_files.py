@@ -12,7 +12,8 @@ import pyarrow as pa
 from connectors.inputs.histories import read_histories
 from connectors.inputs.lists import read_codes, read_list
 from connectors.inputs.sticky import read_sticky
-from pipelines.launch.inputs import LaunchJob, code_secret, secret_mark
+from pipelines.launch.code_secret import code_secret, secret_digest
+from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.remote_inputs import RemoteInputs, after_download, read_downloaded_part, upload_exposures
 from schemas.contracts import DeadLetter
 from schemas.elements import Ints
@@ -20,7 +21,12 @@ from schemas.problems import JobError
 from stores.dead_letters import write_dead_letters
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import Part, read_part
-from stores.launches.survey_results import read_duplicates, read_losers, read_queues, read_sharing_rows
+from stores.launches.survey_results import (
+    read_duplicates,
+    read_offer_allocations,
+    read_rows_with_shared_address,
+    read_superseded,
+)
 from transforms.offers.generate_offers import Allocations
 from transforms.suppression.suppress import Superseded
 
@@ -59,7 +65,7 @@ class WorkerFiles:
             code_secret=plan.engine.code_secret,
             secrets=config.secrets,
             secret_digest=job.manifest["inputs"].get("code_secret"),
-            remote=job.afar,
+            remote=job.remote_inputs,
         )
 
     def read_part(self, part: Part) -> Iterator[pa.RecordBatch]:
@@ -88,22 +94,22 @@ class WorkerFiles:
         """The rows of customers that stand in an earlier row too, by batch name."""
         return self._read(read_duplicates, self._survey)
 
-    def read_sharing_rows(self) -> dict[str, Ints]:
+    def read_rows_with_shared_address(self) -> dict[str, Ints]:
         """The rows that share an address, by batch name."""
-        return self._read(read_sharing_rows, self._survey)
+        return self._read(read_rows_with_shared_address, self._survey)
 
     def read_superseded(self) -> Superseded:
         """The rows whose address belongs to a customer that is preferred to them, by batch name and campaign."""
-        return self._read(read_losers, self._survey)
+        return self._read(read_superseded, self._survey)
 
     def read_allocations(self) -> Allocations:
         """The order keys that the survey granted each limited offer."""
-        return self._read(read_queues, self._survey)
+        return self._read(read_offer_allocations, self._survey)
 
     def read_secret(self) -> bytes:
         """The secret of the unique codes. Raises JobError when it is not the one that the launch was started with."""
         secret = code_secret(self.code_secret, self.secrets if self.secret_digest else None)
-        if self.secret_digest and secret_mark(secret) != self.secret_digest:
+        if self.secret_digest and secret_digest(secret) != self.secret_digest:
             happened = f"{self.code_secret} is not, on this worker, the secret that the launch was started with"
             raise JobError(f"{happened}. Give every worker the same one, or the secret of --secrets the same value")
         return secret

@@ -15,7 +15,7 @@ import pyarrow as pa
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import read_columns
 from pipelines.launch.finalize import add_up, contradictions, sum_up
-from pipelines.launch.inputs import LaunchJob, reopen
+from pipelines.launch.inputs import LaunchJob, open_launch
 from pipelines.operations.deliveries import Deliveries, join_receipts, receipt_folders
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import rejected_by_reason
@@ -74,7 +74,7 @@ def check(launch: str, receipts: Sequence[str] = ()) -> Findings:
 
     `receipts` are folders; the default is the launch's own delivery/receipts, if it exists.
     """
-    job = reopen(LaunchFolder(launch))
+    job = open_launch(LaunchFolder(launch))
     folders = receipt_folders(job, receipts)
     with ThreadPoolExecutor(1) as pool:  # receipts are read and joined while the launch is checked
         joined = pool.submit(join_receipts, job, folders, waits=False) if folders else None

@@ -59,6 +59,7 @@ def preview(
         )
         try:
             summary = launch(job, PipelineOptions([]), progress)
+            assert isinstance(summary, dict)  # nothing is submitted from here
         finally:
             progress.stop()
         refused = bool(summary["warnings"]) and (strict or config.engine.strict)

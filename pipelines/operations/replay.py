@@ -20,10 +20,10 @@ from connectors.uri import SinkUri, SourceUri, UriError, sink_uri, source_uri
 from pipelines.operations.ledger.names import find_unknown
 from pipelines.operations.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, Problem
 from stores.dead_letters import read_dead_letters
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.open import LedgerUriError, open_ledger
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id
@@ -146,8 +146,8 @@ def _reopen(ledger: DeliveryLedger | None, ids: Sequence[str]) -> None:
     """Let the rejected and dead ones of these events be sent again."""
     if ledger is None:
         return
-    for start in range(0, len(ids), STEP):
-        outcomes = ledger.find(ids[start : start + STEP])
+    for step in ledger_steps(ids):
+        outcomes = ledger.find(step)
         refused = [event_id for event_id, outcome in outcomes.items() if outcome in ("rejected", "dead")]
         reopen_events(ledger, refused, int(time.time() * 1000))
 

@@ -10,7 +10,8 @@ import msgspec
 
 from connectors.gcs import is_remote
 from pipelines.command_line.words import did_you_mean
-from pipelines.launch.inputs import launched_campaigns, secret_mark
+from pipelines.launch.code_secret import secret_digest
+from pipelines.launch.inputs import launched_campaigns
 from schemas.problems import InputError, Problem
 from stores.launches.launch_folder import LaunchFolder
 from transforms.offers.codes import verify_code, verify_for_customer, well_formed
@@ -76,7 +77,7 @@ def _check_launch(launch: str, offer: str, secret: bytes, secret_env: str, probl
         why = f"its codes are not derived ({kinds[offer]}); " if offer in kinds else ""
         problems.append(_problem("--offer", offer, f"{why or did_you_mean(offer, unique)}{known}"))
     digest = manifest["inputs"].get("code_secret")
-    if secret and digest and secret_mark(secret) != digest:
+    if secret and digest and secret_digest(secret) != digest:
         fix = "is not the secret that the launch was started with: set it to that one"
         problems.append(Problem("environment", secret_env, "another secret", fix))
     return str(manifest["launch_id"])

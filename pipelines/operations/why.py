@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from connectors.inputs.lists import read_list
-from pipelines.launch.inputs import LaunchJob, reopen
+from pipelines.launch.inputs import LaunchJob, open_launch
 from pipelines.operations.deliveries import receipt_folders
 from pipelines.operations.why_delivered import EventReceipt, event_receipts
 from pipelines.operations.why_suppressed import Fact, exhaustion_facts, suppression_facts
@@ -64,7 +64,7 @@ def why(launch: str, customer: str, campaign: str, receipts: Sequence[str] = ())
     `receipts` are folders; the default is the launch's own delivery/receipts, if it exists. Raises InputError for a
     campaign or a customer that the launch does not have.
     """
-    job = reopen(LaunchFolder(launch))
+    job = open_launch(LaunchFolder(launch))
     if campaign not in {entry.campaign.id for entry in job.plan.campaigns}:
         names = ", ".join(entry.campaign.id for entry in job.plan.campaigns)
         raise InputError([Problem("command line", "CAMPAIGN", campaign, f"this launch has: {names}")])

@@ -20,7 +20,7 @@ from schemas.columns.ids import id_text, id_texts, normal_addresses
 from schemas.elements import CampaignRows
 from schemas.problems import InputError
 from stores.launches.snapshot import read_part
-from stores.launches.survey_results import decided, read_queues, read_sharing_keys, undecided
+from stores.launches.survey_results import incomplete, is_complete, read_offer_allocations, read_shared_addresses
 from transforms.columnar.id_index import joined_key
 from transforms.columnar.list_index import ListIndex
 from transforms.launch_plan import CampaignPlan
@@ -79,11 +79,11 @@ def _zone(written: Any, of_retailer: str) -> str:
 def exhaustion_facts(job: LaunchJob, entry: CampaignPlan, retailer: str, customer: str) -> Iterator[Fact]:
     """For each offer that can run out: the customer's place in its hash order, and where the order is cut."""
     campaign, folder = entry.campaign, job.folder.survey
-    if not decided(folder):
+    if not is_complete(folder):
         if job.folder.done():
-            raise InputError([undecided(folder)])
+            raise InputError([incomplete(folder)])
         return
-    limits = offer_limits(job.plan, job.sizes, read_queues(folder))
+    limits = offer_limits(job.plan, job.offer_capacity, read_offer_allocations(folder))
     who = pa.array([customer], pa.string()), pa.array([retailer], pa.string()).dictionary_encode()
     rows = CampaignRows.of(campaign.id, np.zeros(1, np.int64), *who)
     for offer in campaign.offers:
@@ -130,7 +130,7 @@ def _sharers(job: LaunchJob, channel: str, values: Mapping[str, Any], retailer: 
     customer = _id(job, values, columns.customer)
     address = normal_addresses(pa.array([_id(job, values, column)], pa.string()))
     key = joined_key(pa.array([retailer]), address)
-    shared = read_sharing_keys(job.folder.survey).get(channel)
+    shared = read_shared_addresses(job.folder.survey).get(channel)
     if shared is None or not pc.is_in(key, shared)[0].as_py():
         return []
     wanted = address[0].as_py()

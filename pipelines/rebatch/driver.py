@@ -24,7 +24,7 @@ from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_
 from pipelines.engines.dataflow.submit import Submitted, submit
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
-from pipelines.rebatch.counts import Show, counts, ledger_counts, swept_at_times, watched_counts
+from pipelines.rebatch.counts import RunCounts, Show, repeated_sweep, watched_counts
 from pipelines.rebatch.factories import check_disk, prepare_stores, recover_calls, sweep
 from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
@@ -43,10 +43,10 @@ _PASSES = 3  # of a drain: what an engine dropped on its way is read again
 
 
 def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals: StopSignals) -> dict[str, Any]:
-    """The counts of a run that ended: drained, or stopped by a signal.
+    """Runs rebatch until its source is drained or a signal stops it; the counts of the run.
 
-    Raises InputError for mistakes in the settings, before anything ran, and JobError when it cannot go on; the
-    same call then goes on where it stopped.
+    Raises InputError for mistakes in the settings, before anything runs, and JobError when the run cannot continue; the
+    same call then resumes it.
     """
     if problems := local_problems(config):
         raise InputError(problems)
@@ -54,7 +54,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
     folder.prepare()
     engine = choose_engine(options, drain=config.drain)
     prepare_engine(options)
-    stop = partial(_end, folder) if engine.single_process or config.drain else _leave
+    stop = partial(_ask_to_stop, folder) if engine.single_process or config.drain else _leave
     with folder.locked():
         settings = make_settings(config)
         check_inputs(config, Secrets(config.secrets))
@@ -62,12 +62,8 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
         if not engine.durable_state:
             begin_group(config.events, config.kafka, config.group, config.start)
         recover_calls(config)
-        read, every_s = (counts, 1.0) if engine.single_process else (partial(ledger_counts, config.ledger), 10.0)
-        started, before = time.perf_counter(), read()
-        if not engine.single_process:  # what waits is a level there, not a count: what waited before is read again
-            before |= {"read": before["read"] - before["left_waiting"], "left_waiting": 0}
-        missing = 0
-        with watched_counts(show, read, every_s), swept_at_times(partial(sweep, config)):
+        started, counts, missing = time.perf_counter(), RunCounts(engine, config.ledger), 0
+        with watched_counts(show, counts), repeated_sweep(partial(sweep, config)):
             for _ in range(_PASSES):
                 if signals.asked:
                     break
@@ -76,8 +72,7 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
                 missing = COUNTERS.in_flight() - missing
                 if missing <= 0 or not config.drain or folder.must_stop():
                     break
-        counted = {name: value - before[name] for name, value in read().items()}
-        summary = {**counted, "missing": missing, "swept": sweep(config)}
+        summary = {**counts.of_run(), "missing": missing, "swept": sweep(config)}
         folder.write_summary({**summary, "seconds": round(time.perf_counter() - started, 1)})
         check_disk(config)
         return summary
@@ -91,7 +86,7 @@ def _deliver(
     signals: StopSignals,
     stop: Callable[[], None],
 ) -> None:
-    """One pass over the source: a run of the pipeline, or several where the engine delivers at the end of its input."""
+    """Runs the pipeline once over the source, or in rounds where the engine delivers only at the end of its input."""
     source = None if engine.durable_state else local_source(config)
 
     def run(part: Part | None) -> None:
@@ -112,31 +107,28 @@ def _deliver(
 
 
 def submit_to_dataflow(config: RebatchConfig, options: PipelineOptions) -> Submitted:
-    """The job on Dataflow, or its template: the same pipeline, with nothing of this machine in it.
+    """Submits the same pipeline to Dataflow: the job, or the template that was written.
 
-    Raises InputError for what workers there could not use, and JobError when Google refuses the job.
+    Raises InputError for inputs that workers there cannot read, and JobError when Google refuses the job.
     """
     FileSystems.set_options(options)
     if problems := rebatch_problems(config, options):
         raise InputError(problems)
-    settings, delivers = (
-        make_settings(config),
-        check_inputs(config, Secrets(config.secrets, environment=not config.secrets)),
-    )
-    if problems := needs_secrets(config.secrets, delivers):
+    needs_keys = check_inputs(config, Secrets(config.secrets, environment=not config.secrets))
+    if problems := needs_secrets(config.secrets, needs_keys):
         raise InputError(problems)
     say(
         f"There is no journal of calls with --output {config.output}: when a worker is lost, every event that it had "
         "claimed is in doubt, and `on_unknown` decides when its lease ends"
     )
     p = new_pipeline(options)
-    build(p, config, settings, choose_engine(options, drain=False))
+    build(p, config, make_settings(config), choose_engine(options, drain=False))
     return submit(p, options)[0]
 
 
 def _run_pipeline(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
-    """Runs the pipeline to its end, or until the command leaves it. Raises JobError when Prism has ended before it,
-    unless that was part of a stop: a service manager may signal every process."""
+    """Runs the pipeline to its end, or until the command leaves it. Raises JobError when Prism ends before its job,
+    unless a signal asked to stop: a service manager may signal every process."""
     try:
         with suppress(_Left), signals.calling(stop):
             p.run().wait_until_finish()
@@ -149,7 +141,7 @@ def _run_pipeline(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], Non
         say("Prism was stopped too: the next run delivers what it still held")
 
 
-def _end(folder: DeliveryFolder) -> None:
+def _ask_to_stop(folder: DeliveryFolder) -> None:
     say("stopping: what was read is delivered first; give the signal again to stop at once")
     folder.ask_to_stop()
     expect_lost_server()
@@ -169,8 +161,8 @@ def _stop_submitting() -> None:
 
 
 def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exits: bool = False) -> int:
-    """Rebatch as the options say; the exit code (pipelines/command_line/exit_codes.py). `exits`: the process ends when
-    this returns."""
+    """Runs rebatch with the options of a command line; the exit code (pipelines/command_line/exit_codes.py). With
+    `exits` the process ends when this returns."""
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the same error
     with stop_signals(exits=exits) as signals:
         return exit_code(partial(_run, argv, show, signals), "Rebatch stopped: ")
@@ -187,9 +179,9 @@ def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
         return Ending.DONE
     summary = rebatch(config, options, show, signals)
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
-    if left := summary["left_waiting"] + max(0, summary["missing"]):
+    if undelivered := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"
-        print(f"{left:,} events were not delivered: {why}. Run the same command again to deliver them")
+        print(f"{undelivered:,} events were not delivered: {why}. Run the same command again to deliver them")
     if config.drain and config.events.subscription_path:
         print("Not counted: messages that another subscriber has pulled and not acknowledged; Pub/Sub redelivers them")
     return Ending.DONE

@@ -31,13 +31,13 @@ from stores.local.stop_signals import say
 from transforms.delivery.decode_events import dead_id, read_envelope
 from transforms.delivery.deliver_batches import Dispatcher
 from transforms.delivery.dispatch import BatchDispatcher
-from transforms.delivery.record_receipts import record_left
+from transforms.delivery.record_receipts import record_unreported
 
 
 @cache
 def make_ledger(uri: str) -> DeliveryLedger:
     """The ledger a URI names, one a process: its users write together. Open it before use; it ends with the process.
-    SQLite works in a process beside this one, whose threads would slow it down."""
+    SQLite works in a process of its own, since the threads of this one would slow it down."""
     ledger = open_ledger(uri)
     return SqliteProcess(uri.partition(":")[2]) if isinstance(ledger, SqliteLedger) else ledger
 
@@ -53,13 +53,13 @@ def make_disk(output: str, ledger: str) -> DiskSpace:
 
 @cache
 def make_buffer(output: str) -> DiskBuffer:
-    """Where what waits long is kept in a delivery's output folder, one object a process."""
+    """The disk buffer of a delivery's output folder, one object a process."""
     return DiskBuffer(DeliveryFolder(output).waiting)
 
 
 def prepare_stores(config: RebatchConfig) -> None:
-    """Reserves room on the disks, and makes sure that the ledger is the delivery's newest. Raises InputError for a
-    ledger that is not, JobError without room."""
+    """Reserves room on the disks, and checks that the ledger is the delivery's newest. Raises InputError for another
+    ledger, JobError when there is no room."""
     make_disk(config.output, config.ledger).prepare()
     guard_ledger(config.output, config.ledger)
 
@@ -87,27 +87,26 @@ def make_dispatcher(config: RebatchConfig, settings: Settings) -> Dispatcher:
 
 
 def recover_calls(config: RebatchConfig) -> None:
-    """Tells the ledger what the journals of dead processes know of their calls, and says so; notes in it where this
-    delivery's journals are."""
+    """Settles and releases in the ledger the calls of dead processes, from their journals; prints how many. Notes in
+    the ledger where this delivery's journals are."""
     folder, ledger = DeliveryFolder(config.output), open_ledger(config.ledger)
     ledger.open()
     try:
         register_output(ledger, folder.root)
-        found = recover(folder.journals, ledger, int(time.time() * 1000))
+        recovered = recover(folder.journals, ledger, int(time.time() * 1000))
     finally:
         ledger.close()
-    if any(found):
+    if any(recovered):
         say(
-            f"an earlier run was killed: {found.settled:,} of its events had an answer and are settled, "
-            f"{found.released:,} were in no call and are released, {found.in_doubt:,} were in calls without an answer: "
-            "`on_unknown` decides when their leases end"
+            f"an earlier run was killed: {recovered.settled:,} of its events had an answer and are settled, "
+            f"{recovered.released:,} were in no call and are released, {recovered.in_doubt:,} were in calls without an "
+            "answer: `on_unknown` decides when their leases end"
         )
 
 
 def sweep(config: RebatchConfig, until: float | None = None) -> int:
-    """Tells the ledger what the journals of dead workers know, writes the receipts that were settled before a time
-    (epoch seconds; now) and that no worker lived to write, and deletes the spool's files of which every message is
-    settled; how many files."""
+    """Recovers the calls of dead workers, writes the receipts that were settled before a time (epoch seconds; now) and
+    not written, and deletes the spool's files of which every message is settled; the number of files."""
     folder, until = DeliveryFolder(config.output), time.time() if until is None else until
     if (path := sqlite_path(config.ledger)) and not Path(path).is_file():
         folder.ask_to_stop()
@@ -126,7 +125,7 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
             ) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
-        record_left(ledger, write, letters, until)
+        record_unreported(ledger, write, letters, until, time.time())
         note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
     finally:
@@ -136,8 +135,8 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
 def _settled(ledger: DeliveryLedger, envelopes: Sequence[Envelope]) -> bool:
     names = set()
     for envelope in envelopes:
-        made = read_envelope(envelope, 0)
-        names.add(dead_id(made) if isinstance(made, DeadLetter) else made.event_id)
+        item = read_envelope(envelope, 0)
+        names.add(dead_id(item) if isinstance(item, DeadLetter) else item.event_id)
     ordered = sorted(names)
     return all(
         len(ledger.find(ordered[at : at + 1000])) == len(ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)

@@ -1,4 +1,4 @@
-"""The settings of a rebatch, and what is checked of them before anything runs."""
+"""Read and check the inputs of rebatch before it runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def make_settings(config: RebatchConfig) -> Settings:
 
 
 def check_inputs(config: RebatchConfig, secrets: Secrets) -> bool:
-    """Whether the vendor needs keys. Raises InputError with everything that is wrong with the campaigns' folder and
-    the workspaces' keys."""
+    """Checks the campaigns' folder and the workspaces' keys; whether the vendor needs keys. Raises InputError with
+    every mistake."""
     root = RemoteFolder(config.campaigns).pull() if is_remote(config.campaigns) else Path(config.campaigns)
     loaded, problems = load_configuration(root)
     if loaded is not None:

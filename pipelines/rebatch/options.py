@@ -1,4 +1,4 @@
-"""What rebatch is told on its command line, as Beam options and as a checked configuration."""
+"""The options of rebatch, and the configuration that is made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from connectors.gcs import is_remote, placed
+from connectors.gcs import absolute_path, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
@@ -60,7 +60,7 @@ class RebatchOptions(PipelineOptions):
 
 @dataclass(frozen=True)
 class RebatchConfig:
-    """The options, checked."""
+    """The checked options."""
 
     campaigns: str
     events: SourceUri
@@ -78,8 +78,8 @@ class RebatchConfig:
 
     @classmethod
     def of(cls, options: Any, mistakes: Sequence[Problem] = ()) -> RebatchConfig:
-        """The configuration of parsed options. Raises InputError with all that is wrong with them, and with the
-        `mistakes` that were found when they were parsed."""
+        """The configuration of parsed options. Raises InputError with every mistake in them, and with the `mistakes` of
+        the parser."""
         problems = missing_options(options, "rebatch", ("campaigns", "events", "output"), mistakes)
         events = read_uri(source_uri, options.events, problems) if options.events else None
         problems += secrets_problems(options.secrets)
@@ -97,9 +97,9 @@ class RebatchConfig:
         if problems or events is None:
             raise InputError(problems + folder_problems(options.campaigns))
         return cls(
-            campaigns=placed(options.campaigns),
+            campaigns=absolute_path(options.campaigns),
             events=events,
-            output=placed(options.output),
+            output=absolute_path(options.output),
             ledger=ledger,
             drain=bool(options.drain),
             idle=options.idle,

@@ -66,7 +66,7 @@ def build(
         messages = messages | "SkipSettled" >> SkipSettled(ledger)
     batches = (
         messages
-        | "GroupByRetailer" >> GroupByShard(Messages, retailer_of, event_id_of)
+        | "GroupByRetailer" >> GroupByShard(Messages, retailer_of, event_id_of, time.monotonic)
         | "DropRepeats" >> DropDuplicates(duplicate_ids, delivery.remember.total_seconds(), clock, engine, COUNTERS)
         | "HoldUntilDue"
         >> HoldUntilDue(Messages, due_times, clock, engine, COUNTERS, buffer=buffer, most_in_flight=RELEASED)
@@ -78,10 +78,10 @@ def build(
         waiting = p | "ReadWaiting" >> ReadWaiting(part.waiting, read_waiting)
         batches = (batches, waiting) | "AllBatches" >> beam.Flatten()
     receipts = batches | "DeliverBatches" >> DeliverBatches(
-        dispatcher, clock, engine, patience_s=patience_s, leave=part.leave if part else None, buffer=buffer
+        dispatcher, clock, engine, patience_s=patience_s, hand_over=part.leave if part else None, buffer=buffer
     )
     if part is None or part.read.number == 1:
         unreported = p | "UnreportedReceipts" >> UnreportedReceipts(ledger)
         receipts = (receipts, unreported) | "Receipts" >> beam.Flatten()
-    _ = receipts | "RecordReceipts" >> RecordReceipts(ledger, write, write_letters)
-    _ = malformed | "RecordDeadLetters" >> RecordDeadLetters(ledger, write_letters)
+    _ = receipts | "RecordReceipts" >> RecordReceipts(ledger, write, write_letters, clock)
+    _ = malformed | "RecordDeadLetters" >> RecordDeadLetters(ledger, write_letters, clock)

@@ -1,8 +1,8 @@
-"""A drain on the built-in engine, which delivers only when its input has ended: in rounds, each a run of the pipeline
-over a bounded part of the source, so that a drain of any size needs the memory of one part.
+"""Rounds: a drain on the built-in engine, which delivers only when its input has ended.
 
-A round sends what may leave and does not wait: what must wait goes to the disk, and comes again in a later round. When
-the source is read the last rounds wait for it, as long as something leaves within the patience.
+Each round runs the pipeline over a bounded part of the source, so that a drain of any size needs the memory of one
+part. A round sends what may be sent and does not wait: batches that must wait go to the disk, and into a later round.
+When the source is read, the last rounds wait for them, as long as something is sent within the patience.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from transforms.delivery.deliver_batches import DeliveryResult, Dispatcher
 from transforms.streaming.counters import Limit
 from transforms.streaming.read_messages import Round, all_read
 
-ROUND = Limit(50_000, 32 << 20)  # of a round: what it reads, over all readers
-_WAITING = Limit(ROUND.messages // 2, ROUND.bytes // 2)  # what a round takes of what waits, while the source goes on
-_ENDS = ("accepted", "rejected", "expired", "unknown", "already_settled")
+ROUND = Limit(50_000, 32 << 20)  # what a round reads, over all readers
+_WAITING = Limit(ROUND.messages // 2, ROUND.bytes // 2)  # the waiting messages of a round, while the source is read
+_OUTCOMES = ("accepted", "rejected", "expired", "unknown", "already_settled")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a round does: `source` names this drain in its process; `waiting` are files of batches that wait."""
+    """The input of a round. `source` names this drain in its process; `waiting` are files of batches that wait."""
 
     source: str
     read: Round
@@ -37,12 +37,12 @@ class Part:
     patience_s: float
 
     def leave(self, retailer: str, batches: list[Batch]) -> None:
-        """Takes the batches that cannot leave in this round."""
+        """Takes the batches that cannot be sent in this round."""
         with _LOCK:
             _DRAINS[self.source].left.append((retailer, batches))
 
     def dispatcher(self, make: Callable[[], Dispatcher]) -> Dispatcher:
-        """The dispatcher of all rounds: a call that outlasts its round is concluded in a later one."""
+        """The dispatcher of all rounds: a call that outlasts its round ends in a later one."""
         with _LOCK:
             drain = _DRAINS[self.source]
             if drain.dispatcher is None:
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass
 class _Drain:
-    """What the rounds of a drain share, in its process."""
+    """The state that the rounds of a drain share in its process."""
 
     left: list[tuple[str, list[Batch]]] = field(default_factory=list)
     dispatcher: _OpenOnce | None = None
@@ -95,37 +95,37 @@ class Rounds:
         self._left = COUNTERS.counter("left_waiting")
 
     def run(self) -> None:
-        """Drains the source; what cannot leave within the patience is counted as left_waiting."""
+        """Drains the source; what cannot be sent within the patience is counted as left_waiting."""
         with _shared(self._source):
             while not self._number or not all_read(self._source):
                 files = self._waiting.take(*_WAITING, now=time.time() * 1000)
-                for retailer, batches in self._one(files, 0.0):
+                for retailer, batches in self._run_round(files, 0.0):
                     self._waiting.add(retailer, batches)
             progress = time.monotonic()
             while len(self._waiting):
-                before, started = _ended(), time.monotonic()
+                before, started = _settled(), time.monotonic()
                 self._wait_for(self._waiting.take(*ROUND), max(0.0, self._patience_s - (started - progress)))
-                if _ended() != before:
+                if _settled() != before:
                     progress = time.monotonic()
 
     def _wait_for(self, files: list[WaitingFile], patience_s: float) -> None:
-        """A round over files, with a patience. A retailer of which nothing left is given up, with all that it has."""
-        had, left = Tally[str](), Tally[str]()
+        """Runs a round over files, with a patience. Gives up a retailer of which nothing was sent, with all it has."""
+        total, left = Tally[str](), Tally[str]()
         for file in files:
-            had[file.retailer] += file.messages
-        lists = self._one(files, patience_s)
+            total[file.retailer] += file.messages
+        lists = self._run_round(files, patience_s)
         for retailer, batches in lists:
             left[retailer] += sum(len(batch.messages) for batch in batches)
-        stuck = {retailer for retailer, messages in left.items() if messages >= had[retailer]}
+        stuck = {retailer for retailer, messages in left.items() if messages >= total[retailer]}
         for retailer, batches in lists:
             if retailer not in stuck:
                 self._waiting.add(retailer, batches)
         self._left.inc(sum(left[retailer] for retailer in stuck) + self._waiting.drop(stuck))
 
-    def _one(self, files: list[WaitingFile], patience_s: float) -> list[tuple[str, list[Batch]]]:
-        """One round; what could not leave in it."""
+    def _run_round(self, files: list[WaitingFile], patience_s: float) -> list[tuple[str, list[Batch]]]:
+        """Runs a round; the batches that could not be sent in it, by retailer."""
         self._number += 1
-        paths = tuple(one.path for one in files)
+        paths = tuple(file.path for file in files)
         self._run(Part(self._source, Round(self._number, self._share), paths, patience_s))
         for path in paths:
             Path(path).unlink()
@@ -144,5 +144,5 @@ def _shared(source: str) -> Iterator[None]:
         del _DRAINS[source]
 
 
-def _ended() -> int:
-    return sum(COUNTERS.tally[name] for name in _ENDS)
+def _settled() -> int:
+    return sum(COUNTERS.tally[name] for name in _OUTCOMES)

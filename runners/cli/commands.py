@@ -18,7 +18,7 @@ from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import list_lines
-from pipelines.launch.inputs import reopen
+from pipelines.launch.inputs import open_launch
 from pipelines.operations import check as checking
 from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
@@ -142,7 +142,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    print(report_again(reopen(LaunchFolder(args.launch)), args.receipts))
+    print(report_again(open_launch(LaunchFolder(args.launch)), args.receipts))
     return 0
 
 

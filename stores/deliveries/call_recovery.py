@@ -1,4 +1,4 @@
-"""What the journals of processes that are gone tell the ledger: stores/deliveries/call_journal.py writes them."""
+"""Recovery of calls: the journals of dead processes are settled in the ledger (stores/deliveries/call_journal.py)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, JobError
-from stores.deliveries.call_journal import MARKS, Record, boot_id, file_id, mark_place, marks_path
+from stores.deliveries.call_journal import FLAGS, Record, boot_id, file_id, flag_place, flags_path
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.ledger.identity import read_identity
 
-T = TypeVar("T")
 OUTPUTS = "ledger/outputs"
-"""The cell with the output folders of the deliveries that use the ledger: their journals know of its claims."""
+"""The cell with the output folders of the deliveries that use the ledger: their journals have its calls."""
 _OLD_S = 60.0
-_STEP = 1_000  # events that the ledger takes at once
 _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 def read_records(data: bytes) -> Iterator[Record]:
-    """The whole records at the beginning of a file; a record that a kill cut off, or that is none, ends it."""
+    """The whole records at the start of a file, up to one that a kill cut off or that is no record."""
     return (record for record, _ in _read(data))
 
 
 def _read(data: bytes) -> Iterator[tuple[Record, int]]:
-    """Each record, and where it ends."""
+    """(record, place of its end) of each record."""
     at = 0
     while (frame := _frame(data, at)) is not None:
         body, at = frame
@@ -43,7 +41,7 @@ def _read(data: bytes) -> Iterator[tuple[Record, int]]:
 
 
 def _frame(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """The bytes of the record that begins at a place, and where it ends; None if it is not whole."""
+    """(bytes, end) of the record at a place; None if it is not whole."""
     size = int.from_bytes(data[at : at + 4], "big")
     body = data[at + 8 : at + 8 + size]
     is_whole = size and len(body) == size and zlib.crc32(body).to_bytes(4, "big") == data[at + 4 : at + 8]
@@ -51,15 +49,15 @@ def _frame(data: bytes, at: int) -> tuple[bytes, int] | None:
 
 
 def _is_sound(data: bytes) -> bool:
-    """Whether nothing but one record that a kill cut off stands behind the records: else the file is damaged."""
+    """Whether at most one cut-off record follows the records; otherwise the file is damaged."""
     end = max((end for _, end in _read(data)), default=0)
     size = int.from_bytes(data[end : end + 4], "big")
     return _frame(data, end) is None and not any(data[end + 8 + size :])
 
 
 class Recovered(NamedTuple):
-    """Counts of events: settled by this, released since no call had left with them (what others have settled meanwhile
-    is not counted), and of calls that were not answered."""
+    """Counts of events: settled now, released because no call with them was sent (without those that others have
+    settled meanwhile), and in doubt because their call was not answered."""
 
     settled: int = 0
     released: int = 0
@@ -67,12 +65,12 @@ class Recovered(NamedTuple):
 
 
 def register_output(ledger: DeliveryLedger, output: Path, *, most: int = 200) -> None:
-    """Notes in an open ledger that the delivery in `output` uses it, so that every other delivery on this machine finds
-    its journals. The newest outputs are kept."""
+    """Records in an open ledger that the delivery in `output` uses it, so that every other delivery on this machine
+    finds its journals. The newest outputs are kept."""
     path = str(output.absolute())
 
     def update(raw: bytes | None) -> tuple[bytes, None]:
-        others = [one for one in _decode_outputs(raw) if one != path]
+        others = [other for other in _decode_outputs(raw) if other != path]
         return msgspec.json.encode([*others, path][-most:]), None
 
     if _read_outputs(ledger)[-1:] != [path]:
@@ -80,15 +78,15 @@ def register_output(ledger: DeliveryLedger, output: Path, *, most: int = 200) ->
 
 
 def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
-    """Tells an open ledger what the journals of processes that are gone know, and deletes them: those in `folder`, and
-    those of the other deliveries on this machine that use this ledger."""
-    found = _recover_folder(folder, ledger, now)
+    """Settles and releases in an open ledger what the journals of dead processes say, and deletes them: those in
+    `folder`, and those of the other deliveries on this machine that use this ledger."""
+    recovered = _recover_folder(folder, ledger, now)
     others = [path for path in map(Path, _read_outputs(ledger)) if DeliveryFolder(path).journals != folder.absolute()]
     identity = read_identity(ledger) if others else None
     for output in others:
         if identity is not None and _uses(output, identity.id):
-            found = _sum(found, _recover_folder(DeliveryFolder(output).journals, ledger, now))
-    return found
+            recovered = _sum(recovered, _recover_folder(DeliveryFolder(output).journals, ledger, now))
+    return recovered
 
 
 def _read_outputs(ledger: DeliveryLedger) -> list[str]:
@@ -103,7 +101,7 @@ def _decode_outputs(raw: bytes | None) -> list[str]:
 
 
 def _uses(output: Path, ledger_id: str) -> bool:
-    """Whether a folder of this machine is of a delivery with this ledger: a path may mean another folder here."""
+    """Whether a folder on this machine is a delivery with this ledger: a path may be another folder here."""
     try:
         copy = DeliveryFolder(output).read_ledger_copy()
     except InputError:
@@ -112,59 +110,59 @@ def _uses(output: Path, ledger_id: str) -> bool:
 
 
 def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
-    found = Recovered()
-    for path in folder.glob("*.new"):  # of a process that was killed while it wrote its journal anew
+    recovered = Recovered()
+    for path in folder.glob("*.new"):  # of a process that was killed while it rewrote its journal
         if _read_dead(path, older_s=_OLD_S) is not None:
             path.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.journal")):
         journal = _read_dead(path)
         if journal is None:
             continue
-        marks, records = _read_marks(marks_path(path)), list(read_records(journal.data))
+        flags, records = _read_flags(flags_path(path)), list(read_records(journal.data))
         first = Record("boot", boot_id(), journal.file_id, number=len(journal.data))
         is_whole = bool(first.owner) and records[:1] == [first] and _is_sound(journal.data)
-        for owner, own in _by_owner(one for one in records if one.kind != "boot").items():
-            found = _sum(found, _recover_owner(ledger, owner, own, marks, now, is_whole))
+        for owner, owned in _by_owner(record for record in records if record.kind != "boot").items():
+            recovered = _sum(recovered, _recover_owner(ledger, owner, owned, flags, now, is_whole))
         path.unlink(missing_ok=True)
-        marks_path(path).unlink(missing_ok=True)
-    return found
+        flags_path(path).unlink(missing_ok=True)
+    return recovered
 
 
-def _sum(one: Recovered, other: Recovered) -> Recovered:
-    return Recovered(*(a + b for a, b in zip(one, other, strict=True)))
+def _sum(left: Recovered, right: Recovered) -> Recovered:
+    return Recovered(*(a + b for a, b in zip(left, right, strict=True)))
 
 
-def _read_marks(path: Path) -> bytes | None:
-    """The marks; None when they are not there, and every call that was about to leave is in doubt."""
+def _read_flags(path: Path) -> bytes | None:
+    """The sent flags; None when they are missing: then every call that started is in doubt."""
     try:
-        marks = path.read_bytes()
+        flags = path.read_bytes()
     except FileNotFoundError:
         return None
-    return marks if len(marks) == MARKS else None
+    return flags if len(flags) == FLAGS else None
 
 
-def _has_left(record: Record, marks: bytes | None) -> bool:
-    at, value = mark_place(record.number)
-    return marks is None or marks[at] == value
+def _was_sent(record: Record, flags: bytes | None) -> bool:
+    at, value = flag_place(record.number)
+    return flags is None or flags[at] == value
 
 
 class _DeadJournal(NamedTuple):
-    """The bytes of a journal, and its file's id as its first record has it unless it was copied."""
+    """The bytes of a journal, and its file's id, which its first record has too unless the file is a copy."""
 
     data: bytes
     file_id: str
 
 
 def _read_dead(path: Path, older_s: float = 0.0) -> _DeadJournal | None:
-    """A journal whose process is gone; None for one whose process is alive, or that is younger. Several may read one:
-    each settles and releases the same, and whoever has read it last has not gone on before that is done."""
+    """A journal whose process is dead; None if it is alive, or if the file is younger than `older_s`. Several processes
+    may read one: each settles and releases the same."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            own, there = os.fstat(file.fileno()), path.stat()
-            if own.st_ino != there.st_ino or time.time() - there.st_mtime < older_s:  # its owner has written it anew
-                return None
-            return _DeadJournal(file.read(), file_id(own))
+            opened, current = os.fstat(file.fileno()), path.stat()
+            if opened.st_ino != current.st_ino or time.time() - current.st_mtime < older_s:
+                return None  # its owner has rewritten it, or it is young
+            return _DeadJournal(file.read(), file_id(opened))
     except (BlockingIOError, FileNotFoundError, IsADirectoryError):
         return None
 
@@ -177,7 +175,7 @@ def _by_owner(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _recover_owner(
-    ledger: DeliveryLedger, owner: str, records: list[Record], marks: bytes | None, now: int, is_whole: bool
+    ledger: DeliveryLedger, owner: str, records: list[Record], flags: bytes | None, now: int, is_whole: bool
 ) -> Recovered:
     closed = {record.batch_id for record in records if record.kind == "closed"}
     if "" in closed:
@@ -185,21 +183,20 @@ def _recover_owner(
     calls = {record.batch_id: record.event_ids for record in records if record.kind == "started"}
     claimed = {event_id for record in records if record.kind == "claiming" for event_id in record.event_ids}
     claimed -= {event_id for batch_id in closed for event_id in calls.pop(batch_id, ())}
-    answers = {one.batch_id: one.ends for one in records if one.kind == "answered" and one.batch_id not in closed}
-    left = {one.batch_id for one in records if one.kind == "started" and _has_left(one, marks)} - set(answers)
-    in_call = {event_id for batch_id, ids in calls.items() if batch_id in left for event_id in ids}
-    if not is_whole:  # records and marks may be lost, or newer elsewhere: what was not answered may have left
+    answers = {
+        record.batch_id: record.settlements
+        for record in records
+        if record.kind == "answered" and record.batch_id not in closed
+    }
+    sent = {record.batch_id for record in records if record.kind == "started" and _was_sent(record, flags)}
+    in_call = {event_id for batch_id, ids in calls.items() if batch_id in sent - set(answers) for event_id in ids}
+    if not is_whole:  # records and flags may be lost, or newer elsewhere: a call without an answer may have been sent
         in_call = claimed - {event_id for batch_id in answers for event_id in calls.get(batch_id, ())}
-    ends = [end for some in answers.values() for end in some or ()]
-    settled = [name for part in _parts(ends) for name in ledger.settle(owner, part, now)]
-    # Whatever is left of the claim sent nothing; what the owner no longer holds stays as it is.
+    ends = [end for settlements in answers.values() for end in settlements or ()]
+    settled = [name for step in ledger_steps(ends) for name in ledger.settle(owner, step, now)]
+    # The rest of the claim was not sent; events that the owner no longer holds are not changed.
     released = 0
-    for part in _parts(sorted(claimed - in_call - {end.event_id for end in ends})):
-        released += len(part) - len(ledger.find(part))
-        ledger.release(owner, part)
+    for step in ledger_steps(sorted(claimed - in_call - {end.event_id for end in ends})):
+        released += len(step) - len(ledger.find(step))
+        ledger.release(owner, step)
     return Recovered(len(settled), released, len(in_call))
-
-
-def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _STEP):
-        yield items[start : start + _STEP]

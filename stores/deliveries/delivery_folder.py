@@ -1,4 +1,4 @@
-"""The folder of a delivery: receipts, dead letters, the spool, and the signs by which a run is told to stop."""
+"""The folder of a delivery: receipts, dead letters, the spool, and the stop file that ends a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import msgspec
 
 from connectors.files.whole_file import write_whole
 from schemas.problems import InputError, JobError, Problem
-from stores.launches.launch_folder import held_alone
+from stores.launches.launch_folder import lock_file
 
 _WRITTEN = ("receipts", "dead_letters", "outbox")
 
 
 class LedgerCopy(msgspec.Struct, frozen=True):
-    """What ledger.json says of the delivery's ledger: its URI, and its id and beat (stores/ledger/identity.py) as they
-    were when the file was written."""
+    """The content of ledger.json: the URI of the delivery's ledger, and its id and beat (stores/ledger/identity.py)
+    when the file was written."""
 
     ledger: str
     id: str
@@ -27,13 +27,13 @@ class LedgerCopy(msgspec.Struct, frozen=True):
 
 
 class DeliveryFolder:
-    """Where everything of a delivery stands below its --output. What workers write may be gs://; the spool, the lock,
-    the signs and the summary are of a job that runs on this machine."""
+    """The paths of a delivery below its --output. What workers write may be gs://; the spool, the lock, the stop file
+    and the summary are of a job on this machine."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         above = str(root).rstrip("/")
-        self.receipts, self.dead_letters, self.outbox = (f"{above}/{one}" for one in _WRITTEN)
+        self.receipts, self.dead_letters, self.outbox = (f"{above}/{name}" for name in _WRITTEN)
         self.ledger = f"sqlite:{above}/ledger.db"  # unless the command names another
         self.spool = self.root / "spool"
         self.journals = self.root / "calls"
@@ -51,23 +51,23 @@ class DeliveryFolder:
             raise JobError(happened, "Choose an --output that this account may write to") from error
 
     def ask_to_stop(self) -> None:
-        """Every source of the running job ends; what it read is delivered."""
+        """Ask the running job to stop: its sources end, and what they read is delivered."""
         self._stop.touch()
 
     def must_stop(self) -> bool:
-        """Whether somebody asked."""
+        """Whether the job was asked to stop."""
         return self._stop.exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One job a folder: its spool is its own. An old stop sign goes. Raises JobError while another runs."""
-        told = f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
-        with held_alone(self.root / "lock", told):
+        """Lock the folder for one job and delete an old stop file. Raises JobError while another job runs."""
+        message = f"another rebatch runs in {self.root}; stop it first, or give this one an --output of its own"
+        with lock_file(self.root / "lock", message):
             self._stop.unlink(missing_ok=True)
             yield
 
     def read_ledger_copy(self) -> LedgerCopy | None:
-        """Which ledger this delivery has, or None before its first run. Raises InputError for a damaged file."""
+        """The ledger of this delivery, or None before its first run. Raises InputError for a damaged file."""
         try:
             return msgspec.json.decode(self.ledger_copy.read_bytes(), type=LedgerCopy)
         except FileNotFoundError:
@@ -80,9 +80,9 @@ class DeliveryFolder:
             raise InputError([Problem(str(self.ledger_copy), "", "damaged", fix)]) from error
 
     def write_ledger_copy(self, copy: LedgerCopy) -> None:
-        """Which ledger this delivery has. Raises JobError when it cannot be written."""
+        """Write the ledger of this delivery. Raises JobError when it cannot be written."""
         write_whole(self.ledger_copy, [msgspec.json.encode(copy), b"\n"])
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """summary.json of the last run."""
+        """Write summary.json."""
         write_whole(self.root / "summary.json", [(json.dumps(summary, indent=2) + "\n").encode()])

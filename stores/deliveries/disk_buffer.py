@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-SEGMENT = 64 << 20  # bytes of a file; it is gone when nothing in it is needed any more
+SEGMENT = 64 << 20  # bytes of a file; it is closed when all its parts are freed
 
 
 @dataclass
@@ -19,8 +19,8 @@ class _Segment:
 
 
 class DiskBuffer:
-    """Parts of bytes in files that have no name, so that the disk is free again when the process ends, however it
-    does. Nothing is fsynced. Safe for several threads."""
+    """Bytes in files without a name, so that their disk space is free again when the process ends, however it ends.
+    Nothing is fsynced. Safe for several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, Lock()
@@ -28,7 +28,7 @@ class DiskBuffer:
         self._last = 0
 
     def write(self, data: bytes) -> str | None:
-        """Where the bytes are now; None when the disk does not take them."""
+        """Write bytes; their address, or None when the disk is full."""
         try:
             with self._lock:
                 segment = self._open_segment()
@@ -41,12 +41,12 @@ class DiskBuffer:
         return f"{number}:{start}:{len(data)}"
 
     def read(self, place: str) -> bytes:
-        """The bytes that were written there."""
+        """The bytes at an address."""
         number, start, size = _parsed(place)
         return _read_at(self._segments[number].file, size, start)
 
     def free(self, place: str) -> None:
-        """Nobody will read them again."""
+        """Forget the bytes at an address."""
         number = _parsed(place)[0]
         with self._lock:
             self._segments[number].parts -= 1
@@ -63,8 +63,8 @@ class DiskBuffer:
         if segment is not None and not segment.parts:
             self._drop(self._last)
         self._last += 1
-        self._segments[self._last] = made = _Segment(file)
-        return made
+        segment = self._segments[self._last] = _Segment(file)
+        return segment
 
     def _drop(self, number: int) -> None:
         os.close(self._segments.pop(number).file)

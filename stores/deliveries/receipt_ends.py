@@ -1,4 +1,4 @@
-"""How each event ended, as receipts say, gathered in a file on the disk: a million receipts need little memory."""
+"""The outcome of each event by its receipts, in a file on disk: a million receipts need little memory."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class End(NamedTuple):
 
 
 class ReceiptEnds:
-    """Put receipts in, take the end of each event out: the first accepted one, else the last one, as the view
-    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file lies in `folder` while it is open.
+    """Takes receipts and returns the outcome of each event: the first accepted one, else the last one, as the view
+    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open.
     """
 
     def __init__(self, folder: Path, memory_mb: int = 256) -> None:
@@ -58,7 +58,7 @@ class ReceiptEnds:
         self._directory.cleanup()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Receipts, with the fields of a Receipt. Raises InputError for an outcome that no receipt has."""
+        """Add rows with the fields of a Receipt. Raises InputError for an outcome that no receipt has."""
         wrong = {row["outcome"] for row in rows} - {*_OUTCOMES}
         if wrong:
             fix = f"is no outcome of a receipt: {', '.join(_OUTCOMES)}"
@@ -75,12 +75,12 @@ class ReceiptEnds:
         self._con.unregister("chunk")
 
     def gather(self) -> int:
-        """Finds the ends of all that was put in; how many events there are."""
+        """Compute the outcomes of all that was added; how many events there are."""
         self._con.execute(_ENDS)
         return int(self._con.execute("SELECT count(*) FROM ends").fetchall()[0][0])
 
     def each(self, step: int) -> Iterator[list[End]]:
-        """The ends in the order of their times, so many at a time; after `gather`."""
-        found = self._con.execute("SELECT event_id, place, settled_at FROM ends ORDER BY settled_at, event_id")
-        while rows := found.fetchmany(step):
+        """The outcomes in the order of their times, so many at a time; after `gather`."""
+        cursor = self._con.execute("SELECT event_id, place, settled_at FROM ends ORDER BY settled_at, event_id")
+        while rows := cursor.fetchmany(step):
             yield [End(event_id, _OUTCOMES[place], settled_at) for event_id, place, settled_at in rows]

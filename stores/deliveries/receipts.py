@@ -1,4 +1,4 @@
-"""Receipts as Avro container files: written part by part, read back into SQL with the outcome of each event."""
+"""Receipts as Avro container files: write a part, read all parts into SQL with the outcome of each event."""
 
 from __future__ import annotations
 
@@ -55,11 +55,13 @@ SELECT * FROM (FROM receipts SEMI JOIN repeated USING (event_id)) QUALIFY row_nu
 
 
 def encode_receipts(receipts: Sequence[Receipt]) -> pa.LargeBinaryArray:
-    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot carry as escapes.
+    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot encode is escaped.
 
     Raises ContractError for an outcome that the schema does not know.
     """
-    columns = {name: _column([one[at] for one in receipts], _TYPES[name]) for at, name in enumerate(Receipt._fields)}
+    columns = {
+        name: _column([receipt[at] for receipt in receipts], _TYPES[name]) for at, name in enumerate(Receipt._fields)
+    }
     return encode_records(schema(_SCHEMA), columns, len(receipts))
 
 
@@ -67,7 +69,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:
-        return pa.array([one and one.encode("utf-8", "backslashreplace").decode() for one in values], kind)
+        return pa.array([text and text.encode("utf-8", "backslashreplace").decode() for text in values], kind)
 
 
 def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> str:
@@ -89,16 +91,16 @@ def open_receipts(
 ) -> duckdb.DuckDBPyConnection:
     """A connection to the receipts of all *.avro files in these folders, local or gs://.
 
-    `receipts` has them as they were written, repeats included, with these columns of a Receipt and those that
-    `outcomes` needs. `outcomes` has one an event: the first accepted one, else the last one, as the ledger has it: an
-    event that was rejected, replayed and is unknown since is unknown. Of several at the same time: rejected over
-    expired over unknown. `repeated` has the events with several. With `launch_id` all leave other launches out, and
+    `receipts` has them as they were written, duplicates included, with these columns of a Receipt and those that
+    `outcomes` needs. `outcomes` has one per event: the first accepted one, else the last one, as the ledger has it (an
+    event that was rejected, replayed and is then unknown is unknown). Of several at the same time: rejected, then
+    expired, then unknown. `repeated` has the events with several. With `launch_id` all leave other launches out, and
     `others` (launch_id, receipts) counts those.
-    Raises InputError with every folder that is not there and every file that cannot be used.
+    Raises InputError with every folder that is missing and every file that cannot be used.
     """
     con = duckdb.connect(":memory:")
     con.execute(f"SET enable_progress_bar = false; SET memory_limit = '{_MEMORY}'")
-    con.execute("SET temp_directory = $1", [f"{gettempdir()}/campaigns-{os.getpid()}"])  # what has no room goes there
+    con.execute("SET temp_directory = $1", [f"{gettempdir()}/campaigns-{os.getpid()}"])  # for what exceeds the memory
     types = {name: kind for name, kind in _TYPES.items() if name in {*columns, *_ORDERED_BY}}
     con.register("chunk", pa.schema(types.items()).empty_table())
     con.execute("CREATE TABLE receipts AS FROM chunk; CREATE TABLE others (launch_id VARCHAR, receipts BIGINT)")
@@ -129,7 +131,7 @@ def _of_launch(chunk: pa.Table, launch_id: str, others: Counter[str]) -> pa.Tabl
 
 
 def _insert(con: duckdb.DuckDBPyConnection, waiting: list[pa.Table]) -> None:
-    """Makes rows of what is waiting."""
+    """Inserts the waiting tables."""
     if waiting:
         con.register("chunk", pa.concat_tables(waiting))
         con.execute("INSERT INTO receipts FROM chunk")
@@ -138,18 +140,18 @@ def _insert(con: duckdb.DuckDBPyConnection, waiting: list[pa.Table]) -> None:
 
 
 def find_receipts(directories: Iterable[str], event_id: str) -> list[Receipt]:
-    """The receipts of one event in the order of their times, repeats included. Raises as `open_receipts` does."""
+    """The receipts of one event in the order of their times, duplicates included. Raises as `open_receipts` does."""
     problems: list[Problem] = []
     chunks = list(_chunks(directories, problems, event_id.encode()))
     if problems:
         raise InputError(problems)
-    found = [Receipt(**row) for rows in chunks for row in rows if row["event_id"] == event_id]
-    return sorted(found, key=lambda one: (one.settled_at, one.attempt, one.outcome))
+    receipts = [Receipt(**row) for rows in chunks for row in rows if row["event_id"] == event_id]
+    return sorted(receipts, key=lambda receipt: (receipt.settled_at, receipt.attempt, receipt.outcome))
 
 
 def receipt_chunks(directories: Iterable[str]) -> Iterator[list[Row]]:
-    """The receipts of all files of these folders, repeats included, some 65,000 at a time, as mappings with the fields
-    of a Receipt. Raises InputError, at the end, with every folder and file that cannot be used."""
+    """The receipts of all files of these folders, duplicates included, some 65,000 at a time, as mappings with the
+    fields of a Receipt. Raises InputError, at the end, with every folder and file that cannot be used."""
     problems: list[Problem] = []
     yield from _chunks(directories, problems)
     if problems:
@@ -159,12 +161,12 @@ def receipt_chunks(directories: Iterable[str]) -> Iterator[list[Row]]:
 def sample_receipts(folder: Path, newest: int, files: int, each: int) -> Iterator[Row]:
     """The receipts of the newest files of a folder of this machine, at least `newest` of them if there are so many;
     then `each` from so many of the other files, evenly apart. Files that cannot be read are left out."""
-    names = sorted(one.name for one in os.scandir(folder) if one.name.endswith(".avro")) if folder.is_dir() else []
+    names = sorted(file.name for file in os.scandir(folder) if file.name.endswith(".avro")) if folder.is_dir() else []
     names.sort(key=lambda name: name[:20].isdigit())  # a file of a delivery begins with the time of its writing
-    found = 0
-    while names and found < newest:
-        for row in _head(f"{folder}/{names.pop()}", newest - found):
-            found += 1
+    count = 0
+    while names and count < newest:
+        for row in _head(f"{folder}/{names.pop()}", newest - count):
+            count += 1
             yield row
     for name in names[:: max(1, -(-len(names) // files))]:
         yield from _head(f"{folder}/{name}", each)
@@ -178,12 +180,12 @@ def _head(path: str, count: int) -> Iterator[Row]:
         _log.warning("%s", error)
 
 
-def _chunks(directories: Iterable[str], problems: list[Problem], holding: bytes = b"") -> Iterator[list[Row]]:
-    """The records of all files, many at a time however small the files are; what is wrong goes to `problems`."""
+def _chunks(directories: Iterable[str], problems: list[Problem], containing: bytes = b"") -> Iterator[list[Row]]:
+    """The records of all files, many at a time however small the files are; errors go to `problems`."""
     rows: list[Row] = []
     for path in _files(directories, problems):
         try:
-            for block in _blocks(path, holding):
+            for block in _blocks(path, containing):
                 rows += block
                 if len(rows) >= _ROWS:
                     yield rows
@@ -195,7 +197,7 @@ def _chunks(directories: Iterable[str], problems: list[Problem], holding: bytes 
 
 def _files(directories: Iterable[str], problems: list[Problem]) -> Iterator[str]:
     """The files of the folders, each once; a folder that cannot be used becomes a problem."""
-    for directory in dict.fromkeys(str(one).rstrip("/") or "/" for one in directories):
+    for directory in dict.fromkeys(str(path).rstrip("/") or "/" for path in directories):
         try:
             yield from _listed(directory)
         except InputError as error:
@@ -205,29 +207,29 @@ def _files(directories: Iterable[str], problems: list[Problem]) -> Iterator[str]
 def _listed(directory: str) -> list[str]:
     if "://" in directory:
         try:
-            (found,) = FileSystems.match([f"{directory}/*.avro"])
+            (match,) = FileSystems.match([f"{directory}/*.avro"])
         except Exception as error:  # every file system of Beam has its own
             fix = f"cannot be listed ({shown(str(error), 160)}); check the address and your rights to it"
-            raise _wrong(directory, fix) from error
-        return sorted(one.path for one in found.metadata_list)
+            raise _input_error(directory, fix) from error
+        return sorted(file.path for file in match.metadata_list)
     folder = Path(directory)
     if not folder.is_dir():
         fix = "is no folder; give the folder that holds the receipts, usually receipts/ in the --output of the delivery"
-        raise _wrong(directory, fix)
+        raise _input_error(directory, fix)
     files = sorted(map(str, folder.glob("*.avro")))
     if not files and (folder / "receipts").is_dir():
-        raise _wrong(directory, f"holds no receipts itself; give {folder / 'receipts'}")
+        raise _input_error(directory, f"holds no receipts itself; give {folder / 'receipts'}")
     return files
 
 
-def _blocks(path: str, holding: bytes = b"") -> Iterator[list[Row]]:
-    """The records of a file, block by block, times as milliseconds; only blocks that have these bytes in them."""
+def _blocks(path: str, containing: bytes = b"") -> Iterator[list[Row]]:
+    """The records of a file, block by block, times as milliseconds; only blocks that contain these bytes."""
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
             blocks = fastavro.block_reader(file)
             writer, reader = _schemas(path, blocks.metadata["avro.schema"])
             for block in blocks:
-                if holding in block.bytes_.getvalue():
+                if containing in block.bytes_.getvalue():
                     yield [fastavro.schemaless_reader(block.bytes_, writer, reader) for _ in range(block.num_records)]
     except InputError:
         raise
@@ -239,8 +241,11 @@ def _unusable(path: str, error: Exception) -> Problem:
     if isinstance(error, OSError):
         fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
     else:
-        told = f"is no whole file of receipts ({shown(str(error), 120) or 'its bytes end early'})"
-        fix = f"{told}; copy it again from where it was written, or move it out of the folder"
+        cause = shown(str(error), 120) or "its bytes end early"
+        fix = (
+            f"is no whole file of receipts ({cause}); copy it again from where it was written, or move it out of the "
+            "folder"
+        )
     return Problem(path, "", "receipts", fix)
 
 
@@ -249,7 +254,7 @@ def _refuse(problems: list[Problem], path: str, error: Exception) -> None:
 
 
 def _schemas(path: str, header: str) -> tuple[Any, Any]:
-    """The schema that a file was written with and the one to see it through: None where they are the same.
+    """The schema that a file was written with, and the one to read it with: None where they are the same.
 
     Other records are refused by name: read as receipts, an empty file of them would pass.
     """
@@ -257,7 +262,7 @@ def _schemas(path: str, header: str) -> tuple[Any, Any]:
     name = writer.get("name") if isinstance(writer, Mapping) else writer
     if name != reader["name"]:
         fix = f"holds {shown(name, 60)}, not {reader['name']}; give a folder that has only receipts"
-        raise _wrong(path, fix)
+        raise _input_error(path, fix)
     return writer, None if writer == reader else reader
 
 
@@ -266,5 +271,5 @@ def _parsed(text: str) -> Any:
     return parsed(json.loads(text))
 
 
-def _wrong(path: str, fix: str) -> InputError:
+def _input_error(path: str, fix: str) -> InputError:
     return InputError([Problem(path, "", "receipts", fix)])

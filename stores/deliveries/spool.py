@@ -1,7 +1,7 @@
-"""A spool: what was taken from a broker and is not yet settled, kept on this machine's disk.
+"""The spool: messages of a broker that are not settled yet, on this machine's disk.
 
-An engine that keeps its state in memory forgets, when it is killed, what it read and acknowledged. So each poll is
-written here before it is acknowledged, and a start reads what an earlier run left.
+An engine that keeps its state in memory loses it when it is killed, also for messages that it has acknowledged. So each
+poll is written here before it is acknowledged, and the next run reads the files of an earlier one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Env
 
 
 class Spool:
-    """A folder of polls, one file each, seen only when complete."""
+    """A folder with a file per poll, seen only when complete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, envelopes: list[Envelope]) -> Path:
-        """The file that now holds the poll, safe on the disk."""
+        """Write a poll to disk; the path of its file."""
         data = _ENCODER.encode(envelopes)
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.spool"
         write_whole(str(path), [_MAGIC, zlib.crc32(data).to_bytes(4, "big"), data])
@@ -41,14 +41,14 @@ class Spool:
         return sorted(self.folder.glob("*.spool"))
 
     def read(self, path: Path) -> list[Envelope]:
-        """A poll again. Raises JobError for a file that was damaged."""
+        """The envelopes of a file. Raises JobError if it is damaged."""
         data = path.read_bytes()
         if data[:6] != _MAGIC or zlib.crc32(data[10:]).to_bytes(4, "big") != data[6:10]:
             raise JobError(f"{path} is damaged", "Restore it, or move it away: its messages are then lost")
         return _DECODER.decode(data[10:])
 
     def sweep(self, settled: Callable[[list[Envelope]], bool], until: float) -> int:
-        """Deletes the files older than `until` (seconds since the epoch) of which everything is settled; how many."""
+        """Delete the files older than `until` (epoch seconds) of which everything is settled; how many."""
         swept = 0
         for path in self.files():
             if int(path.name[:20]) / 1e9 < until and settled(self.read(path)):
@@ -58,8 +58,7 @@ class Spool:
 
 
 class SpooledReader:
-    """A reader whose polls are on the disk before anyone else sees them. It is done when there is not
-    `enough` room for more."""
+    """A reader whose polls are on disk before they are returned. It is done when the disk has not `enough` room."""
 
     def __init__(self, reader: Reader, spool: Spool, enough: Callable[[], bool] = lambda: True) -> None:
         self._reader, self._spool, self._enough = reader, spool, enough
@@ -73,7 +72,7 @@ class SpooledReader:
         self._reader.close()
 
     def poll(self, most: int) -> Poll:
-        """What the reader polled, after it was written down. An earlier run committed what it had read."""
+        """A poll of the reader, after it was written to disk. An earlier run committed what it had read."""
         if not self._enough():
             return Poll([], done=True)
         poll = self._reader.poll(most)
@@ -82,16 +81,16 @@ class SpooledReader:
         return poll._replace(source_resumes=True)
 
     def commit(self, handle: Any) -> None:
-        """Passed on."""
+        """Commit to the reader."""
         self._reader.commit(handle)
 
     def oldest(self) -> float:
-        """The reader's."""
+        """The reader's oldest."""
         return self._reader.oldest()
 
 
 class SpoolReader:
-    """What earlier runs left in the spool: the files that are there when it is made, then it is done."""
+    """Reads these files of the spool, from earlier runs; then it is done."""
 
     def __init__(self, spool: Spool, files: Iterable[Path]) -> None:
         self._spool, self._files = spool, list(files)
@@ -104,20 +103,20 @@ class SpoolReader:
         """Nothing to close."""
 
     def poll(self, most: int) -> Poll:
-        """The polls of files, whole: the last one may bring more than `most`."""
-        got: list[Envelope] = []
+        """Whole files: with the last one there may be more than `most` messages."""
+        envelopes: list[Envelope] = []
         size = 0
-        while self._at < len(self._files) and len(got) < most and size < POLL_BYTES:
+        while self._at < len(self._files) and len(envelopes) < most and size < POLL_BYTES:
             path = self._files[self._at]
             self._at += 1
             if path.exists():
                 polled = self._spool.read(path)
-                got += polled
+                envelopes += polled
                 size += sum(len(envelope.body) for envelope in polled)
-        return Poll(got, done=self._at >= len(self._files))
+        return Poll(envelopes, done=self._at >= len(self._files))
 
     def commit(self, handle: Any) -> None:
-        """The sweep deletes the files, once all they hold is settled."""
+        """Nothing to commit: `Spool.sweep` deletes the files when all they hold is settled."""
 
     def oldest(self) -> float:
         """Now."""

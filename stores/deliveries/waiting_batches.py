@@ -1,4 +1,4 @@
-"""Batches that could not leave in a part of a drain, on this machine's disk until a later part takes them."""
+"""Batches that one round of a drain could not send, on this machine's disk until a later round takes them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(tuple[st
 
 
 class WaitingFile(NamedTuple):
-    """A file with batches of one retailer: how many messages, bytes of bodies, and when the first may leave (epoch
-    ms)."""
+    """A file with batches of one retailer: messages, bytes of bodies, and when the first may be sent (epoch ms)."""
 
     path: str
     retailer: str
@@ -26,8 +25,8 @@ class WaitingFile(NamedTuple):
 
 
 class WaitingBatches:
-    """Files of batches, in the order in which they came. The folder is emptied: what a run that was killed left there
-    comes again from the source, or from the spool."""
+    """Files of batches, in the order in which they were added. The folder is emptied first: batches of a killed run are
+    read again from the source or the spool."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._number = folder, 0
@@ -36,38 +35,38 @@ class WaitingBatches:
         folder.mkdir(parents=True)
 
     def __len__(self) -> int:
-        return sum(one.messages for one in self._files)
+        return sum(file.messages for file in self._files)
 
     def add(self, retailer: str, batches: list[Batch]) -> None:
-        """One more file. It needs no fsync, for nothing depends on it after a crash."""
+        """Write a file. It needs no fsync: nothing depends on it after a crash."""
         path = self._folder / f"{self._number:08d}"
         self._number += 1
         path.write_bytes(_ENCODER.encode((retailer, batches)))
         messages = [message for batch in batches for message in batch.messages]
-        size, wake_at = sum(len(one.body) for one in messages), min(batch.not_before for batch in batches)
+        size, wake_at = sum(len(message.body) for message in messages), min(batch.not_before for batch in batches)
         self._files.append(WaitingFile(str(path), retailer, len(messages), size, wake_at))
 
     def take(self, messages: int, size: int, now: float = float("inf")) -> list[WaitingFile]:
-        """The next files whose batches may leave at `now` (epoch ms), at least one and then no more than hold so much.
-        They are yours to remove."""
-        taken, left = list[WaitingFile](), deque[WaitingFile]()
-        for one in self._files:
-            fits = one.messages <= messages and one.size <= size
-            if one.wake_at <= now and (fits or not taken):
-                taken.append(one)
-                messages, size = messages - one.messages, size - one.size
+        """The next files whose batches may be sent at `now` (epoch ms): at least one, and no more than hold so much.
+        The caller removes them."""
+        taken, rest = list[WaitingFile](), deque[WaitingFile]()
+        for file in self._files:
+            fits = file.messages <= messages and file.size <= size
+            if file.wake_at <= now and (fits or not taken):
+                taken.append(file)
+                messages, size = messages - file.messages, size - file.size
             else:
-                left.append(one)
-        self._files = left
+                rest.append(file)
+        self._files = rest
         return taken
 
     def drop(self, retailers: set[str]) -> int:
-        """Removes the files of some retailers; how many messages they held."""
-        gone = [one for one in self._files if one.retailer in retailers]
-        self._files = deque(one for one in self._files if one.retailer not in retailers)
-        for one in gone:
-            Path(one.path).unlink()
-        return sum(one.messages for one in gone)
+        """Delete the files of some retailers; how many messages they held."""
+        dropped = [file for file in self._files if file.retailer in retailers]
+        self._files = deque(file for file in self._files if file.retailer not in retailers)
+        for file in dropped:
+            Path(file.path).unlink()
+        return sum(file.messages for file in dropped)
 
 
 def read_waiting(path: str) -> tuple[str, list[Batch]]:

@@ -9,10 +9,9 @@ from stores.launches.snapshot import open_rows
 
 
 def distinct_values(source: str, column: str) -> set[str]:
-    """The values of a column as ids, without nulls. Reads all rows of the source; those that cannot be read count for
-    nothing."""
-    found: set[str] = set()
+    """The values of a column as ids, without nulls. Reads the whole source; rows that cannot be read are left out."""
+    distinct: set[str] = set()
     for batch in open_rows(source, column, [column])[1]:
         values = id_texts(pc.unique(batch.column(column)))
-        found.update(value for value in values.to_pylist() if value is not None)
-    return found
+        distinct.update(value for value in values.to_pylist() if value is not None)
+    return distinct

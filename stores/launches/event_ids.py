@@ -1,4 +1,4 @@
-"""A list of event ids that a vendor or a person wrote: one a line, CSV, or NDJSON; plain or gzip."""
+"""Read a list of event ids from a vendor or a person: one a line, CSV, or NDJSON; plain or gzip."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def _opened(path: str) -> TextIO:
 
 
 def _delimiter(header: str) -> str | None:
-    """What separates the columns of a header that has one named event_id."""
-    for one in (",", ";", "\t"):
-        if FIELD in _columns(header, one):
-            return one
+    """The delimiter of a CSV header with a column event_id; None if it is no such header."""
+    for delimiter in (",", ";", "\t"):
+        if FIELD in _columns(header, delimiter):
+            return delimiter
     return None
 
 
@@ -93,7 +93,7 @@ def _ndjson(path: str, lines: Iterator[str]) -> Iterator[str]:
 def _plain(path: str, lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         text = line.strip().strip("\"'")
-        if any(one in text for one in ",;\t ") or text.startswith(("[", "<")):
+        if any(separator in text for separator in ",;\t ") or text.startswith(("[", "<")):
             fix = (
                 f"is no id; give one id a line, CSV with a column {FIELD} in its first line, or NDJSON with that field"
             )

@@ -1,9 +1,9 @@
-"""A launch's folder: what stands where, written so that a crash at any moment leaves whole files only.
+"""The folder of a launch. A crash at any moment leaves whole files only.
 
-manifest.json      what was launched; created once, after campaigns/, a copy of the files that it was launched from
+manifest.json      the inputs of the launch; created once, after campaigns/, the copy of the campaigns
 exposures/*.parquet  a row a matched customer and campaign; a file's metadata holds its batch's counts.
-                   The file is written last: where it stands, its batch is done.
-events/*.avro      with file: transport   dead_letters/*.avro   survey/   snapshot/   summary.json  report.html
+                   The file is written last: a batch is done when its file is there.
+events/*.avro      with --events file:    dead_letters/*.avro   survey/   snapshot/   summary.json  report.html
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DIGITS = {"event_id", "codes"}
 
 
 class LaunchFolder:
-    """The paths of one launch, and its writes. Of a folder in Cloud Storage (`remote`) the paths are of its copy."""
+    """Paths, reads and writes of one launch. For a folder in Cloud Storage (`remote`) the paths are of its copy."""
 
     def __init__(self, root: str | Path) -> None:
         self.remote = RemoteFolder(str(root)) if is_remote(root) else None
@@ -62,9 +62,9 @@ class LaunchFolder:
         self.campaigns = self.root / "campaigns"
 
     def prepare(self) -> None:
-        """Make the folders. Raises JobError when that is not allowed."""
+        """Make the folders. Raises JobError when they cannot be made."""
         if self.remote is not None:
-            self.remote.own()
+            self.remote.make_folder()
         try:
             for folder in (self.root, self.exposures, self.dead_letters, self.survey):
                 if folder.exists() and not folder.is_dir():
@@ -77,31 +77,31 @@ class LaunchFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the launch alone; another process that launches into the same folder is refused."""
-        with held_alone(self.root / ".lock", f"{self.root} is being launched by another process; wait until it ends"):
+        """Lock the launch. Raises JobError while another process launches into the same folder."""
+        with lock_file(self.root / ".lock", f"{self.root} is being launched by another process; wait until it ends"):
             yield
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None when nothing was launched here. Raises InputError for a damaged one, and where there
-        is none beside what a launch has left."""
-        found = read_json(self.manifest, _MANIFEST)
-        if found is None:
-            left = next((path for path in (self.summary, self.survey / "done.json") if path.exists()), None)
-            if left is None and not self.done():
+        """The manifest, or None when nothing was launched here. Raises InputError when it is damaged, or missing
+        although a launch has begun."""
+        manifest = read_json(self.manifest, _MANIFEST)
+        if manifest is None:
+            trace = next((path for path in (self.summary, self.survey / "done.json") if path.exists()), None)
+            if trace is None and not self.done():
                 return None
             raise InputError([Problem(str(self.manifest), "", "missing", f"a launch has begun here: {_MANIFEST}")])
-        found = check_digest(self.manifest, found, _MANIFEST)
+        manifest = check_digest(self.manifest, manifest, _MANIFEST)
         kinds = {"launch_id": str, "launched_at": int, "config": dict, "inputs": dict}
-        if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
+        if wrong := [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]:
             raise InputError([damaged(self.manifest, f"{wrong[0]} is missing", _MANIFEST)])
-        return found
+        return manifest
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished launch, or None. Raises InputError for a damaged one."""
         return read_json(self.summary, SUMMARY)
 
     def keep_configuration(self, source: Path, names: Iterable[str]) -> None:
-        """Copy the campaigns' files, so that the launch can be asked about when they have changed."""
+        """Copy the files of the campaigns, for the workers and for commands that ask about the launch later."""
         try:
             shutil.rmtree(self.campaigns, ignore_errors=True)
             for name in names:
@@ -111,7 +111,7 @@ class LaunchFolder:
             raise cannot_write(self.campaigns, error) from error
 
     def create_manifest(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, unless there is one: FileExistsError then."""
+        """Write the manifest. Raises FileExistsError when there is one."""
         temporary = self.manifest.with_suffix(f".{os.getpid()}.tmp")
         write_whole(temporary, [json.dumps(with_digest(manifest), indent=2).encode()])
         try:
@@ -120,17 +120,17 @@ class LaunchFolder:
             temporary.unlink()
 
     def withdraw(self) -> None:
-        """Take back a launch of which nothing was published: another may be started here."""
+        """Remove a launch that has published nothing: another may start in this folder."""
         for folder in (self.survey, self.campaigns):
             shutil.rmtree(folder, ignore_errors=True)
         self.manifest.unlink(missing_ok=True)
 
     def write_json(self, path: Path, data: Any) -> None:
-        """Write a file as a whole."""
+        """Write data as JSON, as a whole file."""
         write_whole(path, [(json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()])
 
     def done(self) -> set[str]:
-        """The names of the batches that are finished. Raises InputError when they cannot be listed."""
+        """The names of the finished batches. Raises InputError when they cannot be listed."""
         return set(list_parquet(self.exposures, "put the folder back, or delete it: every batch is then made anew"))
 
     def write_exposures(self, name: str, table: pa.Table, counts: dict[str, Any]) -> None:
@@ -138,20 +138,20 @@ class LaunchFolder:
         write_parquet(self.exposures / f"{name}.parquet", table.replace_schema_metadata(counts_metadata(counts)))
 
     def read_counts(self, name: str) -> dict[str, Any]:
-        """The counts of a finished batch, of which `check_exposures` said that it is whole."""
+        """The counts of a finished batch that `check_exposures` has checked."""
         metadata = pq.read_metadata(self.exposures / f"{name}.parquet").metadata
-        found: dict[str, Any] = json.loads(metadata[COUNTS])
-        return found
+        counts: dict[str, Any] = json.loads(metadata[COUNTS])
+        return counts
 
     def check_exposures(self, columns: Collection[str], batches: Collection[str] | None = None) -> None:
-        """Raises InputError with every file of exposures that is damaged, or of none of these batches."""
+        """Raises InputError with every file of exposures that is damaged or belongs to none of `batches`."""
         problems = []
         for name in sorted(self.done()):
             path = self.exposures / f"{name}.parquet"
             if batches is not None and name not in batches:
                 problems.append(Problem(str(path), "", "no batch of this launch", "move it out of the folder"))
-            elif how := batch_damage(path, columns):
-                problems.append(damaged(path, how, _EXPOSURES))
+            elif damage := batch_damage(path, columns):
+                problems.append(damaged(path, damage, _EXPOSURES))
         if problems:
             raise InputError(problems)
 
@@ -173,8 +173,8 @@ class LaunchFolder:
         return {tuple(row[:-1]): row[-1] for row in rows.fetchall()}
 
     def count_units(self, names: Collection[str]) -> dict[tuple[str, str], tuple[int, int]]:
-        """Units by (campaign, variant) where a unit is not one customer: assigned, and with a customer that was
-        emitted. Forced variants do not count."""
+        """(units assigned, units with an emitted customer) by (campaign, variant), where a unit is not one customer.
+        Forced variants do not count."""
         if not names:
             return {}
         rows = self.open_exposures(names).execute(
@@ -194,8 +194,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 @contextmanager
-def held_alone(path: Path, told: str) -> Iterator[None]:
-    """Hold a lock file; the lock ends with the process. Raises JobError with `told` while another holds it."""
+def lock_file(path: Path, refusal: str) -> Iterator[None]:
+    """Lock a file until the block or the process ends. Raises JobError with `refusal` while another process has it."""
     try:
         file = open(path, "w")  # noqa: SIM115
     except OSError as error:
@@ -204,18 +204,18 @@ def held_alone(path: Path, told: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JobError(told) from error
+            raise JobError(refusal) from error
         yield
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Problem]:
-    """What has changed in a launch's inputs since its manifest was written."""
-    found = []
+    """A problem for each input that has changed since the manifest was written."""
+    problems = []
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
             fix = (
                 f"was {before.get(key)!r} when this launch was started: put it back to go on with this launch, or give "
                 "another --output (and no --launch_id that was used before) for one of its own"
             )
-            found.append(Problem("manifest.json", f"inputs.{key}", repr(now.get(key)), fix))
-    return found
+            problems.append(Problem("manifest.json", f"inputs.{key}", repr(now.get(key)), fix))
+    return problems

@@ -1,4 +1,4 @@
-"""The rows of the customers that could not be read, kept beside the snapshot."""
+"""The file of the snapshot with the customer rows that could not be read."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ _REJECTED = pa.schema(
 
 
 class RejectedFile:
-    """Rows that could not be read, in a file; the fuse for a source of which too much is broken."""
+    """Writes the rows that could not be read, and refuses a source with too many of them."""
 
     def __init__(self, source: str, path: Path) -> None:
         self._source, self._path = source, path
         self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[Rejected] = []
+        self._buffer: list[Rejected] = []
         self._count = self._good = self._bytes = 0
         self._first: list[Rejected] = []
 
     def add(self, row: Rejected) -> None:
-        """Keep a row."""
+        """Add a row."""
         self._count += 1
         self._first += [row] if len(self._first) < 3 else []
-        self._waiting.append(row)
+        self._buffer.append(row)
         self._bytes += len(row.data)
-        if self._bytes > MAX_BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
+        if self._bytes > MAX_BATCH_BYTES or len(self._buffer) >= BATCH_ROWS:
             self._flush()
 
     def check_fuse(self, good: int, at_the_end: bool = False) -> None:
-        """Raises InputError when, of all rows so far, more than a tenth (and more than a hundred) are broken,
-        or none is sound."""
+        """Count `good` more rows. Raises InputError when of all rows more than a tenth (and more than a hundred) cannot
+        be read, or at the end none can."""
         self._good += good
         total = self._good + self._count
         if (self._count > FUSE_ROWS and self._count > FUSE_SHARE * total) or (
             at_the_end and self._count and not self._good
         ):
-            told = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
-            fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {told}"
+            examples = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
+            fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {examples}"
             raise wrong(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
 
     def _flush(self) -> None:
-        if self._waiting:
+        if self._buffer:
             self._writer = self._writer or pq.ParquetWriter(self._path, _REJECTED, write_page_checksum=True)
-            self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._waiting], schema=_REJECTED))
-            self._waiting, self._bytes = [], 0
+            self._writer.write_batch(pa.RecordBatch.from_pylist([r._asdict() for r in self._buffer], schema=_REJECTED))
+            self._buffer, self._bytes = [], 0
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows and close the file."""
         self._flush()
         if self._writer is not None:
             self._writer.close()

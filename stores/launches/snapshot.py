@@ -1,4 +1,4 @@
-"""The customers of one launch: Parquet where it stands, everything else converted once into its snapshot folder."""
+"""The customers of one launch. Parquet is read where it is; every other source is converted once into snapshot/."""
 
 from __future__ import annotations
 
@@ -63,21 +63,20 @@ class Part(NamedTuple):
 
     @property
     def batches(self) -> int:
-        """How many batches it gives."""
+        """How many batches the part has."""
         return -(-self.rows // self.batch_rows)
 
 
 def take_snapshot(source: str, folder: Path, ids: Collection[str] = ()) -> Snapshot:
-    """The customers of a source; `folder`/snapshot holds what had to be converted, and is found again on a resume.
+    """The customers of a source. A converted source is kept in `folder`/snapshot, and reused on a resume.
 
-    `ids` are columns whose values must come out as they were written.
-
-    Raises InputError for a source that cannot be read, has no customers, or whose rows are broken by the tenth.
+    `ids` are columns whose values are read exactly as they were written. Raises InputError for a source that cannot be
+    read, has no customers, or has more than a tenth of rows that cannot be read.
     """
     if source.startswith(BIGQUERY):
-        # The question alone: it is asked once, as its answer may change.
-        asked = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
-        return _converted(source, asked, lambda: BigQueryRows(source), folder / "snapshot", ())
+        # Of the query text alone: it runs once, as its result may change.
+        digest = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
+        return _converted(source, digest, lambda: BigQueryRows(source), folder / "snapshot", ())
     try:
         kind, paths = find_files(source)
     except InputError:
@@ -112,15 +111,15 @@ def _nobody(source: str) -> InputError:
 def _kept(
     source: str, folder: Path, fingerprint: str | None = None, ids: Collection[str] | None = None
 ) -> Snapshot | None:
-    """The snapshot that was converted before from the same source (of the same content, and with the same columns of
-    ids, if these are known)."""
-    told = read_json(folder / "done.json", SNAPSHOT)
-    if told is None or told.get("source") != source or fingerprint not in (None, told.get("fingerprint")):
+    """The snapshot that was converted before from the same source: of the same content and with the same id columns, if
+    these are known."""
+    stored = read_json(folder / "done.json", SNAPSHOT)
+    if stored is None or stored.get("source") != source or fingerprint not in (None, stored.get("fingerprint")):
         return None
-    if ids is not None and sorted(ids) != told.get("ids", []):
+    if ids is not None and sorted(ids) != stored.get("ids", []):
         return None
-    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in told.get("files", ()))}, SNAPSHOT)
-    return _stored(source, folder, str(told.get("fingerprint")))
+    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in stored.get("files", ()))}, SNAPSHOT)
+    return _stored(source, folder, str(stored.get("fingerprint")))
 
 
 def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
@@ -132,9 +131,9 @@ def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
 def _converted(
     source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path, ids: Collection[str]
 ) -> Snapshot:
-    """The snapshot of a source that is no Parquet, which is opened only when there is none yet.
+    """The snapshot of a source that is not Parquet; the source is opened only when there is none yet.
 
-    A launch that was started keeps its snapshot: under another fingerprint the manifest refuses it.
+    A launch that was started keeps its snapshot: if the fingerprint has changed, the manifest refuses it.
     """
     if (kept := _kept(source, folder, fingerprint, ids)) is not None:
         return kept
@@ -193,21 +192,21 @@ def rejected_by_reason(snapshot: Snapshot) -> dict[str, int]:
 
 
 def parts(snapshot: Snapshot, batch_rows: int = BATCH_ROWS) -> list[Part]:
-    """The snapshot cut at row groups into parts of about `batch_rows` rows; fewer a batch where rows are large."""
-    found: list[Part] = []
+    """The snapshot cut at row groups into parts of about `batch_rows` rows; batches of large rows have fewer."""
+    result: list[Part] = []
     for file in snapshot.files:
         rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(file.row_bytes, 1)))
         groups: list[int] = []
         size = 0
         for index, count in enumerate(file.row_groups):
             if groups and size + count > batch_rows:
-                found.append(Part(len(found), file.path, tuple(groups), size, rows))
+                result.append(Part(len(result), file.path, tuple(groups), size, rows))
                 groups, size = [], 0
             groups.append(index)
             size += count
         if size:
-            found.append(Part(len(found), file.path, tuple(groups), size, rows))
-    return found
+            result.append(Part(len(result), file.path, tuple(groups), size, rows))
+    return result
 
 
 def read_part(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -216,16 +215,16 @@ def read_part(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def find_customers(snapshot: Snapshot, column: str, value: str) -> pa.Table:
-    """The rows whose column of ids has a value."""
+    """The rows with a value in a column of ids."""
     schema = plain_schema(snapshot.schema)
-    found = [schema.empty_table()]
+    tables = [schema.empty_table()]
     for part in parts(snapshot):
         keys = [id_texts(batch.column(0)) for batch in read_part(part, [column])]
         if not any(pc.any(pc.equal(texts, value)).as_py() for texts in keys):
             continue
         for texts, batch in zip(keys, read_part(part, schema.names), strict=True):
-            found.append(pa.Table.from_batches([batch.replace_schema_metadata(None)]).filter(pc.equal(texts, value)))
-    return pa.concat_tables(found)
+            tables.append(pa.Table.from_batches([batch.replace_schema_metadata(None)]).filter(pc.equal(texts, value)))
+    return pa.concat_tables(tables)
 
 
 def source_schema(source: str, ids: Collection[str] = ()) -> pa.Schema:
@@ -236,8 +235,8 @@ def source_schema(source: str, ids: Collection[str] = ()) -> pa.Schema:
 def open_rows(
     source: str, column: str | None = None, ids: Collection[str] = ()
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The columns of a source and its rows, of which those that cannot be read are left out; of Parquet files only the
-    one column, if it is named. `ids` are columns whose values must come out as they were written."""
+    """The columns of a source, and its rows without those that cannot be read; of Parquet files only `column`, if it is
+    given. `ids` are columns whose values are read exactly as they were written."""
     if source.startswith(BIGQUERY):
         rows = BigQueryRows(source)
         return rows.schema, rows.batches(lambda _: None)
@@ -251,7 +250,7 @@ def open_rows(
 
 
 class Column(NamedTuple):
-    """A column: its type, the share of nulls and some values among the first rows."""
+    """A column: its type, and the share of nulls and some values of the first rows."""
 
     name: str
     type: str
@@ -260,7 +259,7 @@ class Column(NamedTuple):
 
 
 def describe(source: str, rows: int = 10_000) -> list[Column]:
-    """The columns of a source, seen over its first rows."""
+    """The columns of a source, described from its first rows."""
     schema, batches = open_rows(source)
     first = next(iter(exact(batches, rows)), None)
     if first is None:
@@ -272,11 +271,10 @@ def describe(source: str, rows: int = 10_000) -> list[Column]:
 
 
 def _examples(column: pa.Array) -> list[Any]:
-    kept = column.drop_null().slice(0, 1_000)
-    found: list[Any] = []
-    for value in kept.to_pylist():
-        if value not in found:
-            found.append(value)
-        if len(found) == 3:
+    examples: list[Any] = []
+    for value in column.drop_null().slice(0, 1_000).to_pylist():
+        if value not in examples:
+            examples.append(value)
+        if len(examples) == 3:
             break
-    return found
+    return examples

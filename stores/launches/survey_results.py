@@ -1,4 +1,4 @@
-"""What a launch decides over all customers at once, kept in its folder: every worker reads the same."""
+"""The results of the survey, which looks at all customers at once. Every worker reads the same files of survey/."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ Rows = npt.NDArray[np.int64]
 MEMORY = "400MB"
 _FIX = "delete the folder survey/ of the launch and run the launch command again: all is decided anew, the same way"
 PLACES = pa.schema([("batch", pa.string()), ("row", pa.int64())])
-SHARING = pa.schema([("channel", pa.string()), ("key", pa.string()), *PLACES])
-LOSERS = pa.schema([("campaign", pa.string()), *PLACES])
-QUEUES = pa.schema([("campaign", pa.string()), ("offer", pa.string()), ("keys", pa.list_(pa.binary(32)))])
+SHARED_ADDRESSES = pa.schema([("channel", pa.string()), ("key", pa.string()), *PLACES])
+SUPERSEDED = pa.schema([("campaign", pa.string()), *PLACES])
+ALLOCATIONS = pa.schema([("campaign", pa.string()), ("offer", pa.string()), ("keys", pa.list_(pa.binary(32)))])
+_COMPLETE = "done.json"
+_SCHEMAS = {"duplicates": PLACES, "sharing": SHARED_ADDRESSES, "shared": SUPERSEDED, "queues": ALLOCATIONS}
+"""The files by their names, which launches of earlier versions have too."""
 
 
 def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
@@ -35,38 +38,37 @@ def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def write_repeats(folder: Path, duplicates: pa.Table, sharing: pa.Table) -> None:
-    """Write who stands twice (batch, row), and who shares an address with whom (channel, key, batch, row)."""
+def write_duplicates(folder: Path, duplicates: pa.Table, shared_addresses: pa.Table) -> None:
+    """Write the later rows of each customer (batch, row), and the rows that share an address (channel, key, batch,
+    row)."""
     write_parquet(folder / "duplicates.parquet", duplicates)
-    write_parquet(folder / "sharing.parquet", sharing)
+    write_parquet(folder / "sharing.parquet", shared_addresses)
 
 
-def write_decisions(folder: Path, losers: pa.Table, queues: pa.Table) -> None:
-    """Write who is preferred to whom and the queues of the limited offers; the marker comes last."""
-    write_parquet(folder / "shared.parquet", losers)
-    write_parquet(folder / "queues.parquet", queues)
-    write_whole(folder / "done.json", [b"{}"])
+def write_decisions(folder: Path, superseded: pa.Table, allocations: pa.Table) -> None:
+    """Write which rows are superseded and what each limited offer grants. The results are complete then."""
+    write_parquet(folder / "shared.parquet", superseded)
+    write_parquet(folder / "queues.parquet", allocations)
+    write_whole(folder / _COMPLETE, [b"{}"])
 
 
-def decided(folder: Path) -> bool:
-    """Whether the decisions are complete. Raises InputError with every file of them that is damaged."""
-    if not (folder / "done.json").exists():
+def is_complete(folder: Path) -> bool:
+    """Whether all results are there. Raises InputError with every file of them that is damaged."""
+    if not (folder / _COMPLETE).exists():
         return False
-    schemas = {"duplicates": PLACES, "sharing": SHARING, "shared": LOSERS, "queues": QUEUES}
-    found = {folder / f"{name}.parquet": schema.names for name, schema in schemas.items()}
-    problems = [
-        damaged(path, how, _FIX)
-        for path, columns in found.items()
-        if (how := batch_damage(path, columns, counted=False)) is not None
-    ]
-    if problems:
+    paths = {folder / f"{name}.parquet": schema.names for name, schema in _SCHEMAS.items()}
+    if problems := [
+        damaged(path, damage, _FIX)
+        for path, columns in paths.items()
+        if (damage := batch_damage(path, columns, counted=False)) is not None
+    ]:
         raise InputError(problems)
     return True
 
 
-def undecided(folder: Path) -> Problem:
-    """What is wrong with a launch that has batches which are done, and is not decided."""
-    return Problem(str(folder / "done.json"), "", "missing", _FIX)
+def incomplete(folder: Path) -> Problem:
+    """The problem of a launch that has finished batches and no complete survey."""
+    return Problem(str(folder / _COMPLETE), "", "missing", _FIX)
 
 
 def _read(folder: Path, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -74,35 +76,36 @@ def _read(folder: Path, name: str, columns: list[str] | None = None) -> pa.Table
 
 
 def read_duplicates(folder: Path) -> dict[str, Rows]:
-    """The rows of customers that stand in an earlier row too, by the name of their batch."""
+    """The rows whose customer has an earlier row, by batch name."""
     return dict(rows_by_batch(_read(folder, "duplicates")))
 
 
-def read_sharing_rows(folder: Path) -> dict[str, Rows]:
-    """The rows that share an address, by the name of their batch."""
+def read_rows_with_shared_address(folder: Path) -> dict[str, Rows]:
+    """The rows that share an address, by batch name."""
     table = _read(folder, "sharing", ["batch", "row"])
     return {batch: np.unique(rows) for batch, rows in rows_by_batch(table)}
 
 
-def read_sharing_keys(folder: Path) -> dict[str, pa.Array]:
+def read_shared_addresses(folder: Path) -> dict[str, pa.Array]:
     """The keys of the addresses that several customers have, by channel."""
     table = _read(folder, "sharing", ["channel", "key"])
     channels = table["channel"].unique().to_pylist()
     return {name: table.filter(pc.equal(table["channel"], name))["key"].combine_chunks().unique() for name in channels}
 
 
-def read_losers(folder: Path) -> dict[str, dict[str, Rows]]:
-    """The rows that another customer with the same address is preferred to, by batch and campaign."""
-    losers = _read(folder, "shared")
-    found: dict[str, dict[str, Rows]] = {}
-    for campaign in losers["campaign"].unique().to_pylist():
-        for batch, rows in rows_by_batch(losers.filter(pc.equal(losers["campaign"], campaign))):
-            found.setdefault(batch, {})[campaign] = rows
-    return found
+def read_superseded(folder: Path) -> dict[str, dict[str, Rows]]:
+    """The rows to which another customer with the same address is preferred, by batch name and campaign."""
+    table = _read(folder, "shared")
+    superseded: dict[str, dict[str, Rows]] = {}
+    for campaign in table["campaign"].unique().to_pylist():
+        for batch, rows in rows_by_batch(table.filter(pc.equal(table["campaign"], campaign))):
+            superseded.setdefault(batch, {})[campaign] = rows
+    return superseded
 
 
-def read_queues(folder: Path) -> dict[tuple[str, str], npt.NDArray[np.bytes_]]:
-    """By (campaign, offer) the granted order keys, sorted, or only the last; none where nobody is refused."""
+def read_offer_allocations(folder: Path) -> dict[tuple[str, str], npt.NDArray[np.bytes_]]:
+    """The order keys that each limited offer grants, sorted, by (campaign, offer). Of a budget only the cut-off, and
+    nothing if the demand is below it."""
     rows = _read(folder, "queues").to_pylist()
     return {(row["campaign"], row["offer"]): np.array(row["keys"], "S32") for row in rows}
 

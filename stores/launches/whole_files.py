@@ -1,4 +1,4 @@
-"""Files of a launch, read back: one that is damaged is named, with what to do, and never passes for a whole one."""
+"""Read files of a launch. A damaged file raises InputError that names it and says what to do."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ _DIGEST = "digest"
 SNAPSHOT = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
 
 
-def damaged(path: Path, how: str, fix: str) -> Problem:
-    """What is wrong with a file, and what to do about it."""
-    return Problem(str(path), "", f"damaged: {shown(how, 160)}", fix)
+def damaged(path: Path, damage: str, fix: str) -> Problem:
+    """The problem of a damaged file."""
+    return Problem(str(path), "", f"damaged: {shown(damage, 160)}", fix)
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is no file. Raises InputError with the fix for anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError([damaged(path, _told(error), fix)]) from error
-    if not isinstance(found, dict):
+        raise InputError([damaged(path, _describe(error), fix)]) from error
+    if not isinstance(content, dict):
         raise InputError([damaged(path, "no JSON object", fix)])
-    return found
+    return content
 
 
 def with_digest(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with a digest of it, by which a later change is found."""
+    """The content with its digest, by which a later change is detected."""
     return {**content, _DIGEST: _digest(content)}
 
 
 def check_digest(path: Path, content: dict[str, Any], fix: str) -> dict[str, Any]:
-    """The content without its digest, which files of earlier versions do not have. Raises InputError where it is
-    another one's."""
+    """The content without its digest. Raises InputError when it has changed; files of earlier versions have no
+    digest."""
     rest = {name: value for name, value in content.items() if name != _DIGEST}
-    if content.get(_DIGEST, (own := _digest(rest))) != own:
+    if content.get(_DIGEST, (digest := _digest(rest))) != digest:
         raise InputError([damaged(path, "it has been changed since it was written", fix)])
     return rest
 
@@ -57,18 +57,18 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def list_parquet(folder: Path, fix: str) -> dict[str, Path]:
-    """The Parquet files of a folder by their names without the ending; none where there is no folder."""
+    """The Parquet files of a folder by their names without the suffix; none if there is no folder."""
     try:
         with os.scandir(folder) as entries:
-            return {one.name.removesuffix(".parquet"): Path(one.path) for one in entries if _is_part(one.name)}
+            return {
+                entry.name.removesuffix(".parquet"): Path(entry.path)
+                for entry in entries
+                if entry.name.endswith(".parquet") and not entry.name.startswith(".")
+            }
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InputError([damaged(folder, _told(error), fix)]) from error
-
-
-def _is_part(name: str) -> bool:
-    return name.endswith(".parquet") and not name.startswith(".")
+        raise InputError([damaged(folder, _describe(error), fix)]) from error
 
 
 def counts_metadata(counts: dict[str, Any]) -> dict[bytes, bytes]:
@@ -83,12 +83,12 @@ def read_table(path: Path, columns: Sequence[str] | None, fix: str) -> pa.Table:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read(columns=columns, use_threads=False)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise InputError([damaged(path, _told(error), fix)]) from error
+        raise InputError([damaged(path, _describe(error), fix)]) from error
 
 
 def batch_damage(path: Path, columns: Collection[str], *, counted: bool = True) -> str | None:
-    """What is wrong with a file that has these columns, and the counts of its batch where it is `counted`; None where
-    it is whole. Its pages are held against their checksums."""
+    """The damage of a Parquet file, None if it is whole: its pages match their checksums, it has these columns, and, if
+    `counted`, the counts of its batch."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
@@ -101,16 +101,16 @@ def batch_damage(path: Path, columns: Collection[str], *, counted: bool = True) 
             rows = sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
             return None if rows == file.metadata.num_rows else f"{rows:,} of {file.metadata.num_rows:,} rows are there"
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        return _told(error)
+        return _describe(error)
 
 
 def check_parquet(paths: Iterable[Path], fix: str) -> None:
     """Raises InputError with the fix for every file that is not whole."""
     if problems := [
-        damaged(path, how, fix) for path in sorted(paths) if (how := batch_damage(path, (), counted=False))
+        damaged(path, damage, fix) for path in sorted(paths) if (damage := batch_damage(path, (), counted=False))
     ]:
         raise InputError(problems)
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""An alarm when a child process owes an answer for long, and the child's end when it owes it for too long."""
+"""A watchdog for a child process: an alarm when it answers late, and a kill when it does not answer."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _log = logging.getLogger(__name__)
 
 
 class AnswerWatch:
-    """`with watch:` around each question to the process; used by one thread. A process that has not answered after
-    LIMIT_S is killed, so that its pipes end; `why_ended` says so. Counted are the ticks in which this process runs:
-    one that was stopped itself and goes on does not blame the other."""
+    """`with watch:` around each request to the process; used by one thread. A process that has not answered after
+    LIMIT_S is killed, so that its pipes end; `why_ended` says so. Time is counted in ticks of this process, so that a
+    pause of this process does not count against the other."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self._process, self._name = process, f"{name} (process {process.pid})"
-        self._asking, self._over = Event(), Event()
+        self._waiting, self._closed = Event(), Event()
         self._waited, self._alarmed, self.why_ended = 0.0, False, ""
-        Thread(target=self._look, daemon=True, name="ledger watch").start()
+        Thread(target=self._watch, daemon=True, name="ledger watch").start()
 
     def __enter__(self) -> None:
         self._waited = 0.0
-        self._asking.set()
+        self._waiting.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._asking.clear()
+        self._waiting.clear()
         if self._alarmed and not self.why_ended:
             _log.warning("%s answers again", self._name)
         self._alarmed = False
 
     def close(self) -> None:
-        """Nothing more will be asked."""
-        self._over.set()
+        """Stop watching."""
+        self._closed.set()
 
-    def _look(self) -> None:
-        while not self._over.wait(_TICK_S):
+    def _watch(self) -> None:
+        while not self._closed.wait(_TICK_S):
             self._waited += _TICK_S
-            if not self._asking.is_set():
+            if not self._waiting.is_set():
                 continue
             if self._waited >= LIMIT_S:
                 self.why_ended = f"it had not answered for {LIMIT_S:.0f} s and was killed"

@@ -1,4 +1,4 @@
-"""The claims that a process made and has not settled yet: what their documents are, unless somebody changed them."""
+"""A cache of the documents of claims that this process made and has not settled yet."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from stores.ledger.firestore_documents import Stored
 LIMIT = 20_000
 
 
-class Held:
-    """Documents by key, the newest `limit` of them; safe for several threads. Forgetting one costs a read later."""
+class ClaimCache:
+    """Documents by key, the newest `limit` of them; safe for several threads. A miss costs a read."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit, self._lock, self._documents = limit, Lock(), dict[str, Stored]()
 
     def keep(self, documents: Mapping[str, Stored]) -> None:
-        """Take note of these."""
+        """Add documents."""
         with self._lock:
-            for key, one in documents.items():
+            for key, document in documents.items():
                 self._documents.pop(key, None)
-                self._documents[key] = one
+                self._documents[key] = document
             while len(self._documents) > self._limit:
                 del self._documents[next(iter(self._documents))]
 
     def take(self, keys: Iterable[str]) -> dict[str, Stored]:
-        """Those of the documents that are known; they are forgotten by it."""
+        """Remove and return the cached ones of these documents."""
         with self._lock:
             return {key: self._documents.pop(key) for key in keys if key in self._documents}

@@ -1,4 +1,4 @@
-"""The lock of an SQLite ledger: who has the ledger open shares it, a rebuild that renames the ledger holds it alone.
+"""The lock of an SQLite ledger: open ledgers share it, a rebuild that renames the ledger holds it exclusively.
 
 It is a flock on the file PATH.lock, so it ends with its process, also after kill -9. It is not on the ledger's own
 file: closing a second descriptor of that would drop SQLite's locks. The lock file is never deleted, or two processes
@@ -16,24 +16,24 @@ from schemas.problems import JobError
 
 
 class LedgerLock:
-    """The lock of the ledger at a path, not taken yet. It is released by `release`, and when the object is deleted."""
+    """The lock of the ledger at a path, not acquired yet. `release` and the end of the object release it."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: BinaryIO | None = None
 
     def share(self) -> None:
-        """Take it beside others. Raises JobError while a rebuild holds it alone."""
+        """Acquire it shared. Raises JobError while a rebuild holds it exclusively."""
         if not self._take(fcntl.LOCK_SH):
             happened = f"The ledger {self._path} is being renamed by `campaigns ledger rebuild --move-aside`"
             raise JobError(happened, "Wait until the rebuild has ended, then run the same command again")
 
     def take_alone(self) -> bool:
-        """Take it if nobody else has it; whether that worked."""
+        """Acquire it exclusively; False if another process has it."""
         return self._take(fcntl.LOCK_EX)
 
     def release(self) -> None:
-        """Give it back; may be called twice."""
+        """Release it; may be called twice."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,8 +1,8 @@
-"""The ledger of a cluster: one Firestore document an event, 50 fresh events claimed or settled in one call.
+"""The ledger of a cluster: one Firestore document per event, 50 new events claimed or settled in one call.
 
-A document has `entry` (rules.Entry in MessagePack), `outcome` once it is settled, and `queue`: what is due for it,
-a shard, and the time. The shard keeps the index of `queue` from growing at one end only, which Firestore limits to
-500 writes a second. `forget_at` is for Firestore's TTL policy; docs/decisions/006 has the two commands that a
+A document has `entry` (transitions.Entry in MessagePack), `outcome` once it is settled, and `queue`: its state,
+a shard, and a time. The shard keeps the index of `queue` from growing at one end only, which Firestore limits to 500
+writes a second. `forget_at` is for Firestore's TTL policy; docs/decisions/006 has the two commands that a
 collection needs: the policy, and an index exemption for `forget_at`, which grows at its end too.
 """
 
@@ -20,19 +20,18 @@ import grpc
 import msgspec
 
 from schemas.delivery import ClaimRequest, ClaimResult, Outcome, Settlement
-from stores.ledger import transitions as rules
-from stores.ledger.claim_cache import Held
+from stores.ledger import transitions
+from stores.ledger.claim_cache import ClaimCache
 from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
 from stores.ledger.identity import FORGOTTEN, note_forgotten
-from stores.ledger.reconciled import reconciled
 from stores.ledger.transitions import Entry, id_of, key_of
 
 R = TypeVar("R")
 T = TypeVar("T")
 SHARDS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"  # 64: 32,000 events a second
 KEEP = timedelta(days=35)
-_CLAIMED, _RECEIPT, _OVER = "c", "r", "s"  # what `queue` begins with
+_CLAIMED, _RECEIPT, _OVER = "c", "r", "s"  # the first letter of `queue`
 _END = "~"  # after all digits
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Entry).decode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,9 +41,9 @@ class FirestoreLedger:
     """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
     threads. At most 500 events are one atomic step, more are several of them, each event in one.
 
-    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or
-    stays away for `deadline_s` seconds. A change of a cell whose answer is lost may, if another worker changed the
-    same cell at that moment, be made twice; nothing else is.
+    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or does
+    not answer for `deadline_s` seconds. A change of a cell whose answer is lost may be made twice if another worker
+    changed the same cell at that moment; nothing else is.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class FirestoreLedger:
         self._collection, self._deadline_s, self._keep = collection, deadline_s, keep
         self._channel: grpc.Channel | None = None
         self._opened: Documents | None = None
-        self._held = Held()
+        self._claims = ClaimCache()
 
     def __reduce__(self) -> tuple[type[FirestoreLedger], tuple[Any, ...]]:
         return FirestoreLedger, self._arguments
@@ -74,67 +73,67 @@ class FirestoreLedger:
 
     def claim(self, request: ClaimRequest) -> list[ClaimResult]:
         """The result of each claim, in order."""
-        found: dict[int, ClaimResult] = {}
+        results: dict[int, ClaimResult] = {}
         for ids in _parts(claim.event_id for claim in request.claims):
             places = [place for place, claim in enumerate(request.claims) if claim.event_id in ids]
             part = request._replace(claims=[request.claims[place] for place in places])
-            decide = partial(rules.grant, request=part)
-            found.update(zip(places, self._step(ids, decide, known={}), strict=True))
-        return [found[place] for place in range(len(request.claims))]
+            decide = partial(transitions.grant, request=part)
+            results.update(zip(places, self._step(ids, decide, known={}), strict=True))
+        return [results[place] for place in range(len(request.claims))]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
         settled: set[str] = set()
-        for ids in _parts(one.event_id for one in settlements):
-            asked = [one for one in settlements if one.event_id in ids]
+        for ids in _parts(end.event_id for end in settlements):
+            asked = [end for end in settlements if end.event_id in ids]
 
             def decide(
                 entries: Mapping[str, Entry], asked: list[Settlement] = asked
             ) -> tuple[list[str], Mapping[str, Entry]]:
-                changes = rules.settle(entries, owner, asked, now)
+                changes = transitions.settle(entries, owner, asked, now)
                 return list(changes), changes
 
-            settled.update(self._step(ids, decide, self._held.take(map(key_of, ids))))
-        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+            settled.update(self._step(ids, decide, self._claims.take(map(key_of, ids))))
+        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """Settle these events, which are unknown; the ids that were."""
+        """The ids of unknown events that are settled by this."""
         settled: set[str] = set()
-        for ids in _parts(one.event_id for one in settlements):
-            asked = [one for one in settlements if one.event_id in ids]
+        for ids in _parts(end.event_id for end in settlements):
+            asked = [end for end in settlements if end.event_id in ids]
 
             def decide(
                 entries: Mapping[str, Entry], asked: list[Settlement] = asked
             ) -> tuple[list[str], Mapping[str, Entry]]:
-                changes = reconciled(entries, asked, now)
+                changes = transitions.reconcile(entries, asked, now)
                 return list(changes), changes
 
             settled.update(self._step(ids, decide))
-        return [one for one in dict.fromkeys(each.event_id for each in settlements) if one in settled]
+        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Give back this owner's claims."""
+        """Release this owner's claims."""
         for ids in _parts(event_ids):
-            known = self._held.take(map(key_of, ids))
+            known = self._claims.take(map(key_of, ids))
 
             def decide(
                 entries: Mapping[str, Entry], ids: Mapping[str, None] = ids
             ) -> tuple[None, Mapping[str, Entry | None]]:
-                return None, rules.release(entries, owner, ids)
+                return None, transitions.release(entries, owner, ids)
 
             self._step(ids, decide, known if len(known) == len(ids) else None)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Event id to outcome, of those that are settled."""
-        found = self._documents.read(self._collection, map(key_of, dict.fromkeys(event_ids))) if event_ids else {}
-        return {id_of(key): one.fields["outcome"] for key, one in found.items() if "outcome" in one.fields}
+        documents = self._documents.read(self._collection, map(key_of, dict.fromkeys(event_ids))) if event_ids else {}
+        return {id_of(key): doc.fields["outcome"] for key, doc in documents.items() if "outcome" in doc.fields}
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Forget the rejected, unknown and dead among these."""
-        return sum(self._drop(ids, lambda entry: entry.outcome in rules.REOPENED) for ids in _parts(event_ids))
+        """Drop the entries of the rejected, unknown and dead among these; how many."""
+        return sum(self._drop(ids, lambda entry: entry.outcome in transitions.REOPENED) for ids in _parts(event_ids))
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
-        """Event ids and receipts that are not yet reported, oldest first; a query a shard."""
+        """Event ids and receipts that are not yet reported, oldest first; one query per shard."""
         waiting = (
             (entry.settled_at, id_of(key), entry.receipt)
             for shard in SHARDS
@@ -143,17 +142,17 @@ class FirestoreLedger:
         return [(event_id, receipt) for _, event_id, receipt in heapq.nsmallest(limit, waiting)]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Their receipts are in the event store."""
+        """Drop the stored receipts of these events."""
 
         def decide(entries: Mapping[str, Entry]) -> tuple[None, Mapping[str, Entry]]:
-            waiting = {one: entry for one, entry in entries.items() if entry.receipt}
-            return None, {one: msgspec.structs.replace(entry, receipt=b"") for one, entry in waiting.items()}
+            waiting = {event_id: entry for event_id, entry in entries.items() if entry.receipt}
+            return None, {name: msgspec.structs.replace(entry, receipt=b"") for name, entry in waiting.items()}
 
         for ids in _parts(event_ids):
             self._step(ids, decide)
 
     def forget(self, before: int) -> int:
-        """Drop the entries that were settled, and reported where they have a receipt, before a time; by 500."""
+        """Drop the entries that were settled, and reported where they have a receipt, before a time; 500 at a time."""
         self.change(FORGOTTEN, partial(note_forgotten, before=before))
         dropped = 0
         for shard in SHARDS:
@@ -163,16 +162,16 @@ class FirestoreLedger:
         return dropped
 
     def counts(self, now: int) -> dict[str, int]:
-        """Entries by state; some queries, one after the other, that cost a read for 1,000 entries."""
+        """Entries by state; queries that cost one read per 1,000 entries."""
         count, name = self._documents.count, self._collection
-        outcomes = {one: count(name, "outcome", one, one + "\0") for one in get_args(Outcome)}
+        outcomes = {outcome: count(name, "outcome", outcome, outcome + "\0") for outcome in get_args(Outcome)}
         starts = [f"{_CLAIMED}{shard}" for shard in SHARDS]
         lapsed = sum(count(name, "queue", start, start + _time(now + 1)) for start in starts)
         claimed = count(name, "queue", _CLAIMED, _CLAIMED + _END) - lapsed
         return {"claimed": claimed, "lapsed": lapsed, **outcomes}
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
-        """Read, update and write a small named value, again when another worker came between."""
+        """Read, update and write a small named value; repeated on a conflict with another worker."""
         key = key_of(cell)
 
         def decide(stored: Mapping[str, Stored]) -> tuple[T, Mapping[str, Fields]]:
@@ -192,11 +191,11 @@ class FirestoreLedger:
         return self._documents.query(self._collection, "queue", start, start + end, limit)
 
     def _drop(
-        self, ids: Mapping[str, None], doomed: Callable[[Entry], bool], known: Mapping[str, Stored] | None = None
+        self, ids: Mapping[str, None], is_dropped: Callable[[Entry], bool], known: Mapping[str, Stored] | None = None
     ) -> int:
         def decide(entries: Mapping[str, Entry]) -> tuple[int, Mapping[str, None]]:
-            found = dict.fromkeys(one for one, entry in entries.items() if doomed(entry))
-            return len(found), found
+            dropped = dict.fromkeys(event_id for event_id, entry in entries.items() if is_dropped(entry))
+            return len(dropped), dropped
 
         return self._step(ids, decide, known)
 
@@ -206,14 +205,17 @@ class FirestoreLedger:
         decide: Callable[[Mapping[str, Entry]], tuple[R, Mapping[str, Entry | None]]],
         known: Mapping[str, Stored] | None = None,
     ) -> R:
-        """Decide on entries and write them; the claims among them are kept in mind for the settling."""
+        """Decide on entries and write them; the claims among them are cached for their settlement."""
 
         def decide_documents(stored: Mapping[str, Stored]) -> tuple[R, Mapping[str, Fields | None]]:
             result, changes = decide({id_of(key): entry for key, entry in _entries(stored).items()})
-            return result, {key_of(one): self._fields(one, entry) if entry else None for one, entry in changes.items()}
+            return result, {
+                key_of(event_id): self._fields(event_id, entry) if entry else None
+                for event_id, entry in changes.items()
+            }
 
         done = self._documents.step(self._collection, map(key_of, ids), decide_documents, known)
-        self._held.keep({key: one for key, one in done.written.items() if "outcome" not in one.fields})
+        self._claims.keep({key: doc for key, doc in done.written.items() if "outcome" not in doc.fields})
         return done.result
 
     def _fields(self, event_id: str, entry: Entry) -> Fields:
@@ -236,7 +238,7 @@ def _parts(event_ids: Iterable[str]) -> Iterator[dict[str, None]]:
 
 
 def _entries(stored: Mapping[str, Stored]) -> dict[str, Entry]:
-    return {key: _decode(one.fields["entry"]) for key, one in stored.items()}
+    return {key: _decode(document.fields["entry"]) for key, document in stored.items()}
 
 
 def _is_over(entry: Entry) -> bool:

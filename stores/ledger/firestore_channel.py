@@ -1,4 +1,4 @@
-"""The way to Firestore: Google's, or an emulator that FIRESTORE_EMULATOR_HOST names."""
+"""The gRPC channel to Firestore: Google's, or the emulator of FIRESTORE_EMULATOR_HOST."""
 
 from __future__ import annotations
 

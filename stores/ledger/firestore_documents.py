@@ -1,7 +1,7 @@
-"""Documents of one Firestore collection, changed together: read, decide, and commit if nobody came between.
+"""Firestore documents that change together: read, decide, and commit if no other worker changed them in between.
 
-A commit is atomic, and each of its writes says which version of its document it was decided on. So a commit that
-somebody outran changes nothing and is decided anew, and one whose answer was lost is found out by the mark it left.
+A commit is atomic, and each of its writes names the version of the document that it was decided on. A commit with a
+conflict changes nothing and is decided anew. Whether a commit whose answer was lost took place is seen by its token.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ Fields: TypeAlias = Mapping[str, Any]
 WRITES = 500  # in one commit
 
 _Write, _Value, _Request = types.Write.pb(), types.Value.pb(), types.CommitRequest.pb()
-_MARK = "call"
+_COMMIT_TOKEN = "call"
 _CALL_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 10.0, 0.02, 5.0
-_OUTRUN = (google_errors.AlreadyExists, google_errors.FailedPrecondition, google_errors.NotFound, google_errors.Aborted)
+_CONFLICTS = (
+    google_errors.AlreadyExists,
+    google_errors.FailedPrecondition,
+    google_errors.NotFound,
+    google_errors.Aborted,
+)
 _RETRIED = (
     google_errors.Aborted,
     google_errors.ServiceUnavailable,
@@ -48,15 +53,15 @@ _TODO = {
 
 
 class Stored(NamedTuple):
-    """A document: its fields, the mark of the commit that wrote it, and its version."""
+    """A document: its fields, the token of the commit that wrote it, and its version."""
 
     fields: Fields
-    mark: bytes
+    commit_token: bytes
     version: Any
 
 
 class Done(NamedTuple, Generic[R]):
-    """What a step decided, and the documents that it wrote, as far as their versions are known."""
+    """The result of a step, and the documents that it wrote, if their versions are known."""
 
     result: R
     written: Mapping[str, Stored]
@@ -65,14 +70,14 @@ class Done(NamedTuple, Generic[R]):
 Changes: TypeAlias = Mapping[str, Fields | None]
 """Documents to write, or to delete (None), by key."""
 Decide: TypeAlias = Callable[[Mapping[str, Stored]], tuple[R, Changes]]
-"""From the documents that are there to a result and what is to be changed. May run several times."""
+"""From the documents to a result and the changes. May run several times."""
 
 
 class Documents:
     """The documents of a collection by key; safe for several threads.
 
-    A call that fails is made again, with longer and longer waits, for `deadline_s` seconds; then, or when trying
-    again cannot help, it is a JobError.
+    A call that fails is retried with back-off for `deadline_s` seconds; then, or when a retry cannot help, it raises
+    JobError.
     """
 
     def __init__(
@@ -91,33 +96,33 @@ class Documents:
     def step(
         self, collection: str, keys: Iterable[str], decide: Decide[R], known: Mapping[str, Stored] | None = None
     ) -> Done[R]:
-        """Decide on these documents and write what was decided, in one atomic commit of at most 500.
+        """Decide on these documents and write the changes, in one atomic commit of at most 500.
 
-        `known` saves the reading: what these documents are believed to be (an absent one is believed to be absent).
+        `known` saves the first read: the documents as they are believed to be (one that it lacks, to be absent).
         """
-        patience, lost = self._patience(), dict[bytes, tuple[R, Changes]]()
+        retries, lost = self._retries(), dict[bytes, tuple[R, Changes]]()
         names = self._names(collection, keys)
         while True:
             try:
                 stored = self._read(names) if known is None else known
             except GoogleAPICallError as error:
-                patience.bear(error)
+                retries.wait_or_raise(error)
                 continue
-            for mark, (result, changes) in lost.items():
-                if _landed(changes, stored, mark):
+            for commit_token, (result, changes) in lost.items():
+                if _was_committed(changes, stored, commit_token):
                     return Done(result, {})
             result, changes = decide(stored)
-            mark, known = os.urandom(8), None
+            commit_token, known = os.urandom(8), None
             try:
-                return Done(result, self._commit(collection, changes, stored, mark) if changes else {})
-            except _OUTRUN as error:
-                patience.bear(error, outrun=True)
+                return Done(result, self._commit(collection, changes, stored, commit_token) if changes else {})
+            except _CONFLICTS as error:
+                retries.wait_or_raise(error, conflict=True)
             except GoogleAPICallError as error:
-                patience.bear(error)
-                lost[mark] = result, changes
+                retries.wait_or_raise(error)
+                lost[commit_token] = result, changes
 
     def read(self, collection: str, keys: Iterable[str]) -> dict[str, Stored]:
-        """Those of the documents that are there."""
+        """The documents that exist."""
         names = self._names(collection, keys)
         return self._retried(lambda: self._read(names))
 
@@ -158,28 +163,30 @@ class Documents:
         return dict(_stored(answer._pb.found) for answer in answers if "found" in answer)
 
     def _commit(
-        self, collection: str, changes: Changes, stored: Mapping[str, Stored], mark: bytes
+        self, collection: str, changes: Changes, stored: Mapping[str, Stored], commit_token: bytes
     ) -> dict[str, Stored]:
-        writes = list(_writes(f"{self._root}/{collection}/", changes, stored, mark))
+        writes = list(_writes(f"{self._root}/{collection}/", changes, stored, commit_token))
         request = types.CommitRequest.wrap(_Request(database=self._database, writes=writes))
         results = self._client.commit(request=request, **self._options)._pb.write_results
         pairs = zip(changes.items(), results, strict=True)
-        return {key: Stored(fields, mark, one.update_time) for (key, fields), one in pairs if fields is not None}
+        return {
+            key: Stored(fields, commit_token, done.update_time) for (key, fields), done in pairs if fields is not None
+        }
 
     def _retried(self, work: Callable[[], R]) -> R:
-        patience = self._patience()
+        retries = self._retries()
         while True:
             try:
                 return work()
             except GoogleAPICallError as error:
-                patience.bear(error)
+                retries.wait_or_raise(error)
 
-    def _patience(self) -> _Patience:
-        return _Patience(self._database, self._deadline_s, self._clock, self._sleep)
+    def _retries(self) -> _Retries:
+        return _Retries(self._database, self._deadline_s, self._clock, self._sleep)
 
 
-class _Patience:
-    """How long one step goes on against errors."""
+class _Retries:
+    """The retries of one step."""
 
     def __init__(
         self, database: str, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
@@ -187,33 +194,33 @@ class _Patience:
         self._database, self._clock, self._sleep = database, clock, sleep
         self._begin, self._deadline_s, self._wait = clock(), deadline_s, _FIRST_WAIT_S
 
-    def bear(self, error: GoogleAPICallError, outrun: bool = False) -> None:
-        """Waits, or raises JobError when it is no use to go on."""
-        if not outrun and not isinstance(error, _RETRIED):
+    def wait_or_raise(self, error: GoogleAPICallError, conflict: bool = False) -> None:
+        """Waits before a retry, or raises JobError when a retry cannot help or the deadline has passed."""
+        if not conflict and not isinstance(error, _RETRIED):
             todo = next((todo for kind, todo in _TODO.items() if isinstance(error, kind)), "Put it right")
             raise JobError(f"Firestore refuses {self._database} ({error})", f"{todo}, {_AGAIN}") from error
         waited = self._clock() - self._begin
         if waited >= self._deadline_s:
             happened = f"Firestore kept {self._database} away for {waited:.0f} s ({error})"
             raise JobError(happened, f"Check the network, the project's quotas and status, {_AGAIN}") from error
-        self._sleep(random.uniform(0, self._wait) if outrun else random.uniform(self._wait / 2, self._wait))
+        self._sleep(random.uniform(0, self._wait) if conflict else random.uniform(self._wait / 2, self._wait))
         self._wait = min(2 * self._wait, _LONGEST_WAIT_S)
 
 
-def _landed(changes: Changes, stored: Mapping[str, Stored], mark: bytes) -> bool:
-    """Whether a commit without an answer took place: its mark is there, or all that it deleted is gone."""
+def _was_committed(changes: Changes, stored: Mapping[str, Stored], commit_token: bytes) -> bool:
+    """Whether a commit without an answer took place: its token is there, or all that it deleted is gone."""
     written = [key for key, fields in changes.items() if fields is not None]
     if written:
-        return any(key in stored and stored[key].mark == mark for key in written)
+        return any(key in stored and stored[key].commit_token == commit_token for key in written)
     return not any(key in stored for key in changes)
 
 
-def _writes(prefix: str, changes: Changes, stored: Mapping[str, Stored], mark: bytes) -> Iterator[Any]:
+def _writes(prefix: str, changes: Changes, stored: Mapping[str, Stored], commit_token: bytes) -> Iterator[Any]:
     for key, fields in changes.items():
         write = _Write(delete=prefix + key) if fields is None else _Write()
         if fields is not None:
             write.update.name = prefix + key
-            for name, value in {**fields, _MARK: mark}.items():
+            for name, value in {**fields, _COMMIT_TOKEN: commit_token}.items():
                 _put(write.update.fields[name], value)
         if key in stored:
             write.current_document.update_time.CopyFrom(stored[key].version)
@@ -233,8 +240,8 @@ def _put(target: Any, value: Any) -> None:
 
 def _stored(document: Any) -> tuple[str, Stored]:
     fields = {name: getattr(value, value.WhichOneof("value_type")) for name, value in document.fields.items()}
-    mark = fields.pop(_MARK, b"")
-    return document.name.rpartition("/")[2], Stored(fields, mark, document.update_time)
+    commit_token = fields.pop(_COMMIT_TOKEN, b"")
+    return document.name.rpartition("/")[2], Stored(fields, commit_token, document.update_time)
 
 
 def _between(collection: str, field: str, start: str, end: str) -> types.StructuredQuery:

@@ -1,6 +1,6 @@
-"""Which ledger it is and how new it is: kept in the ledger and, as a copy, in the output folder of each delivery.
+"""The identity and version of a ledger, stored in the ledger and copied to the output folder of each delivery.
 
-A ledger that was lost and made anew has no identity or another one; a ledger that is older than the delivery (a
+A ledger that was lost and created anew has no identity, or another one. A ledger that is older than the delivery (a
 backup, a file without its -wal) has a beat below the copy's.
 """
 
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import JobError
 
-STEP = 1_000  # events that a ledger takes at once
 CELL = "ledger/identity"
 FORGOTTEN = "ledger/forgotten"
 """The cell with the time (epoch ms) before which settled entries were dropped."""
@@ -24,7 +23,7 @@ REOPENED = "ledger/reopened"
 
 class Identity(msgspec.Struct, frozen=True):
     """`id`: random, given once. `beat`: epoch ms, greater each time that it is written. `rebuilding`: a rebuild of this
-    ledger has begun and not ended, so entries are missing."""
+    ledger has not ended, so entries are missing."""
 
     id: str
     beat: int
@@ -49,9 +48,9 @@ def read_identity(ledger: DeliveryLedger) -> Identity | None:
 def write_beat(
     ledger: DeliveryLedger, now: int, *, ledger_id: str | None = None, rebuilding: bool | None = None
 ) -> Identity:
-    """The identity of an open ledger with a new beat, which is in the ledger when this returns.
+    """Writes a new beat into an open ledger; returns its identity.
 
-    A ledger without an identity is given `ledger_id` or a random one. `rebuilding` stays as it is if it is None.
+    A ledger without an identity gets `ledger_id` or a random one. `rebuilding` is not changed if it is None.
     """
 
     def update(raw: bytes | None) -> tuple[bytes, Identity]:
@@ -87,23 +86,23 @@ def _decode_time(cell: str, raw: bytes | None) -> int:
 
 
 def read_reopened(ledger: DeliveryLedger) -> int | None:
-    """The time (epoch ms) until which entries may have been reopened; None in a ledger that never noted one."""
+    """The time (epoch ms) until which entries may have been reopened; None in a ledger without one."""
     raw = _read(ledger, REOPENED)
     return _decode_time(REOPENED, raw) if raw else None
 
 
 def note_reopened(ledger: DeliveryLedger, now: int) -> None:
-    """Notes that entries which were settled until now may be missing since somebody reopened them."""
+    """Notes that entries settled until now may be missing, because they were reopened."""
     ledger.change(REOPENED, lambda raw: (str(max(now, _decode_time(REOPENED, raw))).encode(), None))
 
 
 def reopen_events(ledger: DeliveryLedger, event_ids: Sequence[str], now: int) -> int:
-    """Reopens the rejected, unknown and dead among these; how many. The time is noted first, so that a receipt without
-    an entry does not make the ledger look older than it is."""
+    """Reopens the rejected, unknown and dead among these; how many. The time is noted first, or a receipt without an
+    entry would make the ledger look older than it is."""
     if not event_ids:
         return 0
     note_reopened(ledger, now)
-    return sum(ledger.reopen(event_ids[start : start + STEP]) for start in range(0, len(event_ids), STEP))
+    return sum(map(ledger.reopen, ledger_steps(event_ids)))
 
 
 def _read(ledger: DeliveryLedger, cell: str) -> bytes:

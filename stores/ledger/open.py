@@ -1,4 +1,4 @@
-"""Which ledger a URI names: `sqlite:PATH` or `firestore:projects/P/databases/D/COLLECTION`."""
+"""Opens the ledger that a URI names: `sqlite:PATH` or `firestore:projects/P/databases/D/COLLECTION`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _COLLECTION = re.compile(r"(?!__.*__$)(?!\.{1,2}$)[^\s/]{1,200}")
 
 
 class LedgerUriError(ValueError):
-    """A ledger's name that cannot be read; says what a right one looks like."""
+    """A ledger's URI that is wrong; the message shows the right form."""
 
 
 def open_ledger(uri: str) -> DeliveryLedger:
-    """The ledger a URI names, not connected yet: it can be pickled, and `.open()` connects it where it is used.
+    """The ledger of a URI, not connected yet: it can be pickled, and `.open()` connects it where it is used.
 
-    Raises LedgerUriError with the part that is wrong and what it should look like.
+    Raises LedgerUriError with the part that is wrong and the right form.
     """
     scheme, colon, rest = uri.partition(":")
-    if not colon or scheme not in _READERS:
+    if not colon or scheme not in _PARSERS:
         raise LedgerUriError(f"{uri!r} names no ledger; write {FORMS}")
-    return _READERS[scheme](uri, rest)
+    return _PARSERS[scheme](uri, rest)
 
 
 def _sqlite(uri: str, path: str) -> DeliveryLedger:
@@ -51,4 +51,4 @@ def _firestore(uri: str, rest: str) -> DeliveryLedger:
     return FirestoreLedger(project, database, collection)
 
 
-_READERS = {"sqlite": _sqlite, "firestore": _firestore}
+_PARSERS = {"sqlite": _sqlite, "firestore": _firestore}

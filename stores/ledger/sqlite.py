@@ -1,7 +1,7 @@
 """The embedded ledger: one SQLite file that the threads and processes of one machine share.
 
 Every commit is on the disk before a method returns (synchronous=FULL): with less, a power failure could take back
-a claim whose send went out, and the event would be sent twice (docs/decisions/006).
+a claim whose event was sent, and the event would be sent twice (docs/decisions/006).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from schemas.delivery import ClaimRequest, ClaimResult, Settlement
-from stores.ledger import transitions as rules
+from stores.ledger import transitions
 from stores.ledger.identity import FORGOTTEN, note_forgotten
-from stores.ledger.reconciled import reconciled
 from stores.ledger.sqlite_bulk import claim_new, find_all, report_all, settle_own
-from stores.ledger.sqlite_file import connect, means_full, sound_cell, sound_rows, told
+from stores.ledger.sqlite_file import as_job_errors, connect, means_full, sound_cell, sound_rows
 from stores.ledger.sqlite_steps import Step, run_all
 from stores.ledger.transitions import Entry, digest
 from stores.local.disk_space import release_reserve
@@ -38,8 +37,8 @@ _COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
 
 
 class SqliteLedger:
-    """A DeliveryLedger in one file, made when it is opened first. Safe for several threads; another process opens
-    its own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
+    """A DeliveryLedger in one file, created when it is first opened. Safe for several threads; each process opens its
+    own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
     """
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
@@ -71,66 +70,69 @@ class SqliteLedger:
             if request.now < request.lease_until and claim_new(con, request, _packed(request.owner)):
                 return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
             entries = _read(con, [claim.event_id for claim in request.claims])
-            claim_results, changes = rules.grant(entries, request)
+            claim_results, changes = transitions.grant(entries, request)
             _write_claims(con, changes)
             return claim_results
 
-        return self._together(step)
+        return self._commit(step)
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
 
         def step(con: sqlite3.Connection) -> list[str]:
             if settle_own(con, _packed(owner), settlements, now, _OUTCOMES):
-                return [one.event_id for one in settlements]
-            entries = _read(con, [one.event_id for one in settlements])
-            changes = rules.settle(entries, owner, settlements, now)
-            _drop_receipts(con, [one for one in changes if one in entries and entries[one].outcome])
-            _drop_claims(con, [one for one in changes if one in entries and not entries[one].outcome])
+                return [end.event_id for end in settlements]
+            entries = _read(con, [end.event_id for end in settlements])
+            changes = transitions.settle(entries, owner, settlements, now)
+            before = {event_id: entries[event_id] for event_id in changes if event_id in entries}
+            _drop_receipts(con, [event_id for event_id, entry in before.items() if entry.outcome])
+            _drop_claims(con, [event_id for event_id, entry in before.items() if not entry.outcome])
             _write_settled(con, changes)
             return list(changes)
 
-        return self._together(step)
+        return self._commit(step)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """Settle these events, which are unknown; the ids that were."""
+        """The ids of unknown events that are settled by this."""
 
         def step(con: sqlite3.Connection) -> list[str]:
-            entries = _read(con, [one.event_id for one in settlements])
-            changes = reconciled(entries, settlements, now)
+            entries = _read(con, [end.event_id for end in settlements])
+            changes = transitions.reconcile(entries, settlements, now)
             _drop_receipts(con, list(changes))
             _write_settled(con, changes)
             return list(changes)
 
-        return self._together(step)
+        return self._commit(step)
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Give back this owner's claims."""
+        """Release this owner's claims."""
 
         def step(con: sqlite3.Connection) -> None:
-            changes = rules.release(_read(con, event_ids), owner, event_ids)
+            changes = transitions.release(_read(con, event_ids), owner, event_ids)
             _drop_claims(con, changes)
-            _write_claims(con, {one: entry for one, entry in changes.items() if entry})
+            _write_claims(con, {event_id: entry for event_id, entry in changes.items() if entry})
 
-        self._together(step)
+        self._commit(step)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Event id to outcome, of those that are settled."""
         with self._reading() as con, sound_rows():
-            if (found := find_all(con, event_ids)) is not None:
-                return {key.hex(): _OUTCOMES[place] or "" for key, place in found}
-            return {one: entry.outcome for one, entry in _read(con, event_ids).items() if entry.outcome}
+            if (rows := find_all(con, event_ids)) is not None:
+                return {key.hex(): _OUTCOMES[place] or "" for key, place in rows}
+            entries = _read(con, event_ids).items()
+            return {event_id: entry.outcome for event_id, entry in entries if entry.outcome}
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Forget the rejected, unknown and dead among these."""
+        """Drop the entries of the rejected, unknown and dead among these; how many."""
 
         def step(con: sqlite3.Connection) -> int:
-            found = [one for one, entry in _read(con, event_ids).items() if entry.outcome in rules.REOPENED]
-            _drop_receipts(con, found)
-            con.executemany("DELETE FROM settled WHERE id = ?", ((_packed(one),) for one in found))
-            return len(found)
+            entries = _read(con, event_ids).items()
+            reopened = [event_id for event_id, entry in entries if entry.outcome in transitions.REOPENED]
+            _drop_receipts(con, reopened)
+            con.executemany("DELETE FROM settled WHERE id = ?", ((_packed(event_id),) for event_id in reopened))
+            return len(reopened)
 
-        return self._together(step)
+        return self._commit(step)
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
         """Event ids and receipts that are not yet reported, oldest first."""
@@ -140,8 +142,8 @@ class SqliteLedger:
                 return [(_unpacked(row[0]), memoryview(row[1]).tobytes()) for row in rows]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Their receipts are in the event store."""
-        self._together(lambda con: None if report_all(con, event_ids) else _drop_receipts(con, event_ids))
+        """Drop the stored receipts of these events."""
+        self._commit(lambda con: None if report_all(con, event_ids) else _drop_receipts(con, event_ids))
 
     def forget(self, before: int) -> int:
         """Drop the entries that were settled, and reported where they have a receipt, before a time."""
@@ -150,43 +152,43 @@ class SqliteLedger:
             _change(con, FORGOTTEN, partial(note_forgotten, before=before))
             return con.execute(_FORGET, (before,)).rowcount
 
-        return self._together(step)
+        return self._commit(step)
 
     def counts(self, now: int) -> dict[str, int]:
         """Entries by state; reads them all."""
         with self._reading() as con:
             rows = con.execute(_COUNT, (now,)).fetchall()
             with sound_rows():
-                found = {"lapsed" if lapsed else _OUTCOMES[place] or "claimed": count for place, lapsed, count in rows}
-        return {state: found.get(state, 0) for state in ("claimed", "lapsed", *filter(None, _OUTCOMES))}
+                counts = {"lapsed" if lapsed else _OUTCOMES[place] or "claimed": count for place, lapsed, count in rows}
+        return {state: counts.get(state, 0) for state in ("claimed", "lapsed", *filter(None, _OUTCOMES))}
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
         """Read, update and write a small named value while no other worker can write."""
-        return self._together(lambda con: _change(con, cell, update))
+        return self._commit(lambda con: _change(con, cell, update))
 
-    def several(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """The results of calls of this ledger's methods, or the exceptions they raised; all that they write is one
+    def batch(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The results of calls of this ledger's methods, or the exceptions that they raised; all their writes are one
         transaction. Not for several threads."""
         steps: list[Step] = []
         self._gathered = steps
         try:
-            made = [call() for call in calls]
+            results = [call() for call in calls]
         finally:
             self._gathered = None
         if steps:
             self._write_all(steps)
-        return [(one.error or one.result) if isinstance(one, Step) else one for one in made]
+        return [(result.error or result.result) if isinstance(result, Step) else result for result in results]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, told(self._path):
+        with self._lock, as_job_errors(self._path):
             if self._opened is None:
                 raise RuntimeError("the ledger is not open")
             yield self._opened
 
-    def _together(self, step: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of a step that is on the disk. Steps that come while another is being written wait, and the
-        first of them then writes them all in one transaction: a commit costs the same for one as for twenty."""
+    def _commit(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of a step, committed to disk. Steps that arrive during a commit wait; the first of them then
+        commits them all in one transaction: a commit costs the same for one as for twenty."""
         mine = Step(step)
         if self._gathered is not None:
             self._gathered.append(mine)
@@ -203,8 +205,8 @@ class SqliteLedger:
         return mine.result
 
     def _write_all(self, steps: list[Step]) -> None:
-        """One transaction; a step that fails takes back what it did alone. On a full disk the reserve beside the file
-        is given up and the transaction made once more: an answer that was received is not forgotten."""
+        """Commits the steps in one transaction; a step that fails is rolled back alone. On a full disk the reserve file
+        is deleted and the transaction is tried once more: an answer that was received is not lost."""
         try:
             with self._reading() as con:
                 try:
@@ -214,10 +216,10 @@ class SqliteLedger:
                         raise
                     run_all(con, steps)
         except BaseException as error:
-            for one in steps:
-                one.error = one.error or error
-        for one in steps:
-            one.done = True
+            for step in steps:
+                step.error = step.error or error
+        for step in steps:
+            step.done = True
 
 
 def _change(con: sqlite3.Connection, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
@@ -230,12 +232,12 @@ def _change(con: sqlite3.Connection, cell: str, update: Callable[[bytes | None],
 
 def _ask(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
     con.execute("DELETE FROM asked")
-    con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(one),) for one in event_ids])
+    con.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(_packed(event_id),) for event_id in event_ids])
 
 
 @sound_rows()
 def _read(con: sqlite3.Connection, event_ids: Iterable[str]) -> dict[str, Entry]:
-    """The entries that these events have, without receipts."""
+    """The entries of these events, without receipts."""
     _ask(con, event_ids)
     return {
         _unpacked(key): Entry(
@@ -253,27 +255,28 @@ def _read(con: sqlite3.Connection, event_ids: Iterable[str]) -> dict[str, Entry]
 
 
 def _write_claims(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:
-    """Writes claims in the order of their ids: neighbours share a page."""
+    """Writes claims in the order of their ids: neighbouring ids share a page."""
     pack = cache(_packed)  # owners and batches repeat
     rows = [
-        (_packed(event_id), pack(one.owner), pack(one.batch_id), one.lease_until, one.resends, one.first_claimed)
-        for event_id, one in sorted(changes.items())
+        (_packed(name), pack(entry.owner), pack(entry.batch_id), entry.lease_until, entry.resends, entry.first_claimed)
+        for name, entry in sorted(changes.items())
     ]
     con.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _write_settled(con: sqlite3.Connection, changes: Mapping[str, Entry]) -> None:
     rows = [
-        (_packed(event_id), _OUTCOMES.index(one.outcome), one.settled_at, _packed(one.owner))
-        for event_id, one in sorted(changes.items())
+        (_packed(event_id), _OUTCOMES.index(entry.outcome), entry.settled_at, _packed(entry.owner))
+        for event_id, entry in sorted(changes.items())
     ]
     con.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)", rows)
-    receipts = [(one.settled_at, _packed(name), one.receipt) for name, one in sorted(changes.items()) if one.receipt]
+    kept = sorted((event_id, entry) for event_id, entry in changes.items() if entry.receipt)
+    receipts = [(entry.settled_at, _packed(event_id), entry.receipt) for event_id, entry in kept]
     con.executemany("INSERT INTO receipts VALUES (?, ?, ?)", receipts)
 
 
 def _drop_claims(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
-    con.executemany("DELETE FROM claims WHERE id = ?", [(_packed(one),) for one in sorted(event_ids)])
+    con.executemany("DELETE FROM claims WHERE id = ?", [(_packed(event_id),) for event_id in sorted(event_ids)])
 
 
 def _drop_receipts(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
@@ -282,9 +285,9 @@ def _drop_receipts(con: sqlite3.Connection, event_ids: Iterable[str]) -> None:
 
 
 def _packed(text: str) -> bytes | str:
-    """A digest in half its size; other text, as a key, stays text and so never meets a digest."""
-    return digest(text) or (rules.key_of(text) if text else "")
+    """A digest as 16 bytes; other text as its key, which never equals a digest."""
+    return digest(text) or (transitions.key_of(text) if text else "")
 
 
 def _unpacked(stored: bytes | str) -> str:
-    return stored.hex() if isinstance(stored, bytes) else rules.id_of(stored)
+    return stored.hex() if isinstance(stored, bytes) else transitions.id_of(stored)

@@ -1,6 +1,8 @@
-"""The common case in one statement: all events of a claim are new, all events of a settlement were claimed by its
-owner. A statement that goes over the rows inside SQLite costs a tenth of one a row, and does not hand Python's lock
-back and forth with the threads that make the calls."""
+"""Bulk statements for the common cases: all events of a claim are new, or all of a settlement are claimed by its owner.
+
+A statement that loops over the rows inside SQLite costs a tenth of one per row, and does not pass Python's lock back
+and forth with the threads that make the calls.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,13 @@ _FIND = f"{_N} SELECT id, outcome FROM n CROSS JOIN settled ON id = {_ID}"
 
 
 def _joined(texts: Sequence[str]) -> bytes | None:
-    """The digests one after the other; None when some text is none."""
+    """The digests concatenated; None if some text is no digest."""
     packed = [digest(text) for text in texts]
     return None if None in packed else b"".join(packed)  # type: ignore[arg-type]
 
 
 def claim_new(con: sqlite3.Connection, request: ClaimRequest, owner: bytes | str) -> bool:
-    """Claims the events if every one of them is new; otherwise nothing has happened."""
+    """Claims the events if every one is new; otherwise changes nothing and returns False."""
     claims = request.claims
     ids, batches = _joined([claim.event_id for claim in claims]), _joined([claim.batch_id for claim in claims])
     if not ids or batches is None:
@@ -54,42 +56,42 @@ def settle_own(
     now: int,
     outcomes: Sequence[str | None],
 ) -> bool:
-    """Settles the events if every one of them is claimed by the owner; otherwise nothing has happened. Not for
-    unknown, which remembers its owner."""
-    ids = _joined([one.event_id for one in settlements])
-    if not ids or any(one.outcome == "unknown" for one in settlements):
+    """Settles the events if every one is claimed by the owner; otherwise changes nothing and returns False. Not for
+    unknown, which stores its owner."""
+    ids = _joined([end.event_id for end in settlements])
+    if not ids or any(end.outcome == "unknown" for end in settlements):
         return False
     if not _all_or_none(con, _UNCLAIM, {"n": len(settlements), "ids": ids, "owner": owner}):
         return False
     parts, at = [], 1
-    for one in settlements:
-        parts.append((at, len(one.receipt), outcomes.index(one.outcome)))
-        at += len(one.receipt)
-    bodies = b"".join(one.receipt for one in settlements)
-    given = {"ids": ids, "now": now, "parts": json.dumps(parts), "bodies": bodies}
-    con.execute(_SETTLE, given)
+    for end in settlements:
+        parts.append((at, len(end.receipt), outcomes.index(end.outcome)))
+        at += len(end.receipt)
+    bodies = b"".join(end.receipt for end in settlements)
+    values = {"ids": ids, "now": now, "parts": json.dumps(parts), "bodies": bodies}
+    con.execute(_SETTLE, values)
     if bodies:
-        con.execute(_RECEIPTS, given)
+        con.execute(_RECEIPTS, values)
     return True
 
 
 def find_all(con: sqlite3.Connection, event_ids: Sequence[str]) -> list[tuple[bytes, int]] | None:
-    """The ids and places of outcomes of the events that are settled; None when some id is no digest."""
+    """(id, place of its outcome) of the events that are settled; None if some id is no digest."""
     ids = _joined(event_ids)
     return con.execute(_FIND, {"n": len(event_ids), "ids": ids}).fetchall() if ids else None
 
 
 def report_all(con: sqlite3.Connection, event_ids: Sequence[str]) -> bool:
-    """Drops the receipts of events with digests; False when some id is none, and nothing has happened."""
+    """Drops the stored receipts of events; False, and no change, if some id is no digest."""
     ids = _joined(event_ids)
     if ids:
         con.execute(_REPORT, {"n": len(event_ids), "ids": ids})
     return ids is not None
 
 
-def _all_or_none(con: sqlite3.Connection, statement: str, given: dict[str, object]) -> bool:
+def _all_or_none(con: sqlite3.Connection, statement: str, values: dict[str, object]) -> bool:
     con.execute("SAVEPOINT fast")
-    done = con.execute(statement, given).rowcount == given["n"]
+    done = con.execute(statement, values).rowcount == values["n"]
     if not done:
         con.execute("ROLLBACK TO fast")
     con.execute("RELEASE fast")

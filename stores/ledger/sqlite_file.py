@@ -1,4 +1,4 @@
-"""The file of an SQLite ledger: made, recognised, and what its errors mean."""
+"""The file of an SQLite ledger: creates, upgrades and checks it, and explains SQLite's errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _FULL_BYTES = 1 << 20  # a disk with less than this is full, whatever error SQLi
 
 
 class Probe(NamedTuple):
-    """What stands at a ledger's path: no file, a file without tables, or a ledger and the value of one of its cells."""
+    """The state of a ledger's path: no file, a file without tables, or a ledger, with the value of one of its cells."""
 
     state: Literal["missing", "empty", "ledger"]
     cell: bytes | None = None
@@ -65,25 +65,25 @@ class _Connection(sqlite3.Connection):
     lock: LedgerLock
 
     def close(self) -> None:
-        """Closes it, then gives the lock back."""
+        """Close it, then release the lock."""
         super().close()
         self.lock.release()
 
 
 def connect(path: str, wait_s: float) -> sqlite3.Connection:
-    """A connection to the ledger's file, which is made if there is none; each statement is its own transaction. It
-    shares the ledger's lock (file_lock.py).
+    """A connection to the ledger's file, which is created if missing; each statement is its own transaction. It shares
+    the ledger's lock (file_lock.py).
 
     Raises JobError for a file that is no ledger, one of a newer version, one that cannot be opened, and while a
     rebuild renames the ledger.
     """
     lock = LedgerLock(path)
     lock.share()
-    with told(path):
+    with as_job_errors(path):
         con = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False, factory=_Connection)
         con.lock = lock
         try:
-            _make_ready(con, path, wait_s)
+            _prepare(con, path, wait_s)
         except BaseException:
             con.close()
             raise
@@ -91,7 +91,7 @@ def connect(path: str, wait_s: float) -> sqlite3.Connection:
 
 
 def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
-    """What stands at a path, and a cell's value; changes neither the file nor its -wal.
+    """The state of a path, and a cell's value; changes neither the file nor its -wal.
 
     A file that is missing or empty is not opened: SQLite would delete a -wal beside it. Raises JobError, with
     `damaged` for what can be no ledger: other bytes, a part of a file, a folder.
@@ -109,7 +109,7 @@ def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
         raise JobError(f"{path} may not be read and written", "Give this account the right to", damaged=True)
     if not size:
         return Probe("empty")
-    with told(path):
+    with as_job_errors(path):
         con = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", timeout=wait_s, uri=True)
         try:
             if _is_new(con):
@@ -133,7 +133,7 @@ def _check_length(con: sqlite3.Connection, file: Path) -> None:
         raise JobError(f"{file} breaks off in the middle of a page", _RESTORE, damaged=True)
 
 
-def _make_ready(con: sqlite3.Connection, path: str, wait_s: float) -> None:
+def _prepare(con: sqlite3.Connection, path: str, wait_s: float) -> None:
     if not _is_new(con):
         _check(con, path)
     _write_ahead(con, time.monotonic() + wait_s)
@@ -184,8 +184,8 @@ def _write_ahead(con: sqlite3.Connection, end: float) -> None:
 
 
 @contextmanager
-def told(path: str) -> Iterator[None]:
-    """Turns SQLite's errors into JobErrors that name the file and what to do; a bug stays what it is."""
+def as_job_errors(path: str) -> Iterator[None]:
+    """Turns SQLite's errors into JobErrors that name the file and what to do; a bug is raised as it is."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
@@ -200,7 +200,7 @@ def told(path: str) -> Iterator[None]:
 
 @contextmanager
 def sound_rows() -> Iterator[None]:
-    """For the decoding of rows: one that no ledger writes is the error of a damaged file, not a bug."""
+    """Around the decoding of rows: a row that no ledger writes is a damaged file, not a bug."""
     try:
         yield
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -211,7 +211,7 @@ def sound_rows() -> Iterator[None]:
 
 @contextmanager
 def sound_cell(cell: str) -> Iterator[None]:
-    """For the update of a cell: bytes in it that its reader cannot decode are a damaged ledger's, not a bug."""
+    """Around the update of a cell: bytes that cannot be decoded are a damaged ledger, not a bug."""
     try:
         yield
     except (msgspec.MsgspecError, TypeError) as error:
@@ -219,12 +219,12 @@ def sound_cell(cell: str) -> Iterator[None]:
 
 
 def means_full(error: sqlite3.Error, path: str) -> bool:
-    """Whether the disk of the ledger is full: SQLite says so, or fails to write where no room is left."""
+    """Whether the disk of the ledger is full: SQLite says so, or cannot write and there is no room."""
     if _code(error) == sqlite3.SQLITE_FULL:
         return True
     return _code(error) == sqlite3.SQLITE_IOERR and shutil.disk_usage(Path(path).parent).free < _FULL_BYTES
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary result code: the low byte of what SQLite said."""
+    """SQLite's primary result code: the low byte."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

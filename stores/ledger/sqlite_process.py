@@ -1,11 +1,11 @@
 """An SQLite ledger in a process of its own, for a worker whose threads are busy.
 
-SQLite hands Python's lock back at each statement, and a thread that wants it again waits for the threads that encode
-and decode events: with sixty of them a commit of 2 ms took 20. The process beside has a lock of its own, and gets
-all that has queued up as one request, which it writes as one transaction. `python -m stores.ledger.sqlite_process PATH`
-is that process: requests on its standard input, answers on its output; it ends when its input does. Should it be
-killed, or not answer for two minutes, nothing more is claimed, so the job ends; what its calls still say is settled
-from this process.
+SQLite releases Python's lock at each statement, and a thread that wants it again waits for the threads that encode and
+decode events: with sixty of them a commit of 2 ms took 20. The process has a lock of its own, and gets all queued
+requests as one message, which it commits as one transaction. `python -m stores.ledger.sqlite_process PATH` is that
+process: requests on its standard input, answers on its output; it ends when its input does. If it is killed, or does
+not answer for two minutes, nothing more is claimed, so the job ends; the answers of calls in flight are settled from
+this process.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 class SqliteProcess:
-    """A DeliveryLedger like SqliteLedger, safe for several threads. Raises JobError when the process is gone and
-    more would be claimed."""
+    """A DeliveryLedger like SqliteLedger, safe for several threads. After the process has ended, a claim raises
+    JobError."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
-        self._opening, self._coming = Lock(), Condition()
+        self._opening, self._queued = Lock(), Condition()
         self._queue: list[_Request] = []
         self._cells: dict[str, bytes | None] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +56,7 @@ class SqliteProcess:
                 return
             command = [sys.executable, "-m", "stores.ledger.sqlite_process", str(Path(self._path).absolute())]
             self._process = start_child([*command, str(self._wait_s)], cwd=_ROOT, stdout=subprocess.PIPE)
-            Thread(target=self._keep_asking, args=(self._process,), daemon=True, name="ledger").start()
+            Thread(target=self._pass_requests, args=(self._process,), daemon=True, name="ledger").start()
         try:
             self._ask("ready")
         except JobError:
@@ -68,9 +68,9 @@ class SqliteProcess:
         with self._opening:
             process, self._process = self._process, None
             if process is not None and process.stdin is not None:
-                with self._coming:
+                with self._queued:
                     self._queue.append(_Request(None))
-                    self._coming.notify()
+                    self._queued.notify()
                 process.wait()
             if self._file is not None:
                 self._file.close()
@@ -81,19 +81,19 @@ class SqliteProcess:
         claim_results = self._ask("claim", request)
         if claim_results is None:  # the common case: every claim is granted
             return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
-        return [ClaimResult(*one) for one in claim_results]
+        return [ClaimResult(*result) for result in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids that are settled by this."""
         settled = self._ask("settle", owner, settlements, now)
-        return [one.event_id for one in settlements] if settled is None else list(settled)
+        return [end.event_id for end in settlements] if settled is None else list(settled)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
         """The ids of unknown events that are settled by this."""
         return list(self._ask("reconcile", settlements, now))
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Give back this owner's claims."""
+        """Release this owner's claims."""
         self._ask("release", owner, event_ids)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
@@ -101,7 +101,7 @@ class SqliteProcess:
         return dict(self._ask("find", event_ids))
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Forget the rejected, unknown and dead among these."""
+        """Drop the entries of the rejected, unknown and dead among these; how many."""
         return int(self._ask("reopen", event_ids))
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
@@ -109,7 +109,7 @@ class SqliteProcess:
         return [(name, receipt) for name, receipt in self._ask("unreported", limit)]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Their receipts are in the event store."""
+        """Drop the stored receipts of these events."""
         self._ask("report", event_ids)
 
     def forget(self, before: int) -> int:
@@ -121,7 +121,7 @@ class SqliteProcess:
         return dict(self._ask("counts", now))
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
-        """Read, update and write a small named value: tried on the value that was seen last, again if it is another."""
+        """Read, update and write a small named value: compare-and-swap from the value that was seen last."""
         before = self._cells.get(cell)
         while True:
             with sound_cell(cell):
@@ -133,11 +133,11 @@ class SqliteProcess:
 
     def _ask(self, name: str, *args: Any) -> Any:
         mine = _Request([name, *args])
-        with self._coming:
+        with self._queued:
             if self._process is None:  # asked under the lock: nothing is queued behind the request that ends it
                 raise RuntimeError("the ledger is not open")
             self._queue.append(mine)
-            self._coming.notify()
+            self._queued.notify()
         mine.done.wait()
         if mine.lost is not None:
             return self._ask_file(mine.lost, name, args)
@@ -146,8 +146,9 @@ class SqliteProcess:
         return mine.result
 
     def _ask_file(self, lost: JobError, name: str, args: Sequence[Any]) -> Any:
-        """The answer of the file itself, when the process has ended: what a call that is out says is settled, or it
-        would be made again. A claim is given back and raises `lost`, a report is made and raises it: the job ends."""
+        """The answer of the file itself, after the process has ended: the answers of calls in flight are settled, or
+        the calls would be made again. A claim is released and raises `lost`, a report is made and raises it: the job
+        ends."""
         if name == "ready":
             raise lost
         with self._opening:
@@ -157,21 +158,21 @@ class SqliteProcess:
         if name == "claim":
             self._file.release(args[0].owner, [claim.event_id for claim in args[0].claims])
         else:
-            result = _Keeper(self._file).call(name, *args)
+            result = _Server(self._file).call(name, *args)
         if name in ("claim", "report"):
             raise lost
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _keep_asking(self, process: subprocess.Popen[bytes]) -> None:
-        """Passes on all that has queued up as one request, again and again; an empty request ends it."""
+    def _pass_requests(self, process: subprocess.Popen[bytes]) -> None:
+        """Sends all queued requests as one message, again and again; a request without data ends it."""
         watch = AnswerWatch(process, f"the process that keeps the ledger {self._path}")
         while True:
-            with self._coming:
-                self._coming.wait_for(lambda: self._queue)
+            with self._queued:
+                self._queued.wait_for(lambda: self._queue)
                 requests, self._queue = self._queue, []
-            asked = [one for one in requests if one.data is not None]
+            asked = [request for request in requests if request.data is not None]
             if asked:
                 self._pass_on(process, watch, asked)
             if len(asked) < len(requests):
@@ -183,37 +184,37 @@ class SqliteProcess:
     def _pass_on(self, process: subprocess.Popen[bytes], watch: AnswerWatch, requests: list[_Request]) -> None:
         try:
             with watch:
-                write_message(process.stdin, _encode([one.data for one in requests]))
+                write_message(process.stdin, _encode([request.data for request in requests]))
                 data = read_message(process.stdout)
             if data is None:
                 raise EOFError("no answer")
-            for one, (result, problem) in zip(requests, _decode(data), strict=True):
-                one.result = result
+            for request, (result, problem) in zip(requests, _decode(data), strict=True):
+                request.result = result
                 if problem:
-                    one.error = JobError(*problem[1:]) if problem[0] == "JobError" else ValueError(problem[1])
+                    request.error = JobError(*problem[1:]) if problem[0] == "JobError" else ValueError(problem[1])
         except (OSError, EOFError, ValueError, msgspec.MsgspecError) as error:
             happened = f"The process that keeps the ledger {self._path} has ended ({watch.why_ended or error})"
             gone = JobError(happened, "Run the same command again: nothing that was claimed or settled is lost")
-            for one in requests:
-                one.lost = gone
-        for one in requests:
-            one.done.set()
+            for request in requests:
+                request.lost = gone
+        for request in requests:
+            request.done.set()
 
 
 class _Request:
-    """A question, encoded so that what cannot be encoded fails for its asker alone, and what came of it. None ends the
-    process."""
+    """A request and its result. It is encoded here, so that one that cannot be encoded fails for its caller alone. None
+    ends the process."""
 
     def __init__(self, words: list[Any] | None) -> None:
         self.data = None if words is None else msgspec.Raw(_encode(words))
         self.done = Event()
         self.result: Any = None
         self.error: Exception | None = None
-        self.lost: JobError | None = None  # the process has ended; whether it still did this is not known
+        self.lost: JobError | None = None  # the process has ended, perhaps after it did this
 
 
-class _Keeper:
-    """What the process does."""
+class _Server:
+    """Answers the requests in the process."""
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
@@ -221,12 +222,12 @@ class _Keeper:
     def answer(self, words: Sequence[Sequence[Any]]) -> list[Any]:
         """(result, problem) of each request."""
         try:
-            made = self._ledger.several([partial(self.call, *one) for one in words])
+            results = self._ledger.batch([partial(self.call, *request) for request in words])
         except JobError as error:
-            made = [error] * len(words)
+            results = [error] * len(words)
         return [
-            _told(result) if isinstance(result, Exception) else (_short(one, result), None)
-            for one, result in zip(words, made, strict=True)
+            _encode_error(result) if isinstance(result, Exception) else (_shorten(request, result), None)
+            for request, result in zip(words, results, strict=True)
         ]
 
     def call(self, name: str, *args: Any) -> Any:
@@ -237,45 +238,46 @@ class _Keeper:
             if name == "claim":
                 return self._ledger.claim(msgspec.convert(args[0], ClaimRequest))
             if name == "settle":
-                return self._ledger.settle(args[0], [Settlement(*one) for one in args[1]], args[2])
+                return self._ledger.settle(args[0], [Settlement(*end) for end in args[1]], args[2])
             if name == "reconcile":
-                return self._ledger.reconcile([Settlement(*one) for one in args[0]], args[1])
+                return self._ledger.reconcile([Settlement(*end) for end in args[0]], args[1])
             if name == "swap":
-                return self._ledger.change(args[0], partial(_swapped, *args[1:]))
+                return self._ledger.change(args[0], partial(_swap, *args[1:]))
             return getattr(self._ledger, name)(*args)
         except Exception as error:
             return error
 
 
-def _swapped(before: bytes | None, value: bytes, there: bytes | None) -> tuple[bytes, tuple[bool, bytes | None]]:
-    same = there is None or there == before
-    return (value, (True, None)) if same or there is None else (there, (False, there))
+def _swap(before: bytes | None, value: bytes, current: bytes | None) -> tuple[bytes, tuple[bool, bytes | None]]:
+    if current is None or current == before:
+        return value, (True, None)
+    return current, (False, current)
 
 
-def _short(words: Sequence[Any], result: Any) -> Any:
-    """None for the common answers: every claim granted, every settlement applied."""
-    if words[0] == "claim" and all(one.state == "granted" for one in result):
+def _shorten(words: Sequence[Any], result: Any) -> Any:
+    """None for the common results: every claim granted, every settlement applied."""
+    if words[0] == "claim" and all(claim.state == "granted" for claim in result):
         return None
     if words[0] == "settle" and len(result) == len(words[2]):
         return None
     return result
 
 
-def _told(error: Exception) -> tuple[None, list[str]]:
+def _encode_error(error: Exception) -> tuple[None, list[str]]:
     if isinstance(error, JobError):
         return None, ["JobError", error.happened, error.todo]
     return None, ["ValueError", f"{type(error).__name__}: {error}"]
 
 
 def main(path: str, wait_s: str) -> None:
-    """Answer until the input ends, whatever else asks to stop."""
+    """Answer until the input ends; stop signals are ignored."""
     ignore_stop_signals()
-    keeper = _Keeper(SqliteLedger(path, float(wait_s)))
+    server = _Server(SqliteLedger(path, float(wait_s)))
     while (data := read_message(sys.stdin.buffer)) is not None:
-        answers = _encode(keeper.answer(_decode(data)))
+        answers = _encode(server.answer(_decode(data)))
         try:
             write_message(sys.stdout.buffer, answers)
-        except BrokenPipeError:  # who asked was killed; what is written stays
+        except BrokenPipeError:  # the parent was killed; what is committed stays
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
 

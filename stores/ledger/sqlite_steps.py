@@ -1,4 +1,4 @@
-"""Steps of a ledger that are written together: one transaction, in which a step fails alone or all of them do."""
+"""Steps that are committed in one transaction, in which a step fails alone or all of them do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OF_THE_CALLER = (sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
 class Step:
-    """A step, and what came of it."""
+    """A step, and its result or error."""
 
     def __init__(self, step: Callable[[sqlite3.Connection], Any]) -> None:
         self._step, self.done = step, False
@@ -18,7 +18,7 @@ class Step:
         self.error: BaseException | None = None
 
     def run(self, con: sqlite3.Connection) -> None:
-        """Runs it inside a transaction. Raises what the disk or the file is to blame for; any other error is kept."""
+        """Runs it inside a transaction. Raises errors of the disk and the file; any other is stored in `error`."""
         self.error = None
         con.execute("SAVEPOINT step")
         try:
@@ -32,11 +32,11 @@ class Step:
 
 
 def run_all(con: sqlite3.Connection, steps: Sequence[Step]) -> None:
-    """All steps as one transaction. The write lock is taken at once: a reader that becomes a writer cannot wait."""
+    """Runs all steps in one transaction, with the write lock from its start: a reader that writes later cannot wait."""
     con.execute("BEGIN IMMEDIATE")
     try:
-        for one in steps:
-            one.run(con)
+        for step in steps:
+            step.run(con)
         con.execute("COMMIT")
     except BaseException:
         if con.in_transaction:

@@ -1,4 +1,4 @@
-"""What may happen to an entry, without a store: each rule takes what stands there and says what is to be written."""
+"""The state transitions of ledger entries, as pure functions: from the entries as they are to the entries to write."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Literal
 from urllib.parse import quote, unquote
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.delivery import ClaimRequest, ClaimResult, OnUnknown, ResendLimit, Settlement
 
 CANCEL = "cancel/"
-"""How the name of an owner begins that claims events to end them and never sends them: when its lease is over, its
-events are as if it had not claimed them."""
+"""The prefix of owners that claim events to cancel them and never send them: when such a lease has ended, its events
+are as if they had not been claimed."""
 REOPENED = frozenset({"rejected", "unknown", "dead"})
+_RECONCILE = "reconcile"  # an owner
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a ledger knows about an event; `outcome` is None while it is claimed.
+    """The ledger's entry of an event; `outcome` is None while it is claimed.
 
-    `resends`: how often it was granted again after a claim had lapsed (an earlier version kept only whether it was).
+    `resends`: how often it was granted again after a claim had lapsed (an earlier version stored only whether it was).
     `owner` outlives the claim only in an unknown outcome; `receipt` is empty once it is reported. `first_claimed`:
     when the first claim was made that was not released. New fields go to the end and need a default.
     """
@@ -40,9 +42,9 @@ Entries = Mapping[str, Entry]
 def grant(entries: Entries, request: ClaimRequest) -> tuple[list[ClaimResult], dict[str, Entry]]:
     """The result of each claim, and the entries to write.
 
-    An event that is claimed twice in one call is granted once: the second is told that it is taken. An owner that
-    claims what it holds already (it lost the answer, or wants a longer lease) is granted it again.
-    Raises ValueError for a lease that is over before it begins.
+    An event that is claimed twice in one request is granted once; the second claim is taken. An owner that claims what
+    it holds already (it lost the answer, or wants a longer lease) is granted it again.
+    Raises ValueError for a lease that ends before it begins.
     """
     claims, owner, now, lease_until, on_unknown, limit = request
     if lease_until <= now:
@@ -108,10 +110,17 @@ def _applies(entry: Entry | None, owner: str, outcome: str, now: int) -> bool:
 def release(entries: Entries, owner: str, event_ids: Iterable[str]) -> dict[str, Entry | None]:
     """The entries to write, or to drop (None).
 
-    What was granted to this owner after another's claim had lapsed stays lapsed: it may still have been sent then.
+    An event that was granted to this owner after another's claim had lapsed is lapsed again: that claim may have sent
+    it.
     """
-    own = {one: entries[one] for one in event_ids if one in entries and entries[one].owner == owner}
-    return {event_id: _released(entry) for event_id, entry in own.items() if not entry.outcome}
+    held = {name: entries[name] for name in event_ids if name in entries and entries[name].owner == owner}
+    return {event_id: _released(entry) for event_id, entry in held.items() if not entry.outcome}
+
+
+def reconcile(entries: Entries, settlements: Sequence[Settlement], now: int) -> dict[str, Entry]:
+    """The entries to write, of the settlements whose event is unknown, whoever held its last claim."""
+    unknown = {name: replace(entry, owner=_RECONCILE) for name, entry in entries.items() if entry.outcome == "unknown"}
+    return settle(unknown, _RECONCILE, [end for end in settlements if end.event_id in unknown], now)
 
 
 def _released(entry: Entry) -> Entry | None:
@@ -119,7 +128,7 @@ def _released(entry: Entry) -> Entry | None:
 
 
 def digest(text: str) -> bytes | None:
-    """The 16 bytes that say the same as 32 lower-case hex digits; None for any other text."""
+    """The 16 bytes of 32 lower-case hex digits; None for any other text."""
     if len(text) != 32:
         return None
     try:
@@ -130,10 +139,10 @@ def digest(text: str) -> bytes | None:
 
 
 def key_of(event_id: str) -> str:
-    """An id as a key that any store takes: 32 hex digits as they are, other text escaped behind a `~`."""
+    """The key of an event id, valid in any store: 32 hex digits as they are, other text escaped after a `~`."""
     return event_id if digest(event_id) else "~" + quote(event_id, safe=":", errors="surrogatepass")
 
 
 def id_of(key: str) -> str:
-    """The id that has this key."""
+    """The event id of a key."""
     return unquote(key[1:], errors="surrogatepass") if key.startswith("~") else key

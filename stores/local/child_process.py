@@ -1,8 +1,8 @@
-"""Child processes that a stop signal does not reach, and that end when this process does.
+"""Child processes that stop signals do not reach, and that end when this process does.
 
-A terminal sends its Ctrl-C to the foreground process group, a service manager its SIGTERM to every process of the
-service. A child that dies of it takes away what this process needs to stop in order. So a child gets a session of its
-own, and starts with the stop signals blocked: what it starts inherits both.
+A terminal sends Ctrl-C to the foreground process group, a service manager SIGTERM to every process of the service. A
+child that died of it would be missing when this process stops in order. So a child gets a session of its own, and
+starts with the stop signals blocked; its own children inherit both.
 
 `python child_process.py COMMAND …` is the guard of a program that does not watch its standard input: it runs the
 command, and kills it with all its group when the guard's own input ends.
@@ -30,7 +30,7 @@ def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[byt
     """Starts a program that ends when its standard input does: a pipe, which closes when this process ends.
 
     `settings` are Popen's. No other child inherits our end of the pipe: Python makes it non-inheritable. The signals
-    are blocked in this thread while it starts the child, which keeps the mask; they wait meanwhile and are not lost.
+    are blocked in this thread while it starts the child, which keeps the mask; they are pending then and not lost.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -42,20 +42,19 @@ def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[byt
 
 
 def start_guarded(command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a program that knows nothing of us; the guard that comes back ends with its exit code. Close its `stdin`
+    """Starts a program under a guard process, which is returned and ends with its exit code. Close the guard's `stdin`
     to kill the program."""
     return start_child([sys.executable, "-I", "-S", __file__, *command], **settings)
 
 
 def end_child(child: subprocess.Popen[bytes]) -> int:
-    """Closes a child's input and waits until it has ended; its exit code. One that does not end is killed. May be
-    called twice."""
+    """Closes a child's input and waits for its end, or kills it after a minute; its exit code. May be called twice."""
     if child.stdin is not None:
-        with suppress(OSError):  # it has ended, and left something unread
+        with suppress(OSError):  # it has ended without reading all
             child.stdin.close()
     try:
         return child.wait(_END_S)
-    except subprocess.TimeoutExpired:  # somebody has stopped it, and it does not see that its input is closed
+    except subprocess.TimeoutExpired:  # it is stopped, and does not see that its input is closed
         child.kill()
         return child.wait()
 
@@ -67,13 +66,13 @@ def _end_children() -> None:
 
 
 def ignore_stop_signals() -> None:
-    """For the child itself, should somebody start it or signal it by hand."""
+    """Ignore the stop signals, in a child that is started or signalled by hand."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _guard(command: Sequence[str]) -> int:
-    """The exit code of the command, 128 and the signal when it was killed by one; 127 when it could not start."""
+    """The exit code of the command; 128 plus the signal that killed it; 127 if it could not start."""
     ignore_stop_signals()
     try:
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -93,4 +92,4 @@ def _kill_at_end_of_input(program: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    os._exit(_guard(sys.argv[1:]))  # the thread that waits for the input stays where it is
+    os._exit(_guard(sys.argv[1:]))  # without waiting for the thread that reads the input

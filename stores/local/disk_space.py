@@ -1,8 +1,8 @@
-"""Room on the disks that a delivery writes to: looked at before each call, with a reserve for what is under way.
+"""Free space on the disks that a delivery writes to: checked before each call, with a reserve for calls in flight.
 
-An answer that cannot be written down is forgotten, and its event is unknown or sent twice. So calls stop while there is
-still room for the answers of those that are out. A file without meaning, the reserve, is deleted when a write fails
-after all, because something else has filled the disk.
+An answer that cannot be written is lost, and its event is unknown or sent twice. So calls stop while there is still
+room for the answers of those in flight. A file without meaning, the reserve, is deleted when a write fails all the
+same, because something else has filled the disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.problems import JobError
 
 T = TypeVar("T")
 KEEP_FREE = 64 << 20
-"""Bytes that stay free: more than the receipts and ledger pages of all calls that can be out."""
+"""Bytes that stay free: more than the receipts and ledger pages of all calls that can be in flight."""
 RESERVE = 32 << 20
 """Bytes of the reserve file of a folder."""
 NAME = "disk-reserve"
@@ -43,35 +43,34 @@ class DiskSpace:
         self._folders, self._keep_free, self._reserve = list(dict.fromkeys(folders)), keep_free, reserve
         self._clock, self._lock = clock, Lock()
         self._looked_at, self._free = float("-inf"), list[int]()
-        self._on_short, self._asked, self._told = on_short, False, ""
+        self._on_short, self._notified, self._shortage = on_short, False, ""
 
     def prepare(self) -> None:
-        """Allocates the reserves that are not there. Raises JobError when there is no room for them."""
+        """Allocate the missing reserves. Raises JobError when there is no room for them."""
         for folder in self._folders:
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
                 _allocate(folder / NAME, self._reserve)
-        self._looked_at, self._asked, self._told = float("-inf"), False, _describe(self._short())
+        self._looked_at, self._notified, self._shortage = float("-inf"), False, _describe(self._short())
         self.check()
 
     def enough(self) -> bool:
-        """Whether calls may be made: every reserve is there, and `keep_free` bytes are free. Looks at the free bytes
-        once a second at most. When there is not enough `on_short` is called, once, and the answer stays no until
-        `prepare`: the job ends."""
-        if not self._told:
-            self._told = _describe(self._short())
-        if self._told and not self._asked:
+        """Whether calls may be made: every reserve exists, and `keep_free` bytes are free. Checks the free bytes at
+        most once a second. If not, `on_short` is called once, and this stays False until `prepare`: the job ends."""
+        if not self._shortage:
+            self._shortage = _describe(self._short())
+        if self._shortage and not self._notified:
             with suppress(OSError):
                 self._on_short()
-                self._asked = True
-        return not self._told
+                self._notified = True
+        return not self._shortage
 
     def check(self) -> None:
-        """Raises JobError, which says how much to free, when there is or was not enough since `prepare`."""
-        if told := self._told or _describe(self._short()):
+        """Raises JobError, which says how much to free, if space was short at any time since `prepare`."""
+        if shortage := self._shortage or _describe(self._short()):
             raise JobError(
-                f"the disk is nearly full: {told}. No more calls are made, so that the answers to calls in flight can "
-                "still be written. Free the space, then run the same command again: it continues where it stopped"
+                f"the disk is nearly full: {shortage}. No more calls are made, so that the answers to calls in flight "
+                "can still be written. Free the space, then run the same command again: it continues where it stopped"
             )
 
     def _short(self) -> list[tuple[Path, int, int]]:
@@ -81,12 +80,12 @@ class DiskSpace:
                 self._looked_at = self._clock()
                 self._free = [_free(folder) for folder in self._folders]
             pairs = list(zip(self._folders, self._free, strict=True))
-        found = []
+        short = []
         for folder, free in pairs:
             wanted = self._keep_free + (0 if (folder / NAME).exists() else self._reserve)
             if free < wanted or not (folder / NAME).exists():
-                found.append((folder, free, max(0, wanted - free)))
-        return found
+                short.append((folder, free, max(0, wanted - free)))
+        return short
 
 
 def _describe(short: Iterable[tuple[Path, int, int]]) -> str:
@@ -98,12 +97,12 @@ def _describe(short: Iterable[tuple[Path, int, int]]) -> str:
 
 def _free(folder: Path) -> int:
     """Bytes that this account may still write."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def _allocate(path: Path, size: int) -> None:
-    """A file of so many bytes that take up room; an incomplete one is removed. Raises OSError."""
+    """Create a file of so many allocated bytes; an incomplete one is removed. Raises OSError."""
     if path.exists() and path.stat().st_size == size:
         return
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -118,10 +117,10 @@ def _allocate(path: Path, size: int) -> None:
 
 
 def release_reserve(folder: Path) -> bool:
-    """Deletes the reserve of a folder or of one of the two above it; whether there was one."""
-    for one in (folder, *folder.absolute().parents[:2]):
+    """Delete the reserve of a folder, or of one of the two above it; whether there was one."""
+    for place in (folder, *folder.absolute().parents[:2]):
         try:
-            (one / NAME).unlink()
+            (place / NAME).unlink()
         except OSError:
             continue
         return True
@@ -129,7 +128,7 @@ def release_reserve(folder: Path) -> bool:
 
 
 def with_reserve(folder: Path, write: Callable[[], T]) -> T:
-    """The result of a write; when the disk is full the folder's reserve is deleted and the write made once more."""
+    """The result of a write. If the disk is full, the folder's reserve is deleted and the write is tried once more."""
     try:
         return write()
     except Exception as error:

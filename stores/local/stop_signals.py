@@ -1,6 +1,6 @@
-"""Stopping by signal: SIGTERM, Ctrl-C and a closed terminal ask a job to end in order, from its first step to its last.
+"""Stop signals: SIGTERM, Ctrl-C and a closed terminal ask a job to end in order, from its first step to its last.
 
-Children do not get these signals (stores/local/child_process.py), so what is needed to end in order is still there.
+Children do not get these signals (stores/local/child_process.py), so they still run while the job ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from stores.local.child_process import STOP_SIGNALS
 
-_ONE_STOP_S = 1.0  # signals so soon after the first belong to it: make, a terminal and a service manager repeat them
+_ONE_STOP_S = 1.0  # signals within this time are one: make, a terminal and a service manager repeat them
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -30,7 +30,7 @@ class StopSignals:
 
     @contextmanager
     def calling(self, act: Callable[[], None]) -> Iterator[None]:
-        """Calls `act` in the block when the process is asked to stop, at its begin when it was already. `act` may
+        """Call `act` in the block when the process is asked to stop, at its start if it was already. `act` may
         raise."""
         self._act = act
         try:
@@ -41,8 +41,8 @@ class StopSignals:
             self._act = None
 
     def handle(self, number: int, frame: FrameType | None = None) -> None:
-        """The handler of the stop signals. The first asks; another SIGTERM or SIGINT, later than a second after it,
-        ends the process as if nobody handled it. A terminal closes once: SIGHUP only asks."""
+        """The handler of the stop signals. The first one asks; another SIGTERM or SIGINT, more than a second later,
+        ends the process as if it had no handler. A terminal closes once: SIGHUP only asks."""
         if number == signal.SIGHUP:
             _leave_terminal()
         if not self.asked:
@@ -55,8 +55,8 @@ class StopSignals:
 
 @contextmanager
 def stop_signals(*, exits: bool = False) -> Iterator[StopSignals]:
-    """Handles the stop signals in the block. When the process `exits` after it they are ignored from its end on, so
-    that nothing disturbs the last steps; else the handlers before it come back. `nohup` keeps SIGHUP ignored."""
+    """Handles the stop signals in the block. If the process `exits` after it, they are ignored from its end on, so that
+    nothing disturbs the last steps; otherwise the earlier handlers are restored. `nohup` keeps SIGHUP ignored."""
     stop = StopSignals()
     before: dict[int, Any] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     handled = [number for number in before if number != signal.SIGHUP or before[number] != signal.SIG_IGN]
@@ -70,30 +70,30 @@ def stop_signals(*, exits: bool = False) -> Iterator[StopSignals]:
 
 
 def say(text: str) -> None:
-    """A line on stderr, from a signal handler: the terminal may be gone, or the stream in use."""
+    """Print a line to stderr from a signal handler: the terminal may be closed, or the stream in use."""
     with suppress(OSError, RuntimeError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _leave_terminal() -> None:
-    """Sends nowhere what would be printed to a terminal, which closes: from then on writing to it is an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Redirects output to a terminal that closes to /dev/null: writing to it would be an error."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         if _is_terminal(stream):
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
+            os.dup2(null, stream)
+    os.close(null)
 
 
 def _is_terminal(stream: int) -> bool:
     try:
         os.write(stream, b"")
     except OSError:
-        return True  # one that has closed is no terminal any more
+        return True  # it was a terminal and is closed
     return os.isatty(stream)
 
 
 def _die(number: int) -> None:
     if os.isatty(2):
-        os.write(2, _SHOW_CURSOR)  # the counters hide it
+        os.write(2, _SHOW_CURSOR)  # the live counters hide it
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

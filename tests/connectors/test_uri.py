@@ -51,7 +51,7 @@ def test_a_pubsub_path_is_what_google_calls_it() -> None:
         ("kafka:localhost:9092/..", "'..' is no topic's name"),
     ],
 )
-def test_a_wrong_uri_says_what_a_right_one_looks_like(text: str, message: str) -> None:
+def test_a_wrong_uri_shows_the_right_form(text: str, message: str) -> None:
     with pytest.raises(UriError, match=message):
         parse_uri(text)
 

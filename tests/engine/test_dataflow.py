@@ -22,6 +22,7 @@ from pipelines.launch import driver as launch
 from pipelines.rebatch import driver as rebatch
 from runners.cli.flex_template import arguments
 from runners.cli.main import main
+from schemas.delivery import BATCH
 
 pytestmark = pytest.mark.engine
 
@@ -31,10 +32,11 @@ REBATCH = ["ReadEvents", "Decode", "GroupByRetailer", "DropRepeats", "HoldUntilD
 LAUNCH = ["ReadCustomers", "EvaluateAudience", "AssignVariants", "Suppress", "GenerateOffers", "BuildEvents",
           "PublishEvents", "RecordExposures"]  # fmt: skip
 IMAGE = "europe-docker.pkg.dev/project-1/campaigns/rebatch:1"
+BATCHES = "BatchByRetailer/GroupIntoBatches"
 STATES = {
     "DropRepeats/Drop": ({"stamp", "ids"}, {"forget", "over"}),
     "HoldUntilDue/Hold": ({"waiting"}, {"due", "over"}),
-    "BatchByRetailer/Gather": ({"rest", "due"}, {"leave", "over"}),
+    f"{BATCHES}/GroupIntoBatches/ParDo(_GroupIntoBatchesDoFn)": ({"values", "count"}, {"window_end", "buffering_end"}),
     "DeliverBatches/Wait": ({"waiting", "next"}, {"wake", "over"}),
 }
 
@@ -67,6 +69,14 @@ def test_the_stateful_steps_have_their_states_and_timers(built: Bucket) -> None:
     }
     assert {name: both for name, both in found.items() if any(both)} == STATES
     assert "beam:requirement:pardo:stateful:v1" in pipeline.requirements
+
+
+def test_remainders_are_batched_by_dataflows_own_transform_in_shards_of_a_key(built: Bucket) -> None:
+    urn = common_urns.composites.GROUP_INTO_BATCHES_WITH_SHARDED_KEY.urn
+    (group,) = [one for one in built.pipeline("first").components.transforms.values() if one.spec.urn == urn]
+    assert group.unique_name == BATCHES
+    payload = proto.GroupIntoBatchesPayload.FromString(group.spec.payload)
+    assert (payload.batch_size, payload.max_buffering_duration_millis) == (BATCH, 300)
 
 
 def test_labels_are_the_same_in_every_build_and_the_ones_of_before(built: Bucket) -> None:

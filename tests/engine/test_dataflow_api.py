@@ -8,15 +8,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
 from support.cloud import PROJECT, SUBSCRIPTION, Bucket, rebatch_argv, run_here
 from support.dataflow_service import Service, dataflow_service
 from support.delivering import Delivery
-from support.launching import any_place
+from support.launching import Place, any_place
 
 from pipelines.launch import driver as launch
+from pipelines.launch.storage import CloudStorage, LocalStorage
 from pipelines.rebatch import driver as rebatch
 from runners.cli.main import main
 
@@ -104,28 +106,77 @@ def test_what_google_refuses_is_told_with_what_to_do(
     assert "Traceback" not in told
 
 
+@pytest.fixture
+def run_job(cloud: Bucket) -> Callable[[dict[str, Any]], str]:
+    """Runs a job of the service on this machine; its end state."""
+
+    def run(job: dict[str, Any]) -> str:
+        address = str(job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
+        return f"JOB_STATE_{run_here(proto.Pipeline.FromString(cloud.read(address.removeprefix(f'{cloud.uri}/'))))}"
+
+    return run
+
+
+def launch_argv(place: Place, cloud: Bucket, service: Service, name: str) -> list[str]:
+    """The options of a launch on Dataflow, whose customers are in the bucket."""
+    customers = cloud.put(place.root / "customers.parquet", f"{name}/people/customers.parquet")
+    options = [option for option in cloud.submitted("x", service.endpoint) if not option.startswith("--job_name")]
+    return [f"--campaigns={place.root / 'campaigns'}", f"--customers={customers}", f"--launch_id={name}",
+            f"--events=file:{cloud.uri}/{name}/sent", f"--output={cloud.uri}/{name}/out",
+            f"--secrets=projects/{PROJECT}", *options]  # fmt: skip
+
+
 def test_a_launch_waits_for_its_job_and_goes_on_after_one_that_failed(
-    cloud: Bucket, service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cloud: Bucket,
+    service: Service,
+    run_job: Callable[[dict[str, Any]], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = launch_argv(any_place(tmp_path, customers=100), cloud, service, "spring")
+    service.runs = lambda job: "JOB_STATE_FAILED"
+    assert launch.run(argv) == 1
+    printed = capsys.readouterr()
+    assert "The workflow failed" in printed.err
+    assert "run the same command again" in printed.err
+    service.runs = run_job
+    assert launch.run(argv) == 0
+    assert "launch spring: 100 customers" in capsys.readouterr().out
+    assert [job["name"] for job in service.jobs.values()] == ["launch-spring"] * 2
+    assert main(["check", f"{cloud.uri}/spring/out"]) == 0
+
+
+SEQUENCE = ["download", "prepare_launch", "check_resumed", "survey", "upload_inputs", "build", "download",
+            "finalize_launch", "upload_results"]  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls of the driver, in their order."""
+    names: list[str] = []
+
+    def recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            names.append(name)
+            return function(*args, **options)
+
+        return call
+
+    for name in set(SEQUENCE) & set(vars(launch)):
+        monkeypatch.setattr(launch, name, recorded(name, vars(launch)[name]))
+    for storage in (LocalStorage, CloudStorage):
+        for name in set(SEQUENCE) & set(vars(storage)):
+            monkeypatch.setattr(storage, name, recorded(name, vars(storage)[name]))
+    return names
+
+
+def test_a_launch_takes_the_same_steps_on_this_machine_and_on_dataflow(
+    cloud: Bucket, service: Service, run_job: Callable[[dict[str, Any]], str], calls: list[str], tmp_path: Path
 ) -> None:
     place = any_place(tmp_path, customers=100)
-    customers = cloud.put(place.root / "customers.parquet", "people/customers.parquet")
-    argv = [f"--campaigns={place.root / 'campaigns'}", f"--customers={customers}", f"--events=file:{cloud.uri}/sent",
-            f"--output={cloud.uri}/spring", "--launch_id=launch-2", f"--secrets=projects/{PROJECT}"]  # fmt: skip
-
-    def runs(job: dict[str, object]) -> str:
-        name = str(job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])  # type: ignore[index]
-        ended = run_here(proto.Pipeline.FromString(cloud.read(name.removeprefix(f"{cloud.uri}/"))))
-        return f"JOB_STATE_{ended}"
-
-    service.runs = lambda job: "JOB_STATE_FAILED"
-    options = [one for one in cloud.submitted("x", service.endpoint) if not one.startswith("--job_name")]
-    assert launch.run([*argv, *options]) == 1
-    told = capsys.readouterr()
-    assert "The workflow failed" in told.err
-    assert "run the same command again" in told.err
-    service.runs = runs
-    assert launch.run([*argv, *options]) == 0
-    told = capsys.readouterr()
-    assert "launch launch-2: 100 customers" in told.out
-    assert [job["name"] for job in service.jobs.values()] == ["launch-launch-2"] * 2
-    assert main(["check", f"{cloud.uri}/spring"]) == 0
+    assert place.launch() == 0
+    assert calls == SEQUENCE
+    calls.clear()
+    service.runs = run_job
+    assert launch.run(launch_argv(place, cloud, service, "steps")) == 0
+    assert calls == SEQUENCE

@@ -9,7 +9,7 @@ import pytest
 from support.cloud import Bucket
 from support.delivering import Delivery
 
-from connectors.gcs import RemoteFolder, local_copy
+from connectors.gcs import RemoteFolder, download_copy
 from pipelines.rebatch.settings import Settings
 from schemas.problems import JobError
 from stores.live_config.folder_copy import REFRESH_EVERY_S
@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_what_is_pushed_here_is_pulled_there_and_what_is_gone_goes(cloud: Bucket, tmp_path: Path) -> None:
     folder = RemoteFolder(f"{cloud.uri}/pushed")
-    folder.own()
+    folder.make_folder()
     (folder.path / "a").mkdir()
     for name, text in (("one.txt", "1"), ("a/two.txt", "2"), ("a/.half.tmp", "half"), ("lock", "")):
         (folder.path / name).write_text(text)
@@ -45,22 +45,22 @@ def test_a_copy_of_a_file_of_a_folder_and_of_a_glob(cloud: Bucket, tmp_path: Pat
     (tmp_path / "day.1").mkdir()
     (tmp_path / "day.1" / "a.csv").write_text("a")
     there = cloud.put(tmp_path / "day.1", "copies/day.1")
-    file, folder = local_copy(f"{there}/a.csv")
+    file, folder = download_copy(f"{there}/a.csv")
     assert (Path(file).read_text(), folder) == ("a", there)
-    assert contents(Path(local_copy(there)[0])) == {"a.csv": "a"}
-    glob, folder = local_copy(f"{there}/*.csv")
+    assert contents(Path(download_copy(there)[0])) == {"a.csv": "a"}
+    glob, folder = download_copy(f"{there}/*.csv")
     assert (Path(glob).name, folder) == ("*.csv", there)
     cloud.put(tmp_path / "day.1" / "a.csv", "copies/day.1/a.csv")
     with pytest.raises(JobError, match=r"there is no gs://bucket/copies/day.1/b.csv"):
-        RemoteFolder(there).fetch(RemoteFolder(there).path / "b.csv")
+        RemoteFolder(there).download_file(RemoteFolder(there).path / "b.csv")
 
 
 def test_a_bucket_that_is_not_there_is_told_with_the_role(cloud: Bucket) -> None:
     folder = RemoteFolder("gs://nowhere/x")
-    folder.own()
+    folder.make_folder()
     (folder.path / "a").write_text("a")
     with pytest.raises(JobError, match=r"gs://nowhere/x/a could not be written .*Storage Object User"):
-        folder.put(folder.path / "a")
+        folder.upload_file(folder.path / "a")
 
 
 def wait_for_refresh(settings: Settings, now: list[float]) -> None:

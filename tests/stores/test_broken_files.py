@@ -55,7 +55,7 @@ def test_of_a_record_whose_end_cannot_be_found_the_rest_of_its_block_is_one_lett
 
 def test_the_records_behind_a_broken_block_keep_their_numbers(tmp_path: Path) -> None:
     path = write_container(tmp_path / "a.avro", [block(NO_BRANCH, body_of(1), body_of(2)), block(body_of(3))])
-    assert [one.message_id for one in read_envelopes(str(path))] == ["a.avro:0", "a.avro:3"]
+    assert [envelope.message_id for envelope in read_envelopes(str(path))] == ["a.avro:0", "a.avro:3"]
 
 
 def test_a_block_that_cannot_be_decompressed_is_one_letter(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_record_of_somebody_else_keeps_its_bytes_and_tells_its_schema(tmp_path
     with (tmp_path / "a.avro").open("wb") as file:
         fastavro.writer(file, written, records, codec=codec)
     _, letters = numbers_and_letters(tmp_path / "a.avro")
-    assert [fastavro.schemaless_reader(io.BytesIO(one.data), written, None) for one in letters] == records
+    assert [fastavro.schemaless_reader(io.BytesIO(letter.data), written, None) for letter in letters] == records
     for letter in letters:
         assert letter.reason == "unknown_schema"
         told = letter.detail[letter.detail.index("written with the schema ") :].removeprefix("written with the schema ")
@@ -113,8 +113,8 @@ def test_values_that_are_no_records_are_dead_letters_too(tmp_path: Path, written
     with (tmp_path / "a.avro").open("wb") as file:
         fastavro.writer(file, written, values)
     _, letters = numbers_and_letters(tmp_path / "a.avro")
-    assert [fastavro.schemaless_reader(io.BytesIO(one.data), written, None) for one in letters] == values
-    assert all(json.dumps(written) in one.detail for one in letters)
+    assert [fastavro.schemaless_reader(io.BytesIO(letter.data), written, None) for letter in letters] == values
+    assert all(json.dumps(written) in letter.detail for letter in letters)
 
 
 def test_a_block_that_is_not_followed_by_the_files_marker_stops_at_the_file(tmp_path: Path) -> None:

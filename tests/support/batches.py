@@ -14,7 +14,14 @@ from pipelines.launch.worker_files import WorkerFiles
 from schemas.campaigns.configuration import load_configuration
 from schemas.elements import CampaignRows, CustomerBatch, LaunchBatch
 from schemas.outcomes import OUTCOMES
-from stores.launches.survey_results import LOSERS, PLACES, QUEUES, SHARING, write_decisions, write_repeats
+from stores.launches.survey_results import (
+    ALLOCATIONS,
+    PLACES,
+    SHARED_ADDRESSES,
+    SUPERSEDED,
+    write_decisions,
+    write_duplicates,
+)
 from transforms.audience.evaluate_audience import make_evaluator
 from transforms.experiments.assign_variants import make_assigner
 from transforms.launch_plan import Plan, make_plan
@@ -54,24 +61,26 @@ def steps(
     duplicates: Mapping[str, Any] | None = None,
     sticky: str | None = None,
     history: tuple[str, ...] = (),
-    shared: Mapping[str, Any] | None = None,
-    queues: Mapping[tuple[str, str], Any] | None = None,
-    sizes: Mapping[tuple[str, str], int] | None = None,
+    superseded: Mapping[str, Any] | None = None,
+    allocations: Mapping[tuple[str, str], Any] | None = None,
+    offer_capacity: Mapping[tuple[str, str], int] | None = None,
 ) -> list[Callable[[Any], LaunchBatch]]:
     """The functions of the steps up to GenerateOffers, in their order."""
     output = Path(tempfile.mkdtemp())
     survey = output / "survey"
     survey.mkdir()
     places = [{"batch": batch, "row": row} for batch, rows in (duplicates or {}).items() for row in rows]
-    write_repeats(survey, pa.Table.from_pylist(places, PLACES), SHARING.empty_table())
-    losers = [
+    write_duplicates(survey, pa.Table.from_pylist(places, PLACES), SHARED_ADDRESSES.empty_table())
+    superseded_rows = [
         {"campaign": campaign, "batch": batch, "row": row}
-        for batch, campaigns in (shared or {}).items()
+        for batch, campaigns in (superseded or {}).items()
         for campaign, rows in campaigns.items()
         for row in rows
     ]
-    kept = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (queues or {}).items()]
-    write_decisions(survey, pa.Table.from_pylist(losers, LOSERS), pa.Table.from_pylist(kept, QUEUES))
+    granted = [{"campaign": c, "offer": o, "keys": keys.tolist()} for (c, o), keys in (allocations or {}).items()]
+    write_decisions(
+        survey, pa.Table.from_pylist(superseded_rows, SUPERSEDED), pa.Table.from_pylist(granted, ALLOCATIONS)
+    )
     columns = plan.engine.columns
     worker = WorkerFiles(
         output=str(output),
@@ -85,7 +94,7 @@ def steps(
         make_evaluator(plan, worker.read_list, worker.read_duplicates),
         make_assigner(plan, worker.read_sticky),
         Suppressor(plan, worker.read_list, worker.read_sends, worker.read_superseded),
-        OfferGenerator(plan, sizes or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
+        OfferGenerator(plan, offer_capacity or {}, worker.read_allocations, worker.read_codes, worker.read_secret),
     ]
 
 

@@ -105,7 +105,7 @@ class Job:
     @property
     def outcomes(self) -> dict[int, str]:
         """The outcomes by the numbers of the events; no event may have two receipts."""
-        found = {int(one.event_id, 16): one.outcome for one in self.receipts}
+        found = {int(receipt.event_id, 16): receipt.outcome for receipt in self.receipts}
         assert len(found) == len(self.receipts)
         return found
 

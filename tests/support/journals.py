@@ -11,7 +11,7 @@ IDS = [f"{number:032x}" for number in range(8)]
 
 def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[str]) -> None:
     journal.claiming(owner, ids)
-    ledger.claim(ClaimRequest([Claim(one, "b") for one in ids], owner, NOW, NOW + LEASE, "hold"))
+    ledger.claim(ClaimRequest([Claim(event_id, "b") for event_id in ids], owner, NOW, NOW + LEASE, "hold"))
 
 
 def die(journal: FileJournal) -> None:
@@ -26,6 +26,8 @@ def leaves(flag: SentFlag) -> None:
 
 def states(ledger: DeliveryLedger, ids: list[str]) -> list[str]:
     return [
-        one.state
-        for one in ledger.claim(ClaimRequest([Claim(one, "b") for one in ids], "next", NOW, NOW + LEASE, "hold"))
+        result.state
+        for result in ledger.claim(
+            ClaimRequest([Claim(event_id, "b") for event_id in ids], "next", NOW, NOW + LEASE, "hold")
+        )
     ]

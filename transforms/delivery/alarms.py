@@ -1,4 +1,4 @@
-"""Alarms: a workspace that stops, or that works again, is logged once, not at every call."""
+"""Alarms: logs once, not at every call, that a workspace stops or works again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Alarms:
         self._failures: Counter[str] = Counter()
 
     def stopped(self, retailer: str, reason: str, detail: str) -> None:
-        """The workspace of a retailer takes nothing until somebody acts."""
+        """Log that the workspace of a retailer accepts nothing until somebody acts."""
         now = self._clock()
         with self._lock:
             known, since = self._stopped.get(retailer, ("", 0.0))
@@ -34,7 +34,7 @@ class Alarms:
         )  # fmt: skip
 
     def failed(self, retailer: str, reason: str) -> None:
-        """A call to the workspace had no answer, or one that proves nothing. Several in a row are logged."""
+        """Count a call that failed or had no answer; several in a row are logged."""
         with self._lock:
             self._failures[retailer] += 1
             often = self._failures[retailer] == MOST_FAILURES
@@ -42,7 +42,7 @@ class Alarms:
             _log.warning("calls to the workspace of %s fail (%s): it is probed by single events", retailer, reason)
 
     def works(self, retailer: str) -> None:
-        """A call to the workspace succeeded."""
+        """Log that the workspace works again, if it had stopped."""
         if retailer not in self._stopped and not self._failures[retailer]:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""How the events of a call end: from the answer to their receipts, dead letters and settlements."""
+"""The results of calls: from a vendor's answer to receipts, dead letters and settlements."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LATE_MS = 72 * 3_600_000  # a message this long after its time is no longer sent
 
 
 class Lease(NamedTuple):
-    """Under what a batch was claimed: the owner, until when (epoch ms), how often each event was claimed before
-    without an outcome, what to do when no answer comes, and what the limiter granted."""
+    """The claim of a batch: the owner, until when (epoch ms), how often each event was claimed before without an
+    outcome, what happens to an event without an answer, and the limiter's grant."""
 
     owner: str
     until: int
@@ -27,9 +27,9 @@ class Lease(NamedTuple):
     grant: Grant | None = None
 
 
-class Reply(NamedTuple):
-    """A call that is over, and the ends of its events. Without an answer none was made, and none is before
-    `not_before` (epoch ms)."""
+class CallResult(NamedTuple):
+    """The result of one call: the vendor's answer, and the receipts, dead letters and settlements of its events.
+    Without an answer no call was made, and none is before `not_before` (epoch ms)."""
 
     batch: Batch
     lease: Lease
@@ -37,34 +37,34 @@ class Reply(NamedTuple):
     not_before: int = 0
     receipts: Sequence[Receipt] = ()
     letters: Mapping[str, DeadLetter] = MappingProxyType({})
-    ends: Sequence[Settlement] = ()
+    settlements: Sequence[Settlement] = ()
 
 
 @dataclass
-class Result:
-    """What came of calls; `waiting` are batches, each with the time before which it is not tried again."""
+class CallResults:
+    """The results of several calls; `waiting` are batches, each with the time before which it is not tried again."""
 
     receipts: list[Receipt] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     waiting: list[Batch] = field(default_factory=list)
 
 
-def over(message: Message, now: int) -> str | None:
-    """Why a message is no longer sent: its time is over, or will be before it is due."""
+def expiry_reason(message: Message, now: int) -> str | None:
+    """The reason for which a message is no longer sent: it has expired, or will before it is due; None if it is."""
     if message.expires_at and message.expires_at <= max(now, message.deliver_after):
         return "expired"
     return "late_72h" if now - max(message.arrived_at, message.deliver_after) > LATE_MS else None
 
 
-def end_call(
+def make_receipts(
     batch: Batch, lease: Lease, answer: Answer, workspace: str, now: int
 ) -> tuple[list[Receipt], dict[str, DeadLetter]]:
-    """The receipts of a call that is over, and the letters of refused deliveries by their events."""
+    """The receipts of a call with a final answer, and the dead letters of refused deliveries by event id."""
     receipts, letters = list[Receipt](), dict[str, DeadLetter]()
     batch_id = batch.batch_id
     for place, message in enumerate(batch.messages):
         resends = lease.resends.get(message.event_id, 0)
-        outcome, reason = _end_of(answer, place, resends)
+        outcome, reason = _outcome(answer, place, resends)
         receipts.append(
             make_receipt(
                 message,
@@ -83,24 +83,24 @@ def end_call(
     return receipts, letters
 
 
-def settlements(receipts: list[Receipt], letters: Mapping[str, DeadLetter]) -> list[Settlement]:
-    """The receipts as the ledger takes them, each with its dead letter, if there is one."""
+def to_settlements(receipts: Sequence[Receipt], letters: Mapping[str, DeadLetter]) -> list[Settlement]:
+    """The settlements of receipts, each with its dead letter if there is one."""
     return [
-        Settlement(one.event_id, one.outcome, encode_receipt(one, letters.get(one.event_id)))  # type: ignore[arg-type]
-        for one in receipts
+        Settlement(receipt.event_id, receipt.outcome, encode_receipt(receipt, letters.get(receipt.event_id)))  # type: ignore[arg-type]
+        for receipt in receipts
     ]
 
 
-def is_end(answer: Answer, events: int, lease: Lease) -> bool:
-    """Whether an answer is the end of a call's events, in one way or the other."""
+def is_final(answer: Answer, events: int, lease: Lease) -> bool:
+    """Whether an answer settles the events of its call: no other call is made for them."""
     if answer.kind == "refused":
         return events == 1 or not answer.divisible
     return answer.kind == "sent" or (answer.kind == "unknown" and lease.on_unknown == "hold")
 
 
-def _end_of(answer: Answer, place: int, resends: int) -> tuple[str, str | None]:
-    """(outcome, reason) of the event at a place of a call that is over. An event that a lost call may have reached is
-    not known to be rejected, whatever is said of the next call."""
+def _outcome(answer: Answer, place: int, resends: int) -> tuple[str, str | None]:
+    """(outcome, reason) of the event at a place of a call with a final answer. An event that an unanswered call may
+    have delivered is unknown, not rejected, even if the next call refuses it."""
     if answer.kind == "unknown":
         return "unknown", answer.reason
     reason = answer.reason if answer.kind == "refused" else answer.rejected.get(place)
@@ -109,7 +109,7 @@ def _end_of(answer: Answer, place: int, resends: int) -> tuple[str, str | None]:
     return ("unknown" if resends else "rejected"), reason
 
 
-def without_rate(limits: WorkspaceLimits) -> bool:
-    """Whether only the vendor's calls an hour bind: then one question does for many batches."""
+def has_no_rate(limits: WorkspaceLimits) -> bool:
+    """Whether only the vendor's calls per hour limit a workspace: then one request serves many batches."""
     pace = limits.workspace.pace
     return pace is None or (pace.per_second is None and pace.warm_up is None)

@@ -14,7 +14,7 @@ from schemas.contracts import ContractError, DeadLetter, resolve, writer_schema
 from schemas.delivery import Message
 from schemas.transport import Envelope
 from transforms.delivery.event_checks import LIMITS, NEEDED, expiry, find_flaw
-from transforms.delivery.receipts import decoded_body
+from transforms.delivery.receipts import decode_body
 
 STEP = "Decode"
 _MOST = 1_000_000  # bytes of a body
@@ -73,7 +73,7 @@ def _read(envelope: Envelope, now: int) -> Message:
     except ContractError as error:
         raise _Refused("unknown_schema", f"{error.problem}, then replay") from error
     try:
-        event = decoded_body(attributes["schema"], envelope.body)
+        event = decode_body(attributes["schema"], envelope.body)
     except ContractError as error:
         raise _Refused("broken_bytes", error.problem) from error
     for name in ("event_id", "retailer_id"):

@@ -1,4 +1,4 @@
-"""What a process notes of its calls, so that a restart knows which of them never left and which were answered."""
+"""The journal of a process's calls: after a kill it shows which of them were never sent and which were answered."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from schemas.delivery import SentFlag, Settlement, always
 
 
 class CallJournal(Protocol):
-    """Notes of one process, which survive a kill -9; safe for several threads. Each is kept before its method returns;
-    `claiming` and `started` raise a JobError when it cannot be.
+    """The records of one process, which survive a kill -9; safe for several threads. A record is stored before its
+    method returns; `claiming` and `started` raise JobError when it cannot be.
 
     An `owner` is the name of one claim in the ledger (schemas/delivery.DeliveryLedger). It is closed when all its
     calls are.
@@ -20,39 +20,39 @@ class CallJournal(Protocol):
         """The owner is about to claim these events."""
 
     def granted(self, owner: str, calls: int) -> None:
-        """So many calls are made of what the owner claimed; none closes the owner."""
+        """The owner makes so many calls; 0 closes it."""
 
     def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
-        """The first byte of a call is about to go out; the mark is to be set when its last one does."""
+        """The first byte of a call is about to be sent; set the flag with its last one."""
 
-    def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
-        """A call is over, and so the events end (None: nothing was sent)."""
+    def answered(self, owner: str, batch_id: str, settlements: Sequence[Settlement] | None) -> None:
+        """A call is answered, with the settlements of its events (None: nothing was sent)."""
 
     def closed(self, owner: str, batch_id: str) -> None:
-        """The ledger knows what became of the call."""
+        """The ledger has the settlements of the call."""
 
     def close(self) -> None:
-        """The process ends in order."""
+        """End the process's journal."""
 
 
 class NoJournal:
-    """A CallJournal for a process without a disk of its own: after a kill, every claim of it is in doubt."""
+    """A CallJournal for a process without a disk: after a kill, every claim of it is in doubt."""
 
     def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def granted(self, owner: str, calls: int) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
-        """Nothing is kept."""
+        """Do nothing."""
         return always()
 
-    def answered(self, owner: str, batch_id: str, ends: Sequence[Settlement] | None) -> None:
-        """Nothing is kept."""
+    def answered(self, owner: str, batch_id: str, settlements: Sequence[Settlement] | None) -> None:
+        """Do nothing."""
 
     def closed(self, owner: str, batch_id: str) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""ReadWaiting: batches that could not leave in an earlier part of a drain."""
+"""ReadWaiting: batches that could not be sent in an earlier round of a drain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _ReadFile(beam.DoFn):
 
     def process(self, path: str) -> Iterator[Addressed]:
         retailer, batches = self._read(path)
-        # They were counted when they reached the delivery the first time, and are so again.
+        # They were counted when they reached the delivery the first time, and will be again.
         self._batched.inc(
             -sum(len(batch.messages) for batch in batches), -sum(body_bytes(batch.messages) for batch in batches)
         )

@@ -1,8 +1,8 @@
-"""How an event ends: its receipt, and the dead letter of a refused delivery."""
+"""Receipts of events, and the dead letters of refused deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,16 +15,14 @@ from transforms.delivery.elements import Receipts
 
 STEP = "DeliverBatches"
 _ENCODER = msgspec.msgpack.Encoder()
-_ALONE, _WITH_LETTER = msgspec.msgpack.Decoder(Receipt), msgspec.msgpack.Decoder(tuple[Receipt, DeadLetter])
+_PLAIN, _WITH_LETTER = msgspec.msgpack.Decoder(Receipt), msgspec.msgpack.Decoder(tuple[Receipt, DeadLetter])
+_CACHED = ((1 << 10, 32_768), (1 << 14, 1_024), (1 << 20, 16))  # (longest body in bytes, bodies): 16 to 32 MB each
+_DECODERS = [(longest, lru_cache(maxsize=bodies)(decode)) for longest, bodies in _CACHED]
 
 
-_CACHED = ((1 << 10, 32_768), (1 << 14, 1_024), (1 << 20, 16))  # (longest body in bytes, bodies kept): 16 to 32 MB each
-_DECODERS = [(longest, lru_cache(maxsize=kept)(decode)) for longest, kept in _CACHED]
-
-
-def decoded_body(schema: str, body: bytes) -> dict[str, Any]:
-    """The campaign event in a body, to read only: what is sent, and then gets its receipt, is decoded once as a rule.
-    The last ones are cached, of long bodies fewer, so that the cache is bounded in bytes.
+def decode_body(schema: str, body: bytes) -> dict[str, Any]:
+    """The campaign event in a body; do not change it. An event that is sent and then gets its receipt is usually
+    decoded once: the last ones are cached, fewer of long bodies, so that the cache is bounded in bytes.
 
     Raises ContractError.
     """
@@ -35,9 +33,9 @@ def decoded_body(schema: str, body: bytes) -> dict[str, Any]:
     return decode(schema, body)
 
 
-def decoded(message: Message) -> dict[str, Any]:
-    """The campaign event of a message, to read only."""
-    return decoded_body(message.schema, message.body)
+def decode_message(message: Message) -> dict[str, Any]:
+    """The campaign event of a message; do not change it."""
+    return decode_body(message.schema, message.body)
 
 
 def make_receipt(
@@ -46,14 +44,15 @@ def make_receipt(
     outcome: str,
     now: int,
     *,
+    event: Mapping[str, Any] | None = None,
     reason: str | None = None,
     batch_id: str | None = None,
     vendor_id: str | None = None,
     attempt: int = 0,
     resent: bool = False,
 ) -> Receipt:
-    """The receipt of a message whose outcome was known at `now` (epoch ms)."""
-    event = decoded(message)
+    """The receipt of a message that is settled at `now` (epoch ms). Without `event` its body is decoded."""
+    event = event or decode_message(message)
     return Receipt(
         event_id=message.event_id,
         launch_id=event["launch_id"],
@@ -63,38 +62,38 @@ def make_receipt(
         channel=event["channel"],
         variant=(event["experiment"] or {}).get("variant"),
         workspace=workspace,
-        batch_id=batch_id,
         outcome=outcome,
+        arrived_at=message.arrived_at,
+        settled_at=now,
+        batch_id=batch_id,
         reason=reason,
         vendor_id=vendor_id,
         attempt=attempt,
         resent=resent,
-        arrived_at=message.arrived_at,
-        settled_at=now,
     )
 
 
 def encode_receipt(receipt: Receipt, letter: DeadLetter | None = None) -> bytes:
-    """A receipt as the ledger keeps it until it is reported, with the dead letter of a refused delivery."""
+    """A receipt in the bytes of the ledger, with the dead letter of a refused delivery."""
     return _ENCODER.encode(receipt if letter is None else (receipt, letter))
 
 
-def decode_receipts(kept: Iterable[bytes]) -> Receipts:
-    """The receipts that the ledger kept, and their letters."""
+def decode_receipts(encoded: Iterable[bytes]) -> Receipts:
+    """The receipts in the ledger's bytes, and their dead letters."""
     receipts, letters = list[Receipt](), list[DeadLetter]()
-    for data in kept:
+    for data in encoded:
         try:
             receipt, letter = _WITH_LETTER.decode(data)
             letters.append(letter)
         except msgspec.ValidationError:
-            receipt = _ALONE.decode(data)
+            receipt = _PLAIN.decode(data)
         receipts.append(receipt)
     return Receipts(receipts, letters)
 
 
 def refused_letter(message: Message, reason: str, detail: str, batch_id: str) -> DeadLetter:
-    """The dead letter of a delivery that the vendor refused: the event's bytes, and what a replay needs. Words that
-    UTF-8 cannot carry are kept as escapes."""
+    """The dead letter of a delivery that the vendor refused: the event's bytes, and what a replay needs. Text that
+    UTF-8 cannot encode is escaped."""
     attributes = {"event_id": message.event_id, "retailer_id": message.retailer_id, "schema": message.schema}
     return DeadLetter(
         STEP,

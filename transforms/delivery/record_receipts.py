@@ -1,8 +1,7 @@
-"""RecordReceipts and RecordDeadLetters: what became of each message is written down, then the ledger is told."""
+"""RecordReceipts and RecordDeadLetters: write what became of each message, then report it to the ledger."""
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,37 +9,37 @@ from typing import Any
 import apache_beam as beam
 
 from schemas.contracts import DeadLetter
-from schemas.delivery import DeliveryLedger, Receipt, Settlement
+from schemas.delivery import LEDGER_STEP, DeliveryLedger, Receipt, Settlement, ledger_steps
 from transforms.delivery.decode_events import dead_id
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import decode_receipts
 from transforms.streaming.elements import at_finish
 
-_CALL = 1_000
 _SWEEP_S = 60.0
-MakeLedger = Callable[[], DeliveryLedger]
+Clock = Callable[[], float]  # epoch seconds
+LedgerFactory = Callable[[], DeliveryLedger]
 WriteReceipts = Callable[[str, Sequence[Receipt]], Any]
 WriteLetters = Callable[[str, list[DeadLetter]], Any]
 
 
 class _Recorder(beam.DoFn):
-    """Keeps what a bundle brings and records it when the bundle ends."""
+    """Collects the elements of a bundle and records them when it ends."""
 
-    def __init__(self, make: MakeLedger, write: Callable[[str, Any], Any]) -> None:
-        self._make, self._write = make, write
+    def __init__(self, make_ledger: LedgerFactory, write: Callable[[str, Any], Any], clock: Clock) -> None:
+        self._make_ledger, self._write, self._clock = make_ledger, write, clock
 
     def setup(self) -> None:
-        self._ledger = self._make()
+        self._ledger = self._make_ledger()
         self._ledger.open()
-        self._swept = time.monotonic()
+        self._swept = self._clock()
 
     def start_bundle(self) -> None:
-        self._kept: list[Any] = []
+        self._items: list[Any] = []
 
 
 class _End(beam.PTransform):
-    """Nothing, as a stage of its own: Prism turns a core at full speed for as long as a bundle without outputs
-    runs, so a stage that writes files must not be the last one."""
+    """No output, in a stage of its own: Prism uses a whole core while a bundle without outputs runs, so the stage that
+    writes files must not be the last one."""
 
     def expand(self, counts: Any) -> Any:
         typed = counts | "Counts" >> beam.Map(int).with_output_types(int)
@@ -52,8 +51,10 @@ def _never(count: int) -> bool:
 
 
 class _RecordReceipts(_Recorder):
-    def __init__(self, make: MakeLedger, write: WriteReceipts, write_letters: WriteLetters) -> None:
-        super().__init__(make, write)
+    def __init__(
+        self, make_ledger: LedgerFactory, write: WriteReceipts, write_letters: WriteLetters, clock: Clock
+    ) -> None:
+        super().__init__(make_ledger, write, clock)
         self._write_letters = write_letters
 
     def start_bundle(self) -> None:
@@ -61,110 +62,123 @@ class _RecordReceipts(_Recorder):
         self._letters: list[DeadLetter] = []
 
     def process(self, element: Receipts) -> Iterator[Any]:
-        self._kept += element.items
+        self._items += element.items
         self._letters += element.letters
         return iter(())
 
     def finish_bundle(self) -> Iterator[Any]:
-        if self._kept:
-            record(self._ledger, self._write, self._write_letters, Receipts(self._kept, self._letters))
-            yield at_finish(len(self._kept))
-        if time.monotonic() - self._swept > _SWEEP_S:
-            self._swept = time.monotonic()
-            record_left(self._ledger, self._write, self._write_letters, time.time() - _SWEEP_S)
+        now = self._clock()
+        if self._items:
+            record(self._ledger, self._write, self._write_letters, Receipts(self._items, self._letters), now)
+            yield at_finish(len(self._items))
+        if now - self._swept > _SWEEP_S:
+            self._swept = now
+            record_unreported(self._ledger, self._write, self._write_letters, now - _SWEEP_S, now)
 
 
-def record(ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts) -> None:
-    """Writes receipts and their letters; then the ledger need not keep them any more."""
-    name, ids = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", [one.event_id for one in receipts.items]
+def record(
+    ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts, now: float
+) -> None:
+    """Writes receipts and their letters into new files, named by `now` (epoch seconds); then the ledger drops its
+    copies."""
+    name = _file_name(now)
     if receipts.letters:
         write_letters(name, receipts.letters)
     write(name, receipts.items)
-    for start in range(0, len(ids), _CALL):
-        ledger.report(ids[start : start + _CALL])
+    for step in ledger_steps([receipt.event_id for receipt in receipts.items]):
+        ledger.report(step)
 
 
-def record_left(ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, before_s: float) -> int:
-    """Writes the receipts that were settled before a time (epoch seconds) and not written, for whoever settled them
-    died; how many. They come a thousand at a time: a few younger ones may be among the last.
+def _file_name(now: float) -> str:
+    """A new name that sorts by time."""
+    return f"{int(now * 1e9):020d}-{uuid.uuid4().hex[:8]}"
 
-    A job that goes on from a checkpoint does not begin anew, and so never meets UnreportedReceipts.
+
+def record_unreported(
+    ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, before: float, now: float
+) -> int:
+    """Writes the receipts that were settled before a time and never written, because their process died; how many.
+    Times are epoch seconds. They come a thousand at a time: a few younger ones may be among the last.
+
+    A job that continues from a checkpoint does not start anew, and so never runs UnreportedReceipts.
     """
     count = 0
-    while left := ledger.unreported(_CALL):
-        receipts = decode_receipts(data for _, data in left)
-        if receipts.items[0].settled_at >= before_s * 1000:
+    while unreported := ledger.unreported(LEDGER_STEP):
+        receipts = decode_receipts(data for _, data in unreported)
+        if receipts.items[0].settled_at >= before * 1000:
             break
-        record(ledger, write, write_letters, receipts)
-        count += len(left)
+        record(ledger, write, write_letters, receipts, now)
+        count += len(unreported)
     return count
 
 
 class RecordReceipts(beam.PTransform):
-    """Receipts as files of the event store, at least once each, and before them the dead letters of the refused: the
-    ledger keeps both until they are written, and what a crash left there is written by the next run."""
+    """Receipts as files of the event store, at least once each, and before them the dead letters of the refused. The
+    ledger keeps both until they are written; what a crash leaves there is written by the next run. `clock` gives epoch
+    seconds."""
 
-    def __init__(self, make: MakeLedger, write: WriteReceipts, write_letters: WriteLetters) -> None:
+    def __init__(
+        self, make_ledger: LedgerFactory, write: WriteReceipts, write_letters: WriteLetters, clock: Clock
+    ) -> None:
         super().__init__()
-        self._record = _RecordReceipts(make, write, write_letters)
+        self._record = _RecordReceipts(make_ledger, write, write_letters, clock)
 
     def expand(self, receipts: beam.PCollection[Receipts]) -> beam.PCollection[Any]:
         return receipts | "Record" >> beam.ParDo(self._record) | "End" >> _End()
 
 
 class _Unreported(beam.DoFn):
-    def __init__(self, make: MakeLedger) -> None:
-        self._make = make
+    def __init__(self, make_ledger: LedgerFactory) -> None:
+        self._make_ledger = make_ledger
 
     def process(self, element: Any) -> Iterator[Receipts]:
-        ledger = self._make()
+        ledger = self._make_ledger()
         ledger.open()
         seen: set[str] = set()
-        while left := [(name, data) for name, data in ledger.unreported(len(seen) + _CALL) if name not in seen]:
-            seen |= {name for name, _ in left}
-            yield decode_receipts(data for _, data in left)
+        while unseen := [row for row in ledger.unreported(len(seen) + LEDGER_STEP) if row[0] not in seen]:
+            seen |= {event_id for event_id, _ in unseen}
+            yield decode_receipts(data for _, data in unseen)
 
 
 class UnreportedReceipts(beam.PTransform):
-    """The receipts that an earlier run settled and did not get to write."""
+    """The receipts that an earlier run settled but did not write."""
 
-    def __init__(self, make: MakeLedger) -> None:
+    def __init__(self, make_ledger: LedgerFactory) -> None:
         super().__init__()
-        self._make = make
+        self._make_ledger = make_ledger
 
     def expand(self, begin: Any) -> beam.PCollection[Receipts]:
-        unreported = beam.ParDo(_Unreported(self._make)).with_output_types(Receipts)
+        unreported = beam.ParDo(_Unreported(self._make_ledger)).with_output_types(Receipts)
         return begin | "Once" >> beam.Create([0], reshuffle=False) | "Unreported" >> unreported
 
 
 class _RecordDead(_Recorder):
     def process(self, element: DeadLetter) -> Iterator[Any]:
-        self._kept.append(element)
+        self._items.append(element)
         return iter(())
 
     def finish_bundle(self) -> Iterator[Any]:
-        if not self._kept:
+        if not self._items:
             return
-        yield at_finish(len(self._kept))
-        named = {dead_id(letter): letter for letter in self._kept}
-        names, known = list(named), set[str]()
-        for start in range(0, len(names), _CALL):
-            known |= set(self._ledger.find(names[start : start + _CALL]))
-        fresh = {name: letter for name, letter in named.items() if name not in known}
-        if fresh:
-            self._write(f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", list(fresh.values()))
-        ends = [Settlement(name, "dead") for name in fresh]
-        for start in range(0, len(ends), _CALL):
-            self._ledger.settle(f"dead/{uuid.uuid4().hex}", ends[start : start + _CALL], int(time.time() * 1000))
+        yield at_finish(len(self._items))
+        letters, known = {dead_id(letter): letter for letter in self._items}, set[str]()
+        for step in ledger_steps(list(letters)):
+            known |= set(self._ledger.find(step))
+        new = {name: letter for name, letter in letters.items() if name not in known}
+        now = self._clock()
+        if new:
+            self._write(_file_name(now), list(new.values()))
+        for settlements in ledger_steps([Settlement(name, "dead") for name in new]):
+            self._ledger.settle(f"dead/{uuid.uuid4().hex}", settlements, int(now * 1000))
 
 
 class RecordDeadLetters(beam.PTransform):
-    """Dead letters of what could not be decoded, as files; the ledger remembers them, so that a message that comes
-    again leaves no second letter."""
+    """Dead letters of messages that could not be decoded, as files. The ledger remembers them, so that a message that
+    is read again has no second letter. `clock` gives epoch seconds."""
 
-    def __init__(self, make: MakeLedger, write: WriteLetters) -> None:
+    def __init__(self, make_ledger: LedgerFactory, write: WriteLetters, clock: Clock) -> None:
         super().__init__()
-        self._make, self._write = make, write
+        self._record = _RecordDead(make_ledger, write, clock)
 
     def expand(self, letters: beam.PCollection[DeadLetter]) -> beam.PCollection[Any]:
-        return letters | "Record" >> beam.ParDo(_RecordDead(self._make, self._write)) | "End" >> _End()
+        return letters | "Record" >> beam.ParDo(self._record) | "End" >> _End()

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from transforms.delivery.counters import COUNTERS
 from transforms.delivery.elements import Messages
 from transforms.streaming.elements import body_bytes
-
-_ASK = 1_000  # ids in one call to the ledger
 
 
 class _Skip(beam.DoFn):
@@ -29,8 +27,8 @@ class _Skip(beam.DoFn):
             return
         ids = [message.event_id for message in element.items]
         settled: set[str] = set()
-        for start in range(0, len(ids), _ASK):
-            settled |= set(self._ledger.find(ids[start : start + _ASK]))
+        for step in ledger_steps(ids):
+            settled |= set(self._ledger.find(step))
         if not settled:
             yield element
             return

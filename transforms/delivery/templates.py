@@ -1,4 +1,4 @@
-"""Which failures of a template are the template's, not a recipient's: those of which no message comes at all."""
+"""Tells a broken template from a recipient that it does not fit: a broken one renders for nobody."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Lock
 
 from schemas.delivery import Answer
 
-MOST = 10  # failures in a row of a retailer, without one message, after which the template is at fault
+MOST_FAILURES = 10  # in a row, without one message of the retailer: then the template is at fault
 REASON = "template_error"
 
 
@@ -19,17 +19,17 @@ class TemplateFailures:
         self._lock = Lock()
 
     def judge(self, retailer: str, answer: Answer, events: int) -> Answer:
-        """The answer to a call of so many events; where the template is at fault, an answer that blocks the workspace,
-        so that its events wait until it is put right."""
+        """The answer to a call of so many events; if the template is at fault, an answer that blocks the workspace, so
+        that its events wait until the template is corrected."""
         failed = sum(reason == REASON for reason in answer.rejected.values())
         if answer.kind != "sent" or not failed:
             return answer
         with self._lock:
-            if failed < events:  # for others it gives a text
+            if failed < events:  # it renders for other recipients
                 self._failures[retailer] = 0
                 return answer
             self._failures[retailer] += failed
-            if self._failures[retailer] < MOST:
+            if self._failures[retailer] < MOST_FAILURES:
                 return answer
         return Answer("blocked", REASON, answer.detail)
 

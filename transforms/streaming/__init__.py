@@ -1,1 +1,1 @@
-"""The steps of rebatch: they move lists, so that state is read and written once for many events."""
+"""The steps that streaming pipelines share: each takes a pipeline's own item, functions, counters and engine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,16 +28,15 @@ class Load:
     with most of the traffic must not be one. A rate is a moving average over about `span_s` seconds. Shards only grow:
     an item's shard is its id's hash modulo their number, so a number that went up and down would scatter an item's
     duplicates. Groups halve again after ten minutes in which a quarter of them would do. Duplicates across such a
-    change, or read by another worker with another count, meet in no state: a sink must stop them, as the delivery
-    ledger does.
+    change, or read by another worker with another count, meet in no state: a sink must stop them.
     """
 
     def __init__(
         self,
+        clock: Callable[[], float],
         per_shard: float = 1_000.0,
         per_group: float = 250.0,
         span_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(per_shard, per_group, span_s) <= 0:
             raise ValueError(f"per_shard {per_shard}, per_group {per_group} and span_s {span_s} must be positive")
@@ -105,11 +103,13 @@ def group(items: list[T], load: Load, kind: type[Items[T]], key_of: TextOf[T], i
 
 
 class _Group(beam.DoFn):
-    def __init__(self, kind: type[Items[Any]], key_of: TextOf[Any], id_of: TextOf[Any]) -> None:
-        self._kind, self._key_of, self._id_of = kind, key_of, id_of
+    def __init__(
+        self, kind: type[Items[Any]], key_of: TextOf[Any], id_of: TextOf[Any], clock: Callable[[], float]
+    ) -> None:
+        self._kind, self._key_of, self._id_of, self._clock = kind, key_of, id_of, clock
 
     def setup(self) -> None:
-        self._load = Load()
+        self._load = Load(self._clock)
 
     def process(self, element: Items[Any]) -> Iterator[Keyed[Any]]:
         yield from group(element.items, self._load, self._kind, self._key_of, self._id_of)
@@ -117,11 +117,12 @@ class _Group(beam.DoFn):
 
 class GroupByShard(beam.PTransform):
     """Lists keyed by (key or group, shard), of the lists of each poll. `kind` is their class; an item belongs to the
-    key that `key_of` gives, and all items with the same `id_of` to one shard of it. Steps: Group."""
+    key that `key_of` gives, and all items with the same `id_of` to one shard of it. `clock` gives seconds, never
+    fewer. Steps: Group."""
 
-    def __init__(self, kind: type[Items[T]], key_of: TextOf[T], id_of: TextOf[T]) -> None:
+    def __init__(self, kind: type[Items[T]], key_of: TextOf[T], id_of: TextOf[T], clock: Callable[[], float]) -> None:
         super().__init__()
-        self._group, self._type = _Group(kind, key_of, id_of), keyed(kind)
+        self._group, self._type = _Group(kind, key_of, id_of, clock), keyed(kind)
 
     def expand(self, lists: beam.PCollection[Items[T]]) -> beam.PCollection[Keyed[T]]:
         return lists | "Group" >> beam.ParDo(self._group).with_output_types(self._type)

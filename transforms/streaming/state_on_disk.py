@@ -20,7 +20,7 @@ L = TypeVar("L", bound=Storable)
 
 
 class Buffer(Protocol):
-    """Keeps bytes as long as the process lives: stores/deliveries/disk_buffer.py."""
+    """Keeps bytes as long as the process lives, as stores/deliveries/disk_buffer.py does."""
 
     def write(self, data: bytes) -> str | None:
         """The address of the bytes; None when they cannot be kept."""

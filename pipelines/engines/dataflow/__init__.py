@@ -1,1 +1,1 @@
-"""What only Dataflow needs: checks of its options before a job is built, and the submission."""
+"""Dataflow alone: checks of its options before a job is built, and the submission."""

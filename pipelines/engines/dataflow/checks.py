@@ -1,4 +1,4 @@
-"""What a job on Dataflow must be told, checked on the machine that submits it: its workers have no disk of ours."""
+"""Check the options of a job on Dataflow before it is submitted. Its workers cannot see the disk of this machine."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 
 ELSEWHERE = ("drain", "idle", "kafka_config")
-"""Options that no template has: a job on Dataflow is drained from outside, and a launcher has no file of ours."""
+"""Options that no template has: Dataflow drains its jobs itself, and a launcher has no file of this machine."""
 _SETUP = Path(__file__).parents[3] / "setup.py"
 _FIRESTORE = "firestore:projects/P/databases/(default)/deliveries"
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
-    """Whether a job is for Dataflow."""
+    """Whether the runner is Dataflow."""
     return str(options.view_as(StandardOptions).runner or "").rpartition(".")[2] == DATAFLOW
 
 
-def complete(options: PipelineOptions) -> list[Problem]:
-    """What Dataflow cannot do without, of Beam's own options; fills in what follows from where we are.
-
-    --setup_file is ours unless an image of workers is given, which holds our packages already.
+def complete_options(options: PipelineOptions) -> list[Problem]:
+    """A problem for each of Beam's own options that Dataflow requires. Fills in the runner and --setup_file;
+    an image of workers needs none, since it holds our packages already.
     """
     cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
     options.view_as(StandardOptions).runner = DATAFLOW
@@ -59,16 +58,16 @@ def complete(options: PipelineOptions) -> list[Problem]:
     return problems
 
 
-def _unseen(values: dict[str, list[Any]]) -> list[Problem]:
-    """A problem for each folder or file, by the option that names it, that workers could not see."""
+def _invisible(values: dict[str, list[Any]]) -> list[Problem]:
+    """A problem for each folder or file, by its option, that workers could not see."""
     fix = f"workers on Dataflow cannot see it; copy it to a bucket (gcloud storage cp -r) and give {REMOTE}BUCKET/…"
-    named = [(name, one) for name, some in values.items() for one in some if one]
-    return [_wrong(name, one, fix) for name, one in named if not is_remote(one) and not one.startswith(BIGQUERY)]
+    paths = [(name, path) for name, given in values.items() for path in given if path]
+    return [_wrong(name, path, fix) for name, path in paths if not is_remote(path) and not path.startswith(BIGQUERY)]
 
 
 def rebatch_problems(config: Any, options: PipelineOptions) -> list[Problem]:
-    """Everything that keeps a checked configuration of rebatch from running on Dataflow."""
-    problems = [*complete(options), *_unseen({"campaigns": [config.campaigns], "output": [config.output]})]
+    """The problems that keep a checked configuration of rebatch from running on Dataflow."""
+    problems = [*complete_options(options), *_invisible({"campaigns": [config.campaigns], "output": [config.output]})]
     if (folder := config.events.folder) and not is_remote(folder):
         fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or a pubsub: URI"
         problems.append(_wrong("events", str(config.events), fix))
@@ -81,21 +80,21 @@ def rebatch_problems(config: Any, options: PipelineOptions) -> list[Problem]:
     return problems
 
 
-def launch_problems(given: Any, options: PipelineOptions) -> list[Problem]:
-    """Everything in the options of a launch that keeps it from running on Dataflow, before anything is copied."""
-    problems = complete(options)
-    if given.output and not is_remote(given.output):
+def launch_problems(launch: Any, options: PipelineOptions) -> list[Problem]:
+    """The problems in the options of a launch that keep it from running on Dataflow. Downloads nothing."""
+    problems = complete_options(options)
+    if launch.output and not is_remote(launch.output):
         fix = "workers on Dataflow write there too; give a folder in a bucket, gs://BUCKET/FOLDER"
-        problems.append(_wrong("output", given.output, fix))
-    if given.events and given.events.startswith("file:") and not is_remote(given.events.removeprefix("file:")):
+        problems.append(_wrong("output", launch.output, fix))
+    if launch.events and launch.events.startswith("file:") and not is_remote(launch.events.removeprefix("file:")):
         fix = "workers on Dataflow cannot see it; give file:gs://BUCKET/FOLDER, or pubsub:projects/P/topics/T"
-        problems.append(_wrong("events", given.events, fix))
-    inputs = {"customers": [given.customers], "history": given.history or [], "sticky": [given.sticky]}
-    return problems + _unseen(inputs)
+        problems.append(_wrong("events", launch.events, fix))
+    inputs = {"customers": [launch.customers], "history": launch.history or [], "sticky": [launch.sticky]}
+    return problems + _invisible(inputs)
 
 
 def local_problems(config: Any) -> list[Problem]:
-    """A problem when a job of this machine is to keep its state, ledger and spool in Cloud Storage."""
+    """A problem when a job on this machine has its output in Cloud Storage."""
     fix = "only a job on Dataflow writes there; give a folder of this machine"
     return [_wrong("output", config.output, fix)] if is_remote(config.output or "") else []
 
@@ -108,7 +107,7 @@ def secrets_problems(project: str | None) -> list[Problem]:
 
 
 def needs_secrets(project: str | None, keys: bool) -> list[Problem]:
-    """A problem when workers would look for keys in an environment that they do not have."""
+    """A problem when workers need keys and --secrets is missing: they have no environment variables of this machine."""
     if not keys or project:
         return []
     fix = "workers on Dataflow have none of your environment variables; put each key into Secret Manager under the "

@@ -1,7 +1,8 @@
-"""A job is handed to Dataflow, or written down as a template; nobody waits here for its end."""
+"""Submit a built pipeline to Dataflow, as a job or as a template."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ _UPDATABLE = (JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_DRAINING)
 
 
 class Submitted(NamedTuple):
-    """A job that Dataflow took (`job`), or a template that was written (`template`)."""
+    """What was submitted: a job by its id or, where `job` is None, a template by its address."""
 
     project: str
     region: str
@@ -42,10 +43,18 @@ class Submitted(NamedTuple):
         ])  # fmt: skip
 
 
-def submit(pipeline: beam.Pipeline, options: PipelineOptions) -> tuple[Submitted, Callable[[], None]]:
-    """What became of a built pipeline, and what waits for the job's end, raising JobError when it ends badly.
+def name_job(options: PipelineOptions, name: str) -> PipelineOptions:
+    """The options with a job name made from `name`, unless they have one. Dataflow refuses a second job of a name while
+    the first runs."""
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.job_name = cloud.job_name or re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    return options
 
-    Raises JobError when Google refuses it.
+
+def submit(pipeline: beam.Pipeline, options: PipelineOptions) -> tuple[Submitted, Callable[[], None]]:
+    """What was submitted, and a function that waits for the job's end and raises JobError unless the job succeeds.
+
+    Raises JobError when Google refuses the job.
     """
     cloud = options.view_as(GoogleCloudOptions)
     try:
@@ -55,9 +64,9 @@ def submit(pipeline: beam.Pipeline, options: PipelineOptions) -> tuple[Submitted
     except DataflowJobAlreadyExistsError as error:
         raise JobError(f"{error} Or wait until it has ended") from error
     except (GoogleAPICallError, GoogleAuthError) as error:
-        told = getattr(error, "message", None) or str(error)
+        message = getattr(error, "message", None) or str(error)
         todo = "See docs/dataflow.md for the APIs, the roles and the options that a first run needs"
-        raise JobError(f"Dataflow did not take the job ({type(error).__name__}: {told}). {todo}") from error
+        raise JobError(f"Dataflow did not take the job ({type(error).__name__}: {message}). {todo}") from error
     job = result.job_id() if getattr(result, "has_job", False) else None
     submitted = Submitted(str(cloud.project), str(cloud.region), job, cloud.template_location)
     return submitted, partial(_wait, result, submitted)
@@ -66,19 +75,19 @@ def submit(pipeline: beam.Pipeline, options: PipelineOptions) -> tuple[Submitted
 def _check_running(options: PipelineOptions) -> None:
     """Raises JobError when there is no running job to update: Beam would look for it without end."""
     cloud = options.view_as(GoogleCloudOptions)
-    asked = ListJobsRequest(project_id=cloud.project, location=cloud.region)
-    found = DataflowApplicationClient(options)._jobs_client.list_jobs(asked)
-    if not any(one.name == cloud.job_name and one.current_state in _UPDATABLE for one in found):
+    request = ListJobsRequest(project_id=cloud.project, location=cloud.region)
+    jobs = DataflowApplicationClient(options)._jobs_client.list_jobs(request)
+    if not any(job.name == cloud.job_name and job.current_state in _UPDATABLE for job in jobs):
         todo = f"See `gcloud dataflow jobs list --status=active --region={cloud.region}`, and wait for one that starts"
         raise JobError(f"no job named {cloud.job_name} runs, so none can be updated. {todo}")
 
 
 def _wait(result: Any, submitted: Submitted) -> None:
     print(submitted, flush=True)
-    again = "then run the same command again: it goes on where it stopped"
+    todo = "then run the same command again: it goes on where it stopped"
     try:
         state = result.wait_until_finish()
     except DataflowRuntimeException as error:
-        raise JobError(f"the job {submitted.job} failed ({error}). See its page, {again}") from error
+        raise JobError(f"the job {submitted.job} failed ({error}). See its page, {todo}") from error
     if state != PipelineState.DONE:
-        raise JobError(f"the job {submitted.job} ended as {state}. See its page, {again}")
+        raise JobError(f"the job {submitted.job} ended as {state}. See its page, {todo}")

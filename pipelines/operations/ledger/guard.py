@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import LEDGER_STEP, DeliveryLedger
 from schemas.problems import InputError, JobError, Problem, shown
 from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
 from stores.deliveries.receipts import sample_receipts
@@ -23,7 +23,6 @@ from stores.ledger.file_lock import LedgerLock
 from stores.ledger.firestore import KEEP
 from stores.ledger.identity import (
     CELL,
-    STEP,
     Identity,
     decode_identity,
     note_reopened,
@@ -190,7 +189,7 @@ def _check_receipts(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger, kn
         if row["settled_at"] >= since and (row["outcome"] in _FINAL or row["settled_at"] > reopened)
     }
     names, missing = iter(ended), list[str]()
-    while some := list(islice(names, STEP)):
+    while some := list(islice(names, LEDGER_STEP)):
         found = ledger.find(some)
         missing += [name for name in some if name not in found]
     if not missing:

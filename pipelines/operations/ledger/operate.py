@@ -13,17 +13,27 @@ import msgspec
 from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import Claim, ClaimRequest, ClaimResult, DeliveryLedger, Receipt, Settlement
+from schemas.delivery import (
+    LEDGER_STEP,
+    Claim,
+    ClaimRequest,
+    ClaimResult,
+    DeliveryLedger,
+    Message,
+    Receipt,
+    Settlement,
+    ledger_steps,
+)
 from schemas.problems import InputError, Problem
 from stores.deliveries.call_recovery import recover
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.launch_folder import LaunchFolder
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from stores.ledger.transitions import CANCEL
 from transforms.delivery.elements import Receipts
-from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.receipts import encode_receipt, make_receipt
+from transforms.delivery.record_receipts import record, record_unreported
 from transforms.pacing.limiter import SharedState, cell_name, decode_state
 from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.record_exposures import SCHEMA
@@ -159,12 +169,13 @@ def cancel(
     rows = _emitted(folder, campaign, retailers)
     vendor, result = configuration.engine.delivery.vendor, Cancelled(campaign)
     with opened_ledger(output, uri) as ledger:
-        recover(DeliveryFolder(output).journals, ledger, int(time.time() * 1000))  # what a killed run left claimed
-        record_left(ledger, *receipt_writers(DeliveryFolder(output)), time.time())  # what a killed cancel settled
-        for start in range(0, len(rows), STEP):
-            events = {row[0]: row for row in rows[start : start + STEP]}
-            _cancel_some(ledger, DeliveryFolder(output), events, result, manifest["launch_id"], vendor)
-            if len(rows) > STEP:
+        now, delivery = time.time(), DeliveryFolder(output)
+        recover(delivery.journals, ledger, int(now * 1000))  # claims of a killed run
+        record_unreported(ledger, *receipt_writers(delivery), now, now)  # receipts of a killed cancel
+        for start in range(0, len(rows), LEDGER_STEP):
+            events = {row[0]: row for row in rows[start : start + LEDGER_STEP]}
+            _cancel_some(ledger, delivery, events, result, manifest["launch_id"], vendor)
+            if len(rows) > LEDGER_STEP:
                 progress(start + len(events), len(rows))
     return result
 
@@ -201,7 +212,7 @@ def _cancel_some(
     settlements = [Settlement(name, one.outcome, encode_receipt(one)) for name, one in ends.items()]  # type: ignore[arg-type]
     settled = [ends[name] for name in ledger.settle(owner, settlements, now)] if ends else []
     if settled:
-        record(ledger, *receipt_writers(folder), Receipts(settled))
+        record(ledger, *receipt_writers(folder), Receipts(settled), time.time())
     count = Counter(one.outcome for one in settled)
     result.cancelled += count["expired"]
     result.unknown += count["unknown"]
@@ -213,25 +224,10 @@ def _receipt(
     row: tuple[Any, ...], claim_result: ClaimResult, campaign: str, launch: str, vendor: str, now: int
 ) -> Receipt:
     event_id, retailer, customer, channel, variant = row
-    lapsed = claim_result.state == "lapsed"
-    return Receipt(
-        event_id=event_id,
-        launch_id=launch,
-        campaign_id=campaign,
-        retailer_id=retailer,
-        customer_id=customer,
-        channel=channel,
-        variant=variant,
-        workspace=f"{vendor}:{retailer}",
-        batch_id=None,
-        outcome="unknown" if lapsed else "expired",
-        reason="no_answer" if lapsed else "cancelled",
-        vendor_id=None,
-        attempt=0,
-        resent=False,
-        arrived_at=now,
-        settled_at=now,
-    )
+    outcome, reason = ("unknown", "no_answer") if claim_result.state == "lapsed" else ("expired", "cancelled")
+    message = Message(event_id, retailer, "", customer, "", b"", arrived_at=now)
+    event = {"launch_id": launch, "campaign_id": campaign, "channel": channel, "experiment": {"variant": variant}}
+    return make_receipt(message, f"{vendor}:{retailer}", outcome, now, event=event, reason=reason)
 
 
 def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequence[str]) -> int:
@@ -245,8 +241,8 @@ def reopen(output: str, uri: str | None, campaign: str | None, retailers: Sequen
     names = [row[0] for row in con.execute(_UNKNOWN, [campaign, list(retailers)]).fetchall()]
     count = 0
     with opened_ledger(output, uri) as ledger:
-        for start in range(0, len(names), STEP):
-            outcomes = ledger.find(names[start : start + STEP])
+        for step in ledger_steps(names):
+            outcomes = ledger.find(step)
             unknown = [name for name, outcome in outcomes.items() if outcome == "unknown"]
             count += reopen_events(ledger, unknown, int(time.time() * 1000))
     return count

@@ -14,7 +14,7 @@ import msgspec
 from pipelines.operations.ledger.guard import hold_for_job, sqlite_path
 from pipelines.operations.ledger.opened import read_ledger_uri
 from schemas.contracts import DeadLetter
-from schemas.delivery import DeliveryLedger, Settlement
+from schemas.delivery import LEDGER_STEP, DeliveryLedger, Settlement, ledger_steps
 from schemas.problems import InputError, JobError, Problem
 from stores.dead_letters import read_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder, LedgerCopy
@@ -22,7 +22,7 @@ from stores.deliveries.receipt_ends import ReceiptEnds
 from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
 from stores.ledger.file_lock import LedgerLock
-from stores.ledger.identity import CELL, STEP, decode_identity, read_identity, write_beat
+from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import probe
 from transforms.delivery.decode_events import STEP as DECODE
@@ -146,7 +146,7 @@ def _begin(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
 
 def _settle_ends(ledger: DeliveryLedger, ends: ReceiptEnds, total: int, result: Rebuilt, progress: Progress) -> None:
     owner, count = f"rebuild/{uuid.uuid4().hex}", 0
-    for chunk in ends.each(STEP):
+    for chunk in ends.each(LEDGER_STEP):
         settlements = [Settlement(end.event_id, end.outcome) for end in chunk]  # type: ignore[arg-type]
         ledger.settle(owner, settlements, chunk[-1].settled_at)
         result.settled.update(end.outcome for end in chunk)
@@ -166,8 +166,8 @@ def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt
                 [Problem(str(path), "", "dead letters", f"cannot be read ({error}); move it away")]
             ) from error
         ids = sorted({dead_id(letter) for letter in letters if letter.step == DECODE})
-        for start in range(0, len(ids), STEP):
-            settlements = [Settlement(event_id, "dead") for event_id in ids[start : start + STEP]]
+        for step in ledger_steps(ids):
+            settlements = [Settlement(event_id, "dead") for event_id in step]
             result.settled["dead"] += len(ledger.settle(owner, settlements, now))
 
 
@@ -181,6 +181,5 @@ def _count_spool(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt
             result.unreadable.append(str(path))
             continue
         ids = sorted({dead_id(item) if isinstance(item, DeadLetter) else item.event_id for item in decoded})
-        for start in range(0, len(ids), STEP):
-            chunk = ids[start : start + STEP]
+        for chunk in ledger_steps(ids):
             result.in_spool += len(chunk) - len(ledger.find(chunk))

@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from pipelines.operations.ledger.names import check_names
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
-from schemas.delivery import DeliveryLedger, Receipt, Settlement
+from schemas.delivery import DeliveryLedger, Receipt, Settlement, ledger_steps
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import open_receipts
 from stores.launches.event_ids import read_event_ids
-from stores.ledger.identity import STEP, reopen_events
+from stores.ledger.identity import reopen_events
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import encode_receipt
-from transforms.delivery.record_receipts import record, record_left
+from transforms.delivery.record_receipts import record, record_unreported
 
 REASON = "reconciled"
 _UNKNOWN = """
@@ -82,7 +82,7 @@ def reconcile(
     taken_at = int(Path(accepted).stat().st_mtime * 1000) if as_of is None else as_of
     result, folder = Reconciled(taken_at, len(ids)), DeliveryFolder(output)
     with opened_ledger(output, uri) as ledger:
-        record_left(ledger, *receipt_writers(folder), time.time())
+        record_unreported(ledger, *receipt_writers(folder), time.time(), time.time())
         con = open_receipts([folder.receipts, *receipts])
         check_names(con, campaign, retailers, "the receipts of this delivery")
         con.register("given", pa.table({"event_id": pa.array(ids, pa.string())}))
@@ -118,16 +118,13 @@ def _accept(ledger: DeliveryLedger, folder: DeliveryFolder, con: duckdb.DuckDBPy
     accepted: set[str] = set()
     now = int(time.time() * 1000)
     rows = con.execute(_TAKEN).fetchall()
-    for start in range(0, len(rows), STEP):
-        receipts = [
-            Receipt(*row)._replace(outcome="accepted", reason=REASON, settled_at=now)
-            for row in rows[start : start + STEP]
-        ]
+    for step in ledger_steps(rows):
+        receipts = [Receipt(*row)._replace(outcome="accepted", reason=REASON, settled_at=now) for row in step]
         settlements = [Settlement(receipt.event_id, "accepted", encode_receipt(receipt)) for receipt in receipts]
         settled = set(ledger.reconcile(settlements, now))
         if settled:
             new = [receipt for receipt in receipts if receipt.event_id in settled]
-            record(ledger, *receipt_writers(folder), Receipts(new))
+            record(ledger, *receipt_writers(folder), Receipts(new), time.time())
         accepted |= settled
     return accepted
 
@@ -136,8 +133,7 @@ def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, result: Reco
     """Reopen the unknown events that the list would have, had the vendor accepted them."""
     rows = con.execute(_OTHERS, [result.as_of]).fetchall()
     uncovered: Counter[tuple[str, str]] = Counter()
-    for start in range(0, len(rows), STEP):
-        chunk = rows[start : start + STEP]
+    for chunk in ledger_steps(rows):
         outcomes = ledger.find([row[0] for row in chunk])
         unsent: list[str] = []
         for event_id, earlier, covered, retailer, campaign in chunk:
@@ -155,6 +151,6 @@ def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, result: Reco
 
 def _find(ledger: DeliveryLedger, ids: Sequence[str]) -> dict[str, Any]:
     outcomes: dict[str, str] = {}
-    for start in range(0, len(ids), STEP):
-        outcomes |= ledger.find(ids[start : start + STEP])
+    for step in ledger_steps(ids):
+        outcomes |= ledger.find(step)
     return outcomes

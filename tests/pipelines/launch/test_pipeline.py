@@ -8,9 +8,10 @@ import pytest
 from support.launching import any_place
 
 from connectors.uri import FileUri
-from pipelines.launch.inputs import LaunchJob, prepare
+from pipelines.launch.inputs import LaunchJob, prepare_launch
 from pipelines.launch.options import LaunchConfig
-from pipelines.launch.pipeline import build, find_recipients
+from pipelines.launch.pipeline import build
+from pipelines.launch.survey import run_to_suppress
 from stores.launches.launch_folder import LaunchFolder
 
 
@@ -25,7 +26,7 @@ def job(tmp_path: Path) -> LaunchJob:
         events=FileUri(str(place.root / "events")),
         output=str(place.output),
     )
-    return prepare(config, folder)
+    return prepare_launch(config, folder)
 
 
 def steps_of(p: beam.Pipeline) -> list[tuple[str, str]]:
@@ -52,13 +53,13 @@ def test_a_launch_is_eight_steps(job: LaunchJob) -> None:
 def test_warnings_are_counted_over_the_first_four_steps_of_the_launch(job: LaunchJob) -> None:
     launch, counting = beam.Pipeline(), beam.Pipeline()
     build(launch, job, set())
-    find_recipients(counting, job, surveyed=True)
+    run_to_suppress(counting, job, surveyed=True)
     assert steps_of(counting) == steps_of(launch)[:4]
 
 
 def test_the_survey_differs_from_the_launch_in_suppressing_nobody_for_an_address(job: LaunchJob) -> None:
     launch, survey = beam.Pipeline(), beam.Pipeline()
     build(launch, job, set())
-    find_recipients(survey, job, surveyed=False, sharing=True)
+    run_to_suppress(survey, job, only_shared_addresses=True)
     assert steps_of(survey)[:3] == steps_of(launch)[:3]
     assert [label for label, _ in steps_of(survey)] == [label for label, _ in steps_of(launch)[:4]]

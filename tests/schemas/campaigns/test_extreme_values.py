@@ -138,7 +138,12 @@ def launch(folder: Path) -> list[Problem]:
     assert config is not None
     plan, mistakes = make_plan(config, CUSTOMERS.schema, "launch-1", 1_775_000_000_000)
     if not mistakes:
-        stepped(plan, CUSTOMERS, sizes={("welcome", "five"): 60}, queues={("welcome", "five"): np.zeros(0, "S32")})
+        stepped(
+            plan,
+            CUSTOMERS,
+            offer_capacity={("welcome", "five"): 60},
+            allocations={("welcome", "five"): np.zeros(0, "S32")},
+        )
     return mistakes
 
 

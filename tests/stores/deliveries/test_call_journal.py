@@ -28,7 +28,7 @@ def ledger(tmp_path: Path) -> DeliveryLedger:
     return made
 
 
-def test_a_claim_of_which_no_call_had_begun_is_free_at_once(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_claim_without_a_started_call_is_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 2)
@@ -46,7 +46,7 @@ def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledge
     assert states(ledger, IDS) == ["taken", *["granted"] * 7]
 
 
-def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_only_started_calls_without_an_answer_stay_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 4)
@@ -64,12 +64,12 @@ def test_only_calls_that_had_begun_without_an_answer_stay_in_doubt(tmp_path: Pat
     assert not list((tmp_path / "calls").iterdir())
 
 
-def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_second_recovery_changes_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
     journal.started("one", "answered", IDS[:2])
-    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[:2]])
+    journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[:2]])
     die(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
@@ -78,14 +78,16 @@ def test_what_is_recovered_twice_changes_nothing(tmp_path: Path, ledger: Deliver
     path.write_bytes(data)
     recover(tmp_path / "calls", ledger, NOW)
     (left,) = {
-        one.state
-        for one in ledger.claim(ClaimRequest([Claim(one, "b") for one in IDS[2:4]], "two", NOW, NOW + 1, "hold"))
+        result.state
+        for result in ledger.claim(
+            ClaimRequest([Claim(event_id, "b") for event_id in IDS[2:4]], "two", NOW, NOW + 1, "hold")
+        )
     }
     assert left == "taken"
     assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
 
 
-def test_what_is_closed_is_not_recovered_and_a_journal_without_open_calls_goes_with_its_process(
+def test_closed_calls_are_not_recovered_and_a_journal_without_open_calls_is_deleted(
     tmp_path: Path, ledger: DeliveryLedger
 ) -> None:
     journal = FileJournal(tmp_path / "calls")
@@ -111,9 +113,7 @@ def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path
     assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
 
 
-def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
-    tmp_path: Path, ledger: DeliveryLedger
-) -> None:
+def test_without_its_sent_flags_every_call_that_started_is_in_doubt(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
@@ -123,16 +123,16 @@ def test_without_its_marks_every_call_that_was_about_to_leave_is_in_doubt(
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=2, in_doubt=2)
 
 
-def test_after_a_restart_of_the_machine_all_that_was_not_answered_is_in_doubt(
+def test_after_a_reboot_all_that_was_not_answered_is_in_doubt(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk may have lost records and marks: what seems not to have left may have left."""
+    """The disk may have lost records and flags: what seems not to be sent may have been."""
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 3)
     journal.started("one", "a", IDS[:2])
     leaves(journal.started("one", "answered", IDS[2:4]))
-    journal.answered("one", "answered", [Settlement(one, "accepted") for one in IDS[2:4]])
+    journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[2:4]])
     journal.started("one", "nothing sent", IDS[4:6])
     journal.answered("one", "nothing sent", None)
     die(journal)
@@ -153,7 +153,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "shorter"])
-def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
+def test_a_damaged_journal_releases_nothing(tmp_path: Path, ledger: DeliveryLedger, how: str) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 2)
@@ -165,7 +165,7 @@ def test_a_damaged_journal_frees_nothing(tmp_path: Path, ledger: DeliveryLedger,
     assert states(ledger, IDS[:4]) == ["taken"] * 4
 
 
-def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
+def test_a_foreign_journal_releases_nothing_and_stops_nothing(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = FileJournal(tmp_path / "calls")
@@ -177,14 +177,14 @@ def test_what_is_no_journal_of_this_version_frees_nothing_and_stops_nothing(
     assert states(ledger, IDS[:2]) == ["taken"] * 2
 
 
-def test_a_mark_of_an_earlier_call_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+def test_the_sent_flag_of_an_earlier_call_does_not_count_for_a_later_one(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "calls")
-    marks = [journal.started("one", str(number), []) for number in range(call_journal.MARKS + 1)]
-    assert marks[0].at == marks[-1].at
-    assert marks[0].value != marks[-1].value
+    flags = [journal.started("one", str(number), []) for number in range(call_journal.FLAGS + 1)]
+    assert flags[0].at == flags[-1].at
+    assert flags[0].value != flags[-1].value
 
 
-def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_copy_of_a_live_journal_releases_nothing(tmp_path: Path, ledger: DeliveryLedger) -> None:
     """A copy has no lock; what is in no call yet may be in one when the copy is read."""
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
@@ -196,7 +196,7 @@ def test_a_copy_of_a_journal_whose_process_lives_frees_nothing(tmp_path: Path, l
     assert recover(tmp_path / "calls", ledger, NOW).released == 8
 
 
-def test_a_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_live_journal_is_not_recovered(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered()
@@ -214,12 +214,12 @@ def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -
     die(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
-    assert [one.kind for one in read_records(data)] == ["boot", "claiming", "started"]
+    assert [record.kind for record in read_records(data)] == ["boot", "claiming", "started"]
     torn = data[: end - cut] + bytes(len(data) - end + cut)
-    assert [one.kind for one in read_records(torn)] == ["boot", "claiming"]
+    assert [record.kind for record in read_records(torn)] == ["boot", "claiming"]
 
 
-def test_a_long_journal_is_written_anew_with_what_is_open(
+def test_a_full_journal_is_rewritten_with_the_open_records(
     tmp_path: Path, ledger: DeliveryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_journal, "SIZE", 4_000)
@@ -237,7 +237,7 @@ def test_a_long_journal_is_written_anew_with_what_is_open(
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
 
 
-def test_what_cannot_be_noted_before_a_claim_or_a_call_stops_it_and_an_answer_goes_on(tmp_path: Path) -> None:
+def test_a_failed_record_stops_a_claim_or_a_call_but_not_an_answer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     journal = FileJournal(tmp_path / "file" / "calls")
     for note in (lambda: journal.claiming("one", IDS), lambda: journal.started("one", "a", IDS)):
@@ -268,7 +268,7 @@ def test_a_process_that_is_killed_leaves_whole_records_and_no_lock(tmp_path: Pat
     process.wait()
     (path,) = folder.glob("*.journal")
     records = list(read_records(path.read_bytes()))[1:]
-    assert [one.owner for one in records] == [f"owner {number}" for number in range(len(records))]
+    assert [record.owner for record in records] == [f"owner {number}" for number in range(len(records))]
     assert len(records) > 100
     recover(folder, ledger, NOW)
     assert not list(folder.glob("*.journal"))

@@ -55,16 +55,16 @@ def test_a_folder_that_has_become_that_of_another_ledger_is_left_alone(tmp_path:
     assert recover(second.journals, ledger, NOW) == Recovered()
 
 
-def test_a_ledger_knows_each_delivery_once_and_the_newest_of_many(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_a_ledger_lists_each_delivery_once_and_the_newest_of_many(tmp_path: Path, ledger: DeliveryLedger) -> None:
     for name in ("a", "b", "a", "c"):
         register_output(ledger, tmp_path / name, most=2)
     assert call_recovery._read_outputs(ledger) == [str(tmp_path / "a"), str(tmp_path / "c")]
 
 
-def test_what_others_have_settled_meanwhile_is_not_counted_as_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
+def test_events_settled_by_others_are_not_counted_as_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     die(journal)
     late = NOW + LEASE
-    assert ledger.settle("other", [Settlement(one, "unknown") for one in IDS[:3]], late) == IDS[:3]
+    assert ledger.settle("other", [Settlement(event_id, "unknown") for event_id in IDS[:3]], late) == IDS[:3]
     assert recover(tmp_path / "calls", ledger, late) == Recovered(released=5)

@@ -10,7 +10,7 @@ from stores.deliveries import disk_buffer
 from stores.deliveries.disk_buffer import DiskBuffer
 
 
-def test_what_is_written_is_read_again_and_leaves_no_name(tmp_path: Path) -> None:
+def test_written_bytes_are_read_again_and_the_file_has_no_name(tmp_path: Path) -> None:
     buffer = DiskBuffer(tmp_path / "waiting")
     parts = [bytes([number]) * size for number, size in enumerate((0, 1, 70_000, 5))]
     places = [buffer.write(part) for part in parts]
@@ -33,6 +33,6 @@ def test_a_file_is_closed_when_all_its_parts_are_freed(tmp_path: Path, monkeypat
     assert len(buffer._segments) == 1
 
 
-def test_what_the_disk_does_not_take_is_not_kept(tmp_path: Path) -> None:
+def test_bytes_that_a_full_disk_refuses_are_not_stored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert DiskBuffer(tmp_path / "file").write(b"x") is None

@@ -54,7 +54,7 @@ def test_the_order_in_which_receipts_arrive_does_not_change_the_file(tmp_path: P
 
 def test_text_that_is_no_unicode_is_kept_as_escapes(tmp_path: Path) -> None:
     path = write_receipts(str(tmp_path), "part-0", [any_receipt(reason="bad \udcff byte"), any_receipt()])
-    assert {one.reason for one in read_receipts(path)} == {"bad \\udcff byte", None}
+    assert {receipt.reason for receipt in read_receipts(path)} == {"bad \\udcff byte", None}
 
 
 def test_an_outcome_that_the_schema_does_not_know_is_not_written(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there_says_what_to_give(tmp_path: Path) -> None:
         open_receipts([str(tmp_path / "nowhere")])
 
 
-def test_the_folder_above_is_refused_with_the_one_meant(tmp_path: Path) -> None:
+def test_the_parent_folder_is_refused_with_the_right_one(tmp_path: Path) -> None:
     written(tmp_path / "receipts", [any_receipt()])
     with pytest.raises(InputError, match=r"holds no receipts itself; give .*receipts"):
         open_receipts([str(tmp_path)])

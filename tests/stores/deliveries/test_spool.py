@@ -52,12 +52,12 @@ class Polls:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENVELOPES, max_size=4))
-def test_what_is_written_is_read_back(tmp_path: Path, envelopes: list[Envelope]) -> None:
+def test_a_written_poll_is_read_back(tmp_path: Path, envelopes: list[Envelope]) -> None:
     spool = Spool(tmp_path)
     assert spool.read(spool.write(envelopes)) == envelopes
 
 
-def test_a_poll_is_on_the_disk_before_anyone_sees_it(tmp_path: Path) -> None:
+def test_a_poll_is_on_disk_before_it_is_returned(tmp_path: Path) -> None:
     poll = Poll(any_envelopes("a", "b"), "handle")
     inner, spool = Polls(poll, Poll([], done=True)), Spool(tmp_path / "new")
     reader = SpooledReader(inner, spool)
@@ -71,7 +71,7 @@ def test_a_poll_is_on_the_disk_before_anyone_sees_it(tmp_path: Path) -> None:
     assert reader.oldest() == 12.5
 
 
-def test_what_an_earlier_run_left_comes_again_oldest_first_and_then_it_is_done(tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_read_oldest_first(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for names in ("ab", "c", "def"):
         spool.write(any_envelopes(*names))
@@ -79,13 +79,13 @@ def test_what_an_earlier_run_left_comes_again_oldest_first_and_then_it_is_done(t
     spool.write(any_envelopes("later"))
     reader.open()
     polls = [reader.poll(2), reader.poll(2)]
-    assert ["".join(one.message_id for one in poll.envelopes) for poll in polls] == ["ab", "cdef"]
+    assert ["".join(envelope.message_id for envelope in poll.envelopes) for poll in polls] == ["ab", "cdef"]
     assert [poll.done for poll in polls] == [False, True]
     reader.open()
     assert len(reader.poll(100).envelopes) == 6
 
 
-def test_a_file_that_was_swept_in_between_is_passed_over(tmp_path: Path) -> None:
+def test_a_file_swept_in_between_is_skipped(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     paths = [spool.write(any_envelopes(name)) for name in "ab"]
     reader = SpoolReader(spool, paths)

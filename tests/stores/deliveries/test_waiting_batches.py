@@ -35,7 +35,7 @@ def test_no_more_is_taken_than_asked_for_but_for_one_that_is_larger(tmp_path: Pa
     assert len(waiting) == 2
 
 
-def test_what_may_not_leave_yet_is_left(tmp_path: Path) -> None:
+def test_batches_that_are_not_due_stay(tmp_path: Path) -> None:
     waiting = WaitingBatches(tmp_path / "waiting")
     waiting.add("kroger", [batch(1, not_before=500)])
     waiting.add("aldi", [batch(2, not_before=300), batch(3, not_before=900)])
@@ -43,7 +43,7 @@ def test_what_may_not_leave_yet_is_left(tmp_path: Path) -> None:
     assert len(waiting) == 1
 
 
-def test_a_retailer_that_is_given_up_is_dropped_with_all_that_it_has(tmp_path: Path) -> None:
+def test_a_dropped_retailer_loses_all_its_files(tmp_path: Path) -> None:
     waiting = WaitingBatches(tmp_path / "waiting")
     waiting.add("kroger", [batch(1)])
     waiting.add("aldi", [batch(2, 3)])
@@ -53,7 +53,7 @@ def test_a_retailer_that_is_given_up_is_dropped_with_all_that_it_has(tmp_path: P
     assert len(list((tmp_path / "waiting").iterdir())) == 1
 
 
-def test_a_run_begins_without_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_a_run_starts_without_the_files_of_a_killed_one(tmp_path: Path) -> None:
     WaitingBatches(tmp_path / "waiting").add("kroger", [batch(1)])
     assert len(WaitingBatches(tmp_path / "waiting")) == 0
     assert not list((tmp_path / "waiting").iterdir())

@@ -42,7 +42,9 @@ A, B, C = digests(3)
 def claim(
     ledger: DeliveryLedger, ids: Iterable[str], owner: str, now: int = NOW, on_unknown: OnUnknown = "resend"
 ) -> list[ClaimResult]:
-    return ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in ids], owner, now, now + LEASE, on_unknown))
+    return ledger.claim(
+        ClaimRequest([Claim(event_id, "batch-1") for event_id in ids], owner, now, now + LEASE, on_unknown)
+    )
 
 
 def settle(
@@ -53,11 +55,11 @@ def settle(
     now: int = NOW,
     receipt: bytes = b"",
 ) -> list[str]:
-    return ledger.settle(owner, [Settlement(one, cast(Outcome, outcome), receipt) for one in ids], now)
+    return ledger.settle(owner, [Settlement(event_id, cast(Outcome, outcome), receipt) for event_id in ids], now)
 
 
 def states(claim_results: Sequence[ClaimResult]) -> list[str]:
-    return [one.state for one in claim_results]
+    return [result.state for result in claim_results]
 
 
 def test_a_new_event_is_granted(ledger: DeliveryLedger) -> None:
@@ -147,7 +149,7 @@ def test_an_owner_that_asks_again_still_holds_its_claim_and_for_longer(ledger: D
 @pytest.mark.parametrize("count", [0, 1, 50, 1000])
 def test_many_events_in_one_call(ledger: DeliveryLedger, count: int) -> None:
     ids = digests(count)
-    assert claim(ledger, ids, "one") == [ClaimResult(one, "granted") for one in ids]
+    assert claim(ledger, ids, "one") == [ClaimResult(event_id, "granted") for event_id in ids]
     assert states(claim(ledger, reversed(ids), "two")) == ["taken"] * count
     assert settle(ledger, ids, "one", receipt=b"r" * 200) == ids
     assert ledger.find(ids) == dict.fromkeys(ids, "accepted")
@@ -335,12 +337,12 @@ def test_counts_tell_every_state(ledger: DeliveryLedger) -> None:
 @pytest.mark.parametrize("event_id", ["dead:topic/3/17", "a b/ü%~…", "x" * 32, A.upper(), f"~{A}", ".", "..", "__x__", "a\0b", "\ud800"])  # fmt: skip
 def test_any_text_is_an_id(ledger: DeliveryLedger, event_id: str) -> None:
     if isinstance(ledger, SqliteProcess) and event_id == "\ud800":
-        pytest.skip("no UTF-8, of which every event is made: test_beside has what comes of it")
+        pytest.skip("no UTF-8, of which every event is made: test_sqlite_process has the result")
     ids = [event_id, A]
     assert states(claim(ledger, ids, "ow ner/ü")) == ["granted", "granted"]
     assert states(claim(ledger, ids, "two")) == ["taken", "taken"]
     assert settle(ledger, ids, "ow ner/ü", "dead", receipt=b"\0\xff") == ids
-    assert sorted(ledger.unreported(9)) == sorted((one, b"\0\xff") for one in ids)
+    assert sorted(ledger.unreported(9)) == sorted((event_id, b"\0\xff") for event_id in ids)
     assert ledger.reopen([event_id]) == 1
     assert ledger.find(ids) == {A: "dead"}
 
@@ -397,9 +399,11 @@ def test_overlapping_claims_at_one_moment_grant_each_event_once(
         ids = digests(75, f"turn {turn}")
         shares = [ids[number * 8 :][:50] for number in range(4)]
         got = together(partial(_claim_share, handles, shares), 4)
-        granted = Counter(one.event_id for claim_results in got for one in claim_results if one.state == "granted")
+        granted = Counter(
+            result.event_id for claim_results in got for result in claim_results if result.state == "granted"
+        )
         assert granted == Counter(ids[: 3 * 8 + 50])
-        assert {one.state for claim_results in got for one in claim_results} <= {"granted", "taken"}
+        assert {result.state for claim_results in got for result in claim_results} <= {"granted", "taken"}
 
 
 def _claim_share(handles: list[DeliveryLedger], shares: list[list[str]], number: int) -> list[ClaimResult]:

@@ -58,11 +58,11 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: ledger.find(NAMES[:1_000]),
         lambda: ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in fresh], "two", LATER, LATER + 9, "hold")),
         lambda: ledger.claim(
-            ClaimRequest([Claim(one, "b" * 32) for one in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
+            ClaimRequest([Claim(name, "b" * 32) for name in NAMES[:1_000]], "two", LATER, LATER + 9, "resend")
         ),
         lambda: ledger.settle("two", [Settlement(one, "accepted", b"r") for one in fresh], LATER),
-        lambda: ledger.settle("two", [Settlement(one, "unknown") for one in NAMES[:1_000]], LATER),
-        lambda: ledger.reconcile([Settlement(one, "accepted") for one in NAMES[:1_000]], LATER),
+        lambda: ledger.settle("two", [Settlement(name, "unknown") for name in NAMES[:1_000]], LATER),
+        lambda: ledger.reconcile([Settlement(name, "accepted") for name in NAMES[:1_000]], LATER),
         lambda: ledger.release("one", NAMES[1_000:2_000]),
         lambda: ledger.unreported(1_000),
         lambda: ledger.report(NAMES[:1_000]),
@@ -126,7 +126,7 @@ def test_a_file_that_breaks_off_is_damaged(sound: Path, tmp_path: Path, size: in
     assert "ledger.db" in str(caught.value)
 
 
-def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: Path, tmp_path: Path) -> None:
+def test_later_damage_is_reported_by_the_ledger_process_too(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     shutil.copy(sound, path)
     ledger = SqliteProcess(str(path))
@@ -142,7 +142,7 @@ def test_damage_that_is_met_later_is_told_through_the_process_beside_too(sound: 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="skipped: needs root, to become another user")
 @pytest.mark.parametrize(("mode", "folder_mode"), [(0o000, 0o755), (0o444, 0o755), (0o644, 0o700)])
-def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, folder_mode: int) -> None:
+def test_a_file_without_permission_is_reported(sound: Path, mode: int, folder_mode: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
         shutil.copy(sound, path)
@@ -160,7 +160,7 @@ def test_a_file_that_this_account_may_not_use_is_told(sound: Path, mode: int, fo
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_looking_changes_nothing(sound: Path, tmp_path: Path) -> None:
+def test_a_probe_changes_nothing(sound: Path, tmp_path: Path) -> None:
     assert probe(str(tmp_path / "none.db"), CELL).state == "missing"
     (tmp_path / "empty.db").touch()
     assert probe(str(tmp_path / "empty.db"), CELL).state == "empty"

@@ -12,14 +12,14 @@ from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger.claim_cache import Held
+from stores.ledger.claim_cache import ClaimCache
 from stores.ledger.firestore import FirestoreLedger
 from stores.ledger.firestore_documents import Stored
 
 NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
 IDS = [f"{number:032x}" for number in range(50)]
-CLAIMS = [Claim(one, "batch-1") for one in IDS]
-SENT = [Settlement(one, "accepted", b"receipt") for one in IDS]
+CLAIMS = [Claim(event_id, "batch-1") for event_id in IDS]
+SENT = [Settlement(event_id, "accepted", b"receipt") for event_id in IDS]
 
 
 @pytest.fixture
@@ -68,15 +68,15 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return arrange
 
 
-def test_a_fresh_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
-    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
+def test_a_new_batch_costs_a_call_to_claim_and_a_call_to_settle(ledger: FirestoreLedger, calls: Counter[str]) -> None:
+    assert {result.state for result in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     assert calls == {"commit": 1}
     assert ledger.settle("one", SENT, NOW) == IDS
     assert calls == {"commit": 2}
 
 
 def test_settling_what_nobody_claimed_costs_a_call(ledger: FirestoreLedger, calls: Counter[str]) -> None:
-    assert ledger.settle("one", [Settlement(one, "expired") for one in IDS], NOW) == IDS
+    assert ledger.settle("one", [Settlement(event_id, "expired") for event_id in IDS], NOW) == IDS
     assert calls == {"commit": 1}
 
 
@@ -91,14 +91,14 @@ def test_a_batch_that_overlaps_costs_a_read_and_a_call_for_the_rest(
 ) -> None:
     ledger.claim(ClaimRequest(CLAIMS[:10], "one", NOW, LATER, "hold"))
     calls.clear()
-    states = Counter(one.state for one in ledger.claim(ClaimRequest(CLAIMS, "two", NOW, LATER, "hold")))
+    states = Counter(result.state for result in ledger.claim(ClaimRequest(CLAIMS, "two", NOW, LATER, "hold")))
     assert states == {"taken": 10, "granted": 40}
     assert calls == {"commit": 2, "batch_get_documents": 1}
 
 
 def test_another_process_settles_with_a_read(ledger: FirestoreLedger, firestore_uri: str, calls: Counter[str]) -> None:
     ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))
-    ledger._held = Held()
+    ledger._claims = ClaimCache()
     calls.clear()
     assert ledger.settle("one", SENT, NOW) == IDS
     assert calls == {"commit": 2, "batch_get_documents": 1}
@@ -116,9 +116,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
+def test_transient_errors_are_retried(ledger: FirestoreLedger, fail: Callable[..., None], error: Exception) -> None:
     fail(error, 2)
-    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
+    assert {result.state for result in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     fail(error, 2)
     assert ledger.settle("one", SENT, NOW) == IDS
     fail(error, 1, "batch_get_documents")
@@ -132,9 +132,9 @@ def test_what_passes_is_tried_again(ledger: FirestoreLedger, fail: Callable[...,
 def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable[..., None]) -> None:
     lost = exceptions.DeadlineExceeded("the answer was lost")
     fail(lost, answer_lost=True)
-    assert {one.state for one in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
+    assert {result.state for result in ledger.claim(ClaimRequest(CLAIMS, "one", NOW, LATER, "hold"))} == {"granted"}
     fail(lost, answer_lost=True)
-    assert ledger.settle("one", [Settlement(one, "unknown", b"r") for one in IDS], NOW) == IDS
+    assert ledger.settle("one", [Settlement(event_id, "unknown", b"r") for event_id in IDS], NOW) == IDS
     fail(lost, answer_lost=True)
     ledger.report(IDS)
     assert ledger.unreported(9) == []
@@ -149,21 +149,21 @@ def test_a_lost_answer_changes_no_result(ledger: FirestoreLedger, fail: Callable
     assert ledger.change("counter", lambda old: (b"2", old)) == b"1"
 
 
-def test_a_commit_that_was_outrun_after_a_lost_one_is_decided_anew(
+def test_a_conflict_after_a_lost_commit_is_decided_anew(
     ledger: FirestoreLedger, firestore_uri: str, fail: Callable[..., None]
 ) -> None:
     other = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2])
     other.open()
     other.claim(ClaimRequest(CLAIMS[:1], "other", NOW, LATER, "hold"))
     fail(exceptions.ServiceUnavailable("never arrived"))
-    assert [one.state for one in ledger.claim(ClaimRequest(CLAIMS[:2], "one", NOW, LATER, "hold"))] == [
+    assert [result.state for result in ledger.claim(ClaimRequest(CLAIMS[:2], "one", NOW, LATER, "hold"))] == [
         "taken",
         "granted",
     ]
     other.close()
 
 
-def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_store_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
     ledger = FirestoreLedger("project-1", "(default)", "ledger", deadline_s=0.3)
     ledger.open()
@@ -183,7 +183,7 @@ def test_a_store_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_what_does_not_pass_is_told_at_once(
+def test_permanent_errors_are_reported_at_once(
     ledger: FirestoreLedger, fail: Callable[..., None], error: Exception, todo: str
 ) -> None:
     fail(error, 9, "batch_get_documents")
@@ -200,15 +200,15 @@ def test_firestore_drops_only_what_is_settled_and_reported(ledger: FirestoreLedg
 
     def doomed() -> list[str]:
         stored = ledger._documents.read(ledger._collection, IDS[:3])
-        return [one for one in IDS[:3] if "forget_at" in stored[one].fields]
+        return [event_id for event_id in IDS[:3] if "forget_at" in stored[event_id].fields]
 
     assert doomed() == [IDS[1]]
     ledger.report(IDS[:1])
     assert doomed() == IDS[:2]
 
 
-def test_only_the_newest_claims_are_kept_in_mind() -> None:
-    held = Held(limit=2)
+def test_only_the_newest_claims_are_cached() -> None:
+    held = ClaimCache(limit=2)
     held.keep({name: Stored({}, b"", None) for name in "abc"})
     assert list(held.take("abc")) == ["b", "c"]
     assert held.take("abc") == {}

@@ -102,17 +102,17 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
         if act.verb == "claim":
             claim_results = ledger.claim(
                 ClaimRequest(
-                    [Claim(one, "batch") for one in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
+                    [Claim(event, "batch") for event in events], act.owner, now, now + LEASE, act.on_unknown, NO_LIMIT
                 )
             )
-            first = {one.event_id: one for one in reversed(claim_results)}
+            first = {result.event_id: result for result in reversed(claim_results)}
             assert {one: first[one].state for one in once} == {one: told[one].claim(act, now) for one in once}
-            may_send = [one.event_id for one in claim_results if one.state in ("granted", "regranted")]
+            may_send = [result.event_id for result in claim_results if result.state in ("granted", "regranted")]
             assert len(may_send) == len(set(may_send)), "twice in one call"
             for one in may_send:
                 sends.granted(one, act.owner, now)
         elif act.verb == "settle":
-            settled = ledger.settle(act.owner, [Settlement(one, act.outcome) for one in events], now)
+            settled = ledger.settle(act.owner, [Settlement(event, act.outcome) for event in events], now)
             assert settled == [one for one in once if told[one].settle(act, now)]
             for one in settled:
                 sends.settled(one, act.outcome)
@@ -122,11 +122,11 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
                 told[one].release(act)
                 if sends.held.get(one, ("", 0))[0] == act.owner:
                     del sends.held[one]
-        assert ledger.find(names) == {one: told[one].outcome for one in names if told[one].outcome}
+        assert ledger.find(names) == {name: told[name].outcome for name in names if told[name].outcome}
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 300), ("firestore", 25)])
-def test_any_interleaving_is_what_the_contract_tells(request: pytest.FixtureRequest, kind: str, examples: int) -> None:
+def test_any_interleaving_follows_the_contract(request: pytest.FixtureRequest, kind: str, examples: int) -> None:
     ledger = open_ledger(request.getfixturevalue(f"{kind}_uri"))
     ledger.open()
 

@@ -51,13 +51,13 @@ def test_the_identity_stays_and_its_beat_grows_whatever_the_clock_says(connect: 
     assert write_beat(ledger, NOW + 1_000) == Identity(first.id, NOW + 1_000)
 
 
-def test_a_rebuild_is_on_until_it_is_said_to_be_over(ledger: DeliveryLedger) -> None:
+def test_a_rebuild_lasts_until_it_is_ended(ledger: DeliveryLedger) -> None:
     write_beat(ledger, NOW, ledger_id="old", rebuilding=True)
     assert write_beat(ledger, NOW + 1) == Identity("old", NOW + 1, rebuilding=True)
     assert write_beat(ledger, NOW + 2, rebuilding=False) == Identity("old", NOW + 2)
 
 
-def test_when_entries_were_dropped_is_remembered(ledger: DeliveryLedger) -> None:
+def test_the_time_of_dropped_entries_is_stored(ledger: DeliveryLedger) -> None:
     assert read_forgotten(ledger) == 0
     ledger.forget(NOW)
     ledger.forget(NOW - 1)
@@ -65,7 +65,7 @@ def test_when_entries_were_dropped_is_remembered(ledger: DeliveryLedger) -> None
 
 
 @pytest.mark.parametrize("cell", [CELL, FORGOTTEN])
-def test_a_damaged_cell_is_told(ledger: DeliveryLedger, cell: str) -> None:
+def test_a_damaged_cell_is_reported(ledger: DeliveryLedger, cell: str) -> None:
     ledger.change(cell, lambda raw: (b"\xff{", None))
     with pytest.raises(JobError, match="is damaged") as caught:
         (read_identity if cell == CELL else read_forgotten)(ledger)

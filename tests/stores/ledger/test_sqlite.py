@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NOW, LATER = 1_700_000_000_000, 1_700_000_060_000
 _BEGIN = """
 import sys
-from schemas.delivery import Claim, Settlement
+from schemas.delivery import Claim, ClaimRequest, Settlement
 from stores.ledger.sqlite import SqliteLedger
 path, name = sys.argv[1:]
 ledger = SqliteLedger(path)
@@ -39,14 +39,14 @@ for _ in range(50):
 CLAIM = """
 for turn in range(20):
     claims = [Claim(f"{turn}-{number}", "batch") for number in range(100)]
-    for standing in ledger.claim(claims[int(name) * 10:][:70], name, 1, 2, "hold"):
-        if claim_result.state == "granted":
-            print(claim_result.event_id)
+    for result in ledger.claim(ClaimRequest(claims[int(name) * 10:][:70], name, 1, 2, "hold")):
+        if result.state == "granted":
+            print(result.event_id)
 """
 SEND = """
 for turn in range(1_000_000):
     ids = [f"{name}-{turn}-{number}" for number in range(20)]
-    ledger.claim([Claim(one, "batch") for one in ids], name, 1, 2, "hold")
+    ledger.claim(ClaimRequest([Claim(one, "batch") for one in ids], name, 1, 2, "hold"))
     print(*ledger.settle(name, [Settlement(one, "accepted", b"receipt") for one in ids], 1), flush=True)
 """
 
@@ -89,7 +89,7 @@ def test_four_processes_are_granted_each_event_once(tmp_path: Path) -> None:
     assert granted == Counter(f"{turn}-{number}" for turn in range(20) for number in range(100))
 
 
-def test_a_kill_takes_nothing_back(tmp_path: Path) -> None:
+def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     settled: list[str] = []
     for turn in range(4):
@@ -117,7 +117,7 @@ def test_a_kill_takes_nothing_back(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_what_a_power_failure_must_not_take_is_on_the_disk(tmp_path: Path) -> None:
+def test_every_commit_is_on_disk(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "new" / "folder" / "ledger.db"))
     ledger.open()
     assert ledger._opened is not None
@@ -131,8 +131,8 @@ def test_an_entry_is_small(tmp_path: Path) -> None:
     ledger.open()
     for turn in range(20):
         ids = [f"{turn * 1000 + number:032x}" for number in range(1000)]
-        ledger.claim(ClaimRequest([Claim(one, "a" * 32) for one in ids], "b" * 32, NOW, LATER, "hold"))
-        ledger.settle("b" * 32, [Settlement(one, "accepted", b"receipt" * 30) for one in ids], NOW)
+        ledger.claim(ClaimRequest([Claim(event_id, "a" * 32) for event_id in ids], "b" * 32, NOW, LATER, "hold"))
+        ledger.settle("b" * 32, [Settlement(event_id, "accepted", b"receipt" * 30) for event_id in ids], NOW)
         ledger.report(ids)
     ledger.close()
     assert (tmp_path / "ledger.db").stat().st_size / 20_000 < 100
@@ -145,8 +145,8 @@ def test_a_thousand_events_are_claimed_and_settled_in_little_time(tmp_path: Path
     for turn in range(5):
         ids = [f"{turn:016x}{number:016x}" for number in range(1000)]
         claims, settlements = (
-            [Claim(one, "a" * 32) for one in ids],
-            [Settlement(one, "accepted", b"r" * 200) for one in ids],
+            [Claim(event_id, "a" * 32) for event_id in ids],
+            [Settlement(event_id, "accepted", b"r" * 200) for event_id in ids],
         )
         begun = time.process_time()
         ledger.claim(ClaimRequest(claims, "b" * 32, NOW, LATER, "hold"))
@@ -208,7 +208,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         SqliteLedger(str(tmp_path)).open()
 
 
-def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path) -> None:
+def test_a_lock_held_by_another_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = SqliteLedger(str(path), wait_s=0.1)
     ledger.open()
@@ -239,7 +239,7 @@ def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path) -> None:
         ("firestore:projects/project-1/databases/(default)/..", "is no collection's name"),
     ],
 )
-def test_a_wrong_uri_says_what_a_right_one_looks_like(uri: str, message: str) -> None:
+def test_a_wrong_uri_shows_the_right_form(uri: str, message: str) -> None:
     with pytest.raises(LedgerUriError) as caught:
         open_ledger(uri)
     assert message in str(caught.value)

@@ -69,7 +69,7 @@ def test_a_broken_edit_leaves_the_last_value_in_force_and_is_logged_once(
         assert [files.current() for _ in range(3)] == ["one"] * 3
         write(tmp_path / "a", "1")
         assert files.current() == "one"
-    assert [one.value for one in files.problems] == ["1"]
+    assert [problem.value for problem in files.problems] == ["1"]
     (record,) = caplog.records
     assert "the settings before them stay in force" in record.getMessage()
 

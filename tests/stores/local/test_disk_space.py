@@ -56,7 +56,7 @@ def test_there_is_enough_until_the_free_bytes_fall_below_what_is_kept(disk: Path
     assert space.enough()
 
 
-def test_calls_stop_at_once_when_the_reserve_was_given_up(disk: Path) -> None:
+def test_calls_stop_at_once_when_the_reserve_was_deleted(disk: Path) -> None:
     space = DiskSpace([disk], keep_free=MB, reserve=2 * MB)
     space.prepare()
     assert release_reserve(disk / "receipts")
@@ -66,7 +66,7 @@ def test_calls_stop_at_once_when_the_reserve_was_given_up(disk: Path) -> None:
     assert space.enough()
 
 
-def test_a_start_without_room_is_told_and_leaves_no_part_of_a_reserve(disk: Path) -> None:
+def test_a_start_without_room_fails_and_leaves_no_part_of_a_reserve(disk: Path) -> None:
     fill(disk, leave=MB)
     with pytest.raises(JobError, match="free at least"):
         DiskSpace([disk], keep_free=MB, reserve=2 * MB).prepare()
@@ -74,14 +74,14 @@ def test_a_start_without_room_is_told_and_leaves_no_part_of_a_reserve(disk: Path
 
 
 @pytest.mark.parametrize("kind", [SqliteLedger, SqliteProcess])
-def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path, kind: type[SqliteLedger]) -> None:
+def test_an_answer_is_settled_on_a_full_disk_by_deleting_the_reserve(disk: Path, kind: type[SqliteLedger]) -> None:
     ledger, space = kind(str(disk / "ledger.db")), DiskSpace([disk], keep_free=MB, reserve=2 * MB)
     space.prepare()
     ledger.open()
     names = [f"{number:032x}" for number in range(1_000)]
-    ledger.claim(ClaimRequest([Claim(one, "b" * 32) for one in names], "one", NOW, LATER, "hold"))
+    ledger.claim(ClaimRequest([Claim(name, "b" * 32) for name in names], "one", NOW, LATER, "hold"))
     fill(disk, leave=0)
-    settlements = [Settlement(one, "accepted", b"r" * 300) for one in names]
+    settlements = [Settlement(name, "accepted", b"r" * 300) for name in names]
     assert ledger.settle("one", settlements, NOW) == names
     assert not (disk / NAME).exists()
     assert ledger.find(names) == dict.fromkeys(names, "accepted")
@@ -90,7 +90,7 @@ def test_an_answer_is_settled_on_a_full_disk_by_giving_up_the_reserve(disk: Path
     with pytest.raises(JobError, match="Free some space"):
         claim_again_and_again(ledger, more, disk)
     (disk / "filling").unlink()
-    assert {one.state for one in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
+    assert {result.state for result in ledger.claim(ClaimRequest(more, "two", NOW, LATER, "hold"))} == {"granted"}
     ledger.close()
 
 
@@ -98,11 +98,11 @@ def claim_again_and_again(ledger: DeliveryLedger, claims: list[Claim], disk: Pat
     """What the file has room for within itself is no proof: until the disk is needed."""
     for _ in range(40):
         ledger.claim(ClaimRequest(claims, "two", NOW, LATER, "hold"))
-        ledger.release("two", [one.event_id for one in claims])
+        ledger.release("two", [claim.event_id for claim in claims])
         fill(disk, leave=0)
 
 
-def test_receipts_are_written_on_a_full_disk_by_giving_up_the_reserve(disk: Path) -> None:
+def test_receipts_are_written_on_a_full_disk_by_deleting_the_reserve(disk: Path) -> None:
     DiskSpace([disk], keep_free=MB, reserve=2 * MB).prepare()
     fill(disk, leave=0)
     path = write_receipts(str(disk / "receipts"), "part-0", [any_receipt()])

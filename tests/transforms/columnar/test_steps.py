@@ -85,7 +85,7 @@ def launch_steps(tmp_path: Path, customers: pa.Table, written: list[Any]) -> dic
     write = lambda *parts: written.append(parts)  # noqa: E731
     functions: list[Any] = [
         lambda part: function_of(ReadCustomers([Part()], lambda _: iter([batch])))(part)[0],
-        *steps(plan, sizes=CAPACITY, queues=keys, **more),
+        *steps(plan, offer_capacity=CAPACITY, allocations=keys, **more),
         lambda element: build_events(plan, element),
         lambda element: function_of(PublishEvents(plan, Sink))(element)[0],
         lambda element: function_of(RecordExposures(plan, write, write))(element)[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import apache_beam as beam
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
@@ -35,26 +37,31 @@ def of_sizes(sizes: list[int]) -> list[Message]:
 def test_lists_hold_all_in_order_and_no_more_than_they_may(sizes: list[int]) -> None:
     messages = of_sizes(sizes)
     lists = list(in_lists(messages))
-    assert [one for some in lists for one in some] == messages
+    assert [item for items in lists for item in items] == messages
     for some in lists:
         assert len(some) <= LIST
         assert body_bytes(some) <= LIST_BYTES or len(some) == 1
 
 
 def test_a_poll_of_small_messages_is_cut_by_their_number() -> None:
-    assert [len(some) for some in in_lists(of_sizes([10] * (2 * LIST + 1)))] == [LIST, LIST, 1]
+    assert [len(items) for items in in_lists(of_sizes([10] * (2 * LIST + 1)))] == [LIST, LIST, 1]
 
 
 def test_a_group_of_large_messages_is_several_lists() -> None:
-    lists = [messages for _, messages in group(of_sizes([1_000_000] * 10), Load(), Messages, retailer_of, event_id_of)]
-    assert [len(some.items) for some in lists] == [4, 4, 2]
+    lists = [
+        messages
+        for _, messages in group(of_sizes([1_000_000] * 10), Load(time.monotonic), Messages, retailer_of, event_id_of)
+    ]
+    assert [len(items.items) for items in lists] == [4, 4, 2]
 
 
 @given(SIZES)
 def test_batches_hold_all_and_no_more_than_a_call_may_carry(sizes: list[int]) -> None:
     messages = of_sizes(sizes)
     batches = pack(messages)
-    assert sorted(one.event_id for batch in batches for one in batch.messages) == [one.event_id for one in messages]
+    assert sorted(message.event_id for batch in batches for message in batch.messages) == [
+        message.event_id for message in messages
+    ]
     for batch in batches:
         assert len(batch.messages) <= BATCH
         assert body_bytes(batch.messages) <= BATCH_BYTES or len(batch.messages) == 1
@@ -69,8 +76,8 @@ def test_a_batch_is_full_when_the_next_message_does_not_fit() -> None:
 def test_batches_that_have_gathered_leave_in_elements_of_bounded_size() -> None:
     batches = pack(of_sizes([1_000_000] * 21))
     elements = list(_in_elements(batches))
-    assert [batch for some in elements for batch in some] == batches
-    assert [sum(len(batch.messages) for batch in some) for some in elements] == [4, 4, 4, 4, 4, 1]
+    assert [batch for element in elements for batch in element] == batches
+    assert [sum(len(batch.messages) for batch in element) for element in elements] == [4, 4, 4, 4, 4, 1]
 
 
 def test_decoded_bodies_are_cached_up_to_a_size_that_is_bounded() -> None:
@@ -80,7 +87,7 @@ def test_decoded_bodies_are_cached_up_to_a_size_that_is_bounded() -> None:
     hits = lambda: sum(cached.cache_info().hits for _, cached in outcomes._DECODERS)  # noqa: E731
     before = hits()
     for _ in range(3):
-        assert outcomes.decoded_body(envelope.attributes["schema"], envelope.body)["event_id"]
+        assert outcomes.decode_body(envelope.attributes["schema"], envelope.body)["event_id"]
     assert hits() - before >= 2
 
 
@@ -97,8 +104,8 @@ def test_bytes_in_flight_are_those_that_were_read_and_have_not_reached_the_deliv
         good, _ = some | Decode(read_envelopes, Messages, lambda: 0.0, COUNTERS)
         _ = good | beam.Map(_deliver_one).with_output_types(Messages)
     assert COUNTERS.in_flight() - messages == 2
-    assert COUNTERS.bytes_in_flight() - bytes_ == sum(len(one.body) for one in envelopes[1:])
-    COUNTERS.counter("batched").inc(2, sum(len(one.body) for one in envelopes[1:]))
+    assert COUNTERS.bytes_in_flight() - bytes_ == sum(len(envelope.body) for envelope in envelopes[1:])
+    COUNTERS.counter("batched").inc(2, sum(len(envelope.body) for envelope in envelopes[1:]))
 
 
 def _deliver_one(messages: Messages) -> Messages:

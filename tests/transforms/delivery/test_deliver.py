@@ -92,7 +92,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def numbers(*batches: Batch) -> list[int]:
-    return [int(one.event_id, 16) for batch in batches for one in batch.messages]
+    return [int(message.event_id, 16) for batch in batches for message in batch.messages]
 
 
 def addressed(*numbered: int, retailer: str = "kroger") -> Any:
@@ -115,23 +115,23 @@ def came(stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = Tr
 
 
 def _at(receipts: Receipts) -> Any:
-    return receipts.items[0].settled_at / 1000, [int(one.event_id, 16) for one in receipts.items]
+    return receipts.items[0].settled_at / 1000, [int(item.event_id, 16) for item in receipts.items]
 
 
 def _letters(receipts: Receipts) -> list[int]:
-    return [len(one.data) for one in receipts.letters]
+    return [len(letter.data) for letter in receipts.letters]
 
 
 def ended(*elements: Any) -> TestStream:
     return TestStream().add_elements(list(elements)).advance_watermark_to_infinity()
 
 
-def test_what_may_leave_leaves_at_once(gate: Gate) -> None:
+def test_batches_are_sent_at_once(gate: Gate) -> None:
     assert came(ended(addressed(1, 2), addressed(3, retailer="aldi"))) == [(0, [1, 2]), (0, [3])]
     assert gate.opened == 1
 
 
-def test_refused_deliveries_become_dead_letters_beside_their_receipts(gate: Gate) -> None:
+def test_refused_deliveries_become_dead_letters_with_their_receipts(gate: Gate) -> None:
     gate.bad = {2}
     before = {name: COUNTERS.tally[name] for name in ("batched", "accepted", "rejected")}
     assert came(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
@@ -142,7 +142,7 @@ def test_refused_deliveries_become_dead_letters_beside_their_receipts(gate: Gate
     }
 
 
-def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gate) -> None:
+def test_a_waiting_batch_is_sent_at_its_time_and_not_tried_before(gate: Gate) -> None:
     gate.due = {1: 30.0}
     stream = TestStream().add_elements([addressed(1, 2)])
     for _ in range(4):
@@ -152,7 +152,7 @@ def test_what_must_wait_leaves_at_its_time_and_is_not_asked_for_before(gate: Gat
 
 
 @pytest.mark.parametrize("order", [(10, 20, 30), (30, 20, 10), (20, 30, 10)])
-def test_several_lists_of_one_retry_shard_leave_each_at_its_own_time(gate: Gate, order: tuple[float, ...]) -> None:
+def test_several_lists_of_one_retry_shard_are_sent_each_at_its_own_time(gate: Gate, order: tuple[float, ...]) -> None:
     gate.due = dict(zip(SHARD, order, strict=False))
     stream = TestStream()
     for number in SHARD[:3]:
@@ -163,7 +163,7 @@ def test_several_lists_of_one_retry_shard_leave_each_at_its_own_time(gate: Gate,
     assert found == sorted((due, [number]) for number, due in gate.due.items())
 
 
-def test_lists_that_come_again_and_again_do_not_put_off_what_waits(gate: Gate) -> None:
+def test_new_lists_do_not_delay_waiting_ones(gate: Gate) -> None:
     gate.due = {number: 25.0 if place == 0 else NEVER for place, number in enumerate(SHARD)}
     stream = TestStream()
     for number in SHARD[:6]:
@@ -179,7 +179,7 @@ def test_retry_shards_and_retailers_wait_apart(gate: Gate) -> None:
     assert came(stream.advance_watermark_to_infinity()) == [(10, [2]), (20, [1]), (30, [3])]
 
 
-def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate: Gate) -> None:
+def test_at_the_end_of_the_input_batches_due_within_the_patience_are_sent(gate: Gate) -> None:
     gate.due = {SHARD[0]: 20.0, SHARD[1]: 79.0, SHARD[2]: 200.0, SHARD[3]: NEVER}
     before = COUNTERS.tally["left_waiting"]
     assert came(ended(addressed(*SHARD[:4]))) == [(20, [SHARD[0]]), (79, [SHARD[1]])]
@@ -187,7 +187,7 @@ def test_when_the_input_ends_what_leaves_within_the_patience_is_waited_for(gate:
     assert clock() == 79.0
 
 
-def test_patience_is_for_all_together_not_for_each_retailer_and_shard(gate: Gate) -> None:
+def test_the_patience_is_shared_by_all_retailers_and_shards(gate: Gate) -> None:
     gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
     before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), wall_clock_timers=False)
@@ -195,7 +195,7 @@ def test_patience_is_for_all_together_not_for_each_retailer_and_shard(gate: Gate
     assert COUNTERS.tally["left_waiting"] - before == 1
 
 
-def test_an_engine_whose_timers_do_not_follow_the_clock_waits_in_place(gate: Gate) -> None:
+def test_an_engine_whose_timers_do_not_follow_the_clock_sleeps_in_the_step(gate: Gate) -> None:
     gate.due = {1: 5.0, 2: 50.0, 3: 300.0}
     before = COUNTERS.tally["left_waiting"]
     made = came(ended(addressed(1, 2, 3, 4)), wall_clock_timers=False)
@@ -224,7 +224,7 @@ class Meeting(Gate):
         return super().finish(retailer, batches)
 
 
-def test_lists_of_different_retailers_are_under_way_together_and_those_of_one_follow_each_other() -> None:
+def test_retailers_are_sent_concurrently_and_lists_of_one_in_order() -> None:
     GATE[0] = meeting = Meeting()
     made = came(ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop")))
     assert sorted(number for _, some in made for number in some) == [1, 2, 3, 4]
@@ -252,7 +252,7 @@ def memory() -> Memory:
     return BUFFER[0]
 
 
-def test_what_waits_is_in_the_buffer_and_is_written_again_only_when_some_of_it_has_left(gate: Gate) -> None:
+def test_waiting_lists_are_in_the_buffer_and_rewritten_only_when_some_was_sent(gate: Gate) -> None:
     gate.due = {SHARD[0]: 60, SHARD[1]: 60, SHARD[2]: 90}
     BUFFER[0] = Memory()
     stream = TestStream().add_elements([addressed(*SHARD[:3])])
@@ -268,7 +268,7 @@ def test_what_waits_is_in_the_buffer_and_is_written_again_only_when_some_of_it_h
     assert (BUFFER[0].written, BUFFER[0].parts) == (2, {})
 
 
-def test_a_list_behind_one_of_which_nothing_can_leave_is_tried_a_moment_later(gate: Gate) -> None:
+def test_a_list_behind_one_that_cannot_be_sent_is_tried_a_second_later(gate: Gate) -> None:
     gate.due = {SHARD[0]: 60, SHARD[1]: 5}
     BUFFER[0] = Memory()
     stream = TestStream().add_elements([addressed(SHARD[0])]).add_elements([addressed(SHARD[1])])

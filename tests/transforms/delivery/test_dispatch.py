@@ -18,7 +18,7 @@ from transforms.delivery.counters import COUNTERS
 DAY_MS = 86_400_000
 
 
-def test_batches_are_accepted_and_leave_a_receipt_each_event(job: Job) -> None:
+def test_batches_are_accepted_with_a_receipt_per_event(job: Job) -> None:
     job.run("store-1", wire_batch(range(50)), wire_batch(range(50, 60)))
     job.run("store-2", wire_batch(range(60, 70), "store-2"))
     assert job.outcomes == dict.fromkeys(range(70), "accepted")
@@ -39,14 +39,14 @@ def test_batches_are_accepted_and_leave_a_receipt_each_event(job: Job) -> None:
         (wire_message(1, arrived_at=1, deliver_after=ARRIVED - LATE_MS - 1), "late_72h"),
     ],
 )
-def test_what_is_over_is_counted_and_never_sent(job: Job, message: Message, reason: str) -> None:
+def test_expired_events_are_counted_and_never_sent(job: Job, message: Message, reason: str) -> None:
     job.run("store-1", Batch([wire_message(0), message]), Batch([wire_message(2, expires_at=1)]))
     assert job.outcomes == {0: "accepted", 1: "expired", 2: "expired"}
-    assert {one.reason for one in job.receipts if one.event_id == message.event_id} == {reason}
+    assert {receipt.reason for receipt in job.receipts if receipt.event_id == message.event_id} == {reason}
     job.check()
 
 
-def test_what_is_still_in_time_is_sent(job: Job) -> None:
+def test_events_in_time_are_sent(job: Job) -> None:
     soon, late = wire_message(1, expires_at=ARRIVED + 1), wire_message(2, arrived_at=ARRIVED - LATE_MS)
     planned = wire_message(3, arrived_at=1, deliver_after=ARRIVED - LATE_MS)
     job.run("store-1", Batch([soon, late, planned]))
@@ -54,7 +54,7 @@ def test_what_is_still_in_time_is_sent(job: Job) -> None:
     job.check()
 
 
-def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
+def test_an_expired_backlog_is_settled_in_steps_that_the_ledger_takes(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, settle_in_ledger = list[int](), job.ledger.settle
@@ -71,7 +71,9 @@ def test_a_backlog_that_is_over_is_settled_in_steps_that_the_ledger_takes(
 
 
 def test_an_event_that_the_claim_finds_settled_is_counted_in_one_place(job: Job) -> None:
-    job.ledger.settle("somebody else", [Settlement(wire_message(one).event_id, "expired") for one in range(3)], ARRIVED)
+    job.ledger.settle(
+        "somebody else", [Settlement(wire_message(number).event_id, "expired") for number in range(3)], ARRIVED
+    )
     before, missing = COUNTERS.tally["already_settled"], COUNTERS.in_flight()
     job.run("store-1", wire_batch(range(10)))
     assert COUNTERS.tally["already_settled"] - before == 3
@@ -96,7 +98,9 @@ def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     )
     handled = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
-    assert [[one.event_id for one in batch.messages] for batch in handled.waiting] == [[wire_message(1).event_id]]
+    assert [[message.event_id for message in batch.messages] for batch in handled.waiting] == [
+        [wire_message(1).event_id]
+    ]
     assert handled.wake_at == until + 1
     job.ledger.settle("somebody else", [Settlement(wire_message(1).event_id, "accepted")], ARRIVED)
     job.clock.wait_until(handled.wake_at)
@@ -124,7 +128,7 @@ def test_two_processes_with_overlapping_batches_send_each_event_once(another: Ca
     one.check()
 
 
-def test_a_batch_that_comes_twice_at_once_is_sent_once(job: Job) -> None:
+def test_a_batch_delivered_twice_at_once_is_sent_once(job: Job) -> None:
     """Two threads share the dispatcher: the second meets the first one's call."""
     first, second = (job.dispatcher.start("store-1", [wire_batch(range(3))]) for _ in range(2))
     job.noted(job.dispatcher.finish("store-1", *first))
@@ -170,7 +174,7 @@ def test_a_small_burst_splits_a_batch(job: Job) -> None:
     job.check()
 
 
-def test_no_more_calls_leave_than_the_hour_has_left(job: Job) -> None:
+def test_no_more_calls_are_made_than_the_hour_allows(job: Job) -> None:
     job.settings.pace["store-1"] = Pace(calls_per_hour=2)
     batches = [wire_batch(range(at, at + 3)) for at in range(0, 15, 3)]
     handled = job.handle("store-1", *batches)
@@ -191,10 +195,10 @@ def test_a_batch_that_is_not_due_waits_without_a_claim(job: Job) -> None:
     job.check()
 
 
-def test_what_is_out_when_the_process_ends_is_written_down(
+def test_calls_in_flight_when_the_process_ends_are_settled(
     another: Callable[[], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 0.0)
     one, two = another(), another()
     one.sandbox.script([{"answer": "slow", "seconds": 0.3}])
     handled = one.handle("store-1", wire_batch(range(3)))

@@ -19,7 +19,7 @@ from transforms.delivery.vendor_call import back_off_ms
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that hangs is handed back soon."""
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 0.1)
 
 
 @pytest.mark.parametrize("answer", [400, 413, "fatal"])
@@ -27,7 +27,7 @@ def test_one_bad_recipient_is_found_and_the_rest_is_sent(job: Job, answer: int |
     job.sandbox.script([{"match": {"recipient": "customer-7"}, "answer": answer}])
     times = job.run("store-1", wire_batch(range(50)))
     assert job.outcomes == {**dict.fromkeys(range(50), "accepted"), 7: "rejected"}
-    (bad,) = [one for one in job.receipts if one.outcome == "rejected"]
+    (bad,) = [receipt for receipt in job.receipts if receipt.outcome == "rejected"]
     assert bad.reason == ("vendor_message" if answer == "fatal" else f"http_{answer}")
     (letter,) = job.dead
     assert (letter.step, letter.reason, letter.data) == ("DeliverBatches", bad.reason, wire_message(7).body)
@@ -48,10 +48,10 @@ def test_recipients_that_the_answer_names_are_rejected_at_once(job: Job, form: s
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302, 410])
-def test_what_is_wrong_with_the_account_rejects_nobody_and_stops_this_workspace_only(
+def test_an_error_of_the_account_rejects_nobody_and_stops_this_workspace_only(
     job: Job, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 60.0)
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": status}])
     handled = job.handle("store-1", wire_batch(range(5)))
     assert not job.receipts
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_the_account_rejects_nobody_and_stops_this_workspace_
 
 
 def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(dispatch, "_WAIT_S", 60.0)
     job.sandbox.script([{"answer": 404}])
     waiting, sizes = [wire_batch(range(at, at + 50)) for at in range(0, 200, 50)], list[int]()
     for _ in range(12):
@@ -87,7 +87,7 @@ def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, mon
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-def test_an_open_breaker_lets_one_event_try_and_then_the_rest(job: Job, batches: int) -> None:
+def test_an_open_breaker_probes_with_one_event_then_sends_the_rest(job: Job, batches: int) -> None:
     job.sandbox.script([{"answer": 401, "first": 1}])
     blocked = job.handle("store-1", wire_batch([0])).waiting
     waiting = [wire_batch(range(at, at + 10)) for at in range(10, 10 + 10 * batches, 10)]
@@ -102,7 +102,7 @@ def test_an_open_breaker_lets_one_event_try_and_then_the_rest(job: Job, batches:
     job.check()
 
 
-def test_settled_batches_do_not_use_up_the_tries_of_an_open_breaker(job: Job, another: Callable[[], Job]) -> None:
+def test_settled_batches_do_not_use_up_the_probes_of_an_open_breaker(job: Job, another: Callable[[], Job]) -> None:
     """After a crash a job goes on from a checkpoint that is older than the ledger: much of what waits there is over."""
     waiting = [wire_batch(range(at, at + 5)) for at in range(0, 50, 5)]
     for batch in waiting[:-1]:
@@ -141,7 +141,7 @@ def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
     job.clock.wait_until(handled.wake_at)
     job.run("store-1", *handled.waiting)
     assert job.outcomes == dict.fromkeys(range(15), "accepted")
-    assert {one.attempt for one in job.receipts} == {1, 2}
+    assert {receipt.attempt for receipt in job.receipts} == {1, 2}
     job.check()
 
 
@@ -150,28 +150,28 @@ def test_a_5xx_is_unknown_for_the_call_may_have_been_taken(job: Job, answer: int
     job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": answer, "first": 1}])
     job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 9)))
-    found = {(one.outcome, one.reason, one.attempt, one.resent) for one in job.receipts}
+    found = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
     assert found == {("unknown", f"http_{answer}", 1, False), ("accepted", None, 1, False)}
 
 
 def test_a_5xx_is_sent_again_under_resend_and_the_receipt_says_so(job: Job) -> None:
     job.sandbox.script([{"answer": 503, "first": 1}])
     job.run("store-1", wire_batch(range(5)))
-    assert {(one.outcome, one.attempt, one.resent) for one in job.receipts} == {("accepted", 2, True)}
+    assert {(receipt.outcome, receipt.attempt, receipt.resent) for receipt in job.receipts} == {("accepted", 2, True)}
 
 
 def test_a_reply_that_is_always_lost_is_resent_twice_and_then_unknown(job: Job) -> None:
     job.sandbox.script([{"answer": "lose"}])
     job.run("store-1", wire_batch(range(5)))
     assert set(job.sandbox.accepted().values()) == {3}
-    found = {(one.outcome, one.reason, one.attempt, one.resent) for one in job.receipts}
+    found = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
     assert found == {("unknown", "no_answer", 3, True)}
 
 
 def test_a_refusal_after_a_lost_reply_is_unknown_for_the_lost_call_may_have_been_accepted(job: Job) -> None:
     job.sandbox.script([{"answer": "lose", "first": 1}, {"answer": 400}])
     job.run("store-1", wire_batch(range(3)))
-    found = {(one.outcome, one.reason, one.resent) for one in job.receipts}
+    found = {(receipt.outcome, receipt.reason, receipt.resent) for receipt in job.receipts}
     assert found == {("unknown", "http_400", True)}
     assert not job.dead
 
@@ -182,7 +182,7 @@ def test_the_attempts_of_a_run_that_died_are_counted(another: Callable[[], Job])
     one.handle("store-1", wire_batch(range(3)))
     two.clock.wait_until(ARRIVED + 60_000)
     two.run("store-1", wire_batch(range(3)))
-    assert {(one.outcome, one.attempt, one.resent) for one in two.receipts} == {("accepted", 2, True)}
+    assert {(receipt.outcome, receipt.attempt, receipt.resent) for receipt in two.receipts} == {("accepted", 2, True)}
 
 
 def test_the_back_off_doubles_to_thirty_seconds() -> None:
@@ -196,7 +196,7 @@ def test_a_vendor_that_cannot_be_reached_is_tried_again(job: Job) -> None:
     assert handled.waiting
     job.settings.sandbox = there
     job.run("store-1", *handled.waiting)
-    assert {(one.outcome, one.attempt) for one in job.receipts} == {("accepted", 2)}
+    assert {(receipt.outcome, receipt.attempt) for receipt in job.receipts} == {("accepted", 2)}
     job.check()
 
 
@@ -206,7 +206,7 @@ def test_a_lost_reply_is_sent_again_when_its_lease_has_ended_and_says_so(job: Jo
     times = job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 8), "store-1"))
     assert times[-1] - ARRIVED > 30_000
     assert job.outcomes == dict.fromkeys(range(8), "accepted")
-    twice = {int(one.event_id, 16) for one in job.receipts if one.resent}
+    twice = {int(receipt.event_id, 16) for receipt in job.receipts if receipt.resent}
     assert twice in ({0, 1, 2, 3, 4}, {5, 6, 7})
     job.check(twice=twice)
 
@@ -233,11 +233,11 @@ def test_a_refusal_that_comes_too_late_to_count_leaves_no_dead_letter(another: C
     two.check()
 
 
-def test_a_lost_reply_is_held_for_a_person_when_the_settings_say_so(job: Job) -> None:
+def test_a_lost_reply_is_unknown_under_hold(job: Job) -> None:
     job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": "lose", "first": 1}])
     job.run("store-1", wire_batch(range(5)))
-    assert {(one.outcome, one.reason) for one in job.receipts} == {("unknown", "no_answer")}
+    assert {(receipt.outcome, receipt.reason) for receipt in job.receipts} == {("unknown", "no_answer")}
     job.clock.wait_until(ARRIVED + 3_600_000)
     job.run("store-1", wire_batch(range(5)))
     assert job.sandbox.summary()["calls"] == 1
@@ -259,7 +259,7 @@ def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], 
     one.check()
 
 
-def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
+def test_a_workspace_that_hangs_delays_no_other(job: Job) -> None:
     job.settings.timeout_s = 1.0
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": "hang", "first": 1}])
     hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])
@@ -271,7 +271,7 @@ def test_a_workspace_that_hangs_keeps_no_other_waiting(job: Job) -> None:
     assert job.ledger.counts(ARRIVED)["claimed"] == 5  # the call is still out
     job.run("store-1", *handled.waiting)
     assert job.outcomes == dict.fromkeys(range(10), "accepted")
-    assert {one.retailer_id for one in job.receipts if one.resent} == {"store-1"}
+    assert {receipt.retailer_id for receipt in job.receipts if receipt.resent} == {"store-1"}
     job.check()
 
 

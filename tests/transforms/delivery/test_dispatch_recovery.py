@@ -17,13 +17,13 @@ LEASE = 30_000
 
 
 @pytest.mark.parametrize("on_unknown", ["hold", "resend"])
-def test_what_a_killed_process_had_claimed_and_not_sent_is_sent_by_another_after_the_lease(
+def test_claims_of_a_killed_process_are_sent_by_another_after_the_lease(
     another: Callable[[], Job], tmp_path: Path, on_unknown: str
 ) -> None:
     job = another()
     job.settings.on_unknown = on_unknown  # type: ignore[assignment]
     killed = _killed(job, tmp_path)
-    leaves(killed.started("killed", "in doubt", [one.event_id for one in wire_batch(range(3)).messages]))
+    leaves(killed.started("killed", "in doubt", [message.event_id for message in wire_batch(range(3)).messages]))
     die(killed)
     job.clock.wait_until(ARRIVED + LEASE)
     job.run("store-1", wire_batch(range(10)))
@@ -31,7 +31,7 @@ def test_what_a_killed_process_had_claimed_and_not_sent_is_sent_by_another_after
         assert job.outcomes == {number: "unknown" if number < 3 else "accepted" for number in range(10)}
     else:
         assert job.outcomes == dict.fromkeys(range(10), "accepted")
-        assert {int(one.event_id, 16) for one in job.receipts if one.resent} <= set(range(10))
+        assert {int(receipt.event_id, 16) for receipt in job.receipts if receipt.resent} <= set(range(10))
 
 
 def test_a_claim_without_a_journal_is_unknown_when_its_lease_has_ended(
@@ -57,9 +57,9 @@ def test_an_event_that_expired_meanwhile_is_expired_and_not_unknown(another: Cal
 
 def _killed(job: Job, folder: Path) -> FileJournal:
     """The journal of another process, which has claimed events 0 to 9."""
-    names = [one.event_id for one in wire_batch(range(10)).messages]
+    names = [message.event_id for message in wire_batch(range(10)).messages]
     journal = FileJournal(folder / "calls")
     journal.claiming("killed", names)
-    job.ledger.claim(ClaimRequest([Claim(one, "b") for one in names], "killed", ARRIVED, ARRIVED + LEASE, "hold"))
+    job.ledger.claim(ClaimRequest([Claim(name, "b") for name in names], "killed", ARRIVED, ARRIVED + LEASE, "hold"))
     journal.granted("killed", 2)
     return journal

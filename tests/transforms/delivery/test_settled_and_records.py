@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transforms.delivery.counters import COUNTERS
 from transforms.delivery.decode_events import dead_id, read_envelope
 from transforms.delivery.elements import Messages, Receipts
 from transforms.delivery.receipts import encode_receipt, refused_letter
-from transforms.delivery.record_receipts import RecordDeadLetters, RecordReceipts, UnreportedReceipts, record_left
+from transforms.delivery.record_receipts import RecordDeadLetters, RecordReceipts, UnreportedReceipts, record_unreported
 from transforms.delivery.skip_settled import SkipSettled
 
 ENGINE = "BundleBasedDirectRunner"
@@ -80,18 +81,18 @@ def letter(number: int) -> DeadLetter:
     return made
 
 
-def test_what_is_settled_is_left_out_and_counted() -> None:
+def test_settled_messages_are_dropped_and_counted() -> None:
     settled(*receipts(1, 3))
     before = COUNTERS.tally["already_settled"]
     lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
     with beam.Pipeline(runner=ENGINE) as p:
         left = p | beam.Create(lists) | SkipSettled(ledger)
-        numbers = left | beam.Map(lambda some: [int(one.event_id, 16) for one in some.items])
+        numbers = left | beam.Map(lambda some: [int(item.event_id, 16) for item in some.items])
         assert_that(numbers, equal_to([[0, 2], [4]]))
     assert COUNTERS.tally["already_settled"] - before == 2
 
 
-def test_what_is_fresh_is_not_asked_about() -> None:
+def test_messages_of_a_resuming_source_are_not_looked_up() -> None:
     settled(*receipts(1))
     with beam.Pipeline(runner=ENGINE) as p:
         left = p | beam.Create([Messages([wire_message(1)], source_resumes=True)]) | SkipSettled(ledger)
@@ -113,7 +114,7 @@ def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkey
 def test_receipts_are_written_and_only_then_reported() -> None:
     some = receipts(*range(5))
     settled(*some)
-    run([Receipts(some[:3]), Receipts(some[3:])], RecordReceipts(ledger, write, write_letters))
+    run([Receipts(some[:3]), Receipts(some[3:])], RecordReceipts(ledger, write, write_letters, time.time))
     assert sorted(one for file in HELD["files"] for one in file) == some
     assert HELD["unreported"][0] == 5
     assert ledger().unreported(10) == []
@@ -124,7 +125,7 @@ def test_receipts_that_cannot_be_written_are_kept_by_the_ledger() -> None:
     settled(*receipts(1))
     HELD["disk is full"] = True
     with pytest.raises(Exception, match="no room"):
-        run([Receipts(receipts(1))], RecordReceipts(ledger, write, write_letters))
+        run([Receipts(receipts(1))], RecordReceipts(ledger, write, write_letters, time.time))
     assert len(ledger().unreported(10)) == 1
 
 
@@ -133,7 +134,7 @@ def test_what_an_earlier_run_did_not_get_to_write_is_written_by_the_next(count: 
     some = receipts(*range(count))
     settled(*some)
     with beam.Pipeline(runner=ENGINE) as p:
-        _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters)
+        _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters, time.time)
     assert sorted(one for file in HELD["files"] for one in file) == some
     assert ledger().unreported(10) == []
 
@@ -142,47 +143,47 @@ def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pyt
     monkeypatch.setattr(records, "_SWEEP_S", -1.0)
     one, left = receipts(1), receipts(2)
     settled(*one, *left)
-    run([Receipts(one)], RecordReceipts(ledger, write, write_letters))
+    run([Receipts(one)], RecordReceipts(ledger, write, write_letters, time.time))
     assert HELD["files"] == [one, left]
     assert ledger().unreported(10) == []
 
 
 def test_what_dead_workers_left_is_written_whole_and_what_is_young_is_left_to_the_living(book: SqliteLedger) -> None:
-    old = [one._replace(settled_at=ARRIVED) for one in receipts(*range(2_500))]
-    (young,) = (one._replace(settled_at=ARRIVED + 60_000) for one in receipts(9_999))
+    old = [receipt._replace(settled_at=ARRIVED) for receipt in receipts(*range(2_500))]
+    (young,) = (receipt._replace(settled_at=ARRIVED + 60_000) for receipt in receipts(9_999))
     settled(*old)
-    assert record_left(book, write, write_letters, ARRIVED / 1000 + 30) == 2_500
+    assert record_unreported(book, write, write_letters, ARRIVED / 1000 + 30, time.time()) == 2_500
     assert sorted(one for file in HELD["files"] for one in file) == sorted(old)
     book.settle("another", [Settlement(young.event_id, "accepted", encode_receipt(young))], young.settled_at)
-    assert record_left(book, write, write_letters, ARRIVED / 1000 + 30) == 0
-    assert record_left(book, write, write_letters, ARRIVED / 1000 + 61) == 1
+    assert record_unreported(book, write, write_letters, ARRIVED / 1000 + 30, time.time()) == 0
+    assert record_unreported(book, write, write_letters, ARRIVED / 1000 + 61, time.time()) == 1
 
 
 def test_dead_letters_are_written_each_once_however_often_they_come() -> None:
     one, two = letter(1), letter(2)
     again = one._replace(source="message m-9", detail="another day")
-    run([one, two, one, again], RecordDeadLetters(ledger, write))
+    run([one, two, one, again], RecordDeadLetters(ledger, write, time.time))
     assert sorted(dead_id(one) for file in HELD["files"] for one in file) == sorted([dead_id(one), dead_id(two)])
-    run([two, again, letter(3)], RecordDeadLetters(ledger, write))
+    run([two, again, letter(3)], RecordDeadLetters(ledger, write, time.time))
     assert [dead_id(one) for one in HELD["files"][-1]] == [dead_id(letter(3))]
     assert ledger().counts(ARRIVED)["dead"] == 3
-    run([one], RecordDeadLetters(ledger, write))
+    run([one], RecordDeadLetters(ledger, write, time.time))
     assert sum(map(len, HELD["files"])) == 3
 
 
 def test_a_letter_that_could_not_be_written_is_not_remembered() -> None:
     HELD["disk is full"] = True
     with pytest.raises(Exception, match="no room"):
-        run([letter(1)], RecordDeadLetters(ledger, write))
+        run([letter(1)], RecordDeadLetters(ledger, write, time.time))
     HELD["disk is full"] = False
-    run([letter(1)], RecordDeadLetters(ledger, write))
+    run([letter(1)], RecordDeadLetters(ledger, write, time.time))
     assert HELD["files"] == [[letter(1)]]
 
 
 def test_a_letter_is_written_again_after_a_replay_had_it_forgotten() -> None:
-    run([letter(1)], RecordDeadLetters(ledger, write))
+    run([letter(1)], RecordDeadLetters(ledger, write, time.time))
     assert ledger().reopen([dead_id(letter(1))]) == 1
-    run([letter(1)], RecordDeadLetters(ledger, write))
+    run([letter(1)], RecordDeadLetters(ledger, write, time.time))
     assert HELD["files"] == [[letter(1)]] * 2
 
 
@@ -193,13 +194,13 @@ def test_the_letter_of_a_refused_delivery_is_kept_with_its_receipt_until_both_ar
     ledger().settle("an owner", [Settlement(one.event_id, "rejected", encode_receipt(one, refused))], ARRIVED)
     HELD["disk is full"] = killed
     try:
-        run([Receipts([one], [refused])], RecordReceipts(ledger, write, write_letters))
+        run([Receipts([one], [refused])], RecordReceipts(ledger, write, write_letters, time.time))
     except Exception:
         assert killed
         assert not HELD["letters"] + HELD["files"]
         HELD["disk is full"] = False
         with beam.Pipeline(runner=ENGINE) as p:
-            _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters)
+            _ = p | UnreportedReceipts(ledger) | RecordReceipts(ledger, write, write_letters, time.time)
     assert (HELD["letters"], HELD["files"]) == ([refused], [[one]])
     assert ledger().unreported(10) == []
     assert ledger().counts(ARRIVED)["dead"] == 0

@@ -10,21 +10,21 @@ from transforms.delivery.slots import PER_SLOW_WORKSPACE, PER_WORKSPACE, CallSlo
 
 def test_a_caller_gets_what_is_free_and_no_more_than_it_wants() -> None:
     slots = CallSlots(30)
-    assert [slots.take("a", 5, 0), slots.take("a", 50, 0), slots.take("b", 50, 0)] == [5, 15, 10]
-    assert slots.take("c", 1, 0.01) == 0
-    slots.give_back("a", 4)
-    assert slots.take("c", 9, 0.01) == 4
+    assert [slots.acquire("a", 5, 0), slots.acquire("a", 50, 0), slots.acquire("b", 50, 0)] == [5, 15, 10]
+    assert slots.acquire("c", 1, 0.01) == 0
+    slots.release("a", 4)
+    assert slots.acquire("c", 9, 0.01) == 4
 
 
 def test_a_workspace_has_few_slots_while_it_is_slow() -> None:
     slots = CallSlots()
-    assert slots.take("a", 99, 0) == PER_WORKSPACE
-    slots.give_back("a", PER_WORKSPACE)
-    slots.mark("a", slow=True)
-    assert slots.take("a", 99, 0) == PER_SLOW_WORKSPACE
-    assert slots.take("a", 1, 60.0) == 0  # it does not wait for its own calls
-    slots.mark("a", slow=False)
-    assert slots.take("a", 99, 0) == PER_WORKSPACE - PER_SLOW_WORKSPACE
+    assert slots.acquire("a", 99, 0) == PER_WORKSPACE
+    slots.release("a", PER_WORKSPACE)
+    slots.set_slow("a", slow=True)
+    assert slots.acquire("a", 99, 0) == PER_SLOW_WORKSPACE
+    assert slots.acquire("a", 1, 60.0) == 0  # it does not wait for its own calls
+    slots.set_slow("a", slow=False)
+    assert slots.acquire("a", 99, 0) == PER_WORKSPACE - PER_SLOW_WORKSPACE
 
 
 def test_many_threads_never_have_more_slots_than_there_are_and_all_get_some() -> None:
@@ -32,12 +32,12 @@ def test_many_threads_never_have_more_slots_than_there_are_and_all_get_some() ->
 
     def work(number: int) -> int:
         nonlocal used, most
-        taken = slots.take(f"store-{number % 7}", 3, 60.0)
+        taken = slots.acquire(f"store-{number % 7}", 3, 60.0)
         with lock:
             used, most = used + taken, max(most, used + taken)
         with lock:
             used -= taken
-        slots.give_back(f"store-{number % 7}", taken)
+        slots.release(f"store-{number % 7}", taken)
         return taken
 
     with ThreadPoolExecutor(16) as pool:

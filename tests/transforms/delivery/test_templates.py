@@ -35,14 +35,14 @@ def test_a_template_that_fails_for_everybody_rejects_at_most_nine_and_stops_its_
         waiting = handled.waiting
         job.clock.wait_until(handled.wake_at)
     assert len(job.receipts) <= 9
-    assert {one.reason for one in job.receipts} <= {"template_error"}
+    assert {receipt.reason for receipt in job.receipts} <= {"template_error"}
     assert job.sandbox.summary()["calls"] == 0
     assert "ALARM: nothing is sent to store-1 (template_error" in caplog.text
     job.run("store-2", wire_batch(range(200, 205), "store-2"))
     template[0] = "{{ customer_id }}"
     job.run("store-1", *waiting)
-    assert sum(one.outcome == "accepted" for one in job.receipts) == 105 - sum(
-        one.outcome == "rejected" for one in job.receipts
+    assert sum(receipt.outcome == "accepted" for receipt in job.receipts) == 105 - sum(
+        receipt.outcome == "rejected" for receipt in job.receipts
     )
     job.check()
 

@@ -42,7 +42,12 @@ def queue(plan: Any, batch: Any, offer: str = "five") -> list[str]:
 
 def first(plan: Any, offer: str, number: int) -> np.ndarray:
     """What the survey decides for a budget when all customers stand in the queue."""
-    batch = stepped(plan, CUSTOMERS, queues={("welcome", offer): np.zeros(0, "S32")}, sizes={("welcome", offer): 10**9})
+    batch = stepped(
+        plan,
+        CUSTOMERS,
+        allocations={("welcome", offer): np.zeros(0, "S32")},
+        offer_capacity={("welcome", offer): 10**9},
+    )
     rows = batch.campaigns[0]
     return np.sort(order_keys(plan, rows, offer, np.arange(len(rows.rows))))[:number]
 
@@ -76,7 +81,7 @@ def test_a_budget_grants_exactly_the_first_by_hash_order(tmp_path: Path, budget:
     plan = any_plan(tmp_path, offering({"id": "five", "kind": "fixed", "budget": budget}), customers=CUSTOMERS)
     every = first(plan, "five", 60)
     last = every[budget - 1 : budget] if 0 < budget <= 60 else every[:0]
-    batch = stepped(plan, CUSTOMERS, queues={KEY: last}, sizes={KEY: budget})
+    batch = stepped(plan, CUSTOMERS, allocations={KEY: last}, offer_capacity={KEY: budget})
     assert sorted(granted(batch.campaigns[0], "five")) == sorted(queue(plan, batch)[:budget])
     assert batch.counts["offers"]["welcome"]["five"].exhausted == max(0, 60 - budget)
 
@@ -85,13 +90,13 @@ def test_who_comes_too_late_is_suppressed_or_given_the_fallback(tmp_path: Path) 
     limited = {"id": "five", "kind": "fixed", "budget": 10}
     plan = any_plan(tmp_path / "s", offering({**limited, "on_exhausted": "suppress"}), customers=CUSTOMERS)
     last = first(plan, "five", 10)[-1:]
-    batch = stepped(plan, CUSTOMERS, queues={KEY: last}, sizes={KEY: 10})
+    batch = stepped(plan, CUSTOMERS, allocations={KEY: last}, offer_capacity={KEY: 10})
     late = [name for name, outcome in outcomes(batch).items() if outcome == "suppressed/offer_exhausted"]
     assert sorted(late) == sorted(queue(plan, batch)[10:])
     fallback = {**limited, "on_exhausted": "fallback", "fallback": "one"}
     campaign = offering(fallback, {"id": "one", "kind": "fixed", "code": "ONE"})
     plan = any_plan(tmp_path / "f", campaign, customers=CUSTOMERS)
-    batch = stepped(plan, CUSTOMERS, queues={KEY: last}, sizes={KEY: 10})
+    batch = stepped(plan, CUSTOMERS, allocations={KEY: last}, offer_capacity={KEY: 10})
     assert set(outcomes(batch).values()) == {"emitted"}
     assert sorted(granted(batch.campaigns[0], "one")) == sorted(late)
     assert batch.counts["offers"]["welcome"]["one"].fallback_granted == 50
@@ -101,7 +106,7 @@ def test_the_nth_customer_in_hash_order_takes_the_nth_code(tmp_path: Path) -> No
     codes = [f"CODE-{n}" for n in range(25)]
     campaign = offering({"id": "five", "kind": "code_list", "codes": "lists/codes.csv"})
     plan = any_plan(tmp_path, campaign, customers=CUSTOMERS, lists={"codes.csv": "\n".join(codes)})
-    batch = stepped(plan, CUSTOMERS, queues={KEY: first(plan, "five", 25)}, sizes={KEY: 25})
+    batch = stepped(plan, CUSTOMERS, allocations={KEY: first(plan, "five", 25)}, offer_capacity={KEY: 25})
     assert granted(batch.campaigns[0], "five") == dict(zip(queue(plan, batch)[:25], codes, strict=True))
 
 

@@ -129,7 +129,7 @@ def test_two_retailers_never_have_one_account(make: Any, case: str, caplog: pyte
     assert worker.check(first) is None, "the one that was there before goes on"
 
 
-def test_who_was_first_holds_for_all_processes_and_after_a_restart(make: Any) -> None:
+def test_the_first_owner_holds_for_all_processes_and_after_a_restart(make: Any) -> None:
     bench = make(all=COMMON)
     assert bench.worker().check("kroger_2") is None
     others = [bench.worker() for _ in range(2)]
@@ -137,7 +137,7 @@ def test_who_was_first_holds_for_all_processes_and_after_a_restart(make: Any) ->
     assert [worker.check("kroger_2") for worker in others] == [None, None]
 
 
-def test_of_two_that_come_at_once_one_is_the_owner(make: Any) -> None:
+def test_one_of_two_retailers_at_the_same_moment_is_the_owner(make: Any) -> None:
     bench = make(all=COMMON)
     names = ["kroger-2", "kroger_2", "Kroger.2", "KROGER 2"] * 4
     workers = [bench.worker() for _ in range(8)]
@@ -147,7 +147,7 @@ def test_of_two_that_come_at_once_one_is_the_owner(make: Any) -> None:
     assert len(allowed) == 1
 
 
-def test_an_owner_is_taken_from_memory_but_not_for_ever(make: Any) -> None:
+def test_an_owner_is_cached_for_ten_minutes(make: Any) -> None:
     bench = make(all=COMMON)
     worker = bench.worker()
     asked: list[str] = []
@@ -178,7 +178,7 @@ def test_a_shared_account_of_the_common_workspace_is_for_all(make: Any) -> None:
     assert [worker.check(name) for name in ("a", "b", "c")] == [None] * 3
 
 
-def test_a_newcomer_goes_on_when_both_are_said_to_share(make: Any) -> None:
+def test_a_second_retailer_is_allowed_when_both_name_the_shared_account(make: Any) -> None:
     bench = make(all=COMMON)
     worker = bench.worker()
     assert [worker.check(name) is None for name in ("kroger-2", "kroger_2")] == [True, False]
@@ -187,7 +187,7 @@ def test_a_newcomer_goes_on_when_both_are_said_to_share(make: Any) -> None:
 
 
 @pytest.mark.parametrize("moved", ["kroger-2", "kroger_2"])
-def test_a_newcomer_goes_on_when_either_gets_an_account_of_its_own(make: Any, moved: str) -> None:
+def test_a_second_retailer_is_allowed_when_either_gets_its_own_account(make: Any, moved: str) -> None:
     bench = make(all=COMMON)
     worker, other = bench.worker(), bench.worker()
     assert [worker.check(name) is None for name in ("kroger-2", "kroger_2")] == [True, False]
@@ -197,7 +197,7 @@ def test_a_newcomer_goes_on_when_either_gets_an_account_of_its_own(make: Any, mo
         assert [one.check(name) for name in ("kroger_2", "kroger-2")] == [None, None]
 
 
-def test_a_new_key_in_the_same_variable_is_no_other_account(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_key_in_the_same_variable_is_the_same_account(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = make(all=COMMON)
     assert bench.worker().check("aldi") is None
     monkeypatch.setenv("BK_ALDI", "another-key")

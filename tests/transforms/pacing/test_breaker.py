@@ -23,7 +23,7 @@ def test_a_refused_key_opens_it_at_once() -> None:
     assert calls_allowed(fail(Breaker(), 0, immediately=True), 0) == 0
 
 
-def test_after_its_delay_one_batch_may_try() -> None:
+def test_after_its_delay_one_probe_is_let_through() -> None:
     one = failed(5)
     assert [calls_allowed(one, now) for now in (999, 1_000)] == [0, 1]
     one = begin_probe(one, 1_000)
@@ -41,7 +41,7 @@ def test_the_delay_doubles_to_a_minute() -> None:
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_calls_that_were_on_their_way_when_it_opened_change_nothing() -> None:
+def test_calls_in_flight_when_it_opened_change_nothing() -> None:
     one = failed(5)
     assert fail(one, 500) == one
     assert fail(one, 500, immediately=True) == one
@@ -49,7 +49,7 @@ def test_calls_that_were_on_their_way_when_it_opened_change_nothing() -> None:
 
 
 @given(st.lists(st.sampled_from(["success", "failure", "try", "wait"]), max_size=60))
-def test_whatever_happens_a_try_is_let_through_within_two_minutes(happens: list[str]) -> None:
+def test_a_probe_is_always_let_through_within_two_minutes(happens: list[str]) -> None:
     one, now = Breaker(), 0
     for what in happens:
         if what == "wait":

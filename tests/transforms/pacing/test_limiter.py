@@ -58,23 +58,23 @@ def test_paused_and_quiet_workspaces_cost_no_call_to_the_store(bench: Bench) -> 
     assert bench.cells.calls == 0
 
 
-def test_a_pause_holds_at_once_whatever_was_taken_ahead(bench: Bench) -> None:
+def test_a_pause_holds_at_once_in_spite_of_a_reservation(bench: Bench) -> None:
     assert all(grant.messages for grant in bench.asks(bench.one, FREE, 20))
     assert bench.one.acquire("kroger", limits(paused=True), 50).messages == 0
     assert bench.one.acquire("kroger", FREE, 50).messages == 50
 
 
-def test_who_is_not_limited_costs_a_call_to_the_store_now_and_then(bench: Bench) -> None:
+def test_an_unlimited_workspace_costs_few_calls_to_the_store(bench: Bench) -> None:
     assert all(grant.messages for grant in bench.asks(bench.one, FREE, 2_000, 1))
     assert bench.cells.calls < 2_000 / 20
 
 
-def test_who_asks_seldom_takes_nothing_ahead(bench: Bench) -> None:
+def test_rare_requests_reserve_nothing(bench: Bench) -> None:
     bench.asks(bench.one, limits(pace={"per_second": 400}), 5, 3_000)
     assert decode_state(bench.cells.values[cell_name("kroger")]).pace.outstanding == ()
 
 
-def test_a_refusal_is_remembered_until_it_is_over(bench: Bench) -> None:
+def test_a_refusal_is_cached_until_its_wake_time(bench: Bench) -> None:
     slow = limits(pace={"per_second": 10})
     bench.asks(bench.one, slow, 1)
     grants = bench.asks(bench.one, slow, 100)
@@ -84,13 +84,13 @@ def test_a_refusal_is_remembered_until_it_is_over(bench: Bench) -> None:
     assert bench.one.acquire("kroger", limits(pace={"per_second": 10, "burst": 1}), 1).messages == 1, "another pace"
 
 
-def test_a_changed_pace_takes_back_what_was_taken_ahead(bench: Bench) -> None:
+def test_a_changed_pace_ends_the_reservation(bench: Bench) -> None:
     bench.asks(bench.one, FREE, 20)
     grants = bench.asks(bench.one, limits(pace={"per_second": 5}), 20)
     assert [grant.messages for grant in grants] == [50] + [0] * 19
 
 
-def test_an_unused_chunk_goes_back_to_the_day_and_the_hour(bench: Bench) -> None:
+def test_an_unused_reservation_is_returned_to_the_day_and_the_hour(bench: Bench) -> None:
     young = limits(day_limit=100_000)
     bench.asks(bench.one, young, 8)
     assert decode_state(bench.cells.values[cell_name("kroger")]).pace.sent > 400
@@ -126,7 +126,7 @@ def test_a_success_of_a_healthy_workspace_costs_no_call_to_the_store(bench: Benc
     assert bench.cells.calls == before + 2
 
 
-def test_failures_of_all_workers_open_the_breaker_and_one_batch_tries_the_way(bench: Bench) -> None:
+def test_failures_of_all_workers_open_the_breaker_and_one_probe_is_sent(bench: Bench) -> None:
     for limiter in (bench.one, bench.two, bench.one, bench.two, bench.one):
         limiter.report("kroger", "failure")
     assert bench.two.acquire("kroger", FREE, 50) == Grant(0, 0, bench.now + 1_000, "breaker")
@@ -137,7 +137,7 @@ def test_failures_of_all_workers_open_the_breaker_and_one_batch_tries_the_way(be
     assert bench.two.acquire("kroger", FREE, 120, 3)[:4] == (120, 3, None, "")
 
 
-def test_after_a_429_a_whole_batch_tries_the_way_for_it_proves_that_nothing_was_sent(bench: Bench) -> None:
+def test_after_a_429_the_probe_is_a_whole_batch(bench: Bench) -> None:
     bench.one.report("kroger", "slow_down", 1.0)
     bench.now += 1_001
     assert bench.two.acquire("kroger", FREE, 120, 3)[:2] == (50, 1)
@@ -152,7 +152,7 @@ def test_a_breaker_knows_why_it_opened(bench: Bench) -> None:
     assert decode_state(bench.cells.values[cell_name("kroger")]).breaker.reason == ""
 
 
-def test_what_was_granted_is_refused_when_the_workspace_is_paused_meanwhile(bench: Bench) -> None:
+def test_a_grant_is_not_confirmed_in_a_paused_workspace(bench: Bench) -> None:
     grant = bench.one.acquire("kroger", FREE, 50)
     reserved = Grant(50, 1, until=grant.until)
     assert bench.one.confirm("kroger", FREE, reserved)
@@ -160,7 +160,7 @@ def test_what_was_granted_is_refused_when_the_workspace_is_paused_meanwhile(benc
     assert not bench.one.confirm("kroger", limits(quiet_hours=("00:00", "23:59")), reserved)
 
 
-def test_what_was_granted_and_leaves_late_is_paid_again_so_that_no_window_holds_more_than_the_pace(
+def test_a_late_grant_is_acquired_again_so_that_no_window_exceeds_the_pace(
     bench: Bench,
 ) -> None:
     slow = limits(pace={"per_second": 100, "burst": 100})
@@ -172,7 +172,7 @@ def test_what_was_granted_and_leaves_late_is_paid_again_so_that_no_window_holds_
     assert bench.one.acquire("kroger", slow, 50).messages == 0  # the burst is used up
 
 
-def test_what_leaves_late_and_finds_no_room_is_refused(bench: Bench) -> None:
+def test_a_late_grant_without_room_is_not_confirmed(bench: Bench) -> None:
     slow = limits(pace={"per_second": 50, "burst": 50})
     late = bench.one.acquire("kroger", slow, 50)
     bench.now += 1_000
@@ -183,7 +183,7 @@ def test_what_leaves_late_and_finds_no_room_is_refused(bench: Bench) -> None:
     assert (state.sent, state.calls) == (50, 1)  # what did not leave counts for no hour and no day
 
 
-def test_a_try_of_which_nothing_was_left_to_send_is_given_to_the_next(bench: Bench) -> None:
+def test_an_unused_probe_is_cancelled(bench: Bench) -> None:
     bench.one.report("kroger", "slow_down", 1.0)
     bench.now += 1_001
     assert bench.one.acquire("kroger", FREE, 10).messages == 10
@@ -203,7 +203,7 @@ def test_a_refused_key_opens_the_breaker_at_once(bench: Bench) -> None:
     assert bench.two.acquire("kroger", FREE, 50).reason == "breaker"
 
 
-def test_a_try_that_the_pace_refuses_is_not_waited_for(bench: Bench) -> None:
+def test_a_probe_that_the_pace_refuses_is_not_waited_for(bench: Bench) -> None:
     slow = limits(pace={"per_second": 0.2})
     bench.asks(bench.one, slow, 1)
     bench.one.report("kroger", "blocked")
@@ -213,7 +213,7 @@ def test_a_try_that_the_pace_refuses_is_not_waited_for(bench: Bench) -> None:
     assert bench.one.acquire("kroger", slow, 50).messages == 1
 
 
-def test_nothing_taken_ahead_is_spent_in_another_hour(bench: Bench) -> None:
+def test_no_reservation_is_spent_in_another_hour(bench: Bench) -> None:
     few = limits(pace={"calls_per_hour": 1_000})
     bench.now += HOUR * 1000 - 300
     bench.asks(bench.one, few, 29)

@@ -76,7 +76,7 @@ def test_a_batch_waits_until_the_bucket_holds_all_of_it() -> None:
     assert acquire_at(state, pace, 100_000)[1] == Grant(50, 1)
 
 
-def test_a_changed_pace_holds_at_the_next_ask() -> None:
+def test_a_changed_pace_holds_at_the_next_request() -> None:
     state, _ = acquire_at(PaceState(), Pace(per_second=1_000), 0, 1)
     assert acquire_at(state, Pace(per_second=10), 0, 100, 2)[1].messages == 50, "clipped to the new burst"
     state, _ = acquire_at(state, Pace(per_second=10), 0, 50)
@@ -116,7 +116,7 @@ def test_a_day_ends_at_the_first_moment_of_the_next(day: str, zone: str, ends: s
 
 
 @pytest.mark.parametrize("retry_after", [0.5, 7.25, 3600.0])
-def test_after_a_429_nothing_leaves_for_as_long_as_the_vendor_says(retry_after: float) -> None:
+def test_after_a_429_nothing_is_granted_for_as_long_as_the_vendor_says(retry_after: float) -> None:
     state = slow_down(PaceState(), NOW, retry_after, 0.9)
     end = int(retry_after * 1000)
     assert acquire_at(state, Pace(), end - 1)[1] == Grant(0, 0, NOW + end, "slow_down")
@@ -134,7 +134,7 @@ def test_429s_without_a_time_back_off_further_and_further_and_a_success_resets_i
     assert slow_down(succeed(state, now), now, None, 0.0).blocked_until == now + 1_000
 
 
-def test_what_was_on_its_way_at_a_429_neither_raises_nor_lifts_the_back_off() -> None:
+def test_calls_in_flight_at_a_429_do_not_change_the_back_off() -> None:
     state = slow_down(PaceState(), NOW, None, 0.0)
     assert slow_down(state, NOW + 500, None, 0.0) == state
     assert succeed(state, NOW + 500) == state
@@ -160,9 +160,7 @@ STEPS = st.tuples(st.integers(-5_000, 200_000), st.integers(1, 170))
 
 
 @given(PACES, st.none() | st.sampled_from([20, 50, 500]), st.lists(STEPS, max_size=40))
-def test_no_window_no_hour_and_no_day_sees_more_than_its_limit(
-    pace: Pace, limit: int | None, steps: list[tuple[int, int]]
-) -> None:
+def test_no_window_hour_or_day_exceeds_its_limit(pace: Pace, limit: int | None, steps: list[tuple[int, int]]) -> None:
     state, clock, latest = PaceState(), NOW + 23 * HOUR_MS, 0
     granted: list[tuple[int, int, int]] = []
     for step, messages in steps:
@@ -186,7 +184,7 @@ def test_no_window_no_hour_and_no_day_sees_more_than_its_limit(
 
 
 @given(PACES, st.none() | st.sampled_from([20, 500]), st.integers(1, 170), st.integers(0, 10**6))
-def test_who_asks_again_at_wake_at_gets_something(pace: Pace, limit: int | None, messages: int, start: int) -> None:
+def test_a_request_at_wake_at_is_granted_something(pace: Pace, limit: int | None, messages: int, start: int) -> None:
     state, now, left = PaceState(), NOW + start, messages
     for _ in range(6):
         state, grant = acquire(state, pace, now, "UTC", left, -(-left // 50), limit)
@@ -208,20 +206,20 @@ def test_a_clock_that_goes_back_grants_nothing_twice() -> None:
 class TestReservations:
     PACE = Pace(per_second=400)
 
-    def test_at_most_half_of_the_bucket_goes_out_and_a_batch_fits_into_the_rest(self) -> None:
+    def test_at_most_half_of_the_bucket_is_reserved_and_a_batch_fits_into_the_rest(self) -> None:
         state = advance(PaceState(), self.PACE, NOW, "UTC")
         state, mine = reserve(state, self.PACE, "UTC", "me", 64, 50, 1, None)
         state, other = reserve(state, self.PACE, "UTC", "other", 64, 50, 1, None)
         assert (mine and mine.messages, mine and mine.calls, other) == (200, 4, None)
         assert acquire_at(state, self.PACE, 0, 400, 8)[1].messages == 200
 
-    def test_what_is_out_keeps_the_bucket_from_filling_above_the_burst(self) -> None:
+    def test_a_reservation_keeps_the_bucket_from_filling_above_the_burst(self) -> None:
         state = advance(PaceState(), self.PACE, NOW, "UTC")
         state, _ = reserve(state, self.PACE, "UTC", "me", 4, 50, 1, None)
         assert acquire_at(state, self.PACE, 1_999, 400, 8)[1].messages == 200
         assert acquire_at(state, self.PACE, 2_500, 400, 8)[1].messages == 400, "but only while it may be spent"
 
-    def test_what_is_given_back_in_time_can_be_used_by_others(self) -> None:
+    def test_a_reservation_returned_in_time_can_be_used_by_others(self) -> None:
         full = advance(PaceState(), self.PACE, NOW, "UTC")
         state, reservation = reserve(full, self.PACE, "UTC", "me", 4, 50, 1, None)
         assert reservation is not None
@@ -242,10 +240,10 @@ class TestReservations:
             (Pace(per_second=9, burst=60), None),
         ],
     )
-    def test_of_little_nothing_is_taken_ahead(self, pace: Pace, limit: int | None) -> None:
+    def test_nothing_is_reserved_of_a_small_rest(self, pace: Pace, limit: int | None) -> None:
         state = advance(PaceState(), pace, NOW, "UTC")
         assert reserve(state, pace, "UTC", "me", 64, 50, 1, limit) == (state, None)
 
-    def test_a_chunk_ends_with_its_hour_and_its_day(self) -> None:
+    def test_a_reservation_ends_with_its_hour_and_its_day(self) -> None:
         state = advance(PaceState(), Pace(), NOW + HOUR_MS - 300, "UTC")
         assert (reserve(state, Pace(), "UTC", "me", 1, 50, 1, None)[1] or Grant(0, 0))[2] == 300

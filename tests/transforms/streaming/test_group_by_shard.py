@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from functools import partial
 
@@ -62,7 +63,7 @@ def test_shards_never_shrink() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10_000)), max_size=300))
 def test_grouping_keeps_every_message_under_its_own_key(pairs: list[tuple[int, int]]) -> None:
     messages = [any_message(number, retailer_id=f"r{retailer}") for retailer, number in pairs]
-    lists = list(in_groups(messages, Load(per_shard=0.5)))
+    lists = list(in_groups(messages, Load(time.monotonic, per_shard=0.5)))
     found = Counter(one.event_id + one.retailer_id for _, items in lists for one in items.items)
     assert found == Counter(one.event_id + one.retailer_id for one in messages)
     owners = {(key[0], one.retailer_id) for key, items in lists for one in items.items}
@@ -106,14 +107,14 @@ def test_a_group_of_fewer_holds_whole_groups_of_more() -> None:
 
 
 def test_a_large_retailer_shares_no_key_with_the_small_ones() -> None:
-    load = Load(per_shard=1.0)
+    load = Load(time.monotonic, per_shard=1.0)
     messages = [any_message(n, retailer_id="big" if n % 10 else f"small-{n}") for n in range(500)]
     for key, items in in_groups(messages, load):
         assert {one.retailer_id == "big" for one in items.items} == {key[0] == "big"}
 
 
 def test_lists_stay_short_so_that_none_holds_up_a_worker() -> None:
-    lists = list(in_groups([any_message(number) for number in range(40_000)], Load()))
+    lists = list(in_groups([any_message(number) for number in range(40_000)], Load(time.monotonic)))
     assert {len(items.items) for _, items in lists} == {LIST, 500}
     assert len({key for key, _ in lists}) == 16
 

@@ -209,5 +209,5 @@ def test_a_held_out_customers_suppression_tells_the_cap_and_takes_no_place(tmp_p
 
 
 def test_of_customers_with_one_address_the_survey_named_ones_are_refused(tmp_path: Path) -> None:
-    found = suppressed(tmp_path, any_customers(3), shared={"00000-000": {"welcome": [1]}})
+    found = suppressed(tmp_path, any_customers(3), superseded={"00000-000": {"welcome": [1]}})
     assert found == {"c-0": "emitted", "c-1": "suppressed/shared_address", "c-2": "emitted"}

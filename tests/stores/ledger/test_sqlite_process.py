@@ -44,7 +44,7 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim(ClaimRequest([Claim(one, "batch-1") for one in names], owner, NOW, NOW + LEASE, "resend"))
+    made = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
     return [one.state for one in made]
 
 
@@ -59,9 +59,7 @@ def killed(ledger: SqliteProcess) -> None:
     process_of(ledger).wait(60)
 
 
-def test_a_process_that_is_killed_is_told_with_what_to_do_and_keeps_what_it_said(
-    ledger: SqliteProcess, path: str
-) -> None:
+def test_the_error_of_a_killed_process_says_what_to_do_and_its_answers_hold(ledger: SqliteProcess, path: str) -> None:
     claim(ledger, ids(3))
     ledger.settle("one", [Settlement("event-0", "accepted", b"r")], NOW)
     killed(ledger)
@@ -83,7 +81,7 @@ def test_stop_signals_do_not_end_the_process(ledger: SqliteProcess) -> None:
     assert process_of(ledger).poll() is None
 
 
-def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledger: SqliteProcess, path: str) -> None:
+def test_answers_after_the_process_was_killed_are_settled_in_the_file(ledger: SqliteProcess, path: str) -> None:
     claim(ledger, ids(3))
     count = ledger.change("count", lambda old: (b"1", 1))
     killed(ledger)
@@ -100,7 +98,7 @@ def test_what_calls_say_after_the_process_was_killed_is_settled_in_the_file(ledg
     assert claim(ledger, ids(3), "two") == ["settled", "granted", "taken"]
 
 
-def test_a_claim_whose_answer_was_lost_is_given_back(ledger: SqliteProcess) -> None:
+def test_a_claim_whose_answer_was_lost_is_released(ledger: SqliteProcess) -> None:
     with ThreadPoolExecutor(1) as pool:
         os.kill(process_of(ledger).pid, signal.SIGSTOP)
         asked = pool.submit(claim, ledger, ids(3))
@@ -114,17 +112,17 @@ def test_a_claim_whose_answer_was_lost_is_given_back(ledger: SqliteProcess) -> N
     other.close()
 
 
-def test_those_who_wait_for_an_answer_are_told_too_when_the_process_dies(ledger: SqliteProcess) -> None:
+def test_waiting_requests_fail_when_the_process_dies(ledger: SqliteProcess) -> None:
     os.kill(process_of(ledger).pid, signal.SIGSTOP)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(claim, ledger, ids(1, f"worker-{number}")) for number in range(8)]
         os.kill(process_of(ledger).pid, signal.SIGKILL)
-        for one in asked:
+        for request in asked:
             with pytest.raises(JobError, match="has ended"):
-                one.result(timeout=120)
+                request.result(timeout=120)
 
 
-def test_a_process_that_stands_still_is_alarmed_and_goes_on(
+def test_a_stopped_process_raises_an_alarm_and_continues(
     ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(answer_watch, "ALARM_S", 0.5)
@@ -138,7 +136,7 @@ def test_a_process_that_stands_still_is_alarmed_and_goes_on(
     eventually(lambda: "answers again" in caplog.text, "the end of the alarm")
 
 
-def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_settled_in_the_file(
+def test_a_process_stopped_for_too_long_is_killed_and_answers_are_settled_in_the_file(
     ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
@@ -150,7 +148,7 @@ def test_a_process_that_stands_still_too_long_is_killed_and_what_calls_say_is_se
     assert ledger.find(ids(3)) == {"event-0": "accepted"}
 
 
-def test_closing_ends_a_process_that_stands_still(ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_a_stopped_process(ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_watch, "LIMIT_S", 1.0)
     process = process_of(ledger)
     os.kill(process.pid, signal.SIGSTOP)
@@ -158,7 +156,7 @@ def test_closing_ends_a_process_that_stands_still(ledger: SqliteProcess, monkeyp
     assert process.poll() == -signal.SIGKILL
 
 
-def test_an_answer_that_breaks_off_is_one_of_a_process_that_has_ended(
+def test_a_cut_off_answer_means_that_the_process_has_ended(
     ledger: SqliteProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = [
@@ -249,7 +247,7 @@ def test_many_threads_at_once_each_get_their_own_answer(ledger: SqliteProcess) -
     assert len(ledger.unreported(5000)) == 64 * 20
 
 
-def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_fails_each_time_and_leaves_no_process(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are notes and no database at all, of more than a hundred bytes. " * 9)
     ledger = SqliteProcess(str(path))
@@ -260,7 +258,7 @@ def test_a_file_that_is_no_ledger_is_told_each_time_and_leaves_no_process(tmp_pa
     assert path.read_text().startswith("these are notes")
 
 
-def test_a_bug_in_one_question_is_its_askers_alone(ledger: SqliteProcess) -> None:
+def test_a_bug_in_one_request_fails_its_caller_alone(ledger: SqliteProcess) -> None:
     with pytest.raises(ValueError, match="is over at"):
         ledger.claim(ClaimRequest([Claim("a", "b")], "one", NOW, NOW, "hold"))
     with pytest.raises(UnicodeEncodeError):

@@ -78,7 +78,7 @@ def rows(path: Path) -> list[Any]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ACTS, max_size=12))
-def test_quick_and_slow_say_and_write_the_same(tmp_path: Path, acts: list[Act]) -> None:
+def test_bulk_and_single_statements_return_and_write_the_same(tmp_path: Path, acts: list[Act]) -> None:
     paths = [tmp_path / f"{uuid.uuid4().hex}.db" for _ in range(2)]
     quick, slow = (SqliteLedger(str(path)) for path in paths)
     quick.open()
@@ -129,7 +129,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         (["claim"], False),
     ],
 )
-def test_only_a_set_that_is_all_new_or_all_its_own_is_done_at_once(
+def test_only_all_new_or_all_own_events_are_written_in_bulk(
     tmp_path: Path, calls: list[tuple[str, bool]], acts: list[str], quick: bool
 ) -> None:
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:
@@ -142,14 +142,19 @@ def test_only_a_set_that_is_all_new_or_all_its_own_is_done_at_once(
     assert calls[-1][1] is quick
 
 
-def test_a_thousand_events_and_their_receipts_are_written_as_they_are(tmp_path: Path) -> None:
+def test_a_thousand_events_and_their_receipts_are_written_unchanged(tmp_path: Path) -> None:
     ids = [uuid.UUID(int=number << 90).hex for number in range(1_000)]
     receipts = {one: one.encode() * (place % 3) for place, one in enumerate(ids)}
     with closing(SqliteLedger(str(tmp_path / "ledger.db"))) as ledger:
         ledger.open()
-        said = ledger.claim(ClaimRequest([Claim(one, "0c" * 16) for one in ids], "0a" * 16, 1_000, 1_010, "resend"))
+        said = ledger.claim(
+            ClaimRequest([Claim(event_id, "0c" * 16) for event_id in ids], "0a" * 16, 1_000, 1_010, "resend")
+        )
         assert {one.state for one in said} == {"granted"}
-        assert ledger.settle("0a" * 16, [Settlement(one, "accepted", receipts[one]) for one in ids], 1_001) == ids
+        assert (
+            ledger.settle("0a" * 16, [Settlement(event_id, "accepted", receipts[event_id]) for event_id in ids], 1_001)
+            == ids
+        )
         assert ledger.find(ids) == dict.fromkeys(ids, "accepted")
         assert dict(ledger.unreported(2_000)) == {one: data for one, data in receipts.items() if data}
         ledger.report(ids)

@@ -23,7 +23,7 @@ from stores.deliveries.receipts import encode_receipts
 from transforms.delivery.counters import COUNTERS
 from transforms.delivery.decode_events import dead_id, read_envelope, read_envelopes
 from transforms.delivery.elements import Messages
-from transforms.delivery.receipts import decode_receipts, decoded, encode_receipt, make_receipt, refused_letter
+from transforms.delivery.receipts import decode_message, decode_receipts, encode_receipt, make_receipt, refused_letter
 from transforms.streaming.decode import Decode
 from transforms.streaming.elements import Envelopes
 
@@ -273,7 +273,7 @@ def test_every_message_gets_its_receipt_and_its_letter(some: list[Envelope]) -> 
             assert kept.letters == [letter]
             assert (letter.data, letter.detail) == (message.body, "\\ud800")
             assert len(encode_receipts(kept.items)) == 2
-            assert msgspec.json.encode(message_fields(decoded(message)))
+            assert msgspec.json.encode(message_fields(decode_message(message)))
 
 
 def test_good_and_dead_go_their_ways_and_are_counted() -> None:

@@ -78,7 +78,7 @@ class AvroFiles:
             try:
                 record = next(records)
             except Exception as error:  # fastavro has no common base: EOFError, IndexError, UnicodeDecodeError, …
-                told = f"cannot be decoded ({str(error)[:120] or 'its bytes end early'}); write the source anew"
+                told = f"cannot be decoded ({str(error)[:120] or 'its bytes end early'}); write the source again"
                 for row in range(done, block.num_records):
                     at = f"{path.name} block {number} record {row}"
                     reject(Rejected("broken_record", told, at, data if row == done else b""))

@@ -130,7 +130,7 @@ class ParquetTable:
         for number, batch in enumerate(batches):
             if broken := (batch.schema.metadata or {}).get(BROKEN_ROWS):
                 row = number * BATCH_ROWS + int(np.frombuffer(broken, np.int64)[0]) + 1
-                raise wrong(self.name, f"row {row}", "is not UTF-8; write the file anew", field="text")
+                raise wrong(self.name, f"row {row}", "is not UTF-8; write the file again", field="text")
         return pa.concat_tables([empty, *(pa.Table.from_batches([batch]) for batch in batches)])
 
     def line(self, row: int) -> int | None:

@@ -73,7 +73,7 @@ def find_files(source: str) -> tuple[str, list[Path]]:
     if len(formats) > 1:
         raise wrong(source, ", ".join(sorted(map(str, formats))), "holds several formats; give files of one")
     if empty := [file.name for file in files if not file.stat().st_size]:
-        raise wrong(source, ", ".join(empty[:3]), "is empty (0 bytes); write the file anew, or remove it")
+        raise wrong(source, ", ".join(empty[:3]), "is empty (0 bytes); write the file again, or remove it")
     return str(formats.pop()), files
 
 

@@ -179,7 +179,7 @@ def launched_campaigns(folder: LaunchFolder) -> tuple[dict[str, Any], Configurat
         raise InputError([Problem(str(folder.root), "", "", fix)])
     configuration = _read_copied_campaigns(folder, manifest)
     if configuration is None:
-        fix = "put the campaigns back as they were and run the launch command again: they are copied here anew"
+        fix = "put the campaigns back as they were and run the launch command again: they are copied here again"
         value = "not the campaigns that were launched"
         raise InputError([Problem(str(folder.campaigns), "", value, fix), *load_configuration(folder.campaigns)[1]])
     return manifest, configuration

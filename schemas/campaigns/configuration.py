@@ -17,6 +17,7 @@ from schemas.campaigns.audience import AllOf, AnyOf, Named, NamedAudience, Node,
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.checks.campaigns import duplicate_ids, shared_codes, unknown_channels
 from schemas.campaigns.checks.experiments import experiment_problems
+from schemas.campaigns.checks.files import unread_files
 from schemas.campaigns.checks.messages import MESSAGES
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.yaml_files import Document, read_yaml
@@ -55,7 +56,7 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     """
     if not root.is_dir():
         return None, [Problem(str(root), "", "", "is not a folder; give the folder that holds engine.yaml")]
-    problems: list[Problem] = []
+    problems = unread_files(root)
     documents = _documents(root, problems)
     engine = read_model(documents.get("engine.yaml"), EngineConfig, problems)
     audience_files = {Path(name).stem: doc for name, doc in documents.items() if name.startswith("audiences/")}
@@ -65,7 +66,7 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
     if not any(path.name != "engine.yaml" for path in root.glob("*.yaml")):
         problems.append(Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml"))
     for document in [*campaign_files, *audience_files.values()]:
-        problems += _references(document, set(audience_files), root)
+        problems += _references(document, {path.stem for path in root.glob("audiences/*.yaml")}, root)
     problems += _cycles(audience_files)
     problems += duplicate_ids(campaigns)
     problems += experiment_problems(campaigns)
@@ -123,9 +124,6 @@ def _list_files(
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
     found = {}
-    for path in sorted([*root.glob("*.yml"), *root.glob("audiences/*.yml")]):
-        fix = "would not be read: name it .yaml, or move it out of this folder"
-        problems.append(Problem(path.relative_to(root).as_posix(), "", ".yml", fix))
     for path in [root / "engine.yaml", *sorted(root.glob("audiences/*.yaml")), *sorted(root.glob("*.yaml"))]:
         name = path.relative_to(root).as_posix()
         if name in found:

@@ -13,6 +13,9 @@ import numpy as np
 from schemas.elements import Bools, Ints
 from transforms.columnar.list_index import ListIndex
 
+FORCED = "forced"
+"""The kind of evidence that a customer has a unit which an experiment forces into a variant."""
+
 
 class Evidence:
     """Customers for whom an expression was NULL or raised an error: by kind, campaign, field and value their number, an

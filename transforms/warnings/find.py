@@ -10,6 +10,7 @@ from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount
 from transforms.launch_plan import MARKETPLACE, CampaignPlan, Plan
+from transforms.warnings.evidence import FORCED
 from transforms.warnings.history_and_sticky import unmatched_entries
 from transforms.warnings.nodes import node_warnings
 from transforms.warnings.warning import ENGINE, LaunchWarning, join_names
@@ -116,7 +117,7 @@ def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
 def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[LaunchWarning]:
     """The conditions and properties that were NULL or raised an error."""
     for (kind, campaign, place, value), (number, example, why) in totals.evidence.entries.items():
-        if campaign == entry.campaign.id:
+        if campaign == entry.campaign.id and kind != FORCED:
             file, _, field = place.rpartition(": ")
             text = _TEXTS[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
             yield LaunchWarning(kind, campaign, file or entry.file, field, value, number, example, text)
@@ -126,6 +127,7 @@ def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> I
     """The parts of a campaign that nobody reaches."""
     campaign = entry.campaign
     yield from _scope(entry, counts[1].passed, totals.evaluated)
+    yield from _forced(entry, totals)
     unused_lists = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
     yield from (warning for warning in node_warnings(entry, counts) if warning.value not in unused_lists)
     outcomes = {(outcome, reason): n for (of, outcome, reason), n in totals.outcomes.items() if of == campaign.id}
@@ -160,6 +162,19 @@ def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Itera
         text = f"No customer of {join_names(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
         yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", join_names(unknown), len(unknown),
                             unknown[0], text)  # fmt: skip
+
+
+def _forced(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
+    """The forced units that no customer has."""
+    experiment = entry.campaign.experiment
+    known = {
+        unit for kind, campaign, _, unit in totals.evidence.entries if (kind, campaign) == (FORCED, entry.campaign.id)
+    }
+    if experiment and (unknown := [unit for unit in experiment.force if unit not in known]):
+        text = f"No customer's {experiment.unit} is {join_names(unknown)}, so this forces nobody. "
+        text += "Check the spelling, or remove it."
+        yield LaunchWarning("forced_nobody", entry.campaign.id, entry.file, "experiment.force", join_names(unknown),
+                            len(unknown), unknown[0], text)  # fmt: skip
 
 
 def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:

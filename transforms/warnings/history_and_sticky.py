@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.campaigns.configuration import Configuration
+from schemas.problems import plural
 from transforms.warnings.evidence import EarlierUses
 from transforms.warnings.warning import LaunchWarning, join_names
 
@@ -87,5 +88,6 @@ def earlier_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         line = f"{use['customers']:,} of {use['entries']:,} customers in it are customers here"
         yield f"history of {use['channel']}: {line}"
     for use in summary["sticky"]:
-        line = f"{use['customers']:,} customers here have one of its {use['entries']:,} assignments"
+        customers, have = plural(use["customers"], "customer"), "has" if use["customers"] == 1 else "have"
+        line = f"{customers} here {have} one of its {plural(use['entries'], 'assignment')}"
         yield f"sticky {use['experiment']}: {line}"

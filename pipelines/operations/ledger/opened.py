@@ -1,4 +1,4 @@
-"""The ledger of a delivery, for the commands: found, checked and opened."""
+"""Find, check and open the ledger of a delivery."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def existing_ledger(uri: str) -> Iterator[DeliveryLedger]:
 
 
 def receipt_writers(folder: DeliveryFolder) -> tuple[WriteReceipts, WriteLetters]:
-    """What writes receipts and dead letters into the folder of a delivery."""
+    """The functions that write receipts and dead letters into the folder of a delivery."""
     return partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
 
 

@@ -45,7 +45,9 @@ def test_every_mistake_of_every_file_is_in_one_report(tmp_path: Path) -> None:
     ("change", "field", "says"),
     [
         ({"experiment": {"key": "k", "variants": [{"key": "a", "weight": 0.6}, {"key": "b", "weight": 0.6}]}},
-         "experiment.variants", "sum to 1.2"),
+         "experiment.variants", "sum to 1.2, not to 1: take 0.2 from them"),
+        ({"experiment": {"key": "k", "variants": [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.495}]}},
+         "experiment.variants", "sum to 0.995, not to 1: add 0.005 to them"),
         ({"experiment": {"key": "k", "variants": [{"key": "a"}], "namespace": {"key": "n", "range": [0.5, 1.5]}}},
          "experiment.namespace.range.1", "less than or equal to 1"),
         ({"experiment": {"key": "k", "variants": [{"key": "a"}], "namespace": {"key": "n", "range": [0.6, 0.5]}}},
@@ -131,6 +133,33 @@ def test_a_file_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
     folder = any_folder(tmp_path)
     (folder / "second.yml").write_text((folder / "welcome.yaml").read_text())
     assert "name it .yaml" in problems_of(folder)["second.yml:"]
+
+
+@pytest.mark.parametrize("name", ["email/more.yaml", "email/more.yml", "audiences/old/more.yaml", "lists/more.yaml"])
+def test_a_file_in_a_folder_below_is_refused(tmp_path: Path, name: str) -> None:
+    folder = any_folder(tmp_path)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("id: more\n")
+    (found,) = load_configuration(folder)[1]
+    assert (found.file, "would not be read: move it" in found.fix) == (name, True)
+
+
+def test_another_folder_of_campaigns_below_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
+    folder = any_folder(tmp_path)
+    any_folder(folder / "out" / "campaigns", audiences={"rich": "spend > 9"})
+    any_folder(folder / "other")
+    (folder / ".github").mkdir()
+    (folder / ".github" / "ci.yaml").write_text("x: 1\n")
+    assert load_configuration(folder)[1] == []
+
+
+@pytest.mark.parametrize("text", ["audience: [", "audience: {any: []}\nmore: 1\n", "", "- a\n", "\ud800"])
+def test_a_broken_audience_is_one_mistake_and_not_also_a_missing_one(tmp_path: Path, text: str) -> None:
+    folder = any_folder(tmp_path, any_campaign(audience={"audience": "rich"}), audiences={"rich": "spend > 9"})
+    (folder / "audiences" / "rich.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    found = load_configuration(folder)[1]
+    assert found
+    assert {problem.file for problem in found} == {"audiences/rich.yaml"}
 
 
 def test_audiences_that_contain_each_other_are_refused(tmp_path: Path) -> None:

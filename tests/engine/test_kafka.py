@@ -19,7 +19,7 @@ from support.launching import any_place
 from support.registry_server import running_registry
 
 from connectors.kafka.client import KafkaClient, create_topic, read_properties
-from connectors.kafka.consumer import PartitionConsumer, Start, begin
+from connectors.kafka.consumer import PartitionConsumer, Start, begin_group
 from connectors.kafka.partition_reader import KafkaPartitionReader
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.sink import KafkaEvents
@@ -184,16 +184,16 @@ def test_a_group_begins_where_it_is_told_to_and_then_goes_on_where_it_stopped(
         ("given", Start(offsets=((0, 2),)), every[2:]),
         ("late", Start("latest"), []),
     ):
-        begin(uri, CLIENT, name, start)
+        begin_group(uri, CLIENT, name, start)
         assert sorted(ids(polls(opened(reader(uri, name)), len(expected)))) == expected, name
     log = opened(KafkaPartitionReader(uri, CLIENT, "log", start=Start(at=2_600_000)))
     assert log.starts(0) == [2, 1]
     put(uri, "new", partition=1)
-    begin(uri, CLIENT, "late", Start("latest"))  # nothing was committed but where it began
+    begin_group(uri, CLIENT, "late", Start("latest"))  # nothing was committed but where it began
     source = opened(reader(uri, "late"))
     (got,) = polls(source, 1)
     source.commit(got.handle)
-    begin(uri, CLIENT, "late", Start("earliest"))
+    begin_group(uri, CLIENT, "late", Start("earliest"))
     put(uri, "newer", partition=1)
     assert ids(polls(opened(reader(uri, "late")), 1)) == ["newer"]
 

@@ -198,7 +198,7 @@ def test_a_broker_that_cannot_be_reached_is_not_one_that_has_nothing(
 ) -> None:
     wire.cut()
     reader = opened(topic.subscription, idle_s=0.3)
-    while not reader._away:
+    while not reader._unreachable:
         reader.poll(10)
     for _ in range(4):
         assert not reader.poll(10).done

@@ -10,7 +10,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from confluent_kafka import Producer
 
-from connectors.kafka.client import KafkaClient, KafkaErrors, connected, read_properties
+from connectors.kafka.client import KafkaClient, KafkaErrors, open_client, read_properties
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import KafkaOptions, read_client, read_start, read_time
 from connectors.uri import KafkaUri
@@ -74,7 +74,7 @@ def test_a_property_that_cannot_be_taken_says_what_to_do_and_shows_no_secret(lin
 def test_a_property_that_the_client_does_not_know_is_told() -> None:
     client = KafkaClient((("no.such.property", "1"),))
     with pytest.raises(JobError, match=r"no\.such\.property.*Correct --kafka_config"):
-        connected(Producer, client, URI, KafkaErrors(), {})
+        open_client(Producer, client, URI, KafkaErrors(), {})
 
 
 def test_the_options_are_read_together(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from stores.launches.whole_files import damaged
 from transforms.customers.read_customers import batch_name
 from transforms.launch_plan import Plan, id_columns, make_plan
 from transforms.reconciliation.record_exposures import SCHEMA
-from transforms.warnings.earlier import history_warnings, sticky_warnings
+from transforms.warnings.history_and_sticky import history_warnings, sticky_warnings
 from transforms.warnings.warning import LaunchWarning
 
 T = TypeVar("T")

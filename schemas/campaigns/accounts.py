@@ -106,8 +106,8 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
 
 
 def account_digests(url: str, variable: str, key: str) -> dict[bytes, tuple[str, str]]:
-    """What tells an account from others: digests of its key's variable, and of its url and key (never the key itself),
-    each with the field and the value that a person looks at."""
+    """The digests that identify an account: of its key's variable, and of its url and key (never the key itself), each
+    with its field and value in engine.yaml."""
     digests = {}
     if variable:
         digests[_digest("variable", variable)] = ("key_env", variable)

@@ -55,8 +55,7 @@ class InputError(CommandError):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        count = len(self.problems)
-        head = f"{count} mistake{'s' if count != 1 else ''} in the input; nothing was run."
+        head = f"{plural(len(self.problems), 'mistake')} in the input; nothing was run."
         return "\n".join([head, *map(str, self.problems)])
 
 
@@ -98,6 +97,11 @@ def describe_error(error: BaseException) -> ErrorDescription | None:
         except (ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def visible(text: str) -> str:

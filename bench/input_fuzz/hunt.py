@@ -1,8 +1,7 @@
-"""Hypothesis makes inputs, a worker runs them, the oracle judges; what is found is kept as a folder to run again."""
+"""A worker runs the inputs of each number of a seed, the oracle judges; a find is kept as a folder to run again."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 import shutil
@@ -16,25 +15,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis import strategies as st
-from hypothesis.errors import Flaky
-
-from bench.input_fuzz.grammar import build
 from bench.input_fuzz.inputs import Files, Inputs, described
 from bench.input_fuzz.oracle import Find, judge_files, judge_launch, judge_run, listing
+from bench.input_fuzz.search import make_smaller, repeatable, use_inputs
 from bench.input_fuzz.worker import Run, Worker
 
-SHRINKS = 60  # runs in which a find is made smaller
 Say = Callable[[str], None]
-
-
-class Found(Exception):
-    """A run that is not as it must be; Hypothesis makes its input smaller."""
-
-
-class Enough(BaseException):
-    """Ends Hypothesis's search at once: no exception that it would catch."""
 
 
 @dataclass
@@ -47,7 +33,6 @@ class Counts:
     bad: Counter[str] = field(default_factory=Counter)
     finds: dict[str, dict[str, Any]] = field(default_factory=dict)
     slowest: float = 0.0
-    first: str = ""
     lock: Lock = field(default_factory=Lock)
 
     def count(self, inputs: Inputs, say: Say) -> None:
@@ -57,12 +42,6 @@ class Counts:
             self.bad.update(re.sub(r" \(.*", "", name, flags=re.DOTALL) for name in inputs.bad or ["nothing"])
             if self.examples % 250 == 0:
                 say(f"{self.examples:,} examples, {self.runs:,} runs, {len(self.finds)} finds")
-
-    def may_shrink(self, find: Find) -> bool:
-        """Whether this is the first find of all."""
-        with self.lock:
-            self.first = self.first or find.rule
-            return self.first == find.rule
 
     def as_json(self) -> dict[str, Any]:
         """Counts, and each find with the folder that shows it."""
@@ -137,17 +116,27 @@ class Hunt:
             self._counts.ends[f"{argv[0]} {run.code}"] += 1
             self._counts.slowest = max(self._counts.slowest, run.seconds)
 
-    def keep(self, inputs: Inputs, find: Find, say: Say) -> None:
-        """Write the input of a find to a folder, with the commands to run again."""
+    def keep(self, start: int, number: int, inputs: Inputs, find: Find) -> bool:
+        """Write the input of a find to a folder, with the commands to run again.
+
+        Of each find the lowest number is kept, so that it does not matter which worker is faster; False for another.
+        """
+        folder = self._keep / f"find-{number:05d}"
+        again = f"python -m bench.input_fuzz --seed {start} --from {number} --examples 1"
         with self._counts.lock:
-            folder = self._keep / f"find-{len(self._counts.finds):03d}"
-            self._counts.finds[find.rule] = {"folder": str(folder), "bad": inputs.bad, "detail": find.detail[-600:]}
-        shutil.rmtree(folder, ignore_errors=True)
+            before = self._counts.finds.get(find.rule)
+            if before is not None and before["number"] < number:
+                return False
+            self._counts.finds[find.rule] = {
+                "number": number, "again": again, "folder": str(folder), "bad": inputs.bad, "detail": find.detail[-600:],
+            }  # fmt: skip
+        if before is not None:
+            shutil.rmtree(before["folder"], ignore_errors=True)
         write(inputs.files(), folder)
         lines = "\n".join(f"campaigns {shlex.join(argv)}" for argv in inputs.command_lines())
-        for name, text in (("commands.sh", lines), ("find.txt", f"{find.detail}\n\n{described(inputs)}")):
+        for name, text in (("commands.sh", lines), ("find.txt", f"{again}\n{find.detail}\n\n{described(inputs)}")):
             (folder / name).write_text(f"# {find.rule}\n{text}\n", errors="backslashreplace")
-        say(f"FOUND {find.rule}: {folder}")
+        return True
 
 
 def _damage(inputs: Inputs, folder: Path) -> None:
@@ -166,80 +155,63 @@ def write(files: Files, folder: Path) -> None:
         path.write_bytes(data)
 
 
-def hunt(examples: int, start: int, until: float, keep: Path, counts: Counts, say: Say) -> None:
-    """So many examples, or until a time: after a find it goes on with other examples, and counts that find once."""
-    runner, left, number = Hunt(keep, counts), examples, start
+def hunt(numbers: range, start: int, until: float, keep: Path, counts: Counts, say: Say) -> None:
+    """Run the inputs of so many numbers of a seed, or of as many as the time allows."""
+    runner = Hunt(keep, counts)
+    number = numbers.start
+
+    def run(inputs: Inputs) -> None:
+        find = runner.judge(inputs)
+        counts.count(inputs, say)
+        if find is not None and runner.keep(start, number, inputs, find):
+            say(f"FOUND {find.rule}: {counts.finds[find.rule]['again']}")
+
     try:
-        while left > 0 and time.monotonic() < until:
-            left -= _until_find(runner, left, number, until, counts, say)
-            number += 1_000_003
+        for number in numbers:
+            if time.monotonic() > until:
+                return
+            use_inputs(start, number, run)
     finally:
         runner.close()
 
 
-def _until_find(runner: Hunt, examples: int, number: int, until: float, counts: Counts, say: Say) -> int:
-    """Examples up to the first new find, which Hypothesis makes smaller when it is the first of all; how many."""
-    made, small = 0, Smallest()
+def _make_smaller(start: int, keep: Path, counts: Counts) -> None:
+    """Replace the input of the find with the lowest number by the smallest that shows it."""
+    rule, first = min(counts.finds.items(), key=lambda item: item[1]["number"])
+    runner = Hunt(keep, counts)
 
-    @seed(number)
-    @settings(max_examples=examples, database=None, deadline=None, phases=(Phase.generate, Phase.shrink),
-              verbosity=Verbosity.quiet, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)  # fmt: skip
-    @given(st.data())
-    def test(data: st.DataObject) -> None:
-        nonlocal made
-        if time.monotonic() > until:
-            raise Enough
-        inputs = build(data.draw)
+    def shows(inputs: Inputs) -> bool:
         find = runner.judge(inputs)
-        if small.find is None:
-            made += 1
-            counts.count(inputs, say)
-        small.tried += small.find is not None
-        if find is not None and small.is_of(find, counts):
-            small.inputs, small.find = inputs, find
-            if counts.may_shrink(find) and small.tried < SHRINKS:
-                raise Found(find.rule)
-            raise Enough
-        if small.find is not None and small.tried >= SHRINKS:
-            raise Enough
+        return find is not None and find.rule == rule and runner.keep(start, first["number"], inputs, find)
 
-    with contextlib.suppress(Found, Enough, Flaky):
-        test()
-    if small.find is not None and small.inputs is not None:
-        runner.keep(small.inputs, small.find, say)
-    return max(1, made)
-
-
-@dataclass
-class Smallest:
-    """The smallest input of a find so far, and in how many runs it was sought."""
-
-    inputs: Inputs | None = None
-    find: Find | None = None
-    tried: int = 0
-
-    def is_of(self, find: Find, counts: Counts) -> bool:
-        """Whether a find is new, or that which is made smaller."""
-        return find.rule not in counts.finds if self.find is None else find.rule == self.find.rule
+    try:
+        make_smaller(start, first["number"], shows)
+    finally:
+        runner.close()
 
 
 def fuzz(
     examples: int,
     start: int,
     *,
+    first: int = 0,
     seconds: float = 1e9,
     workers: int = 2,
     keep: Path | None = None,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """What came of so many inputs, or of as many as the seconds allow; the finds are kept in a folder."""
+    """What came of the inputs of so many numbers of a seed, or of as many as the seconds allow; the finds are kept in
+    a folder. A number has the same inputs and the same verdict in every run, whatever runs before or beside it."""
     folder = keep or Path(tempfile.mkdtemp(prefix="input-finds-"))
     counts, until = Counts(), time.monotonic() + seconds
-    shares = [len(range(n, examples, workers)) for n in range(workers)]
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(hunt, share, start + n, until, folder, counts, say) for n, share in enumerate(shares)]
-        for job in jobs:
-            job.result()
+    shares = [range(first + n, first + examples, workers) for n in range(workers)]
+    with repeatable():
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = [pool.submit(hunt, share, start, until, folder, counts, say) for share in shares if share]
+            for job in jobs:
+                job.result()
+        if counts.finds:
+            _make_smaller(start, folder, counts)
     if not counts.finds and keep is None:
         shutil.rmtree(folder, ignore_errors=True)
     return {"seed": start, **counts.as_json()}

@@ -48,7 +48,7 @@ SHAPES: dict[str, Callable[[str], bytes]] = {
     "a header alone": lambda text: b"customer_id\n",
     "a NUL": lambda text: b"a\x00b\n" + text.encode(),
     "an open quote": lambda text: text.encode() + b'"open\nand on',
-    "zipped": lambda text: gzip.compress(text.encode()),
+    "zipped": lambda text: gzip.compress(text.encode(), mtime=0),
     "Parquet": lambda text: parquet(pa.table({"customer_id": [line for line in text.split("\n") if line]})),
     "a long line": lambda text: b"x" * 300_000 + b"\n" + text.encode(),
     "JSON": lambda text: b'["c-1", "c-2"]\n',
@@ -162,7 +162,7 @@ def odd_history(draw: Draw, inputs: Inputs) -> None:
                 encoding=one_of(draw, "utf-8", "utf-8", "utf-16", "utf-8-sig"),
             )
         )
-        data = gzip.compress(data) if name.endswith("gz") and chance(draw) else data
+        data = gzip.compress(data, mtime=0) if name.endswith("gz") and chance(draw) else data
     inputs.other[name] = data
     inputs.other["no-launch/x.txt"] = b"x"
     inputs.options["--history"] = [{"folder": "no-launch", "nobody": "nowhere.parquet"}.get(kind, name)]
@@ -254,7 +254,7 @@ ODD_SIGNALS: dict[str, bytes] = {
     "no day": SIGNALS.replace("2026-01-01", "2026-02-30").encode(),
     "twice": (SIGNALS + SIGNALS.partition("\n")[2]).encode(),
     "bytes": bytes(range(256)),
-    "zipped": gzip.compress(SIGNALS.encode()),
+    "zipped": gzip.compress(SIGNALS.encode(), mtime=0),
     "other columns": b"a,b\n1,2\n",
 }
 TEMPLATES = (

@@ -151,8 +151,8 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
         data[: len(data) // 3] + bytes([data[len(data) // 3] ^ 0xFF]) + data[len(data) // 3 + 1 :]
     ),
     "zeros": lambda data: bytes(len(data)),
-    "zipped": gzip.compress,
-    "zipped twice": lambda data: gzip.compress(gzip.compress(data)),
+    "zipped": lambda data: gzip.compress(data, mtime=0),
+    "zipped twice": lambda data: gzip.compress(gzip.compress(data, mtime=0), mtime=0),
     "twice": lambda data: data + data,
     "carriage returns": lambda data: data.replace(b"\r\n", b"\n").replace(b"\n", b"\r"),
     "the first line": lambda data: data.partition(b"\n")[0] + b"\n",

@@ -1,1 +1,1 @@
-"""What stands on a command line, held against what the command knows."""
+"""Parse command lines strictly, and map errors to exit codes."""

@@ -1,4 +1,4 @@
-"""The command lines of launch and rebatch: the options of each, and whose an option is that the other has not."""
+"""The command lines of launch and rebatch; an option of the other command is refused with that reason."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 
 from connectors.kafka.options import add_kafka_options
-from pipelines.command_line.engine_options import Given, read_options
+from pipelines.command_line.engine_options import ParsedOptions, read_options
 from pipelines.launch.options import LaunchOptions
 from pipelines.rebatch.options import RebatchOptions
 
 
-def read_launch(argv: Sequence[str]) -> Given:
+def read_launch(argv: Sequence[str]) -> ParsedOptions:
     """The options of a launch."""
     others = _not_of("rebatch", add_rebatch_options, add_launch_options)
     return read_options(argv, "launch", add_launch_options, others, streaming=False)
 
 
-def read_rebatch(argv: Sequence[str]) -> Given:
+def read_rebatch(argv: Sequence[str]) -> ParsedOptions:
     """The options of rebatch."""
     others = _not_of("launch", add_launch_options, add_rebatch_options)
     return read_options(argv, "rebatch", add_rebatch_options, others, streaming=True)
@@ -38,9 +38,9 @@ def add_rebatch_options(parser: ArgumentParser) -> None:
 def _not_of(
     command: str, add: Callable[[ArgumentParser], None], add_own: Callable[[ArgumentParser], None]
 ) -> dict[str, str]:
-    """The options of a command that another has not, and what to say about each there."""
-    theirs, own = ArgumentParser(add_help=False), ArgumentParser(add_help=False)
-    add(theirs)
+    """The options that only the other command has, with what to say about each."""
+    other, own = ArgumentParser(add_help=False), ArgumentParser(add_help=False)
+    add(other)
     add_own(own)
-    names = theirs._option_string_actions.keys() - own._option_string_actions.keys()
+    names = other._option_string_actions.keys() - own._option_string_actions.keys()
     return dict.fromkeys(names, f"is an option of `campaigns {command}`; remove it")

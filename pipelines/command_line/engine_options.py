@@ -1,6 +1,6 @@
-"""The options of launch and rebatch: ours, and those of Apache Beam and of the engine that is chosen.
+"""Parse the options of launch and rebatch: ours, and those of Apache Beam and of the chosen engine.
 
-Beam warns of an option that it does not know, and runs. Here it is a mistake.
+Beam warns of an unknown option and runs; here it is a mistake.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines.command_line.words import COMMAND_LINE, did_you_mean, read_words
+from pipelines.command_line.parse import COMMAND_LINE, did_you_mean, read_words
 from pipelines.engines.choose import expand_preset
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
 from schemas.problems import Problem, shown
 
 _BEAM = "apache_beam.options.pipeline_options"
 _TESTS = ("TestOptions", "TestDataflowOptions")
-"""Options of Beam's own tests. Nothing of ours heeds them: with --dry_run a launch would be a real one."""
+"""Options of Beam's own tests, which have no effect here: with --dry_run a launch would be a real one."""
 _ENGINES = {BUILT_IN: "direct", PRISM: "prism", DATAFLOW: "dataflow", **dict.fromkeys(FLINK, "flink")}
 _ONLY = {
     "DirectOptions": ("direct",),
@@ -33,7 +33,7 @@ _ONLY = {
     "SparkRunnerOptions": ("SparkRunner",),
     "KafkaStreamsRunnerOptions": ("KafkaStreamsRunner",),
 }
-"""The options that only these engines heed, by Beam's class of them."""
+"""The engines that read an option, by Beam's class of options; other classes are read by all."""
 _EVERY_WORKER = (
     "--sdk_container_image", "--worker_harness_container_image", "--default_sdk_harness_log_level",
     "--sdk_harness_log_level_overrides", "--max_cache_memory_usage_mb", "--element_processing_timeout_minutes",
@@ -49,8 +49,8 @@ _INSTEAD = {
 }
 
 
-class Given(NamedTuple):
-    """The options that are sound, what is wrong with the others, and which of them have no effect."""
+class ParsedOptions(NamedTuple):
+    """The valid options, the problems of the others, and a warning for each option without effect."""
 
     options: PipelineOptions
     problems: list[Problem]
@@ -64,9 +64,9 @@ def read_options(
     others: dict[str, str],
     *,
     streaming: bool,
-) -> Given:
-    """The options of a command: its own, which `add_own` adds to a parser, and Beam's. `others` are options of other
-    commands of ours, and what to say about each."""
+) -> ParsedOptions:
+    """Parse the options of a command: its own, which `add_own` adds to a parser, and Beam's. `others` has the options
+    of our other commands, with what to say about each."""
     parser = ArgumentParser(prog=f"campaigns {command}", allow_abbrev=False, add_help=False)
     add_own(parser)
     parser.add_argument("--on", metavar="ENGINE", choices=tuple(PRESETS))
@@ -74,12 +74,12 @@ def read_options(
     classes = _add_beams(parser)
     words = read_words(parser, argv, own, {**_INSTEAD, **others})
     problems = list(words.problems)
-    options = [_named_in_full(one, problems) for one in words.options]
+    options = [_full_runner_name(option, problems) for option in words.options]
     engines = _engines(options, streaming)
     warnings = []
-    for name in dict.fromkeys(one.partition("=")[0] for one in options):
-        heeding = _heeding(name, classes.get(name, ""))
-        if not heeding or engines & {*heeding}:
+    for name in dict.fromkeys(option.partition("=")[0] for option in options):
+        readers = _readers(name, classes.get(name, ""))
+        if not readers or engines & {*readers}:
             continue
         if classes[name] == FlinkOptions.__name__:
             problems.append(
@@ -87,36 +87,36 @@ def read_options(
             )
         else:
             ours = " and ".join(sorted(engines))
-            warnings.append(f"{name} has no effect on {ours}; only {' and '.join(heeding)} reads it")
-    return Given(PipelineOptions(expand_preset(options, streaming=streaming)), problems, warnings)
+            warnings.append(f"{name} has no effect on {ours}; only {' and '.join(readers)} reads it")
+    return ParsedOptions(PipelineOptions(expand_preset(options, streaming=streaming)), problems, warnings)
 
 
-def print_warnings(given: Given) -> None:
-    """Says which options have no effect."""
-    for warning in given.warnings:
+def print_warnings(parsed: ParsedOptions) -> None:
+    """Print the options that have no effect."""
+    for warning in parsed.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 
 def _add_beams(parser: ArgumentParser) -> dict[str, str]:
-    """Adds Beam's options; the class that each is of."""
-    beams = [one for one in PipelineOptions.__subclasses__() if one.__module__ == _BEAM and one.__name__ not in _TESTS]
-    found = {}
-    for one in (*beams, FlinkOptions):
+    """Add Beam's options; the class of each."""
+    known = [kind for kind in PipelineOptions.__subclasses__() if kind.__module__ == _BEAM]
+    classes = {}
+    for kind in (*(kind for kind in known if kind.__name__ not in _TESTS), FlinkOptions):
         before = set(parser._option_string_actions)
-        one._add_argparse_args(parser)
-        found.update(dict.fromkeys(parser._option_string_actions.keys() - before, one.__name__))
-    return found
+        kind._add_argparse_args(parser)
+        classes.update(dict.fromkeys(parser._option_string_actions.keys() - before, kind.__name__))
+    return classes
 
 
-def _heeding(name: str, of: str) -> tuple[str, ...]:
-    """The engines that heed an option; empty for all."""
+def _readers(name: str, options_class: str) -> tuple[str, ...]:
+    """The engines that read an option; empty for all."""
     if name in _EVERY_WORKER:
         return ()
-    return ("dataflow",) if name in _ONLY_DATAFLOW else _ONLY.get(of, ())
+    return ("dataflow",) if name in _ONLY_DATAFLOW else _ONLY.get(options_class, ())
 
 
-def _named_in_full(option: str, problems: list[Problem]) -> str:
-    """An option; of --runner with the name that is compared elsewhere. A problem more when there is no such runner."""
+def _full_runner_name(option: str, problems: list[Problem]) -> str:
+    """The option, with the full name of a --runner. Adds a problem for an unknown runner."""
     name, _, runner = option.partition("=")
     if name != "--runner":
         return option
@@ -138,7 +138,7 @@ def _named_in_full(option: str, problems: list[Problem]) -> str:
 
 
 def _engines(options: list[str], streaming: bool) -> set[str]:
-    """The engine that these options name; where they name none, those that we choose from."""
+    """The engine that the options name; without one, those that we choose from."""
     given = dict(one.partition("=")[::2] for one in options)
     preset = [one.option for one in flags_of(given["--on"], options, streaming=streaming)] if "--on" in given else []
     runner = {**dict(one.partition("=")[::2] for one in preset), **given}.get("--runner")

@@ -16,12 +16,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.command_line.commands import read_launch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
+from pipelines.engines.choose import choose_batch_engine
 from pipelines.engines.dataflow.checks import launch_problems, local_problems, on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, name_job, submit
 from pipelines.launch.finalize import check_resumed, finalize_launch, read_finished_summary, summary_table
 from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import LaunchJob, prepare_launch
-from pipelines.launch.options import LaunchConfig, LaunchOptions, runner_options
+from pipelines.launch.options import LaunchConfig, LaunchOptions
 from pipelines.launch.pipeline import build
 from pipelines.launch.progress import Progress, Silent, watched
 from pipelines.launch.storage import choose_storage
@@ -75,14 +76,14 @@ def _run(job: LaunchJob, options: PipelineOptions, progress: Progress) -> Submit
         if submitted.job is not None:
             wait()
         return submitted
-    with watched(job, progress), beam.Pipeline(options=runner_options(options)) as p:
+    with watched(job, progress), beam.Pipeline(options=choose_batch_engine(options)) as p:
         build(p, job, job.folder.done())
     return None
 
 
 def _local_options(options: PipelineOptions) -> PipelineOptions:
     """The options of the pipelines that run on this machine before the launch."""
-    return runner_options(PipelineOptions(["--runner=DirectRunner"]) if on_dataflow(options) else options)
+    return choose_batch_engine(PipelineOptions(["--runner=DirectRunner"]) if on_dataflow(options) else options)
 
 
 def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:

@@ -16,13 +16,13 @@ from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.operations.report.page import write_report
 from schemas.contracts import DeadLetter
-from schemas.problems import InputError, Problem
+from schemas.problems import InputError, Problem, plural
 from stores.dead_letters import read_dead_letters, write_dead_letters
 from stores.launches.launch_folder import SUMMARY, LaunchFolder
 from stores.launches.snapshot import read_rejected, rejected_by_reason
 from stores.launches.whole_files import damaged
 from transforms.reconciliation.totals import EMITTED, Totals, summarise
-from transforms.warnings.earlier import earlier_lines
+from transforms.warnings.history_and_sticky import earlier_lines
 from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20
@@ -109,7 +109,7 @@ def check_resumed(job: LaunchJob) -> None:
         path = event_path(folder, job.plan.launch_id, name)
         if emitted and (damage := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
-            fix = f"delete {exposures} and run the launch command again: the same events are written anew"
+            fix = f"delete {exposures} and run the launch command again: the same events are written again"
             problems.append(Problem(path, "", damage, fix))
     if problems:
         raise InputError(problems)
@@ -217,9 +217,9 @@ def summary_table(summary: dict[str, Any], report: str) -> str:
     dead = sum(customers["dead_lettered"].values())
     lines += [
         "",
-        f"launch {summary['launch_id']}: {customers['evaluated']:,} customers, "
-        f"{emitted:,} events to {summary['events_to']}"
-        f" in {timing['seconds']:.1f} s" + (f", {dead:,} rows in dead_letters/" if dead else ""),
+        f"launch {summary['launch_id']}: {plural(customers['evaluated'], 'customer')}, "
+        f"{plural(emitted, 'event')} to {summary['events_to']}"
+        f" in {timing['seconds']:.1f} s" + (f", {plural(dead, 'row')} in dead_letters/" if dead else ""),
         *list_lines(summary["lists"]),
         *earlier_lines(summary),
         *map(warning_text, summary["warnings"]),

@@ -20,6 +20,7 @@ from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.survey import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
+from schemas.problems import plural
 from stores.launches.snapshot import parts, read_part, take_snapshot
 from transforms.audience.evaluate_audience import make_evaluator
 from transforms.customers.read_customers import batch_name
@@ -29,7 +30,7 @@ from transforms.offers.generate_offers import demand
 from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
 from transforms.suppression.suppress import Suppressor
-from transforms.warnings.beforehand import unused_audiences
+from transforms.warnings.configuration import ended_campaigns, unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
 
@@ -40,16 +41,21 @@ def input_warnings(config: Configuration, customers: str | None) -> tuple[list[d
     The configuration and the columns must be sound. Raises InputError for a source that cannot be read.
     """
     if customers is None:
-        return [vars(warning) for warning in unused_audiences(config)], []
+        found = [*unused_audiences(config), *ended_campaigns(config, _now())]
+        return [vars(warning) for warning in found], []
     plan, totals = _count(config, customers)
     return [vars(warning) for warning in find_warnings(plan, totals)], list_summaries(totals)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _count(config: Configuration, customers: str) -> tuple[Plan, Totals]:
     """The sums over all customers as of now, without histories, sticky assignments and a search for duplicates."""
     with tempfile.TemporaryDirectory(prefix="campaigns-validate-") as folder:
         snapshot = take_snapshot(customers, Path(folder), id_columns(config))
-        plan, _ = make_plan(config, snapshot.schema, "validate", int(time.time() * 1000))
+        plan, _ = make_plan(config, snapshot.schema, "validate", _now())
         read = partial(_read_list, Path(plan.root))
         evaluate, assign, suppress = make_evaluator(plan, read), make_assigner(plan), Suppressor(plan, read)
         totals = Totals()
@@ -99,4 +105,5 @@ def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
 def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:
     """How many ids of each list are customers, as lines for a terminal."""
     for one in lists:
-        yield f"list {one['file']}: {one['known']:,} of {one['ids']:,} ids are customers (by {one['column']})"
+        known = f"{one['known']:,} of {plural(one['ids'], 'id')}"
+        yield f"list {one['file']}: {known} found among the customers (by {one['column']})"

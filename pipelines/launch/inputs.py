@@ -27,7 +27,7 @@ from stores.launches.whole_files import damaged
 from transforms.customers.read_customers import batch_name
 from transforms.launch_plan import Plan, id_columns, make_plan
 from transforms.reconciliation.record_exposures import SCHEMA
-from transforms.warnings.earlier import history_warnings, sticky_warnings
+from transforms.warnings.history_and_sticky import history_warnings, sticky_warnings
 from transforms.warnings.warning import LaunchWarning
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ def launched_campaigns(folder: LaunchFolder) -> tuple[dict[str, Any], Configurat
         raise InputError([Problem(str(folder.root), "", "", fix)])
     configuration = _read_copied_campaigns(folder, manifest)
     if configuration is None:
-        fix = "put the campaigns back as they were and run the launch command again: they are copied here anew"
+        fix = "put the campaigns back as they were and run the launch command again: they are copied here again"
         value = "not the campaigns that were launched"
         raise InputError([Problem(str(folder.campaigns), "", value, fix), *load_configuration(folder.campaigns)[1]])
     return manifest, configuration

@@ -15,7 +15,6 @@ from connectors.gcs import download_copy, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import SinkUri, UriError, sink_uri
-from pipelines.engines.choose import choose_batch_engine as runner_options  # noqa: F401
 from pipelines.engines.dataflow.checks import secrets_problems
 from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem

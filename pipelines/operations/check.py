@@ -111,7 +111,7 @@ def _check_summary_file(findings: Findings, job: LaunchJob, summary: dict[str, A
     if written is None and summary["state"] == "running":
         return
     wrong = ["there is none"] if written is None else contradictions(written, summary)
-    detail = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it anew"
+    detail = f"{', '.join(wrong)}; delete the file and run the launch command again, which writes it again"
     findings.add("summary_file", "summary.json says the same as the batches", not wrong, detail)
 
 
@@ -139,7 +139,7 @@ def _check_events(findings: Findings, job: LaunchJob, summary: dict[str, Any], f
 
     tables = list(read_columns(paths, "campaign_event", {"event_id": pa.string()}, refuse))
     for path, error in unusable.items():
-        todo = "delete the exposures of its batch and run the launch command again: the same events are written anew"
+        todo = "delete the exposures of its batch and run the launch command again: the same events are written again"
         findings.add("event_file", f"{path} can be read", False, f"{error}; {todo}")
     con = job.folder.open_exposures(job.folder.done()) if job.folder.done() else duckdb.connect(":memory:")
     chunks = [chunk for table in tables for chunk in table["event_id"].chunks]

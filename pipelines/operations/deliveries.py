@@ -1,4 +1,4 @@
-"""A launch's exposures joined with the receipts of its events: what check and the report say of the delivery."""
+"""Join a launch's exposures with the receipts of its events, for check and the report."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ class Deliveries:
     waits: list[dict[str, Any]]
 
 
-def receipt_folders(job: LaunchJob, given: Sequence[str]) -> tuple[str, ...]:
-    """The folders given, or the launch's own delivery/receipts if it is there, or none."""
+def receipt_folders(job: LaunchJob, folders: Sequence[str]) -> tuple[str, ...]:
+    """The folders, by default the launch's own delivery/receipts if it exists."""
     own = job.folder.root / "delivery" / "receipts"
-    return tuple(given) or ((str(own),) if own.is_dir() else ())
+    return tuple(folders) or ((str(own),) if own.is_dir() else ())
 
 
 def join_receipts(job: LaunchJob, folders: Sequence[str], *, waits: bool) -> Deliveries:
@@ -153,7 +153,7 @@ def with_deliveries(summary: Mapping[str, Any], found: Deliveries) -> dict[str, 
 
 
 def _place(summary: Mapping[str, Any], campaign: str, variant: str | None) -> tuple[int, str]:
-    """Variants stand beside those that they are compared with, campaigns as in the rest of the report."""
+    """The sort key of a variant: campaigns as in the rest of the report, then variants together."""
     names = [one["id"] for one in summary["campaigns"]]
     return (names.index(campaign) if campaign in names else len(names)), variant or ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from connectors.gcs import is_remote
-from pipelines.command_line.words import did_you_mean
+from pipelines.command_line.parse import did_you_mean
 from pipelines.launch.code_secret import secret_digest
 from pipelines.launch.inputs import launched_campaigns
 from schemas.problems import InputError, Problem

@@ -57,11 +57,8 @@ def build(
     ledger, buffer = partial(make_ledger, config.ledger), partial(make_buffer, config.output)
     write, write_letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
     decode = partial(read_envelopes, ignore_times=config.ignore_times)
-    messages, malformed = (
-        p
-        | "ReadEvents" >> read_events(config, engine, source, part)
-        | "Decode" >> Decode(decode, Messages, clock, COUNTERS)
-    )
+    envelopes = p | "ReadEvents" >> read_events(config, engine, source, part)
+    messages, malformed = envelopes | "Decode" >> Decode(decode, Messages, clock, COUNTERS)
     if not engine.durable_state:
         messages = messages | "SkipSettled" >> SkipSettled(ledger)
     batches = (

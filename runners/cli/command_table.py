@@ -129,7 +129,8 @@ COMMANDS = {
         commands.topic,
     ),
     "verify-code": Command(
-        "check whether an offer code is genuine; the secret comes from the environment",
+        "check whether an offer code is genuine; the secret comes from the environment. Exit code 0: it is. 1: it is "
+        "not. 2: the question is wrong (an unknown launch or offer, another secret, --customer without --retailer)",
         (
             argument("code", metavar="CODE", help="the code, as the customer has it"),
             argument("--launch", required=True, help="launch id, or the --output folder of the launch"),

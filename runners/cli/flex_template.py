@@ -1,6 +1,7 @@
-"""What a Flex Template's launcher runs: the job that its image is for (CAMPAIGNS_JOB), submitted to Dataflow.
+"""Submit the job of a Flex Template's image (CAMPAIGNS_JOB) to Dataflow; the template's launcher runs this.
 
-The launcher gives every parameter as --NAME=VALUE, so a flag comes as --NAME=true or =false; an empty value is none.
+The launcher gives every parameter as --NAME=VALUE, so a flag is --NAME=true or =false; an empty value
+leaves the option out.
 The workers run in the same image (CAMPAIGNS_IMAGE), which holds all packages already.
 """
 
@@ -19,16 +20,16 @@ JOBS: dict[str, Callable[[list[str]], int]] = {"rebatch": rebatch.run, "launch":
 FLAGS = ("--ignore_times", "--strict", "--test")
 
 
-def arguments(given: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The job's arguments, from those of the launcher."""
+def arguments(parameters: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The job's arguments, from the launcher's parameters."""
     argv = []
-    for one in given:
-        name, _, value = one.partition("=")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
         if name in FLAGS and value.lower() in ("true", "false"):
             argv += [name] if value.lower() == "true" else []
-        elif value or "=" not in one:
-            argv.append(one)
-    names = {one.partition("=")[0] for one in argv}
+        elif value or "=" not in parameter:
+            argv.append(parameter)
+    names = {option.partition("=")[0] for option in argv}
     image = environment.get("CAMPAIGNS_IMAGE")
     if "--runner" not in names:
         argv.append("--runner=DataflowRunner")

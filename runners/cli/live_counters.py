@@ -16,7 +16,7 @@ _PLAIN_EVERY_S = 10.0
 
 
 def shown(counts: dict[str, int], before: int, seconds: float) -> str:
-    """The counts in words; `before` was accepted `seconds` ago."""
+    """The counts as a line; `before` is the number accepted `seconds` ago."""
     parts = [f"read {counts['read']:,}"]
     parts += [f"{name.replace('_', ' ')} {counts[name]:,}" for name in _ENDS if counts[name]]
     waiting = counts["read"] - sum(counts[name] for name in _ENDS)
@@ -28,19 +28,19 @@ def shown(counts: dict[str, int], before: int, seconds: float) -> str:
 
 @contextmanager
 def live_counters() -> Iterator[Callable[[dict[str, int]], None]]:
-    """What shows the counts whenever it is given them, on stderr, so that stdout stays for results."""
+    """A function that shows counts on stderr, so that stdout stays for results."""
     console, live = Console(stderr=True), Live(console=Console(stderr=True), transient=True, auto_refresh=False)
-    last, spoken, accepted = time.monotonic(), float("-inf"), 0
+    last, printed, accepted = time.monotonic(), float("-inf"), 0
 
     def show(counts: dict[str, int]) -> None:
-        nonlocal last, spoken, accepted
+        nonlocal last, printed, accepted
         now = time.monotonic()
         line = shown(counts, accepted, now - last)
         last, accepted = now, counts["accepted"]
         if console.is_terminal:
             live.update(Text(line), refresh=True)
-        elif now - spoken >= _PLAIN_EVERY_S:
-            spoken = now
+        elif now - printed >= _PLAIN_EVERY_S:
+            printed = now
             print(line, file=sys.stderr, flush=True)
 
     if console.is_terminal:

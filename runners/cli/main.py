@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending, exit_code
-from pipelines.command_line.words import did_you_mean, parse_words
+from pipelines.command_line.parse import did_you_mean, parse_words
 from runners.cli import commands
 from runners.cli.arguments import Command, problem
 from runners.cli.command_table import COMMANDS

@@ -1,4 +1,4 @@
-"""The program `campaigns`. To load what it needs takes a second or two, in which a Ctrl-C ends it without a word."""
+"""The program `campaigns`. Loading takes a second or two, in which Ctrl-C ends it silently."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def main() -> int:
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # nothing of what is loaded is ever garbage: to look for some takes a seventh of the time
+    gc.disable()  # loaded modules are never garbage, and searching them takes a seventh of the start
     from runners.cli.main import main as run
 
     gc.freeze()
     atexit.register(gc.unfreeze)  # DuckDB prints a complaint about objects that outlive the interpreter
     gc.enable()
 
-    if interruptible and sys.argv[1:2] != ["rebatch"]:  # which handles its signals itself, without a gap
+    if interruptible and sys.argv[1:2] != ["rebatch"]:  # rebatch handles its signals itself, without a gap
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return run()
 

@@ -93,8 +93,13 @@ class Experiment(Strict):
         given = [variant.weight for variant in variants if variant.weight is not None]
         if given and len(given) < len(variants):
             raise ValueError("give a weight to every variant or to none (equal shares)")
-        if given and not 0.99 <= sum(given) <= 1.01:
-            raise ValueError(f"the weights sum to {sum(given):g}; they must sum to 1")
+        missing = round(1 - sum(given), 6) if given else 0
+        if missing:
+            fix = f"add {missing:g} to them" if missing > 0 else f"take {-missing:g} from them"
+            less = "coverage: 0.9 leaves a tenth of the units out"
+            raise ValueError(
+                f"the weights sum to {sum(given):g}, not to 1: {fix}, or give none for equal shares; {less}"
+            )
         return variants
 
     @model_validator(mode="after")
@@ -107,8 +112,8 @@ class Experiment(Strict):
     @property
     def weights(self) -> list[float]:
         """The weight of each variant; equal shares when none is given."""
-        given = [variant.weight for variant in self.variants]
-        return [1 / len(given) if weight is None else weight for weight in given]
+        weights = [variant.weight for variant in self.variants]
+        return [1 / len(weights) if weight is None else weight for weight in weights]
 
 
 class Offer(Strict):

@@ -40,8 +40,8 @@ _MANIFEST = (
     "restore it from a backup; without one, launch the same inputs into an empty --output with the same --launch_id "
     "(every event names it): events and codes get the same ids, so nobody is sent twice"
 )
-SUMMARY = f"delete it {_AGAIN}: it is made anew from the batches"
-_EXPOSURES = f"delete it {_AGAIN}: the batch is made anew, with the same event ids"
+SUMMARY = f"delete it {_AGAIN}: it is made again from the batches"
+_EXPOSURES = f"delete it {_AGAIN}: the batch is made again, with the same event ids"
 _DIGITS = {"event_id", "codes"}
 """Columns of hashes, which no compression makes much smaller."""
 
@@ -131,7 +131,7 @@ class LaunchFolder:
 
     def done(self) -> set[str]:
         """The names of the finished batches. Raises InputError when they cannot be listed."""
-        return set(list_parquet(self.exposures, "put the folder back, or delete it: every batch is then made anew"))
+        return set(list_parquet(self.exposures, "put the folder back, or delete it: every batch is then made again"))
 
     def write_exposures(self, name: str, table: pa.Table, counts: dict[str, Any]) -> None:
         """Write a batch's exposures with its counts: the batch is done."""

@@ -18,7 +18,7 @@ from stores.launches.whole_files import batch_damage, damaged, read_table
 
 Rows = npt.NDArray[np.int64]
 MEMORY = "400MB"
-_FIX = "delete the folder survey/ of the launch and run the launch command again: all is decided anew, the same way"
+_FIX = "delete the folder survey/ of the launch and run the launch command again: all is decided again, the same way"
 PLACES = pa.schema([("batch", pa.string()), ("row", pa.int64())])
 SHARED_ADDRESSES = pa.schema([("channel", pa.string()), ("key", pa.string()), *PLACES])
 SUPERSEDED = pa.schema([("campaign", pa.string()), *PLACES])

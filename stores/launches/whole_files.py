@@ -17,7 +17,7 @@ from schemas.problems import InputError, Problem, shown
 
 COUNTS, COUNTS_CRC = b"campaigns.counts", b"campaigns.counts_crc"
 _DIGEST = "digest"
-SNAPSHOT = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read anew"
+SNAPSHOT = "delete the folder snapshot/ of the launch and run the launch command again: the customers are read again"
 
 
 def damaged(path: Path, damage: str, fix: str) -> Problem:

@@ -59,11 +59,13 @@ def test_the_sample_campaigns_find_every_column_with_the_right_type(journey: Jou
     assert mistakes == []
 
 
-def test_the_sample_campaigns_have_no_warning_and_their_lists_hold_customers_alone(journey: Journey) -> None:
+def test_the_sample_campaigns_have_no_warning_but_that_they_are_of_2017_and_their_lists_hold_customers_alone(
+    journey: Journey,
+) -> None:
     configuration, _ = load_configuration(CAMPAIGNS)
     assert configuration is not None
     warnings, lists = input_warnings(configuration, str(journey.customers))
-    assert warnings == []
+    assert [(one["kind"], one["count"]) for one in warnings] == [("schedule_ended", len(configuration.campaigns))]
     assert [(one["file"], one["known"]) for one in lists] == [
         ("lists/bounced.csv", 12), ("lists/do_not_contact.csv", 31), ("lists/employees.csv", 41),
     ]  # fmt: skip

@@ -17,8 +17,9 @@ from transforms.streaming.engine_traits import EngineTraits
 LOCAL = EngineTraits(wall_clock_timers=True, single_process=True, retries_bundles=False, durable_state=False)
 CLUSTER = EngineTraits(wall_clock_timers=True, single_process=False, retries_bundles=True, durable_state=True)
 NO_TIMERS = LOCAL._replace(wall_clock_timers=False)
+# A step is pickled: what it reads and notes while a stream runs must belong to the module. Both are reset by run_stream.
 _NOW = [0.0]
-SEEN: list[Any] = []
+_NOTED: list[Any] = []
 
 
 def stream_clock() -> float:
@@ -43,19 +44,19 @@ def _one_clock() -> Iterator[None]:
 
 
 def _note(element: Any) -> None:
-    SEEN.append((stream_clock(), element))
+    _NOTED.append((stream_clock(), element))
 
 
 def run_stream(stream: TestStream, step: Callable[[Any], Any], kind: Any) -> list[tuple[float, Any]]:
     """(time, element) of everything that the step puts out, in order. `kind` is the type of the stream's elements."""
-    SEEN.clear()
+    _NOTED.clear()
     options = PipelineOptions([])
     options.view_as(StandardOptions).streaming = True
     options.view_as(StandardOptions).runner = "BundleBasedDirectRunner"
     with _one_clock(), beam.Pipeline(options=options) as p:
         typed = p | stream | "Typed" >> beam.Map(lambda x: x).with_output_types(kind)
         _ = step(typed) | "Note" >> beam.Map(_note)
-    return list(SEEN)
+    return list(_NOTED)
 
 
 def any_message(number: int = 1, **changes: Any) -> Message:

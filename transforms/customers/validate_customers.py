@@ -22,7 +22,7 @@ _DETAIL = {
     "missing_id": "the customer's or the retailer's id is empty; correct the source and launch again",
     "bad_id": f"an id has a blank before or after it, control characters, or more than {MAX_ID} characters; correct "
     "the source",
-    "broken_text": "some text is not UTF-8 (escaped here as \\x..); write the source anew as UTF-8",
+    "broken_text": "some text is not UTF-8 (escaped here as \\x..); write the source again as UTF-8",
     "inexact_id": f"column {{column}} {INEXACT}; write the column as text",
     "duplicate_customer": "this customer stands in an earlier row too, which was used; make ids unique",
 }

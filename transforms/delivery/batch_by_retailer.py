@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from schemas.delivery import BATCH, Batch, Message
 from transforms.delivery.elements import ADDRESSED, KEYED, Addressed, Batches, Keyed, Messages
 from transforms.streaming.elements import END, LIST, LIST_BYTES, StructCoder, at_finish, body_bytes
-from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.engine_traits import Clock, EngineTraits
 
 RETRY_SHARDS = 64  # queues a retailer: a backlog is spread over so many keys, each with a small state
 BATCH_BYTES = 2 << 20  # of bodies in one batch: vendors take calls of 4 MB, and a body grows as JSON
@@ -124,7 +124,7 @@ class _Gather(beam.DoFn):
     LEAVE = TimerSpec("leave", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
-    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
+    def __init__(self, wait_s: float, clock: Clock, engine: EngineTraits) -> None:
         self._wait_s, self._clock, self._shared = wait_s, clock, Shared()
         self._wall_clock_timers, self._in_memory = engine.wall_clock_timers, engine.memory_mirrors_state
 
@@ -210,20 +210,15 @@ class _Pack(beam.DoFn):
 
 def _addressed(retailer: str, batches: list[Batch]) -> Iterator[Addressed]:
     """((retailer, retry shard), batches) in lists as large as an element may be."""
-    for part in _in_elements(batches):
-        yield (retailer, retry_shard_of(part[0])), Batches(part)
-
-
-def _in_elements(batches: list[Batch]) -> Iterator[list[Batch]]:
     part, size = list[Batch](), 0
     for batch in batches:
         size += body_bytes(batch.messages)
         if part and (len(part) == LIST // BATCH or size > LIST_BYTES):
-            yield part
+            yield (retailer, retry_shard_of(part[0])), Batches(part)
             part, size = [], body_bytes(batch.messages)
         part.append(batch)
     if part:
-        yield part
+        yield (retailer, retry_shard_of(part[0])), Batches(part)
 
 
 def _targeted(element: Keyed) -> Iterator[tuple[Target, Message]]:
@@ -247,7 +242,7 @@ class BatchByRetailer(beam.PTransform):
     Cut0, Cut1, Rest, then Gather, or Targets, GroupIntoBatches and Pack; Batches.
     """
 
-    def __init__(self, wait_s: float, clock: Callable[[], float], engine: EngineTraits) -> None:
+    def __init__(self, wait_s: float, clock: Clock, engine: EngineTraits) -> None:
         super().__init__()
         if wait_s <= 0:
             raise ValueError(f"wait_s {wait_s} must be positive")

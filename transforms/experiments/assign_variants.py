@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from transforms.experiments.hash_schemes_arrow import (
     normalise_column,
 )
 from transforms.launch_plan import Plan
+from transforms.warnings.evidence import FORCED
 
 HOLDOUT_SCHEME = "growthbook/2"
 ReadSticky = Callable[[], pa.Table | None]
@@ -58,11 +59,24 @@ def assign_variants(plan: Plan, sticky: Mapping[str, Sticky], batch: LaunchBatch
     """The batch with outcome, bucket and variant of every matched customer.
 
     `sticky` are the earlier assignments by experiment key. Counts `sticky`: of each such experiment its key, the
-    number of assignments, the first unit, and the customers that have one.
+    number of assignments, the first unit, and the customers that have one; and in `evidence` the forced units.
     """
     holdouts = _holdouts(plan, batch)
     campaigns = [_assign_campaign(plan, sticky, batch, rows, holdouts) for rows in batch.campaigns]
-    return replace(batch.with_counts(sticky=_sticky_counts(plan, sticky, batch)), campaigns=campaigns)
+    evidence = [*batch.counts.get("evidence", ()), *_forced_units(plan, batch)]
+    counted = batch.with_counts(sticky=_sticky_counts(plan, sticky, batch), evidence=evidence)
+    return replace(counted, campaigns=campaigns)
+
+
+def _forced_units(plan: Plan, batch: LaunchBatch) -> Iterator[list[Any]]:
+    """A row of evidence for each unit that an experiment forces and a customer of the batch has."""
+    rows = np.arange(batch.rows.num_rows)
+    for campaign in (entry.campaign for entry in plan.campaigns):
+        if campaign.experiment and campaign.experiment.force:
+            units = units_of(batch, campaign.experiment.unit, rows)
+            forced = units.filter(pc.is_in(units, pa.array(list(campaign.experiment.force), pa.string())))
+            for unit in pc.value_counts(forced).to_pylist():
+                yield [FORCED, campaign.id, "experiment.force", unit["values"], unit["counts"], "", ""]
 
 
 def units_of(batch: LaunchBatch, column: str, rows: Ints) -> pa.Array:

@@ -11,6 +11,7 @@ from schemas.contracts import DeadLetter
 from schemas.transport import Envelope
 from transforms.streaming.counters import Counters
 from transforms.streaming.elements import Envelopes, Items, T, body_bytes
+from transforms.streaming.engine_traits import Clock
 
 DEAD = "dead"
 DecodeEnvelopes = Callable[[list[Envelope], int], list[T | DeadLetter]]
@@ -18,9 +19,7 @@ DecodeEnvelopes = Callable[[list[Envelope], int], list[T | DeadLetter]]
 
 
 class _Decode(beam.DoFn):
-    def __init__(
-        self, decode: DecodeEnvelopes[Any], kind: type[Items[Any]], clock: Callable[[], float], counters: Counters
-    ) -> None:
+    def __init__(self, decode: DecodeEnvelopes[Any], kind: type[Items[Any]], clock: Clock, counters: Counters) -> None:
         self._decode, self._kind, self._clock = decode, kind, clock
         self._read, self._dead = counters.counter("read"), counters.counter("dead_lettered")
 
@@ -40,9 +39,7 @@ class Decode(beam.PTransform):
     """(lists of items, dead letters) of Envelopes. `kind` is the class of the lists; `clock` gives seconds since the
     epoch. Counts `read`, `dead_lettered`. Steps: Read."""
 
-    def __init__(
-        self, decode: DecodeEnvelopes[T], kind: type[Items[T]], clock: Callable[[], float], counters: Counters
-    ) -> None:
+    def __init__(self, decode: DecodeEnvelopes[T], kind: type[Items[T]], clock: Clock, counters: Counters) -> None:
         super().__init__()
         self._decode, self._kind = _Decode(decode, kind, clock, counters), kind
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from transforms.streaming.counters import Counters
 from transforms.streaming.elements import END, Keyed, T, body_bytes
-from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.engine_traits import Clock, EngineTraits
 from transforms.streaming.seen_ids import SeenIds, chunk_generation, generation_s, is_live, make_chunk
 
 _NO_STAMP = b"alone"  # where the memory of the process mirrors the state
@@ -65,12 +65,7 @@ class _Drop(beam.DoFn):
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
     def __init__(
-        self,
-        make_ids: MakeIds[Any],
-        remember_s: float,
-        clock: Callable[[], float],
-        engine: EngineTraits,
-        counters: Counters,
+        self, make_ids: MakeIds[Any], remember_s: float, clock: Clock, engine: EngineTraits, counters: Counters
     ) -> None:
         self._make_ids, self._span, self._clock = make_ids, generation_s(remember_s), clock
         self._wall_clock_timers, self._stamped = engine.wall_clock_timers, not engine.memory_mirrors_state
@@ -156,12 +151,7 @@ class DropDuplicates(beam.PTransform):
     """
 
     def __init__(
-        self,
-        make_ids: MakeIds[T],
-        remember_s: float,
-        clock: Callable[[], float],
-        engine: EngineTraits,
-        counters: Counters,
+        self, make_ids: MakeIds[T], remember_s: float, clock: Clock, engine: EngineTraits, counters: Counters
     ) -> None:
         super().__init__()
         if remember_s <= 0:

@@ -1,8 +1,11 @@
-"""EngineTraits: the promises of an engine, handed to each step that depends on one of them."""
+"""The clock, and the promises of an engine, that are handed to each step that depends on them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
+
+Clock = Callable[[], float]  # seconds since the epoch
 
 
 class EngineTraits(NamedTuple):

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
+from msgspec import Raw
 
 from transforms.streaming.counters import Counters, Limit
 from transforms.streaming.elements import END, Items, Keyed, StructCoder, T, body_bytes, keyed
-from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.engine_traits import Clock, EngineTraits
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _DUE, _EARLY = "due", "early"
@@ -37,7 +37,7 @@ def split_due(items: list[T], due_times: list[int], now: int) -> tuple[list[T], 
 
 
 class _Split(beam.DoFn):
-    def __init__(self, kind: type[Items[Any]], due_times: DueTimes[Any], clock: Callable[[], float]) -> None:
+    def __init__(self, kind: type[Items[Any]], due_times: DueTimes[Any], clock: Clock) -> None:
         self._kind, self._due_times, self._clock = kind, due_times, clock
 
     def process(self, element: Keyed[Any]) -> Iterator[Any]:
@@ -58,21 +58,25 @@ class _Hold(beam.DoFn):
     years or later has no timer: no engine could be sure to hold it. What is due is released while no more than
     `most_in_flight` is in flight; the rest a moment later. `waiting` has lists as StructCoder encodes them."""
 
-    WAITING = BagStateSpec("waiting", BytesCoder())
+    WAITING = BagStateSpec("waiting", StructCoder(Raw))
     DUE = TimerSpec("due", TimeDomain.REAL_TIME)
     OVER = TimerSpec("over", TimeDomain.WATERMARK)
 
     def __init__(
         self,
         kind: type[Items[Any]],
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         counters: Counters,
         buffer: MakeBuffer | None,
         most_in_flight: Limit | None,
     ) -> None:
-        self._kind, self._clock, self._counters = kind, clock, counters
-        self._wall_clock_timers = engine.wall_clock_timers
+        self._kind, self._clock, self._counters, self._wall_clock_timers = (
+            kind,
+            clock,
+            counters,
+            engine.wall_clock_timers,
+        )
         self._make_buffer = None if engine.durable_state else buffer
         self._most_in_flight = most_in_flight if engine.single_process else None
         self._held, self._released = counters.counter("held"), counters.counter("released")
@@ -93,7 +97,7 @@ class _Hold(beam.DoFn):
         if not self._wall_clock_timers:  # nothing would release them: they stay in their source, for the next run
             self._left.inc(held.total)
             return
-        waiting.add(self._coder.encode(self._on_disk.put(held)))
+        waiting.add(Raw(self._coder.encode(self._on_disk.put(held))))
         if second - self._clock() < _FARTHEST_S:
             due.set(Timestamp(second))
         over.set(END)
@@ -158,7 +162,7 @@ class HoldUntilDue(beam.PTransform):
         self,
         kind: type[Items[T]],
         due_times: DueTimes[T],
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         counters: Counters,
         *,

@@ -15,6 +15,7 @@ from apache_beam.utils.timestamp import Duration
 
 from schemas.transport import PartitionedReader
 from transforms.streaming.elements import Envelopes
+from transforms.streaming.engine_traits import Clock
 from transforms.streaming.read_messages import BUNDLE, POLL, Endless, Watermark, later
 
 _LOOK_S = 1.0  # between two looks for new partitions; the source itself looks less often
@@ -53,7 +54,7 @@ class _Source:
 class _Find(beam.DoFn):
     """Yields the partitions, also those that are added while the job runs."""
 
-    def __init__(self, source: _Source, clock: Callable[[], float]) -> None:
+    def __init__(self, source: _Source, clock: Clock) -> None:
         self._source, self._clock = source, clock
 
     def process(
@@ -116,7 +117,7 @@ class ReadPartitions(beam.PTransform):
     """Envelopes, an element a poll of one partition, at the oldest time in it. `make` makes the reader of a process.
     Steps: Source, Partitions, Spread, Read."""
 
-    def __init__(self, make: Callable[[], PartitionedReader], clock: Callable[[], float]) -> None:
+    def __init__(self, make: Callable[[], PartitionedReader], clock: Clock) -> None:
         super().__init__()
         self._make, self._clock = make, clock
 

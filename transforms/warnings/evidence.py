@@ -13,22 +13,25 @@ import numpy as np
 from schemas.elements import Bools, Ints
 from transforms.columnar.list_index import ListIndex
 
+FORCED = "forced"
+"""The kind of evidence that a customer has a unit which an experiment forces into a variant."""
+
 
 class Evidence:
     """Customers for whom an expression was NULL or raised an error: by kind, campaign, field and value their number, an
     example (the first customer's id) and its reason."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str, str, str], tuple[int, str, str]] = {}
+        self.entries: dict[tuple[str, str, str, str], tuple[int, str, str]] = {}
 
     def add(
         self, kind: str, campaign: str, field: str, value: str, count: int, example: str = "", reason: str = ""
     ) -> None:
         """Add customers; the first example is kept."""
-        before = self.found.get((kind, campaign, field, value))
+        before = self.entries.get((kind, campaign, field, value))
         if before is not None:
             count, example, reason = count + before[0], before[1], before[2]
-        self.found[kind, campaign, field, value] = (count, example, reason)
+        self.entries[kind, campaign, field, value] = (count, example, reason)
 
     def add_rows(self, rows: Iterable[Any]) -> None:
         """Add the `rows` of a batch."""
@@ -37,7 +40,7 @@ class Evidence:
 
     def rows(self) -> list[list[Any]]:
         """All evidence as JSON data."""
-        return [[*key, *value] for key, value in self.found.items()]
+        return [[*key, *value] for key, value in self.entries.items()]
 
 
 @dataclass

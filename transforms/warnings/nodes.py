@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from schemas.problems import plural
 from transforms.audience.tree import NodeCount, Tree
 from transforms.launch_plan import CampaignPlan
 from transforms.warnings.warning import LaunchWarning
@@ -33,7 +34,7 @@ def _node(node: Tree, counts: dict[int, NodeCount], warn: Warn) -> Iterator[Laun
     count = counts[id(node)]
     if not count.entered:
         return
-    entered = f"{count.entered:,} customers"
+    entered = plural(count.entered, "customer")
     if node.kind == "audience" and not count.passed:
         text = f"None of the {entered} that come here is in the audience {node.label}. Check its conditions."
         yield warn("audience_matches_nobody", node, count.entered, text)

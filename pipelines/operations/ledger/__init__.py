@@ -1,1 +1,1 @@
-"""What guards a delivery's ledger, and what a person does to it: show, cancel, reopen, reconcile, rebuild."""
+"""Guard a delivery's ledger, and operate it: show, cancel, reopen, reconcile, rebuild."""

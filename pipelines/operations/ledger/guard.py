@@ -1,8 +1,8 @@
-"""Refuses a ledger that is not the delivery's newest: without its entries, events that were sent are sent again.
+"""Refuse a ledger that is older than its delivery or of another one: without its entries, sent events are sent again.
 
-The ledger has an identity, a random id and a beat that grows (stores/ledger/identity.py), of which the output folder
-keeps a copy, ledger.json. And a receipt is written only after its event was settled, so the events of receipts must
-stand in the ledger: the accepted and expired always, the rejected and unknown unless they were reopened since.
+A ledger has an identity, a random id and a growing beat (stores/ledger/identity.py); ledger.json in the output folder
+is a copy of it. A receipt is written only after its event was settled, so the ledger must hold the events of receipts:
+the accepted and expired always, the rejected and unknown unless they were reopened since.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from stores.ledger.open import open_ledger
 from stores.ledger.sqlite_file import Probe, probe
 
 NEWEST, OLD_FILES, OF_EACH = 4_000, 8, 250
-"""Receipts that are compared: the newest, and some from so many of the older files."""
-_FINAL = ("accepted", "expired")  # what nobody reopens; the others may be missing if they were reopened
+"""Receipts that are compared: the newest, and OF_EACH of each of OLD_FILES older files."""
+_FINAL = ("accepted", "expired")  # never reopened; the others may be missing if they were reopened
 _DAY_MS = 86_400_000
 
 
 class Traces(NamedTuple):
-    """What stands in an output folder of earlier runs: the copy of the ledger's identity, files of receipts, files of
-    the spool."""
+    """The traces of earlier runs in an output folder: the copy of the ledger's identity, the numbers of files of
+    receipts and of the spool."""
 
     copy: LedgerCopy | None
     receipts: int
@@ -56,7 +56,7 @@ class Traces(NamedTuple):
 
 
 def sqlite_path(uri: str) -> str | None:
-    """The file of an SQLite ledger; None for another one."""
+    """The file of an SQLite ledger; None for another kind."""
     return uri.removeprefix("sqlite:") if uri.startswith("sqlite:") else None
 
 
@@ -70,8 +70,8 @@ def hold_for_job(path: str) -> LedgerLock:
 
 
 def guard_ledger(output: str, uri: str) -> None:
-    """Returns when the ledger at `uri` may be used for the delivery in `output`; gives a new ledger its identity, and
-    keeps `ledger rebuild` from renaming it while this process runs.
+    """Check that the ledger at `uri` may be used for the delivery in `output`; give a new ledger its identity, and keep
+    `ledger rebuild` from renaming it while this process runs.
 
     Raises InputError that names the file, what is wrong and what to do: a ledger that is missing or empty beside traces
     of earlier runs, a damaged one, another one, one that is older than the traces, one whose rebuild has not ended.
@@ -100,22 +100,22 @@ def guard_ledger(output: str, uri: str) -> None:
 
 
 def note_beat(folder: DeliveryFolder, uri: str, ledger: DeliveryLedger) -> None:
-    """Writes a new beat into an open ledger, then its copy into the output folder: a ledger that is older than this
-    moment is recognised from now on, also when the receipts have been moved away."""
+    """Write a new beat into an open ledger, then its copy into the output folder: from now on an older ledger is
+    recognised, also when the receipts were moved away."""
     after = write_beat(ledger, int(time.time() * 1000))
     folder.write_ledger_copy(LedgerCopy(uri, after.id, after.beat))
 
 
 def find_traces(folder: DeliveryFolder) -> Traces:
-    """What earlier runs left. Raises InputError for a copy that is damaged."""
+    """The traces of earlier runs. Raises InputError for a damaged copy."""
     receipts = sum(1 for _ in Path(folder.receipts).glob("*.avro"))
     return Traces(folder.read_ledger_copy(), receipts, len(Spool(folder.spool).files()))
 
 
 def check_identity(folder: DeliveryFolder, uri: str, traces: Traces) -> bool:
-    """Whether there is a ledger in a file at `uri`; looks without changing anything, and not into Firestore.
+    """Whether there is a ledger at `uri`; changes nothing, and does not look into Firestore.
 
-    Raises InputError as `guard_ledger` does, but for what only the receipts show.
+    Raises InputError as `guard_ledger` does, except for what only the receipts show.
     """
     found = find_ledger(uri)
     if found is None:
@@ -130,8 +130,8 @@ def check_identity(folder: DeliveryFolder, uri: str, traces: Traces) -> bool:
 
 
 def find_ledger(uri: str) -> Probe | None:
-    """What stands in the file of a ledger, with its identity as the cell; nothing is changed. None for one in
-    Firestore, which is not looked at. Raises InputError for a damaged file."""
+    """The state of a ledger's file, with its identity as the cell; changes nothing. None for a ledger in Firestore.
+    Raises InputError for a damaged file."""
     path = sqlite_path(uri)
     if path is None:
         return None
@@ -209,7 +209,7 @@ def _what_to_do(folder: DeliveryFolder, uri: str) -> str:
     new = "--move-aside" if path else "--ledger and a new collection"
     return (
         f"Without its entries events that were sent are sent again. {restore}; or make one from the receipts, "
-        f"`campaigns ledger rebuild {folder.root}` (with {new} if there is one already); or, to begin anew and send "
+        f"`campaigns ledger rebuild {folder.root}` (with {new} if there is one already); or, to begin again and send "
         "everything again, give another --output, and another --ledger if one is given"
     )
 

@@ -1,4 +1,4 @@
-"""Names on the command line that nothing has: each is refused, with the names that there are."""
+"""Refuse unknown names on the command line, with the known ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SHOWN = 12
 
 
 def find_unknown(option: str, given: Iterable[str], known: Iterable[str | None], where: str) -> list[Problem]:
-    """A mistake for each given name that is not known; `where` says in what the known ones stand."""
+    """A problem for each name that is not known; `where` says what holds the known ones."""
     names = sorted({name for name in known if name})
     unknown = [name for name in given if name not in names]
     return [Problem("command line", option, name, _fix(name, names, where)) for name in unknown]
 
 
 def check_names(con: duckdb.DuckDBPyConnection, campaign: str | None, retailers: Sequence[str], where: str) -> None:
-    """Raises InputError for a campaign and for retailers of which there is no receipt."""
+    """Raises InputError for a campaign and for retailers without a receipt."""
     campaigns = [row[0] for row in con.execute("SELECT DISTINCT campaign_id FROM receipts").fetchall()]
     ids = [row[0] for row in con.execute("SELECT DISTINCT retailer_id FROM receipts").fetchall()]
     problems = find_unknown("--campaign", [campaign] if campaign is not None else [], campaigns, where)
@@ -38,6 +38,6 @@ def _fix(name: str, known: Sequence[str], where: str) -> str:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The names, and how many more if there are many."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

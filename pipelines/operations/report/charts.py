@@ -1,4 +1,4 @@
-"""Numbers as text, and pictures as inline SVG whose places are per cents: they fit every width without a script."""
+"""Format numbers, and draw charts as inline SVG with positions in per cent, which fit every width without a script."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def p_value(p: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the units that people say: `0.51 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Seconds in everyday units: `0.51 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 1:
         return f"{seconds:.2f} s"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""What the report says of the delivery: tables, notices, and the funnel's last steps, from a summary's `delivery`."""
+"""The delivery in the report: tables, notices, and the funnel's last steps, from a summary's `delivery`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOST = {
 
 
 class Line(NamedTuple):
-    """A row of a table: who, the events by outcome, how many those are, and the share accepted of what was tried."""
+    """A row of a table: a name, its events by outcome and in all, and the share accepted of what was tried."""
 
     name: str
     of: str
@@ -82,8 +82,8 @@ def _facts(delivery: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_some(delivery['resent'], 'event')} accepted in two calls: sent again because no answer had come."
 
 
-def _some(count: int, one: str, many: str = "") -> str:
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+def _some(count: int, singular: str, plural: str = "") -> str:
+    return f"{number(count)} {singular if count == 1 else plural or singular + 's'}"
 
 
 def complaints(delivery: Mapping[str, Any], finished: bool) -> Iterator[str]:
@@ -92,8 +92,8 @@ def complaints(delivery: Mapping[str, Any], finished: bool) -> Iterator[str]:
         yield f"{_some(delivery['strays'], 'event')} with receipts that this launch did not emit."
     if delivery["twice"]:
         yield f"{_some(delivery['twice'], 'event')} accepted in two calls: ask the vendor what it sent."
-    for campaign, retailer, variant, told in delivery["open"]:
-        yield f"{campaign}, {retailer}, {variant or 'no variant'}: {told}."
+    for campaign, retailer, variant, gap in delivery["open"]:
+        yield f"{campaign}, {retailer}, {variant or 'no variant'}: {gap}."
 
 
 def shortfall(delivery: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The ledger of a launch as equations, each with its gap: every customer ends in one place."""
+"""The accounting of a launch as equations, each with its gap: every customer has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipelines.operations.report.charts import number
 
-ENDS = {
+OUTCOMES = {
     "held_out": "held out",
     "outside": "outside",
     "suppressed": "suppressed",
@@ -17,19 +17,19 @@ ENDS = {
 
 
 class Equation(NamedTuple):
-    """One line: `left`, a count with its name, and the terms that must sum to it."""
+    """An equation: `left`, a count with its name, and the terms that must sum to it."""
 
     left: tuple[int, str]
     terms: tuple[tuple[int, str], ...]
 
     @property
     def gap(self) -> int:
-        """What the terms lack; negative where they have too much; 0 where the line closes."""
+        """The difference of the left side and the sum of the terms; 0 if the equation holds."""
         return self.left[0] - sum(count for count, _ in self.terms)
 
     @property
-    def said(self) -> str:
-        """The line in words, with what is wrong about it."""
+    def text(self) -> str:
+        """The equation as text, with what is wrong about it."""
         terms = " + ".join(f"{number(count)} {name}" for count, name in self.terms)
         if not self.gap:
             return f"{number(self.left[0])} {self.left[1]} = {terms}"
@@ -38,11 +38,11 @@ class Equation(NamedTuple):
 
 
 def outcomes(campaign: Mapping[str, Any]) -> dict[str, int]:
-    """Where the matched customers of a campaign ended, by kind."""
-    return {kind: _total(campaign[kind]) for kind in ENDS}
+    """The matched customers of a campaign by kind of outcome."""
+    return {kind: _total(campaign[kind]) for kind in OUTCOMES}
 
 
-def campaign_ledger(campaign: Mapping[str, Any], delivered: Mapping[str, int] | None = None) -> list[Equation]:
+def campaign_equations(campaign: Mapping[str, Any], delivered: Mapping[str, int] | None = None) -> list[Equation]:
     """evaluated = not matched + matched; matched = held out + outside + suppressed + dead-lettered + emitted.
 
     With the events by the outcome of their delivery, emitted = accepted + rejected + expired + unknown + pending.
@@ -54,10 +54,10 @@ def campaign_ledger(campaign: Mapping[str, Any], delivered: Mapping[str, int] | 
     last = []
     if delivered is not None:
         last.append(Equation((campaign["emitted"], "emitted"), tuple((n, name) for name, n in delivered.items())))
-    return [first, _ends(matched, outcomes(campaign)), *last]
+    return [first, _outcome_equation(matched, outcomes(campaign)), *last]
 
 
-def launch_ledger(summary: Mapping[str, Any]) -> list[Equation]:
+def launch_equations(summary: Mapping[str, Any]) -> list[Equation]:
     """Rows read against customers, and the retailers' and the ledger's rows against the campaigns.
 
     The rows are compared when the launch has finished; before that some are not read yet.
@@ -83,12 +83,14 @@ def launch_ledger(summary: Mapping[str, Any]) -> list[Equation]:
 
 def open_retailers(summary: Mapping[str, Any]) -> list[tuple[str, Equation]]:
     """The retailers whose matched customers do not all end in one place."""
-    lines = [(r["id"], _ends(r["matched"], {kind: r[kind] for kind in ENDS})) for r in summary["retailers"]]
+    lines = [
+        (r["id"], _outcome_equation(r["matched"], {kind: r[kind] for kind in OUTCOMES})) for r in summary["retailers"]
+    ]
     return [(name, line) for name, line in lines if line.gap]
 
 
-def _ends(matched: int, counts: Mapping[str, int]) -> Equation:
-    return Equation((matched, "matched"), tuple((counts[kind], name) for kind, name in ENDS.items()))
+def _outcome_equation(matched: int, counts: Mapping[str, int]) -> Equation:
+    return Equation((matched, "matched"), tuple((counts[kind], name) for kind, name in OUTCOMES.items()))
 
 
 def _total(counts: Mapping[str, int] | int) -> int:

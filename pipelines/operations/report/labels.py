@@ -1,4 +1,4 @@
-"""What the report says: a label for every outcome and reason, and what to do about each dead letter."""
+"""The labels of the report: every outcome and reason, and what to do about each dead letter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A launch's report: summary.json as one HTML page that needs no network, no script and no other file."""
+"""Render a launch's summary.json as one HTML page that needs no network, no script and no other file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from connectors.files.whole_file import write_whole
-from pipelines.operations.report import charts, delivery
-from pipelines.operations.report import labels as words
-from pipelines.operations.report.equations import Equation, campaign_ledger, launch_ledger, open_retailers, outcomes
-from schemas.problems import shown
+from pipelines.operations.report import charts, delivery, labels
+from pipelines.operations.report.equations import (
+    Equation,
+    campaign_equations,
+    launch_equations,
+    open_retailers,
+    outcomes,
+)
+from schemas.problems import plural, shown
 
 Summary = Mapping[str, Any]
 SHOWN = 30
@@ -84,7 +89,7 @@ def render_report(summary: Summary) -> str:
     delivered = summary.get("delivery")
     ends = delivered["campaigns"] if delivered else {}
     sections = [_section(place, one, ends.get(one["id"])) for place, one in enumerate(summary["campaigns"], start=1)]
-    ledger = launch_ledger(summary)
+    ledger = launch_equations(summary)
     return _template().render(
         s=summary,
         sections=sections,
@@ -113,15 +118,15 @@ def _template() -> Template:
         bar=charts.bar,
         stack=charts.stack,
         whiskers=charts.whiskers,
-        kinds=words.KINDS,
+        kinds=labels.KINDS,
         ends=delivery.NAMES,
         target=delivery.target(),
         dash=charts.DASH,
     )
     for function in (
         charts.number, charts.percent, charts.p_value, charts.duration,
-        charts.moment, charts.shades, words.verdict, words.plain, words.dead_letter,
-        words.offer_kind, words.node_word, delivery.success_share,
+        charts.moment, charts.shades, labels.verdict, labels.plain, labels.dead_letter,
+        labels.offer_kind, labels.node_word, delivery.success_share,
     ):  # fmt: skip
         env.filters[function.__name__] = function
     return env.get_template("page.html")
@@ -138,7 +143,7 @@ def _section(place: int, campaign: Mapping[str, Any], ends: Mapping[str, int] | 
         outcomes=outcomes(campaign),
         audience=list(_flat(campaign["audience"])),
         steps=list(_steps(campaign, ends)),
-        ledger=campaign_ledger(campaign, ends),
+        ledger=campaign_equations(campaign, ends),
     )
 
 
@@ -152,7 +157,7 @@ def _steps(campaign: Mapping[str, Any], ends: Mapping[str, int] | None) -> Itera
     left = campaign["matched"]
     yield Step("matched", "Matched", left, 0)
     for kind in ("held_out", "outside", "suppressed", "dead_lettered"):
-        for label, count in words.losses(kind, campaign[kind]):
+        for label, count in labels.losses(kind, campaign[kind]):
             left -= count
             yield Step(kind, label, count, left)
     left = campaign["emitted"]
@@ -184,14 +189,14 @@ def _dead_letters(summary: Summary) -> list[tuple[str, str, int]]:
 
 
 def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) -> Iterator[Notice]:
-    unclosed = [Item(line.said, s.c["id"], s.anchor) for s in sections for line in s.ledger if line.gap]
-    unclosed += [Item(line.said, "Whole launch", "ledger") for line in ledger if line.gap]
-    unclosed += [Item(line.said, name, "retailers") for name, line in open_retailers(summary)]
+    unclosed = [Item(line.text, s.c["id"], s.anchor) for s in sections for line in s.ledger if line.gap]
+    unclosed += [Item(line.text, "Whole launch", "ledger") for line in ledger if line.gap]
+    unclosed += [Item(line.text, name, "retailers") for name, line in open_retailers(summary)]
     if unclosed:
         title = "The ledger does not close: some customers have no outcome, or two. Do not trust these numbers"
         yield Notice("bad", title, unclosed)
     split = [
-        Item(words.mismatched(s.mismatches[0], s.c["experiment"]), s.c["id"], s.anchor)
+        Item(labels.mismatched(s.mismatches[0], s.c["experiment"]), s.c["id"], s.anchor)
         for s in sections
         if s.mismatches
     ]
@@ -200,9 +205,7 @@ def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) 
     if found := summary.get("delivery"):
         yield from _delivery_notices(found, summary["state"] == "finished")
     if number := len(summary["warnings"]):
-        title = (
-            f"{number} warning{'s' if number != 1 else ''}: something in the inputs has no effect, or not the one meant"
-        )
+        title = f"{plural(number, 'warning')}: something in the inputs has no effect, or not the one meant"
         yield Notice("warn", title, [Item(one["text"], _subject(one), "warnings") for one in summary["warnings"]])
     if summary["state"] != "finished":
         yield Notice("info", "This launch has not finished: the numbers are those so far", [])

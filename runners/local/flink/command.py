@@ -9,53 +9,44 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runners.cli.arguments import Argument
+from runners.cli.arguments import argument, problem
 from runners.local.flink.cluster import DEFAULT, flink_cluster, taken
 from runners.local.flink.jobs import stop_job
-from schemas.problems import InputError, JobError, Problem
+from schemas.problems import InputError, JobError
 
 FLINK = (
-    Argument(
-        ("action",),
-        {
-            "nargs": "?",
-            "default": "run",
-            "choices": ("run", "stop"),
-            "help": "run a cluster (the default), or stop a job",
-        },
+    argument(
+        "action", nargs="?", default="run", choices=("run", "stop"), help="run a cluster (the default), or stop a job"
     ),
-    Argument(("job",), {"nargs": "?", "help": "stop: the job's id; not needed when only one runs"}),
-    Argument(
-        ("--address",),
-        {"default": f"localhost:{DEFAULT[0]}", "metavar": "HOST:PORT", "help": "stop: the JobManager (localhost:8081)"},
+    argument("job", nargs="?", help="stop: the job's id; not needed when only one runs"),
+    argument(
+        "--address",
+        default=f"localhost:{DEFAULT[0]}",
+        metavar="HOST:PORT",
+        help="stop: the JobManager (localhost:8081)",
     ),
-    Argument(
-        ("--savepoints",),
-        {
-            "metavar": "DIR",
-            "help": "stop: where the savepoint goes (where the cluster keeps them), such as file:///mnt/s",
-        },
+    argument(
+        "--savepoints",
+        metavar="DIR",
+        help="stop: where the savepoint goes (where the cluster keeps them), such as file:///mnt/s",
     ),
-    Argument(
-        ("--folder",), {"default": "out/flink", "metavar": "DIR", "help": "checkpoints, savepoints, logs (out/flink)"}
-    ),
-    Argument(("--slots",), {"type": int, "default": 2, "help": "how many tasks of a step work side by side (2)"}),
-    Argument(
-        ("--backend",),
-        {"default": "hashmap", "choices": ("hashmap", "rocksdb"), "help": "state in memory, or on disk (hashmap)"},
+    argument("--folder", default="out/flink", metavar="DIR", help="checkpoints, savepoints, logs (out/flink)"),
+    argument("--slots", type=int, default=2, help="number of tasks of a step that run in parallel (2)"),
+    argument(
+        "--backend", default="hashmap", choices=("hashmap", "rocksdb"), help="state in memory, or on disk (hashmap)"
     ),
 )
 
 
 def flink(args: argparse.Namespace) -> int:
-    """Run a Flink cluster on this machine, for --on flink, until SIGTERM or Ctrl-C; what dies is started again.
+    """Run a Flink cluster on this machine, for --on flink, until SIGTERM or Ctrl-C; processes that die are restarted.
 
-    Or `stop` a job of any cluster with a savepoint, from which the next one goes on.
+    Or `stop` a job of any cluster with a savepoint, from which the next job resumes.
     """
     if args.action == "stop":
         return _stop(args)
     if args.slots < 1:
-        raise InputError([Problem("command line", "--slots", str(args.slots), "must be 1 or more")])
+        raise InputError([problem("--slots", str(args.slots), "must be 1 or more")])
     if busy := taken(DEFAULT):
         ports = ", ".join(map(str, busy))
         raise JobError(f"port {ports} is in use: a cluster may run already; see `campaigns engines flink`")
@@ -66,7 +57,7 @@ def flink(args: argparse.Namespace) -> int:
             while True:
                 time.sleep(1.0)
                 if ended := cluster.ended():
-                    print(f"{', '.join(ended)} ended and is started again", file=sys.stderr, flush=True)
+                    print(f"{', '.join(ended)} ended and is restarted", file=sys.stderr, flush=True)
                     cluster.start()
     except KeyboardInterrupt:
         return 0

@@ -9,8 +9,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.command_line.exit_codes import Ending, exit_code
+from pipelines.engines.choose import choose_batch_engine
 from pipelines.engines.presets import BUILT_IN, PRISM
-from pipelines.launch.options import runner_options
 from schemas.problems import CommandError, InputError, JobError, Problem
 
 ERRORS: list[tuple[CommandError, int, str]] = [
@@ -43,7 +43,7 @@ def test_an_error_of_a_worker_is_told_like_one_of_this_process(
         raise error
 
     def run() -> Ending:
-        with beam.Pipeline(options=runner_options(PipelineOptions([f"--runner={runner}"]))) as p:
+        with beam.Pipeline(options=choose_batch_engine(PipelineOptions([f"--runner={runner}"]))) as p:
             _ = p | beam.Create([1]) | "Fail" >> beam.Map(fail)
         return Ending.DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ FLAWS: list[tuple[str, str, str, dict[str, Any]]] = [
      {"audience": {"any": ["spend > 30", "first_name LIKE 'a' ESCAPE email"]}}),
     ("a column with a built-in name", "built_in_name", "launched_at", {"customers": {"launched_at": lambda n: n}}),
     ("a column named like the clock", "built_in_name", "current_date", {"customers": {"current_date": lambda n: n}}),
+    ("a schedule that has ended", "schedule_ended", "welcome",
+     {"schedule": {"start": "2020-04-01T09:00", "local_time": True, "expires": "P3D", "quiet_hours": ["21:00", "08:00"]}}),
+    ("a fixed end that has passed", "schedule_ended", "welcome", {"schedule": {"expires": "2020-04-01T00:00Z"}}),
+    ("forced units that nobody has", "forced_nobody", "C-1, c-99",
+     {"experiment": {**EXPERIMENT, "force": {"c-1": "a", "C-1": "b", "c-99": "a"}}}),
     ("a campaign that sends nothing", "campaign_sends_nothing", "welcome",
      {"customers": {"email_consent": lambda n: False}}),
     ("a launch that sends nothing", "no_events", "welcome", {"customers": {"email_consent": lambda n: False}}),
@@ -188,7 +193,7 @@ def test_how_many_customers_earlier_launches_tell_of_is_said(tmp_path: Path, run
         code, printed, _ = run(*command)
         assert code == 0
         assert "history of email: 10 of 20 customers in it are customers here" in printed
-        assert "sticky welcome-split: 1 customers here have one of its 2 assignments" in printed
+        assert "sticky welcome-split: 1 customer here has one of its 2 assignments" in printed
         assert "warning" not in printed
 
 
@@ -225,7 +230,7 @@ def test_a_clean_launch_has_no_warning(tmp_path: Path, run: Run) -> None:
     ):
         code, printed, _ = run(*command)
         assert code == 0
-        assert "list lists/staff.csv: 1 of 2 ids are customers (by customer_id)" in printed
+        assert "list lists/staff.csv: 1 of 2 ids found among the customers (by customer_id)" in printed
         assert "warning" not in printed
     summary = json.loads((place.output / "summary.json").read_text())
     assert summary["warnings"] == []
@@ -271,7 +276,7 @@ def test_the_numbers_are_those_of_all_batches(tmp_path: Path, run: Run) -> None:
     )
     code, printed, _ = run("launch", *place.argv("--batch_rows=20"))
     assert code == 0
-    assert "list lists/vip.csv: 3 of 5 ids are customers" in printed
+    assert "list lists/vip.csv: 3 of 5 ids found among the customers" in printed
     summary = json.loads((place.output / "summary.json").read_text())
     counts = {one["kind"]: (one["count"], one["example"]) for one in summary["warnings"]}
     nameless = [n for n in range(60) if n % 7 == 3]
@@ -311,6 +316,20 @@ def test_a_broken_named_audience_is_refused_with_all_other_mistakes(
     assert message in refused
     assert command == "preview" or "the customers have no column nothing" in refused
     assert not (tmp_path / "events").exists()
+
+
+def test_a_campaign_that_has_not_ended_everywhere_is_no_warning(tmp_path: Path, run: Run) -> None:
+    now = datetime.now(UTC)
+    for number, schedule in enumerate(
+        [
+            {"start": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M}", "local_time": True, "expires": "PT2H"},
+            {"start": "2020-04-01T09:00Z", "expires": f"{now + timedelta(days=1):%Y-%m-%dT%H:%M}Z"},
+            {"start": f"{now - timedelta(days=3):%Y-%m-%dT%H:%M}Z", "expires": "P4D"},
+            {"start": "2020-04-01T09:00Z"},
+        ]
+    ):
+        place = planted(tmp_path / str(number), schedule=schedule)
+        assert run(*asked(place, "validate", "--strict"))[0] == 0
 
 
 def test_a_campaign_without_retailers_is_refused(tmp_path: Path, run: Run) -> None:
@@ -359,8 +378,11 @@ def test_of_a_launch_that_still_runs_only_what_is_sure_is_said(tmp_path: Path, r
 
 def test_validate_says_without_customers_what_needs_none(tmp_path: Path, run: Run) -> None:
     place = planted(tmp_path, audiences={"spare": "spend > 1"})
+    ended = {"id": "ended", "schedule": {"start": "2020-04-01T09:00Z", "expires": "P1D"}}
+    any_folder(place.root / "campaigns", any_campaign(**CLEAN), any_campaign(**{**CLEAN, **ended}), engine=any_engine())
     campaigns = f"--campaigns={place.root / 'campaigns'}"
     code, printed, _ = run("validate", campaigns)
     assert (code, "warning: audiences/spare.yaml  audience = spare" in printed) == (0, True)
+    assert "warning: --campaigns  schedule = ended\n" in printed
     code, _, refused = run("validate", campaigns, "--strict")
     assert (code, "audiences/spare.yaml  audience = spare" in refused) == (2, True)

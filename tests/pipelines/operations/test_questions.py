@@ -283,6 +283,12 @@ def test_a_schema_is_shown(tmp_path: Path, told: Any) -> None:
     assert any(line.split()[:3] == ["spend", "double", "0.0%"] for line in text.splitlines())
 
 
+def test_the_exit_codes_of_verify_code_are_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["verify-code", "--help"])
+    assert "Exit code 0: it is. 1: it is not. 2: the question is wrong" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [

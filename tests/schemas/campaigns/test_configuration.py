@@ -45,7 +45,9 @@ def test_every_mistake_of_every_file_is_in_one_report(tmp_path: Path) -> None:
     ("change", "field", "says"),
     [
         ({"experiment": {"key": "k", "variants": [{"key": "a", "weight": 0.6}, {"key": "b", "weight": 0.6}]}},
-         "experiment.variants", "sum to 1.2"),
+         "experiment.variants", "sum to 1.2, not to 1: take 0.2 from them"),
+        ({"experiment": {"key": "k", "variants": [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.495}]}},
+         "experiment.variants", "sum to 0.995, not to 1: add 0.005 to them"),
         ({"experiment": {"key": "k", "variants": [{"key": "a"}], "namespace": {"key": "n", "range": [0.5, 1.5]}}},
          "experiment.namespace.range.1", "less than or equal to 1"),
         ({"experiment": {"key": "k", "variants": [{"key": "a"}], "namespace": {"key": "n", "range": [0.6, 0.5]}}},
@@ -95,11 +97,11 @@ def test_a_problem_names_the_line(tmp_path: Path) -> None:
     ],
     ids=["bomb", "twice", "broken", "bytes", "list", "empty", "deep", "tag", "huge"],
 )
-def test_a_file_that_is_no_configuration_is_told_apart(tmp_path: Path, text: bytes, says: str) -> None:
+def test_a_file_that_is_no_configuration_is_distinguished(tmp_path: Path, text: bytes, says: str) -> None:
     folder = any_folder(tmp_path)
     (folder / "bad.yaml").write_bytes(text)
-    told = " ".join(f"{p.value} {p.fix}" for p in load_configuration(folder)[1] if p.file == "bad.yaml")
-    assert any(part in told for part in says.split("|")), told
+    expected = " ".join(f"{p.value} {p.fix}" for p in load_configuration(folder)[1] if p.file == "bad.yaml")
+    assert any(part in expected for part in says.split("|")), expected
 
 
 def test_words_of_old_yaml_stay_text(tmp_path: Path) -> None:
@@ -133,6 +135,33 @@ def test_a_file_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
     assert "name it .yaml" in problems_of(folder)["second.yml:"]
 
 
+@pytest.mark.parametrize("name", ["email/more.yaml", "email/more.yml", "audiences/old/more.yaml", "lists/more.yaml"])
+def test_a_file_in_a_folder_below_is_refused(tmp_path: Path, name: str) -> None:
+    folder = any_folder(tmp_path)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("id: more\n")
+    (found,) = load_configuration(folder)[1]
+    assert (found.file, "would not be read: move it" in found.fix) == (name, True)
+
+
+def test_another_folder_of_campaigns_below_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
+    folder = any_folder(tmp_path)
+    any_folder(folder / "out" / "campaigns", audiences={"rich": "spend > 9"})
+    any_folder(folder / "other")
+    (folder / ".github").mkdir()
+    (folder / ".github" / "ci.yaml").write_text("x: 1\n")
+    assert load_configuration(folder)[1] == []
+
+
+@pytest.mark.parametrize("text", ["audience: [", "audience: {any: []}\nmore: 1\n", "", "- a\n", "\ud800"])
+def test_a_broken_audience_is_one_mistake_and_not_also_a_missing_one(tmp_path: Path, text: str) -> None:
+    folder = any_folder(tmp_path, any_campaign(audience={"audience": "rich"}), audiences={"rich": "spend > 9"})
+    (folder / "audiences" / "rich.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    found = load_configuration(folder)[1]
+    assert found
+    assert {problem.file for problem in found} == {"audiences/rich.yaml"}
+
+
 def test_audiences_that_contain_each_other_are_refused(tmp_path: Path) -> None:
     folder = any_folder(
         tmp_path,
@@ -142,7 +171,7 @@ def test_audiences_that_contain_each_other_are_refused(tmp_path: Path) -> None:
     assert "contains itself" in problems_of(folder)["audiences/x.yaml:audience"]
 
 
-def test_a_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_or_empty_is_reported(tmp_path: Path) -> None:
     assert "is not a folder" in load_configuration(tmp_path / "no")[1][0].fix
     (tmp_path / "engine.yaml").write_text("channels: {email: {address: email}}")
     assert any("holds no campaign" in p.fix for p in load_configuration(tmp_path)[1])

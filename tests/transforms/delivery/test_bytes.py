@@ -1,4 +1,4 @@
-"""What moves through rebatch is bounded in bytes as well as in messages: lists, batches, the cache of decoded bodies."""
+"""Elements, batches and the cache of decoded events are bounded in bytes as well as in messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.wire_events import any_envelope
 
 from schemas.delivery import BATCH, Message
 from transforms.delivery import receipts as outcomes
-from transforms.delivery.batch_by_retailer import BATCH_BYTES, _in_elements, cut, pack
+from transforms.delivery.batch_by_retailer import BATCH_BYTES, _addressed, cut, pack
 from transforms.delivery.counters import COUNTERS
 from transforms.delivery.decode_events import read_envelopes
 from transforms.delivery.elements import Batches, Messages, event_id_of, retailer_of
@@ -75,7 +75,7 @@ def test_a_batch_is_full_when_the_next_message_does_not_fit() -> None:
 
 def test_batches_that_have_gathered_leave_in_elements_of_bounded_size() -> None:
     batches = pack(of_sizes([1_000_000] * 21))
-    elements = list(_in_elements(batches))
+    elements = [some.items for _, some in _addressed("kroger", batches)]
     assert [batch for element in elements for batch in element] == batches
     assert [sum(len(batch.messages) for batch in element) for element in elements] == [4, 4, 4, 4, 4, 1]
 
@@ -114,5 +114,5 @@ def _deliver_one(messages: Messages) -> Messages:
 
 
 def test_an_element_of_batches_is_never_empty() -> None:
-    assert list(_in_elements([])) == []
+    assert list(_addressed("kroger", [])) == []
     assert Batches([]).items == []

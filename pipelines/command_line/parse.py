@@ -1,6 +1,6 @@
-"""The words of a command line against the arguments that a parser has: every mistake at once, each as a Problem.
+"""Parse a command line strictly: every mistake at once, each as a Problem.
 
-argparse stops at the first mistake, and Beam leaves out what it does not know: a mistyped --test would launch.
+argparse stops at the first mistake, and Beam ignores unknown options: a mistyped --test would launch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS: dict[Any, str] = {int: "must be a whole number", float: "must be a numbe
 
 
 class Words(NamedTuple):
-    """The options that are sound, as `--name` or `--name=value`; the other words; and what is wrong."""
+    """The valid options, as `--name` or `--name=value`; the positional words; and the problems."""
 
     options: list[str]
     positionals: list[str]
@@ -53,24 +53,24 @@ def read_words(
     first: Collection[str] = (),
     elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> Words:
-    """The words of a command line. A mistyped option is likely one of `first`, rather than another; `elsewhere` are
-    options that are not known here, and what to say about each."""
+    """Read the words of a command line. `first` are preferred as the meaning of a mistyped option; `elsewhere` has
+    options of other commands, with what to say about each."""
     return _Reader(parser, list(argv), first, elsewhere).read()
 
 
 def nearest(name: str, known: Collection[str], first: Collection[str] = ()) -> str | None:
-    """The known word that was likely meant: one that begins so, or one that is spelled much like it."""
-    name, plain = _plain(name), {_plain(one): one for one in known}
-    preferred = {_plain(one) for one in first} & plain.keys()
-    for some, cutoff in ((preferred, 0.6), (plain.keys(), 0.7)):
-        begins = sorted(one for one in some if one.startswith(name)) if len(name.strip("-")) > 1 else []
-        if found := begins[:1] or get_close_matches(name, sorted(some), 1, cutoff):
-            return plain[found[0]]
+    """The known word that was probably meant: one with this beginning, or one with a similar spelling."""
+    name, plain = _plain(name), {_plain(word): word for word in known}
+    preferred = {_plain(word) for word in first} & plain.keys()
+    for words, cutoff in ((preferred, 0.6), (plain.keys(), 0.7)):
+        longer = sorted(word for word in words if word.startswith(name)) if len(name.strip("-")) > 1 else []
+        if near := longer[:1] or get_close_matches(name, sorted(words), 1, cutoff):
+            return plain[near[0]]
     return None
 
 
 def did_you_mean(name: str, known: Collection[str], first: Collection[str] = ()) -> str:
-    """`did you mean …? `, or nothing where no known word is near."""
+    """`did you mean …? `, or nothing if no known word is near."""
     near = nearest(name, known, first)
     return f"did you mean {near}? " if near else ""
 
@@ -107,7 +107,7 @@ class _Reader:
         self._words.problems.append(Problem(COMMAND_LINE, name, value, fix))
 
     def _option(self, word: str, after: str | None) -> int:
-        """Reads an option; how many of the words after it are its value."""
+        """Read an option; the number of words after it that are its value."""
         name, equals, value = word.partition("=")
         action = self._known.get(name)
         if action is None:
@@ -142,8 +142,8 @@ class _Reader:
 
     def _unknown(self, name: str, equals: str, after: str | None) -> int:
         near = self._nearest(name)
-        told = f"did you mean {near}? " if near else "remove it; "
-        fix = self._elsewhere.get(name) or f"{told}`{self._parser.prog} --help` lists the options"
+        hint = f"did you mean {near}? " if near else "remove it; "
+        fix = self._elsewhere.get(name) or f"{hint}`{self._parser.prog} --help` lists the options"
         self._wrong(name, "not known", fix)
         if equals or after is None or _is_option(after):
             return 0
@@ -176,24 +176,24 @@ def _is_option(word: str) -> bool:
 
 
 def _refused(parser: ArgumentParser, action: Action, name: str, value: str) -> str:
-    """What is wrong with a value; empty where nothing is."""
+    """What is wrong with a value; empty if it is valid."""
     if not value:
         return "give a value" if action.required or not name else "give a value, or leave the option out"
     try:
-        made: Any = action.type(value) if callable(action.type) else value
-        if isinstance(made, float) and not math.isfinite(made):
+        parsed: Any = action.type(value) if callable(action.type) else value
+        if isinstance(parsed, float) and not math.isfinite(parsed):
             return "must be a finite number"
-        if action.choices is not None and made not in action.choices:
+        if action.choices is not None and parsed not in action.choices:
             return f"{did_you_mean(value, list(map(str, action.choices)))}one of {', '.join(map(str, action.choices))}"
         if name:
-            action(parser, Namespace(**{action.dest: None}), made, name)
+            action(parser, Namespace(**{action.dest: None}), parsed, name)
     except (ArgumentError, ArgumentTypeError, TypeError, ValueError) as error:
         return _KINDS.get(action.type) or f"cannot be read ({error})"
     return ""
 
 
 def _missing(parser: ArgumentParser, words: Words) -> list[Problem]:
-    """The arguments that a command needs and that were not given, nor given wrongly."""
+    """A problem for each required argument that is missing; one with a wrong value has its problem already."""
     given = {parser._option_string_actions[one.partition("=")[0]].dest for one in words.options}
     given |= {action.dest for one in words.problems if (action := parser._option_string_actions.get(one.field))}
     fix = f"give it; `{parser.prog} --help` explains it"

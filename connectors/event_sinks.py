@@ -1,4 +1,4 @@
-"""Where a launch's events go: a file a batch, or the messages of a topic."""
+"""Sinks of a launch's events: a file for each batch, or the messages of a Pub/Sub topic."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def event_file(launch_id: str, batch: str) -> str:
 
 
 def event_path(directory: str, launch_id: str, batch: str) -> str:
-    """Where FileEvents writes that file, local or gs://."""
+    """The path of that file, local or gs://."""
     return f"{directory.rstrip('/')}/{event_file(launch_id, batch)}.avro"
 
 
 class FileEvents:
-    """Each batch as one Avro container file; a batch without events leaves a file without records."""
+    """Writes each batch as one Avro container file; a batch without events gives a file without records."""
 
     def __init__(self, directory: str) -> None:
         self._sink = FileSink(directory)
@@ -46,7 +46,7 @@ class FileEvents:
 
 
 class PubsubEvents:
-    """Each event as one message of a topic."""
+    """Publishes each event as one message of a topic."""
 
     def __init__(self, topic: str, **publisher: Any) -> None:
         self._topic = topic
@@ -65,10 +65,12 @@ class PubsubEvents:
         self._publisher.submit(requests.requests)
 
     def settle(self) -> list[Refusal]:
-        """Wait for all of it; the events that were refused."""
+        """Wait until all events are published or refused; the refused ones."""
         refused = [*self._refused, *self._publisher.settle()]
         self._refused = []
-        return [Refusal(one.row, _REASONS.get(one.code, "refused_by_broker"), one.detail) for one in refused]
+        return [
+            Refusal(refusal.row, _REASONS.get(refusal.code, "refused_by_broker"), refusal.detail) for refusal in refused
+        ]
 
     def close(self) -> None:
         """Disconnect."""

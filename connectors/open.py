@@ -14,7 +14,8 @@ from connectors.files.reader import FileReader
 from connectors.kafka import client as kafka_client
 from connectors.kafka import replay as kafka
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.consumer import Start, begin
+from connectors.kafka.consumer import Start
+from connectors.kafka.consumer import begin_group as begin_kafka_group
 from connectors.kafka.partition_reader import KafkaPartitionReader
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.sink import KafkaEvents
@@ -73,7 +74,7 @@ def open_partitions(
 def begin_group(uri: SourceUri, client: KafkaClient, group: str, start: Start | None) -> None:
     """Store where a Kafka group begins, before any of its readers reads. Raises JobError."""
     if isinstance(uri, KafkaUri):
-        begin(uri, client, group, start)
+        begin_kafka_group(uri, client, group, start)
 
 
 def last_lease(uri: SourceUri, folder: Path) -> float:

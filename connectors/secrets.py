@@ -17,16 +17,16 @@ from google.auth.exceptions import GoogleAuthError
 from schemas.problems import JobError
 
 KEEP_S = 600.0
-"""How long a secret is kept before it is asked for again: a new version is in use by then."""
+"""Seconds for which a secret is cached; after them a new version is in use."""
 PROJECT = re.compile(r"projects/([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 
 
 @dataclass
 class Secrets:
-    """A variable's value, "" when there is none. Of the project `projects/P`, or of the environment alone; without
-    `environment` as workers in the cloud see it, of the project alone.
+    """Looks up a variable's value, "" if it has none: in the environment, then in Secret Manager of `project`
+    (projects/P). Without `environment`, as on workers in the cloud, only in Secret Manager.
 
-    A copy sent to a worker holds no value.
+    A pickled copy holds no values.
     """
 
     project: str | None = None
@@ -51,8 +51,8 @@ class Secrets:
         """What to do when there is no value."""
         if self.project is None:
             return f"set the environment variable {name}, on every worker"
-        made = f"make the secret {name} in Secret Manager of {self.project}"
-        return f"{made}, or set the environment variable {name}" if self.environment else made
+        fix = f"make the secret {name} in Secret Manager of {self.project}"
+        return f"{fix}, or set the environment variable {name}" if self.environment else fix
 
 
 def _latest(version: str) -> str:

@@ -67,7 +67,7 @@ def forbidden_host(host: str) -> str | None:
     """Why a host may not be called, whatever way its address is written (decimal, hex, octal, IPv6-mapped); None for
     another one. A name that only resolves to such an address is found when it is connected to."""
     name = host.rstrip(".").lower()
-    if name.endswith(tuple(f".{one}" for one in _METADATA_NAMES[:2])) or name in _METADATA_NAMES:
+    if name.endswith(tuple(f".{domain}" for domain in _METADATA_NAMES[:2])) or name in _METADATA_NAMES:
         return "is a cloud's metadata service, which knows secrets; write the vendor's address"
     try:
         address: IPv4Address | IPv6Address = IPv4Address(socket.inet_aton(name))
@@ -81,13 +81,13 @@ def forbidden_host(host: str) -> str | None:
 
 def forbidden_address(address: IPv4Address | IPv6Address) -> str | None:
     """Why an address may not be called; loopback and private ones may be, in-house receivers are there."""
-    for one in (address, *_embedded(address)):
-        if one in _METADATA or one.is_link_local:
+    for candidate in (address, *_embedded(address)):
+        if candidate in _METADATA or candidate.is_link_local:
             return "is a link-local or metadata address, which knows secrets; write the vendor's address"
         if (
-            one.is_unspecified
-            or one.is_multicast
-            or (isinstance(one, IPv4Address) and (one.packed[0] in (0, 255) or one.is_reserved))
+            candidate.is_unspecified
+            or candidate.is_multicast
+            or (isinstance(candidate, IPv4Address) and (candidate.packed[0] in (0, 255) or candidate.is_reserved))
         ):
             return "is an address that nobody has (unspecified, multicast or reserved); write the vendor's address"
     return None
@@ -97,7 +97,7 @@ def _embedded(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
     """The IPv4 addresses within an IPv6 address: mapped, compatible, 6to4, Teredo and NAT64."""
     if isinstance(address, IPv4Address):
         return []
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    candidates = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if address in _NAT64 or 1 < int(address) < 1 << 32:
-        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return [one for one in found if one is not None]
+        candidates.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return [candidate for candidate in candidates if candidate is not None]

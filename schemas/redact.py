@@ -53,16 +53,16 @@ def redact(text: str, key: str) -> str:
     """
     if not key or not text:
         return text
-    found: list[_Span] = []
+    matches: list[_Span] = []
     data, spans = _bytes_of(text)
     for _ in range(_LAYERS):
-        found += [(spans[start][0], spans[end - 1][1]) for start, end in _parts(data.lower(), key)]
+        matches += [(spans[start][0], spans[end - 1][1]) for start, end in _parts(data.lower(), key)]
         if not _ESCAPED.search(data):
             break
         data, spans = _decoded(data, spans)
     else:
-        found += [(spans[start][0], spans[end - 1][1]) for start, end in _parts(data.lower(), key)]
-    return _without(text, found) if found else text
+        matches += [(spans[start][0], spans[end - 1][1]) for start, end in _parts(data.lower(), key)]
+    return _without(text, matches) if matches else text
 
 
 def _bytes_of(text: str) -> tuple[bytes, list[_Span]]:
@@ -75,14 +75,14 @@ def _bytes_of(text: str) -> tuple[bytes, list[_Span]]:
 
 def _decoded(data: bytes, spans: list[_Span]) -> tuple[bytes, list[_Span]]:
     """The bytes with one layer of escapes undone, and for each byte the place in the text that it came from."""
-    made, places, at = bytearray(), list[_Span](), 0
+    decoded, places, at = bytearray(), list[_Span](), 0
     for match in _ESCAPED.finditer(data):
         start, end = match.span()
         value = _value(match)
-        made += data[at:start] + value
+        decoded += data[at:start] + value
         places += [*spans[at:start], *[(spans[start][0], spans[end - 1][1])] * len(value)]
         at = end
-    return bytes(made) + data[at:], places + spans[at:]
+    return bytes(decoded) + data[at:], places + spans[at:]
 
 
 def _value(match: re.Match[bytes]) -> bytes:
@@ -96,10 +96,10 @@ def _value(match: re.Match[bytes]) -> bytes:
 
 def _parts(data: bytes, key: str) -> list[_Span]:
     """The places of the bytes, in small letters, where parts of the key are."""
-    found = []
+    matches = []
     for size, grams in _grams(key):
-        found += [(at, at + size) for at in range(len(data) - size + 1) if data[at : at + size] in grams]
-    return found
+        matches += [(at, at + size) for at in range(len(data) - size + 1) if data[at : at + size] in grams]
+    return matches
 
 
 @lru_cache(maxsize=4096)
@@ -108,7 +108,9 @@ def _grams(key: str) -> tuple[tuple[int, frozenset[bytes]], ...]:
     raw = key.encode("utf-8", "surrogatepass")
     size = min(PART, len(raw))
     plain = {
-        run for one in {key, key.upper(), key.lower()} for run in _runs(one.encode("utf-8", "surrogatepass"), size)
+        run
+        for spelling in {key, key.upper(), key.lower()}
+        for run in _runs(spelling.encode("utf-8", "surrogatepass"), size)
     }
     if size < PART:  # what a short key is in base64 may be anywhere
         return ((size, frozenset(plain)),)
@@ -127,9 +129,9 @@ def _runs(data: bytes, size: int) -> set[bytes]:
     return {data[at : at + size].lower() for at in range(len(data) - size + 1)}
 
 
-def _without(text: str, found: list[_Span]) -> str:
+def _without(text: str, matches: list[_Span]) -> str:
     pieces, at = list[str](), 0
-    for start, end in sorted(found):
+    for start, end in sorted(matches):
         if start > at or not pieces:
             pieces.append(text[at:start])
         at = max(at, end)

@@ -16,7 +16,7 @@ from schemas.columns.ids import id_type_problem, is_text
 from schemas.problems import Problem
 from transforms.audience.conditions import Checker, Mistake
 from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
-from transforms.warnings.beforehand import ended_campaigns, shadowed_names, unused_audiences
+from transforms.warnings.configuration import ended_campaigns, shadowed_names, unused_audiences
 from transforms.warnings.warning import LaunchWarning
 
 MARKETPLACE = "marketplace"

@@ -330,8 +330,8 @@ class Path:
     def _answer(self, worker: Worker, key: Key, bunch: _Bunch, batch: Batch) -> None:
         kind, now = self._says(key[0]), self.clock.now
         self.calls[kind] += 1
-        told: CallOutcome = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
-        worker.limiter.report(key[0], told, self.plan.vendor.retry_after_s if kind == "slow_down" else None)
+        outcome: CallOutcome = "success" if kind == "sent" else "slow_down" if kind == "slow_down" else "failure"
+        worker.limiter.report(key[0], outcome, self.plan.vendor.retry_after_s if kind == "slow_down" else None)
         self._cells_changed()
         worker.out[key[0]] -= 1
         bunch.left -= 1

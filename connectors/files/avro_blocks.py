@@ -1,8 +1,8 @@
-"""Avro container files, block by block: many records at once become columns, and no record becomes a Python object.
+"""Reads Avro container files block by block: many records become columns, and no record becomes a Python object.
 
-A block says how many records it has, not where each begins. Ours begin with an event id, so its pattern says where a
-record may begin; a scan of the pieces then proves that each is one record, whole (schemas/codec/avro_scan.py). Blocks
-of which that cannot be proved are left to fastavro, which takes ten times as long and says what is wrong.
+A block says how many records it has, not where each begins. Our records begin with an event id, so its pattern shows
+where a record may begin; a scan of the pieces then proves that each is one whole record (schemas/codec/avro_scan.py).
+fastavro reads the blocks without that proof: it takes ten times as long and says what is wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BRANCH = 2  # before a call's id, which looks like an event's: that it is not n
 _HEX = np.isin(np.arange(256), list(b"0123456789abcdef"))
 
 Refuse = Callable[[str, Exception], None]
-"""Takes the path of a file that cannot be used, and why."""
+"""Called with the path of a file that cannot be used, and the reason."""
 
 
 class _Block(NamedTuple):
@@ -90,7 +90,7 @@ def _is_enum(kind: Any) -> bool:
 
 
 def _lengths(data: bytes, blocks: list[_Block]) -> Rows | None:
-    """How long each of the records of these blocks should be; None where that cannot be told."""
+    """The expected length of each record of these blocks; None where the ids do not show it."""
     numbers = np.frombuffer(data, np.uint8)
     starts = np.flatnonzero(numbers[: max(0, len(numbers) - _ID)] == _LENGTH)
     for place in (1, _ID, *range(2, _ID)):  # most of what is no id ends with one of the first
@@ -108,7 +108,7 @@ def _lengths(data: bytes, blocks: list[_Block]) -> Rows | None:
 
 
 def _by_block(starts: Rows, ends: Rows) -> list[int]:
-    """How many of these places each block has."""
+    """The number of these places in each block."""
     return np.diff(np.searchsorted(starts, ends), prepend=0).tolist()
 
 
@@ -124,13 +124,14 @@ def _column(scan: Scan, name: str, kind: pa.DataType, symbols: list[str] | None)
 def _read_slowly(
     blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse, writer: Any = None
 ) -> Iterator[pa.Table]:
-    """The same, record by record; `writer` is the schema of the blocks, if it is not ours."""
+    """The same columns, record by record; `writer` is the schema of the blocks, if it is not ours."""
     for block in blocks:
         data, rows = io.BytesIO(block.data), list[Any]()
         try:
-            own = parsed(schema(name))
+            reader = parsed(schema(name))
             rows = [
-                fastavro.schemaless_reader(data, writer or own, own if writer else None) for _ in range(block.records)
+                fastavro.schemaless_reader(data, writer or reader, reader if writer else None)
+                for _ in range(block.records)
             ]
             if data.tell() != len(block.data):
                 raise ValueError(
@@ -143,13 +144,13 @@ def _read_slowly(
 
 
 def record_damage(path: str, records: int) -> str | None:
-    """What is wrong with a container file, local or gs://, that should have so many records; None where nothing is.
+    """The damage of a container file, local or gs://, that should have so many records; None for a sound file.
     The records are counted, not read."""
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
-            found = sum(count for count, _ in ContainerReader(file).blocks())
+            count = sum(count for count, _ in ContainerReader(file).blocks())
     except FileNotFoundError:
         return "missing"
     except Exception as error:  # each file system and each codec has its own
         return f"damaged: {shown(str(error) or type(error).__name__, 160)}"
-    return None if found == records else f"damaged: {found:,} of {records:,} records are there"
+    return None if count == records else f"damaged: {count:,} of {records:,} records are there"

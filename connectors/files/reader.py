@@ -1,4 +1,4 @@
-"""Reading a folder of Avro container files: the finished ones, or whatever comes as long as it is followed."""
+"""Reads a folder of Avro container files: those that are there, or also those that come later."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class FileReader:
         self._failure: JobError | None = None
 
     def poll(self, most: int) -> Poll:
-        """The next events, over the ends of files."""
+        """The next events, from one file to the next."""
         if self._stop():
             return Poll([], done=True)
-        if self._failure:  # an engine that tries again must not go on behind the broken file
+        if self._failure:  # an engine that retries must not skip the broken file
             raise self._failure
         try:
             return self._poll(most)
@@ -58,28 +58,28 @@ class FileReader:
             raise
 
     def _poll(self, most: int) -> Poll:
-        got: list[Envelope] = []
+        envelopes: list[Envelope] = []
         size = 0
-        while len(got) < most and size < POLL_BYTES:
+        while len(envelopes) < most and size < POLL_BYTES:
             envelope = next(self._records, None)
             if envelope is not None:
-                got.append(envelope)
+                envelopes.append(envelope)
                 size += len(envelope.body)
                 continue
             path = self._next_file()
             if path is None:
-                return Poll(got, done=not self._follow)
+                return Poll(envelopes, done=not self._follow)
             self._records = read_envelopes(path)
-        return Poll(got)
+        return Poll(envelopes)
 
     def close(self) -> None:
         """Nothing to close."""
 
     def commit(self, handle: Any) -> None:
-        """Files stay as they are: a restart reads them again."""
+        """Do nothing: files stay, and a restart reads them again."""
 
     def oldest(self) -> float:
-        """Now: files say nothing about when their events come."""
+        """Now: a file does not say when its events come."""
         return time.time()
 
     def _next_file(self) -> str | None:
@@ -98,27 +98,27 @@ class FileReader:
 def list_files(directory: str, pattern: str = "*.avro") -> list[str]:
     """The finished files of a folder, local or gs://, in the order of their names; none when it is not there yet."""
     try:
-        (found,) = FileSystems.match([f"{directory}/{pattern}"])
+        (match,) = FileSystems.match([f"{directory}/{pattern}"])
     except Exception as error:  # Beam wraps whatever a file system raises
         raise JobError(f"{directory} cannot be listed ({error})", "See that it can be read") from error
-    names = sorted(one.path for one in found.metadata_list)
+    names = sorted(metadata.path for metadata in match.metadata_list)
     return [path for path in names if not path.rpartition("/")[2].startswith(".")]
 
 
 def read_envelopes(path: str) -> Iterator[Envelope]:
-    """The records of a container file as messages, bytes as they stand.
+    """The records of a container file as messages, bytes verbatim.
 
-    Two kinds become dead letters when they are decoded, and have a note that says what they are: records of a schema
-    that is no version of ours, and bytes of a block that cannot be separated into records.
-    Raises JobError for a file that is no container, or breaks off.
+    Two kinds become dead letters when they are decoded, and their note says why: records of a schema that is no version
+    of ours, and bytes of a block that cannot be separated into records.
+    Raises JobError for a file that is no container, or is cut short.
     """
     try:
         with FileSystems.open(path, "application/octet-stream") as file:
             container = ContainerReader(file)
-            mark = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
-            name, note = _text(path.rpartition("/")[2]), "" if _known(mark) else _schema_note(container.schema)
+            schema_id = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
+            name, note = _text(path.rpartition("/")[2]), "" if _known(schema_id) else _schema_note(container.schema)
             for record in container.records():
-                yield _envelope(name, mark, record, note)
+                yield _envelope(name, schema_id, record, note)
     except JobError:
         raise
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
@@ -126,9 +126,9 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
         raise JobError(happened, "Take the file away, or write it again: launch again into the folder") from error
 
 
-def _known(mark: str) -> bool:
+def _known(schema_id: str) -> bool:
     try:
-        resolve(mark)
+        resolve(schema_id)
     except ContractError:
         return False
     return True
@@ -139,9 +139,9 @@ def _schema_note(written: Any) -> str:
     return f"it was written with the schema {text[:_LONGEST_NOTE]}{'…' * (len(text) > _LONGEST_NOTE)}"
 
 
-def _envelope(name: str, mark: str, record: Stored, note: str) -> Envelope:
+def _envelope(name: str, schema_id: str, record: Stored, note: str) -> Envelope:
     values = record.values if isinstance(record.values, dict) else {}
-    attributes = {"schema": mark}
+    attributes = {"schema": schema_id}
     for field in ("event_id", "retailer_id", "campaign_id", "launch_id"):
         if values.get(field):
             attributes[field] = _text(values[field])
@@ -156,7 +156,7 @@ def _envelope(name: str, mark: str, record: Stored, note: str) -> Envelope:
 
 
 def _text(value: Any) -> str:
-    """Text that UTF-8 can carry, whatever it was."""
+    """A value as valid UTF-8 text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     text = str(value)

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.tables.given import MOST_PROBLEMS, Table, ids_of, missing_columns, open_table, row_problem
-from connectors.tables.times import times_of
+from connectors.tables.input_tables import MOST_PROBLEMS, Table, missing_columns, open_table, read_ids, row_problem
+from connectors.tables.times import read_times
 from schemas.columns.ids import trimmed
 from schemas.problems import InputError, Problem, shown
 
@@ -30,20 +30,20 @@ _EXPOSURES = ("retailer_id", "customer_id", "channel", "outcome", "test", "deliv
 
 def history_files(sources: Sequence[str]) -> list[Path]:
     """The files of each source: itself, or a launch's exposures. Raises InputError for what is not there."""
-    found: list[Path] = []
+    files: list[Path] = []
     problems = []
     for source in sources:
         path = Path(source)
         if path.is_file():
-            found.append(path)
+            files.append(path)
         elif (path / "exposures").is_dir():
-            found += sorted((path / "exposures").glob("*.parquet"))
+            files += sorted((path / "exposures").glob("*.parquet"))
         else:
             fix = "is neither a file nor the folder of a launch; give a Parquet or CSV file, or OUTPUT of a launch"
             problems.append(Problem("--history", "", source, fix))
     if problems:
         raise InputError(problems)
-    return found
+    return files
 
 
 def read_histories(sources: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -59,13 +59,13 @@ def read_histories(sources: Sequence[str], columns: Sequence[str]) -> Iterator[p
 
 
 def check_histories(sources: Sequence[str], columns: Sequence[str], channels: Collection[str]) -> Counter[str]:
-    """Read all once; how many sends each channel has.
+    """Read every history once; the number of sends of each channel.
 
     Raises InputError with the mistakes of every file: a table without sends, and a channel that is one of engine.yaml's
     `channels` but for case or blanks, are mistakes too.
     """
     problems: list[Problem] = []
-    found: Counter[str] = Counter()
+    sends_by_channel: Counter[str] = Counter()
     for path in history_files(sources):
         try:
             (sends,) = read_histories([str(path)], columns)
@@ -76,17 +76,17 @@ def check_histories(sources: Sequence[str], columns: Sequence[str], channels: Co
         if not sends.num_rows and not _is_launch(table):
             fix = "holds no sends, so no cap would count any; write the sends, or leave the file out"
             problems.append(Problem(str(path), "", "0 rows", fix))
-        counts = {one["values"]: one["counts"] for one in sends["channel"].value_counts().to_pylist()}
+        counts = {entry["values"]: entry["counts"] for entry in sends["channel"].value_counts().to_pylist()}
         for name in sorted(counts.keys() - set(channels)):
             if meant := [channel for channel in channels if _folded(channel) == _folded(name)]:
                 fix = f"is no channel of engine.yaml, and its caps would not count these sends; write {meant[0]}"
                 row = pc.index(sends["channel"], name).as_py()
                 filtered = Problem(str(path), "channel", shown(name), fix)
                 problems.append(filtered if _is_launch(table) else row_problem(table, "channel", name, fix, row))
-        found.update(counts)
+        sends_by_channel.update(counts)
     if problems:
         raise InputError(problems)
-    return found
+    return sends_by_channel
 
 
 def _folded(channel: str) -> str:
@@ -101,7 +101,7 @@ def _of_launch(table: Table) -> pa.Table:
     rows = table.read(_EXPOSURES)
     sent = np.array(rows["outcome"].cast(pa.string()).to_numpy(zero_copy_only=False) == "emitted")
     rows = rows.filter(pa.array(sent & ~rows["test"].to_numpy(zero_copy_only=False)))
-    at = times_of(table, "deliver_after", rows["deliver_after"])
+    at = read_times(table, "deliver_after", rows["deliver_after"])
     return pa.table([rows["retailer_id"], rows["customer_id"], rows["channel"], at], SCHEMA.names).cast(SCHEMA)
 
 
@@ -110,15 +110,15 @@ def _of_table(table: Table, columns: Sequence[str]) -> pa.Table:
     if missing := missing_columns(table, wanted, "a history needs this column"):
         raise InputError(missing)
     rows = table.read(wanted)
-    texts = {name: trimmed(ids_of(table, name, rows[name])) for name in wanted[:3]}
+    texts = {name: trimmed(read_ids(table, name, rows[name])) for name in wanted[:3]}
     if empty := [problem for name, column in texts.items() for problem in _empty(table, name, column)]:
         raise InputError(empty)
-    at = times_of(table, "sent_at", rows["sent_at"])
+    at = read_times(table, "sent_at", rows["sent_at"])
     return pa.table([*texts.values(), at], SCHEMA.names).cast(SCHEMA)
 
 
 def _empty(table: Table, column: str, values: Any) -> list[Problem]:
-    given = pc.fill_null(pc.greater(pc.binary_length(values), 0), False)
-    places = np.flatnonzero(~np.asarray(given))[:MOST_PROBLEMS].tolist()
+    filled = pc.fill_null(pc.greater(pc.binary_length(values), 0), False)
+    places = np.flatnonzero(~np.asarray(filled))[:MOST_PROBLEMS].tolist()
     fix = "is empty; a send has a retailer, a customer and a channel"
     return [row_problem(table, column, "", fix, row) for row in places]

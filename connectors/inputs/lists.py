@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.tables.given import MOST_PROBLEMS, CsvTable, Table, ids_of, open_table, row_problem
+from connectors.tables.input_tables import MOST_PROBLEMS, CsvTable, Table, open_table, read_ids, row_problem
 from connectors.tables.text import BLOCK
 from schemas.columns.ids import trimmed
 from schemas.columns.masks import to_mask
@@ -96,7 +96,7 @@ def _read(path: Path, column: str, name: str) -> tuple[Table, pa.Array, np.ndarr
     """The table of a list, its ids, and the row of each."""
     table = open_table(path, name)
     chosen = _column(table, column)
-    texts = trimmed(ids_of(table, chosen, table.read([chosen])[chosen]))
+    texts = trimmed(read_ids(table, chosen, table.read([chosen])[chosen]))
     rows = np.flatnonzero(to_mask(pc.greater(pc.binary_length(texts), 0)))
     texts = texts.take(pa.array(rows))
     if not len(texts):
@@ -115,7 +115,11 @@ def _column(table: Table, column: str) -> str:
     if _normal(column) in names:
         return table.names[names.index(_normal(column))]
     kind, kinds = _kind(_normal(column)), [_kind(name) for name in names]
-    fitting = [at for at, own in enumerate(kinds) if own == "any" or (own and kind in (None, own))]
+    fitting = [
+        at
+        for at, column_kind in enumerate(kinds)
+        if column_kind == "any" or (column_kind and kind in (None, column_kind))
+    ]
     if len(fitting) == 1:
         return table.names[fitting[0]]
     if len(names) == 1 and kinds[0] is None:
@@ -153,11 +157,9 @@ def _check_separators(table: CsvTable) -> None:
             if not _SEPARATOR.search(line):
                 continue
             text = line.decode("utf-8", "replace").replace("\r", "").rstrip("\n")
-            for mark in ";\t|":
-                if len(next(csv.reader([text], delimiter=mark), [])) > 1:
-                    fix = (
-                        f"is separated by {mark!r}, the first line is not; name every column there, or quote the value"
-                    )
+            for separator in ";\t|":
+                if len(next(csv.reader([text], delimiter=separator), [])) > 1:
+                    fix = f"is separated by {separator!r}, the first line is not; name every column, or quote the value"
                     raise InputError([Problem(table.name, "columns", shown(text), fix, number)])
 
 

@@ -1,4 +1,4 @@
-"""The signals of a warm-up: what came back of each day's messages, from any table that a person gives."""
+"""The signals of a warm-up: each day's bounces and complaints, from an input table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.tables.given import ids_of, missing_columns, open_table
+from connectors.tables.input_tables import missing_columns, open_table, read_ids
 from schemas.problems import InputError
 
 
 def read_signal_rows(
     path: Path, name: str, columns: Sequence[str]
 ) -> tuple[list[dict[str, str]], Callable[[int], int | None]]:
-    """The rows as text, with blanks around a value taken off and nothing for null; and what tells a row's line.
+    """The rows as stripped text, with "" for null, and a function that returns the line of a row.
 
     Raises InputError for a table that cannot be read, or lacks one of the columns.
     """
@@ -25,8 +25,8 @@ def read_signal_rows(
     texts = {
         column: rows[column].cast(pa.string())
         if pa.types.is_date(rows[column].type)
-        else ids_of(table, column, rows[column])
+        else read_ids(table, column, rows[column])
         for column in columns
     }
-    found = pa.table(texts).to_pylist()
-    return [{column: (text or "").strip() for column, text in row.items()} for row in found], table.line
+    records = pa.table(texts).to_pylist()
+    return [{column: (text or "").strip() for column, text in row.items()} for row in records], table.line

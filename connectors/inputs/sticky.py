@@ -1,4 +1,4 @@
-"""Sticky assignments: which variant a unit was given, kept from launch to launch in a table."""
+"""Sticky assignments: the variant of each unit, kept from launch to launch in a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.tables.given import MOST_PROBLEMS, ids_of, missing_columns, open_table, row_problem
+from connectors.tables.input_tables import MOST_PROBLEMS, missing_columns, open_table, read_ids, row_problem
 from schemas.problems import InputError, Problem, shown
 
 SCHEMA = pa.schema(
@@ -28,7 +28,7 @@ def read_sticky(path: str | Path) -> pa.Table:
     if missing := missing_columns(table, SCHEMA.names, "give the sticky.parquet that an earlier launch wrote"):
         raise InputError(missing)
     rows = table.read(SCHEMA.names)
-    texts = {name: ids_of(table, name, rows[name]) for name in SCHEMA.names}
+    texts = {name: read_ids(table, name, rows[name]) for name in SCHEMA.names}
     version = texts["bucket_version"]
     whole = pc.match_substring_regex(version, "^[0-9]{1,18}$")
     problems = [
@@ -65,8 +65,8 @@ def check_sticky(path: str | Path) -> pa.Table:
 
 
 def _places(mask: Any) -> list[int]:
-    found: list[int] = np.flatnonzero(np.asarray(mask.to_numpy(zero_copy_only=False)))[:MOST_PROBLEMS].tolist()
-    return found
+    places: list[int] = np.flatnonzero(np.asarray(mask.to_numpy(zero_copy_only=False)))[:MOST_PROBLEMS].tolist()
+    return places
 
 
 def write_sticky(path: Path, before: str | None, exposures: Path, experiments: Mapping[str, tuple[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Kafka as a client sees it: properties, secrets from the environment, errors that say what to do."""
+"""Clients of Kafka: their properties, with secrets from the environment, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class KafkaClient:
     registry: str | None = None
 
     def config(self, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> dict[str, Any]:
-        """What a client of confluent-kafka is made with. Raises JobError for a variable that is not set."""
-        given = {name: _filled(name, value) for name, value in self.properties}
+        """The settings of a client of confluent-kafka. Raises JobError for a variable that is not set."""
+        properties = {name: _filled(name, value) for name, value in self.properties}
         common = {"bootstrap.servers": ",".join(uri.brokers), "error_cb": errors, "logger": _log}
-        return {**common, "reconnect.backoff.max.ms": 2_000, **given, **ours}
+        return {**common, "reconnect.backoff.max.ms": 2_000, **properties, **ours}
 
 
 class KafkaErrors:
-    """The last error that a client told of itself: its calls only say that they took too long."""
+    """The last error that a client reported in its callback: its calls only say that they timed out."""
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
@@ -74,25 +74,25 @@ class KafkaErrors:
 
 
 def read_properties(text: str) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str, str]]]:
-    """The properties of a file in the form of Java's and librdkafka's (`name=value`, # begins a comment), and what is
-    wrong with it as (name, value, what to do). A secret's value is never repeated."""
-    found: dict[str, str] = {}
-    wrong: list[tuple[str, str, str]] = []
+    """The properties of a file in the form of Java's and librdkafka's (`name=value`, # begins a comment), and its
+    mistakes as (name, value, what to do). A secret's value is never repeated."""
+    properties: dict[str, str] = {}
+    mistakes: list[tuple[str, str, str]] = []
     for line in text.splitlines():
         name, equals, value = (part.strip() for part in line.strip().partition("="))
         if not name or name[0] in "#!":
             continue
         secret = _SECRET.search(name) and name not in _PUBLIC
         if not equals:
-            wrong.append(("(a line)", "without =", "write NAME=VALUE, one property a line"))
+            mistakes.append(("(a line)", "without =", "write NAME=VALUE, one property a line"))
         elif name in _OURS:
-            wrong.append((name, "***" if secret else value, _OURS[name]))
+            mistakes.append((name, "***" if secret else value, _OURS[name]))
         elif secret and not _VARIABLE.fullmatch(value):
-            wrong.append((name, "***", f"is a secret: write {name}=${{NAME}} and set NAME in the environment"))
-        elif missing := [one for one in _VARIABLE.findall(value) if not os.environ.get(one)]:
-            wrong.append((name, value, f"set the environment variable {missing[0]}, on every worker"))
-        found[name] = value
-    return tuple(found.items()), wrong
+            mistakes.append((name, "***", f"is a secret: write {name}=${{NAME}} and set NAME in the environment"))
+        elif missing := [variable for variable in _VARIABLE.findall(value) if not os.environ.get(variable)]:
+            mistakes.append((name, value, f"set the environment variable {missing[0]}, on every worker"))
+        properties[name] = value
+    return tuple(properties.items()), mistakes
 
 
 def _filled(name: str, value: str) -> str:
@@ -105,29 +105,29 @@ def _filled(name: str, value: str) -> str:
     return _VARIABLE.sub(variable, value)
 
 
-def connected(kind: Any, client: KafkaClient, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> Any:
+def open_client(kind: Any, client: KafkaClient, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> Any:
     """A client of that kind. Raises JobError for properties that librdkafka does not take."""
     try:
         return kind(client.config(uri, errors, ours))
     except KafkaException as error:
-        told = error.args[0]
-        raise JobError(f"Kafka's client refuses its settings ({told.str()})", "Correct --kafka_config") from None
+        cause = error.args[0]
+        raise JobError(f"Kafka's client refuses its settings ({cause.str()})", "Correct --kafka_config") from None
 
 
 def count_partitions(client: Any, uri: KafkaUri, errors: KafkaErrors, wait_s: float = WAIT_S) -> int:
     """How many partitions the topic has. Raises JobError when it is missing or the brokers do not answer."""
     try:
-        found = client.list_topics(uri.topic, timeout=wait_s).topics[uri.topic]
+        topic = client.list_topics(uri.topic, timeout=wait_s).topics[uri.topic]
     except KafkaException as error:
-        client.poll(0)  # lets the client tell why
-        raise failure(uri, "cannot be reached", errors.last or error.args[0]) from error
-    if found.error is not None:
-        raise failure(uri, "cannot be used", found.error)
-    return len(found.partitions)
+        client.poll(0)  # runs the error callback
+        raise kafka_error(uri, "cannot be reached", errors.last or error.args[0]) from error
+    if topic.error is not None:
+        raise kafka_error(uri, "cannot be used", topic.error)
+    return len(topic.partitions)
 
 
-def failure(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
-    """An error of Kafka's as one that says what to do."""
+def kafka_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
+    """A JobError for an error of Kafka, with what to do."""
     todo = _TODO.get(error.code(), f"Check the brokers' addresses, the network and --kafka_config, {AGAIN}")
     return JobError(f"{uri} {what} ({error.name()}: {error.str()})", todo.format(uri=uri))
 
@@ -138,12 +138,12 @@ def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replic
     Raises JobError.
     """
     errors = KafkaErrors()
-    admin = connected(AdminClient, client, uri, errors, {})
+    admin = open_client(AdminClient, client, uri, errors, {})
     try:
         admin.create_topics([NewTopic(uri.topic, partitions, replicas)], request_timeout=WAIT_S)[uri.topic].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         admin.poll(0)
-        raise failure(uri, "could not be made", errors.last or error.args[0]) from error
+        raise kafka_error(uri, "could not be made", errors.last or error.args[0]) from error
     return True

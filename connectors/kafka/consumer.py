@@ -1,4 +1,4 @@
-"""Partitions of a Kafka topic, assigned by hand, and where a group begins and goes on."""
+"""Consumes assigned partitions of a Kafka topic, and stores where a group begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.kafka.client import FATAL, WAIT_S, KafkaClient, KafkaErrors, connected, count_partitions, failure
+from connectors.kafka.client import FATAL, WAIT_S, KafkaClient, KafkaErrors, count_partitions, kafka_error, open_client
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
 from schemas.transport import POLL_BYTES
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where a group begins that has read nothing yet: `earliest`, `latest`, the first message of a time (epoch ms),
-    or given offsets, with `earliest` for the partitions that are not given."""
+    """Where a new group begins: `earliest`, `latest`, the first message of a time (epoch ms), or these offsets, with
+    `earliest` for the other partitions."""
 
     word: str = "earliest"
     at: int | None = None
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 
 class PartitionConsumer:
-    """Some partitions of a topic in one client, from offsets that are given to it. One thread at a time polls.
+    """A client that reads some partitions of a topic from given offsets. One thread at a time polls.
 
     Raises JobError when the topic cannot be read until somebody acts.
     """
@@ -54,10 +54,11 @@ class PartitionConsumer:
 
     def open(self) -> PartitionConsumer:
         """Connects (lazily)."""
-        given = dict(self._client.properties)
-        ours = {**{key: value for key, value in _SETTINGS.items() if key not in given}, **_OWN, "group.id": self._group}
+        properties = dict(self._client.properties)
+        defaults = {key: value for key, value in _SETTINGS.items() if key not in properties}
+        ours = {**defaults, **_OWN, "group.id": self._group}
         self._errors = KafkaErrors()
-        self._consumer = connected(Consumer, self._client, self._uri, self._errors, ours)
+        self._consumer = open_client(Consumer, self._client, self._uri, self._errors, ours)
         self._failure: JobError | None = None
         self.ends: dict[int, int] = {}
         self.assigned: set[int] = set()
@@ -69,21 +70,21 @@ class PartitionConsumer:
         self._consumer.close()
 
     def partitions(self, wait_s: float = WAIT_S) -> int:
-        """How many partitions the topic has now."""
+        """The number of partitions that the topic has now."""
         return count_partitions(self._consumer, self._uri, self._errors, wait_s)
 
     def committed(self, partitions: range) -> dict[int, int]:
-        """The group's offsets, of the partitions that it has one for."""
+        """The group's committed offsets, for the partitions that have one."""
         asked = [self._at(number) for number in partitions]
-        found = self._asked("group cannot be read", lambda: self._consumer.committed(asked, timeout=WAIT_S))
-        for one in found:
-            if one.error is not None:
-                raise failure(self._uri, "group cannot be read", one.error)
-        return {one.partition: one.offset for one in found if one.offset >= 0}
+        positions = self._ask("group cannot be read", lambda: self._consumer.committed(asked, timeout=WAIT_S))
+        for position in positions:
+            if position.error is not None:
+                raise kafka_error(self._uri, "group cannot be read", position.error)
+        return {position.partition: position.offset for position in positions if position.offset >= 0}
 
     def bounds(self, partition: int, wait_s: float = WAIT_S) -> tuple[int, int]:
-        """(the first offset that is there, the next that will be)."""
-        return self._asked(
+        """The first offset that is kept, and the one that the next message will have."""
+        return self._ask(
             "cannot be read",
             lambda: self._consumer.get_watermark_offsets(self._at(partition), timeout=wait_s, cached=False),
         )
@@ -91,46 +92,49 @@ class PartitionConsumer:
     def at_time(self, partitions: range, at: int) -> dict[int, int]:
         """The offset of the first message published at that time (epoch ms) or after it; the end if there is none."""
         asked = [self._at(number, at) for number in partitions]
-        found = self._asked("cannot be read", lambda: self._consumer.offsets_for_times(asked, timeout=WAIT_S))
-        return {one.partition: one.offset if one.offset >= 0 else self.bounds(one.partition)[1] for one in found}
+        positions = self._ask("cannot be read", lambda: self._consumer.offsets_for_times(asked, timeout=WAIT_S))
+        return {
+            position.partition: position.offset if position.offset >= 0 else self.bounds(position.partition)[1]
+            for position in positions
+        }
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Keeps the group's offsets. A failure only means that messages come again."""
-        made = [self._at(partition, offset) for partition, offset in offsets.items()]
+        """Commit the group's offsets. After a failure messages are only read again."""
+        positions = [self._at(partition, offset) for partition, offset in offsets.items()]
         try:
-            self._asked("group cannot be kept", lambda: self._consumer.commit(offsets=made, asynchronous=False))
+            self._ask("group cannot be kept", lambda: self._consumer.commit(offsets=positions, asynchronous=False))
         except (JobError, RuntimeError) as error:  # RuntimeError: closed
             _log.warning("The offsets of group %s could not be kept: %s", self._group, error)
 
     def assign(self, offsets: Mapping[int, int]) -> None:
-        """Read these partitions, from these offsets, beside those that are read."""
-        again = [self._at(one) for one in offsets if one in self.assigned]
-        if again:
-            self._consumer.incremental_unassign(again)
-        for one in offsets:
-            self.ends.pop(one, None)
+        """Read these partitions too, from these offsets."""
+        reassigned = [self._at(partition) for partition in offsets if partition in self.assigned]
+        if reassigned:
+            self._consumer.incremental_unassign(reassigned)
+        for partition in offsets:
+            self.ends.pop(partition, None)
         self.assigned |= offsets.keys()
         if offsets:
-            self._consumer.incremental_assign([self._at(one, offset) for one, offset in offsets.items()])
+            self._consumer.incremental_assign([self._at(partition, offset) for partition, offset in offsets.items()])
 
     def take(self, most: int, wait_s: float = _WAIT_S) -> list[Any]:
-        """The next messages, once something is there, and what comes in the next moment: as many as fill POLL_BYTES
-        if they are as long as those before. A message that is longer counts for the next poll; what the client has
-        fetched ahead (`queued.max.messages.kbytes`) bounds this one."""
+        """The next messages: waits for the first one, and 50 ms for more. Their number fills POLL_BYTES if they are as
+        long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
+        (`queued.max.messages.kbytes`) bounds this one."""
         if self._failure is not None:
             raise self._failure
         most = max(1, min(most, int(POLL_BYTES / self._body_bytes)))
-        got = self._good(self._consumer.consume(most, 0) or self._consumer.consume(1, wait_s))
-        if got and len(got) < most:
-            got += self._good(self._consumer.consume(most - len(got), _LINGER_S))
-        if not got and self._failure is not None:
+        messages = self._messages_only(self._consumer.consume(most, 0) or self._consumer.consume(1, wait_s))
+        if messages and len(messages) < most:
+            messages += self._messages_only(self._consumer.consume(most - len(messages), _LINGER_S))
+        if not messages and self._failure is not None:
             raise self._failure
-        if got:
-            self._body_bytes = max(1.0, sum(len(message) for message in got) / len(got))
-        return got
+        if messages:
+            self._body_bytes = max(1.0, sum(len(message) for message in messages) / len(messages))
+        return messages
 
     def read_all(self) -> bool:
-        """Whether every partition was read to its end, which the brokers confirm."""
+        """Whether every partition was read to its end, as the brokers confirm."""
         if self.ends.keys() != self.assigned:
             return False
         try:
@@ -138,20 +142,20 @@ class PartitionConsumer:
         except JobError:
             return False
 
-    def _good(self, messages: list[Any]) -> list[Any]:
-        """The messages without the news among them: the end of a partition, an error."""
+    def _messages_only(self, messages: list[Any]) -> list[Any]:
+        """The messages without the events among them: the end of a partition, an error."""
         good, ends = [message for message in messages if message.error() is None], self.ends
         if ends or len(good) < len(messages):
-            good = self._sorted_out(messages)
+            good = self._handle_events(messages)
         last_error = self._errors.last
         if good:
             self._errors.last = None
         elif last_error is not None and last_error.code() in FATAL:
-            self._failure = failure(self._uri, "cannot be read", last_error)
+            self._failure = kafka_error(self._uri, "cannot be read", last_error)
         return good
 
-    def _sorted_out(self, messages: list[Any]) -> list[Any]:
-        """The same, the news heeded in their order."""
+    def _handle_events(self, messages: list[Any]) -> list[Any]:
+        """The messages, after each event among them was handled in its order."""
         good, ends = [], self.ends
         for message in messages:
             error = message.error()
@@ -162,54 +166,59 @@ class PartitionConsumer:
             elif error.code() == _EOF:
                 ends[message.partition()] = message.offset()
             elif error.code() in FATAL or error.fatal():
-                self._failure = failure(self._uri, "cannot be read", error)
+                self._failure = kafka_error(self._uri, "cannot be read", error)
         return good
 
     def _at(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(self._uri.topic, partition, offset)
 
-    def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
+    def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
         end = time.monotonic() + WAIT_S
         while True:
             try:
                 return ask()
             except KafkaException as error:
-                told = error.args[0]
-                if told.code() not in _PASSING or time.monotonic() > end:
-                    raise failure(self._uri, what, self._errors.last or told) from error
+                cause = error.args[0]
+                if cause.code() not in _PASSING or time.monotonic() > end:
+                    raise kafka_error(self._uri, what, self._errors.last or cause) from error
             time.sleep(_AGAIN_S)
 
 
-def begin(uri: KafkaUri, client: KafkaClient, group: str, start: Start | None) -> None:
-    """Keeps where the group begins, for the partitions of which it has read nothing: from then on every restart goes
-    on from the group's offsets. A group that has begun is left as it is, but for partitions that are new to it."""
+def begin_group(uri: KafkaUri, client: KafkaClient, group: str, start: Start | None) -> None:
+    """Commit where the group begins, for the partitions without an offset: every restart then goes on from the group's
+    offsets. A group that has begun keeps its offsets; partitions that are new to it begin at their first message."""
     consumer = PartitionConsumer(uri, client, group).open()
     try:
-        everyone = range(consumer.partitions())
-        known = consumer.committed(everyone)
+        partitions = range(consumer.partitions())
+        known = consumer.committed(partitions)
         if known and start is not None:
-            told = "%s: the group %s goes on where it stopped; --start is for a group that has read nothing"
-            _log.warning(told, uri, group)
-        missing = [one for one in everyone if one not in known]
-        offsets = first_offsets(consumer, Start() if known or start is None else start, everyone)
+            text = "%s: the group %s goes on where it stopped; --start is for a group that has read nothing"
+            _log.warning(text, uri, group)
+        missing = [partition for partition in partitions if partition not in known]
+        offsets = first_offsets(consumer, Start() if known or start is None else start, partitions)
         if missing:
-            consumer.commit({one: offsets[one] for one in missing})
+            consumer.commit({partition: offsets[partition] for partition in missing})
     finally:
         consumer.close()
 
 
 def first_offsets(consumer: PartitionConsumer, start: Start, partitions: range) -> dict[int, int]:
-    """The offset of each partition that a start means."""
+    """The offset of each partition for a start."""
     if start.at is not None:
         return consumer.at_time(partitions, start.at)
-    given = dict(start.offsets)
+    offsets = dict(start.offsets)
     end = start.word == "latest"
-    return {one: given[one] if one in given else consumer.bounds(one)[end] for one in partitions}
+    return {
+        partition: offsets[partition] if partition in offsets else consumer.bounds(partition)[end]
+        for partition in partitions
+    }
 
 
-def offsets_now(consumer: PartitionConsumer, partitions: range) -> dict[int, int]:
-    """Where the group goes on: at its own offsets, and at the first message of what it has not read."""
+def current_offsets(consumer: PartitionConsumer, partitions: range) -> dict[int, int]:
+    """Where the group goes on: its committed offsets, or the first message of a partition without one."""
     if not partitions:
         return {}
     known = consumer.committed(partitions)
-    return {one: known[one] if one in known else consumer.bounds(one)[0] for one in partitions}
+    return {
+        partition: known[partition] if partition in known else consumer.bounds(partition)[0] for partition in partitions
+    }

@@ -1,4 +1,4 @@
-"""The options of Kafka, which launch, rebatch and replay share, and what they say."""
+"""The options of Kafka, which launch, rebatch and replay share, and their parsing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def add_kafka_options(parser: ArgumentParser, *, publishing: bool = False) -> No
 
 
 def read_client(options: Any, problems: list[Problem]) -> KafkaClient:
-    """How Kafka is reached; a problem more for each mistake in the file and in the registry's URL."""
+    """The client's settings; adds a problem for each mistake in the file and in the registry's URL."""
     properties: tuple[tuple[str, str], ...] = ()
     file, registry = options.kafka_config, options.schema_registry
     if file:
@@ -74,7 +74,7 @@ def read_client(options: Any, problems: list[Problem]) -> KafkaClient:
 
 
 def read_start(options: Any, problems: list[Problem]) -> Start | None:
-    """Where a group begins; None, which means earliest, when nothing is said. Checks the group's name too."""
+    """Where a group begins; None, which means earliest, without --start. Checks the group's name too."""
     if not _GROUP.fullmatch(options.kafka_group):
         fix = "use letters, digits, . _ - and at most 249 characters"
         problems.append(Problem("command line", "--kafka_group", options.kafka_group, fix))
@@ -97,7 +97,7 @@ def read_start(options: Any, problems: list[Problem]) -> Start | None:
 def read_time(text: str) -> int | None:
     """Epoch milliseconds of an ISO 8601 time with its zone; None for anything else."""
     try:
-        made = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return None if made.tzinfo is None else int(made.timestamp() * 1000)
+    return None if time.tzinfo is None else int(time.timestamp() * 1000)

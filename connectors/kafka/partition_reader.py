@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.consumer import PartitionConsumer, Start, begin, offsets_now
+from connectors.kafka.consumer import PartitionConsumer, Start, begin_group, current_offsets
 from connectors.kafka.reader import QUIET_S, Decoder
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
@@ -20,7 +20,7 @@ _UNUSED_S = 300.0  # then the partition is read elsewhere
 
 @dataclass
 class _Open:
-    """A client that reads a partition, where it is, and when something came and when it was asked."""
+    """A client that reads one partition: its next offset, and the times of its last message and its last poll."""
 
     consumer: PartitionConsumer
     at: int
@@ -30,7 +30,7 @@ class _Open:
 
 
 class KafkaPartitionReader:
-    """The partitions of a topic, one client each in this process.
+    """Reads the partitions of a topic, each by a client of its own in this process.
 
     `idle_s`: a partition is done once it was read to its end and nothing has come for so long; `stop` ends them all.
     """
@@ -62,23 +62,23 @@ class KafkaPartitionReader:
             one.close()
 
     def starts(self, seen: int) -> list[int]:
-        """Where the partitions from number `seen` on begin: at the group's offsets, or their first message. The
-        first time, a group that has read nothing begins at `start`."""
+        """The first offsets of the partitions from number `seen` on: the group's, or their first message. The first
+        call makes a new group begin at `start`."""
         now = time.monotonic()
         if seen and now - self._looked < self._look_every_s:
             return []
         self._looked = now
         if not seen:
-            begin(self._uri, self._client, self._group, self._start)
+            begin_group(self._uri, self._client, self._group, self._start)
         if self._finder is None:
             self._finder = PartitionConsumer(self._uri, self._client, self._group).open()
         try:
-            found = offsets_now(self._finder, range(seen, self._finder.partitions()))
+            offsets = current_offsets(self._finder, range(seen, self._finder.partitions()))
         except JobError:
             if not seen:
                 raise
             return []  # the brokers are away; the next look finds them
-        return [found[one] for one in sorted(found)]
+        return [offsets[partition] for partition in sorted(offsets)]
 
     def ended(self) -> bool:
         """Whether no partition will be added: the input is drained, or was told to stop."""
@@ -88,23 +88,23 @@ class KafkaPartitionReader:
         """The next messages of a partition from an offset on; the handle is the offset behind them."""
         if self._stop():
             return Poll([], offset, done=True)
-        one = self._reader(partition, offset)
-        messages = one.consumer.take(most, _WAIT_S)
-        one.asked = now = time.monotonic()
+        opened = self._reader(partition, offset)
+        messages = opened.consumer.take(most, _WAIT_S)
+        opened.asked = now = time.monotonic()
         if messages:
-            one.at, one.last = messages[-1].offset() + 1, now
-        idle = self._idle_s is not None and not messages and now - one.last > self._idle_s
-        if idle and not one.consumer.read_all():
-            one.last, idle = now, False
+            opened.at, opened.last = messages[-1].offset() + 1, now
+        idle = self._idle_s is not None and not messages and now - opened.last > self._idle_s
+        if idle and not opened.consumer.read_all():
+            opened.last, idle = now, False
         envelopes = self._decoder.envelopes(messages)
         if envelopes:
-            one.oldest = min(envelope.published_at for envelope in envelopes) / 1000
-        elif one.consumer.ends:
-            one.oldest = time.time() - QUIET_S
-        return Poll(envelopes, one.at, idle)
+            opened.oldest = min(envelope.published_at for envelope in envelopes) / 1000
+        elif opened.consumer.ends:
+            opened.oldest = time.time() - QUIET_S
+        return Poll(envelopes, opened.at, idle)
 
     def commit(self, partition: int, offset: int) -> None:
-        """The engine has kept everything before the offset."""
+        """Commit: the engine has stored everything before the offset."""
         if partition in self._opened:
             self._opened[partition].consumer.commit({partition: offset})
 
@@ -117,13 +117,13 @@ class KafkaPartitionReader:
         """The client of a partition, at the offset: an engine goes back when a bundle failed."""
         now = time.monotonic()
         with self._lock:
-            for name in [name for name, one in self._opened.items() if now - one.asked > _UNUSED_S]:
+            for name in [name for name, opened in self._opened.items() if now - opened.asked > _UNUSED_S]:
                 self._opened.pop(name).consumer.close()
-            one = self._opened.get(partition)
-            if one is None:
+            opened = self._opened.get(partition)
+            if opened is None:
                 consumer = PartitionConsumer(self._uri, self._client, self._group).open()
-                one = self._opened[partition] = _Open(consumer, -1, now, now)
-        if one.at != offset:
-            one.consumer.assign({partition: offset})
-            one.at = offset
-        return one
+                opened = self._opened[partition] = _Open(consumer, -1, now, now)
+        if opened.at != offset:
+            opened.consumer.assign({partition: offset})
+            opened.at = offset
+        return opened

@@ -1,4 +1,4 @@
-"""Reading a Kafka topic in one process, for engines that keep no offsets: the group's say where a start goes on."""
+"""Reads a Kafka topic in one process, for engines that keep no offsets: a restart goes on at the group's."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from threading import Lock
 from typing import Any
 
 from connectors.kafka.client import WAIT_S, KafkaClient
-from connectors.kafka.consumer import ALIVE_S, PartitionConsumer, offsets_now
+from connectors.kafka.consumer import ALIVE_S, PartitionConsumer, current_offsets
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
 from schemas.transport import Envelope, Poll
 
-QUIET_S = 2.0  # how much later than now a message of an idle partition may still carry its time
+QUIET_S = 2.0  # a message of an idle partition may carry a time that is so much older than now
 
 
 class Decoder:
-    """Messages of a topic as envelopes; with a schema registry, without the frame around their bodies."""
+    """Turns messages of a topic into envelopes; with a schema registry it takes off the frame of their bodies."""
 
     def __init__(self, client: KafkaClient) -> None:
         self._registry = SchemaRegistry(client.registry) if client.registry else None
 
     def envelopes(self, messages: list[Any]) -> list[Envelope]:
         """An envelope a message, in order. A producer may give any time: one that is still to come counts as now."""
-        made, now = [], int(time.time() * 1000)
+        envelopes, now = [], int(time.time() * 1000)
         for message in messages:
             headers = message.headers() or ()
             try:
@@ -33,15 +33,17 @@ class Decoder:
             except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
                 attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
             name = f"{message.partition()}:{message.offset()}"
-            made.append(Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now)))
-        return made if self._registry is None else [self._registry.unframe(one) for one in made]
+            envelopes.append(
+                Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now))
+            )
+        return envelopes if self._registry is None else [self._registry.unframe(envelope) for envelope in envelopes]
 
 
 class KafkaReader:
-    """Messages of a topic for one process: its share of the partitions, from the group's offsets on.
+    """Reads one process's share of a topic's partitions, from the group's offsets on.
 
-    It looks for new partitions every `look_every_s`. `stop` is asked at each poll; once it says yes, or with `idle_s`
-    once every partition was read to its end and nothing has come for so long, the reader is done.
+    It looks for new partitions every `look_every_s`. The reader is done once `stop()` is true, which each poll asks,
+    and with `idle_s` once every partition was read to its end and nothing has come for so many seconds.
     """
 
     def __init__(
@@ -61,23 +63,23 @@ class KafkaReader:
         self._consumer = PartitionConsumer(uri, client, group)
 
     def open(self) -> None:
-        """Connect, and begin where the group is."""
+        """Connect, and begin at the group's offsets."""
         self._decoder = Decoder(self._client)
         self._lock = Lock()
-        self._kept: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
         self._consumer.open()
-        self._count, self._looked, self._last, self._oldest = 0, float("-inf"), time.monotonic(), time.time()
-        self._look()
+        self._count, self._found_at, self._last, self._oldest = 0, float("-inf"), time.monotonic(), time.time()
+        self._find_partitions()
 
     def close(self) -> None:
-        """Disconnect; what was polled and not committed comes again."""
+        """Disconnect; messages that were not committed come again."""
         self._consumer.close()
 
     def poll(self, most: int) -> Poll:
-        """What is there, once something is; the handle holds the next offset of each partition."""
+        """The next messages; the handle holds the next offset of each partition."""
         if self._stop():
             return Poll([], {}, done=True)
-        self._look()
+        self._find_partitions()
         messages = self._consumer.take(most)
         now = time.monotonic()
         if messages:
@@ -90,10 +92,12 @@ class KafkaReader:
         return Poll(envelopes, {one.partition(): one.offset() + 1 for one in messages}, idle)
 
     def commit(self, handle: dict[int, int]) -> None:
-        """The group goes on behind these messages."""
+        """Commit the offsets behind these messages."""
         with self._lock:
-            news = {one: offset for one, offset in handle.items() if offset > self._kept.get(one, -1)}
-            self._kept.update(news)
+            news = {
+                partition: offset for partition, offset in handle.items() if offset > self._committed.get(partition, -1)
+            }
+            self._committed.update(news)
         if news:
             self._consumer.commit(news)
 
@@ -105,19 +109,19 @@ class KafkaReader:
         every = self._consumer.ends.keys() == self._consumer.assigned
         return time.time() - QUIET_S if every else self._oldest
 
-    def _look(self) -> None:
-        """Takes over the partitions that are new."""
+    def _find_partitions(self) -> None:
+        """Assign the partitions that are new."""
         now = time.monotonic()
-        if now - self._looked < self._look_every_s:
+        if now - self._found_at < self._look_every_s:
             return
-        self._looked = now
+        self._found_at = now
         try:
             count = self._consumer.partitions(ALIVE_S if self._count else WAIT_S)
         except JobError:
             if not self._count:
                 raise
             return  # the brokers are away; the next look finds them
-        mine = [one for one in range(self._count, count) if one % self._readers == self._index]
-        starts = offsets_now(self._consumer, range(self._count, count)) if mine else {}
-        self._consumer.assign({one: starts[one] for one in mine})
+        mine = [partition for partition in range(self._count, count) if partition % self._readers == self._index]
+        starts = current_offsets(self._consumer, range(self._count, count)) if mine else {}
+        self._consumer.assign({partition: starts[partition] for partition in mine})
         self._count = count

@@ -1,4 +1,4 @@
-"""A Confluent schema registry, over plain HTTP, and the frame that it gives to messages: a zero, an id, the body."""
+"""A client of a Confluent schema registry, and the frame of its messages: a zero byte, the schema's id, the body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JSON = "application/vnd.schemaregistry.v1+json"
 class SchemaRegistry:
     """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD.
 
-    Each id and each schema is asked for once. Raises JobError when it refuses, or does not answer five times.
+    Asks for each id and each schema once. Raises JobError when it refuses, or gives no answer five times.
     """
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -32,45 +32,45 @@ class SchemaRegistry:
         user, password = os.environ.get(_USER), os.environ.get(_PASSWORD, "")
         login = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
         self._http = urllib3.PoolManager(headers={**login, "Content-Type": _JSON, "Accept": _JSON}, retries=False)
-        self._marks: dict[int, str | None] = {}
+        self._schema_ids: dict[int, str | None] = {}
         self._frames: dict[str, bytes] = {}
 
-    def frame(self, topic: str, mark: str) -> bytes:
-        """What stands before a body of our schema with this fingerprint; registers it under TOPIC-value if need be."""
-        if mark not in self._frames:
+    def frame(self, topic: str, schema_id: str) -> bytes:
+        """The frame before a body of our schema with this fingerprint; registers it under TOPIC-value if needed."""
+        if schema_id not in self._frames:
             place = f"/subjects/{quote(topic, safe='')}-value/versions"
-            made = self._call("POST", place, {"schema": json.dumps(resolve(mark))})
-            self._frames[mark] = bytes([_MAGIC]) + int(made["id"]).to_bytes(4, "big")
-        return self._frames[mark]
+            answer = self._call("POST", place, {"schema": json.dumps(resolve(schema_id))})
+            self._frames[schema_id] = bytes([_MAGIC]) + int(answer["id"]).to_bytes(4, "big")
+        return self._frames[schema_id]
 
     def unframe(self, envelope: Envelope) -> Envelope:
-        """The message without its frame, with the fingerprint of its schema. One of a schema that is none of ours
-        keeps its bytes, and says so; one without a frame stays as it is."""
+        """The message without its frame, with the fingerprint of its schema. A message of a foreign schema keeps its
+        bytes, and its attribute `schema` is registry-ID; one without a frame stays as it is."""
         body = envelope.body
         if len(body) < _FRAME or body[0] != _MAGIC:
             return envelope
         number = int.from_bytes(body[1:_FRAME], "big")
-        if number not in self._marks:
-            self._marks[number] = self._mark(number)
-        mark = self._marks[number]
-        attributes = {**envelope.attributes, "schema": mark or f"registry-{number}"}
-        return envelope._replace(attributes=attributes, body=body[_FRAME:] if mark else body)
+        if number not in self._schema_ids:
+            self._schema_ids[number] = self._read_schema_id(number)
+        schema_id = self._schema_ids[number]
+        attributes = {**envelope.attributes, "schema": schema_id or f"registry-{number}"}
+        return envelope._replace(attributes=attributes, body=body[_FRAME:] if schema_id else body)
 
-    def _mark(self, number: int) -> str | None:
-        """The fingerprint of the schema with that id, if it is a version of ours."""
-        found = self._call("GET", f"/schemas/ids/{number}", None)
-        if not found or found.get("schemaType", "AVRO") != "AVRO":
+    def _read_schema_id(self, number: int) -> str | None:
+        """The fingerprint of the schema with that id; None if it is no version of ours."""
+        answer = self._call("GET", f"/schemas/ids/{number}", None)
+        if not answer or answer.get("schemaType", "AVRO") != "AVRO":
             return None
         try:
-            written = json.loads(found["schema"])
-            mark = fingerprint(written) if isinstance(written, dict) else ""
-            resolve(mark)
+            written = json.loads(answer["schema"])
+            schema_id = fingerprint(written) if isinstance(written, dict) else ""
+            resolve(schema_id)
         except Exception:  # no JSON, or no schema (fastavro has no common base), or none of ours
             return None
-        return mark
+        return schema_id
 
     def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
-        """The answer, or nothing for what is not there."""
+        """The JSON answer; empty where there is none of that name."""
         data = None if body is None else json.dumps(body).encode()
         happened = ""
         for turn in range(_TRIES):

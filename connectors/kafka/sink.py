@@ -1,4 +1,4 @@
-"""Publishing to Kafka: an idempotent producer, thousands of messages at a time, refusals told by row."""
+"""Publishes to Kafka: an idempotent producer, thousands of messages in flight, refusals by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from connectors.kafka.client import KafkaClient, KafkaErrors, connected, count_partitions, failure
+from connectors.kafka.client import KafkaClient, KafkaErrors, count_partitions, kafka_error, open_client
 from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.uri import KafkaUri
 from schemas.elements import EventBatch, Refusal
@@ -22,7 +22,7 @@ _REFUSED = KafkaError.INVALID_RECORD
 _PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 _SETTINGS = {
     "enable.idempotence": True,
-    "message.timeout.ms": 0,  # for good: whether anything moves is watched here
+    "message.timeout.ms": 0,  # never: this module watches the progress itself
     "delivery.report.only.error": True,
     "partitioner": "murmur2_random",  # as Java's producers do it
     "linger.ms": 20,
@@ -55,14 +55,14 @@ class KafkaPublisher:
     def open(self) -> KafkaPublisher:
         """Connects. Raises JobError when the topic cannot be used."""
         self._errors = KafkaErrors()
-        given = dict(self._client.properties)
-        self._settings = {key: value for key, value in _SETTINGS.items() if key in _OWN or key not in given}
+        properties = dict(self._client.properties)
+        self._settings = {key: value for key, value in _SETTINGS.items() if key in _OWN or key not in properties}
         self._producer = self._connect(self._settings)
         count_partitions(self._producer, self._uri, self._errors, min(self._deadline_s, 20.0))
         self._sent: list[Iterable[Row]] = []
         self._refused: dict[bytes, KafkaError] = {}
         self._failure: JobError | None = None
-        self._left, self._moved = 0, self._clock()
+        self._in_flight, self._progressed_at = 0, self._clock()
         return self
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class KafkaPublisher:
 
     def submit(self, rows: Iterable[Row]) -> None:
         """Queues messages; the rows can be gone through again. Raises the JobError of an earlier one."""
-        self._watch()
+        self._check_progress()
         self._sent.append(rows)
         self._produce(self._producer, rows)
 
@@ -92,65 +92,65 @@ class KafkaPublisher:
         self._flush(self._producer)
         sent, self._sent = self._sent, []
         if any(error.code() in _TOO_LARGE for error in self._refused.values()):
-            self._one_by_one(sent)
+            self._publish_one_by_one(sent)
         refused, self._refused = self._refused, {}
         if not refused:
             return []
         return sorted(_refusal(row, refused[row[1]]) for rows in sent for row in rows if row[1] in refused)
 
     def _connect(self, settings: Mapping[str, Any]) -> Any:
-        return connected(Producer, self._client, self._uri, self._errors, settings)
+        return open_client(Producer, self._client, self._uri, self._errors, settings)
 
     def _produce(self, producer: Any, rows: Iterable[Row]) -> None:
-        produce, topic, told = producer.produce, self._uri.topic, self._told
+        produce, topic, on_delivery = producer.produce, self._uri.topic, self._delivered
         for count, (_, body, key, headers) in enumerate(rows):
             while True:
                 try:  # one callback for all: one a message would be kept, and looked through, until it is delivered
-                    produce(topic, body, key, headers=headers, on_delivery=told)
+                    produce(topic, body, key, headers=headers, on_delivery=on_delivery)
                 except BufferError:
                     producer.poll(0.1)
-                    self._watch(producer)
+                    self._check_progress(producer)
                     continue
                 except KafkaException as error:
-                    self._failed(body, error.args[0])
+                    self._note_failure(body, error.args[0])
                 break
             if count % 1_000 == 999:
                 producer.poll(0)
 
-    def _told(self, error: KafkaError | None, message: Any) -> None:
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
-            self._failed(message.value(), error)
+            self._note_failure(message.value(), error)
 
-    def _failed(self, body: bytes, error: KafkaError) -> None:
+    def _note_failure(self, body: bytes, error: KafkaError) -> None:
         if error.code() in (*_TOO_LARGE, _REFUSED):
             self._refused[body] = error
         elif self._failure is None and error.code() not in _PURGED:
-            self._failure = failure(self._uri, "could not be published to", error)
+            self._failure = kafka_error(self._uri, "could not be published to", error)
 
-    def _one_by_one(self, sent: list[Iterable[Row]]) -> None:
-        """A broker refuses a batch as a whole, for one message in it: those that it refused as too large go alone."""
-        again = [row for rows in sent for row in rows if row[1] in self._refused]
+    def _publish_one_by_one(self, sent: list[Iterable[Row]]) -> None:
+        """Publish the messages that were refused as too large alone: a broker refuses a whole batch for one of them."""
+        too_large = [row for rows in sent for row in rows if row[1] in self._refused]
         self._refused = {body: error for body, error in self._refused.items() if error.code() not in _TOO_LARGE}
-        again = [row for row in again if row[1] not in self._refused]
+        too_large = [row for row in too_large if row[1] not in self._refused]
         producer = self._connect({**self._settings, "batch.num.messages": 1, "linger.ms": 0})
-        self._produce(producer, again)
+        self._produce(producer, too_large)
         self._flush(producer)
 
     def _flush(self, producer: Any) -> None:
-        self._moved = self._clock()
+        self._progressed_at = self._clock()
         while producer.flush(0.2):
-            self._watch(producer)
-        self._watch(producer)
+            self._check_progress(producer)
+        self._check_progress(producer)
 
-    def _watch(self, producer: Any = None) -> None:
+    def _check_progress(self, producer: Any = None) -> None:
         """Raises JobError once a message has failed for good, or nothing has moved for too long."""
-        left, now = len(producer or self._producer), self._clock()
-        if left != self._left or not left:
-            self._left, self._moved = left, now
-        if self._failure is None and now - self._moved >= self._deadline_s:
+        in_flight, now = len(producer or self._producer), self._clock()
+        if in_flight != self._in_flight or not in_flight:
+            self._in_flight, self._progressed_at = in_flight, now
+        if self._failure is None and now - self._progressed_at >= self._deadline_s:
             last = self._errors.last
-            told = f" ({last.name()}: {last.str()})" if last else ""
-            happened = f"Nothing could be published to {self._uri} for {now - self._moved:.0f} s{told}"
+            cause = f" ({last.name()}: {last.str()})" if last else ""
+            happened = f"Nothing could be published to {self._uri} for {now - self._progressed_at:.0f} s{cause}"
             self._failure = JobError(happened, f"Check the brokers and the network, {_AGAIN}")
         if self._failure is not None:
             failed, self._failure = self._failure, None
@@ -160,7 +160,7 @@ class KafkaPublisher:
 
 
 class KafkaEvents:
-    """Each event as one message of a topic: its retailer is the key, its attributes are the headers."""
+    """Publishes each event as one message of a topic: its retailer is the key, its attributes are the headers."""
 
     def __init__(self, uri: KafkaUri, client: KafkaClient, **publisher: Any) -> None:
         self._uri = uri
@@ -177,7 +177,7 @@ class KafkaEvents:
         self._publisher.submit(_Rows(events, frame))
 
     def settle(self) -> list[Refusal]:
-        """Wait for all of it; the events that were refused."""
+        """Wait until all events are published or refused; the refused ones."""
         return self._publisher.settle()
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def _refusal(row: Row, error: KafkaError) -> Refusal:
 
 
 class _Rows:
-    """The rows of a batch, made anew each time they are gone through."""
+    """The rows of a batch, built again by each iteration."""
 
     def __init__(self, events: EventBatch, frame: bytes) -> None:
         self._events, self._frame = events, frame
@@ -206,8 +206,8 @@ class _Rows:
         keys = columns.get(_KEY) or [attributes.get(_KEY)] * len(bodies)
         names = list(columns)
         for row, (body, key, *values) in enumerate(zip(bodies.to_pylist(), keys, *columns.values(), strict=True)):
-            own = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
-            yield row, frame + body if frame else body, key, own + always
+            headers = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+            yield row, frame + body if frame else body, key, headers + always
 
 
 def _texts(column: Any) -> list[Any]:

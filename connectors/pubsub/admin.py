@@ -1,4 +1,4 @@
-"""The topics events travel through: our schema registered with Pub/Sub, a topic that holds to it, a subscription."""
+"""Creates a Pub/Sub topic with our schema, and a subscription to it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from schemas.problems import JobError
 _ACK_S = 60
 
 
-class Made(NamedTuple):
-    """What is there now, by its full name, and what of it is new (`created`) or brought up to date (`changed`)."""
+class TopicSetup(NamedTuple):
+    """A topic, its schema and its subscription by full name; those that are new (`created`) or updated (`changed`)."""
 
     topic: str
     schema: str
@@ -30,10 +30,10 @@ class Made(NamedTuple):
     changed: list[str]
 
 
-def create_topic(uri: TopicUri, schema_name: str = EVENT, subscription: str | None = None) -> Made:
-    """Makes the topic, with our Avro schema in binary encoding, and a subscription to it if one is named.
+def create_topic(uri: TopicUri, schema_name: str = EVENT, subscription: str | None = None) -> TopicSetup:
+    """Create the topic with our Avro schema in binary encoding, and a subscription to it if one is named.
 
-    May be run again: what is there stays, a schema that differs from ours gets a new revision, and a topic
+    May be run again: existing resources stay, a schema that differs from ours gets a new revision, and a topic
     with another schema or none gets ours. Raises JobError.
     """
     channel = open_channel()
@@ -56,24 +56,24 @@ class _Admin:
         self._created: list[str] = []
         self._changed: list[str] = []
 
-    def run(self, subscription: str | None) -> Made:
+    def run(self, subscription: str | None) -> TopicSetup:
         self._make_schema()
         self._make_topic()
         path = None if subscription is None else f"{self._project}/subscriptions/{subscription}"
         if path:
             self._make_subscription(path)
-        return Made(self._uri.path, self._schema, path, self._created, self._changed)
+        return TopicSetup(self._uri.path, self._schema, path, self._created, self._changed)
 
     def _make_schema(self) -> None:
         ours = schema(self._schema_id)
         wanted = types.Schema(name=self._schema, type_=types.Schema.Type.AVRO, definition=json.dumps(ours))
         try:
-            there = self._schemas.get_schema(name=self._schema)
+            current = self._schemas.get_schema(name=self._schema)
         except NotFound:
             self._schemas.create_schema(parent=self._project, schema=wanted, schema_id=self._schema_id)
             self._created.append(self._schema)
             return
-        if json.loads(there.definition) != ours:
+        if json.loads(current.definition) != ours:
             self._schemas.commit_schema(name=self._schema, schema=wanted)
             self._changed.append(self._schema)
 
@@ -84,8 +84,8 @@ class _Admin:
             self._topics.create_topic(request=wanted)
             self._created.append(self._uri.path)
         except AlreadyExists:
-            there = self._topics.get_topic(topic=self._uri.path).schema_settings
-            if (there.schema, there.encoding) != (self._schema, types.Encoding.BINARY):
+            current = self._topics.get_topic(topic=self._uri.path).schema_settings
+            if (current.schema, current.encoding) != (self._schema, types.Encoding.BINARY):
                 self._topics.update_topic(topic=wanted, update_mask={"paths": ["schema_settings"]})
                 self._changed.append(self._uri.path)
 

@@ -1,4 +1,4 @@
-"""Until when messages of a subscription may be leased to a reader of this folder that did not live to acknowledge."""
+"""Notes until when a reader's leases of a subscription may last, for the run that follows a killed one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from connectors.files.whole_file import write_whole
 
 
 class LeaseFile:
-    """A file that says, for one reader of a subscription, until when (epoch seconds) its leases may last; `earlier` is
-    what the readers of earlier runs left.
+    """The file of one reader of a subscription: until when (epoch seconds) its leases may last. `earlier` is the latest
+    time of the readers of earlier runs.
 
-    A reader that runs moves its time on before it takes or extends a lease; one that closes and has given back what it
-    did not acknowledge takes it back. So after a kill -9 the time is a bound on the leases that nobody ends.
+    A running reader moves its time forward before it takes or extends a lease. A reader that closes, and has given back
+    the messages that it did not acknowledge, clears it. So after a kill -9 the time bounds the leases that nobody ends.
     """
 
     def __init__(self, folder: Path, subscription: str, index: int = 0, earlier: float = 0.0) -> None:
@@ -23,8 +23,8 @@ class LeaseFile:
 
     def hold(self, until: float) -> None:
         """Leases may last until then. Raises JobError when it cannot be written."""
-        told = {"subscription": self._subscription, "leased_until": round(until, 1)}
-        write_whole(str(self._path), [json.dumps(told).encode()])
+        content = {"subscription": self._subscription, "leased_until": round(until, 1)}
+        write_whole(str(self._path), [json.dumps(content).encode()])
 
 
 def leased_until(folder: Path, subscription: str) -> float:

@@ -108,10 +108,10 @@ def pubsub_messages(bodies: pa.Array, attributes: Mapping[str, Texts], ordering_
     framed = join(_field(_MESSAGE, parts, length), length)
     if refused:
         bad = np.zeros(length, bool)
-        bad[[one.row for one in refused]] = True
+        bad[[refusal.row for refusal in refused]] = True
         # An Arrow null may keep its bytes in the buffer, and requests are slices of that: joined again without.
         framed = join([pc.if_else(pa.array(bad), pa.scalar(None, framed.type), framed)], length)
-    first = {one.row: one for one in reversed(refused)}
+    first = {refusal.row: refusal for refusal in reversed(refused)}
     return Messages(framed, _starts(ordering_key), [first[row] for row in sorted(first)])
 
 
@@ -122,9 +122,9 @@ def publish_requests(topic: str, messages: Messages) -> Requests:
     """
     edges, room = offsets(messages.framed), MAX_BYTES - len(_topic_field(topic))
     large = _over("message", "TOO_LARGE", np.diff(edges), room)
-    alone = [row for one in large for row in (one.row, one.row + 1)]
-    stops = np.unique([*messages.key_starts.tolist(), *alone, len(messages.framed)])
-    skipped, requests, start = {one.row for one in large}, [], 0
+    around_large = [row for refusal in large for row in (refusal.row, refusal.row + 1)]
+    stops = np.unique([*messages.key_starts.tolist(), *around_large, len(messages.framed)])
+    skipped, requests, start = {refusal.row for refusal in large}, [], 0
     while start < len(messages.framed):
         fits = np.searchsorted(edges, edges[start] + room, side="right") - 1
         stop = int(min(start + MAX_MESSAGES, fits, stops[np.searchsorted(stops, start, side="right")]))

@@ -1,6 +1,6 @@
-"""Publishing to Pub/Sub: ready requests through a raw stub, several in flight, retried by error class.
+"""Publishes to Pub/Sub: encoded requests through a raw stub, several in flight, retried by status code.
 
-Delivery is at least once: a request whose answer was lost is sent again, and event ids make repeats harmless.
+Delivery is at least once: a request whose answer was lost is sent again, and event ids make duplicates harmless.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 _CALL_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 20.0, 0.1, 5.0
-_SYSTEMATIC = 100  # so many messages of one request all refused: the topic is to blame, not the messages
+_SYSTEMATIC = 100  # when a request of so many messages is refused whole, the topic is the cause, not the messages
 
 Code = grpc.StatusCode
 _RETRIED = {
@@ -149,7 +149,7 @@ class PubsubPublisher:
             failure, self._failure = self._failure, None
         if failure:
             raise failure
-        return sorted(refused, key=lambda one: one.row)
+        return sorted(refused, key=lambda refusal: refusal.row)
 
     def _run(self, request: PublishRequest, batch: object) -> None:
         refused: list[Refused] = []
@@ -161,19 +161,19 @@ class PubsubPublisher:
         except BaseException as error:
             self._failure = self._failure or error
         with self._change:
-            self._refused += [one._replace(batch=batch) for one in refused]
+            self._refused += [refusal._replace(batch=batch) for refusal in refused]
             self._pending -= 1
             self._waiting -= request.size
             self._change.notify_all()
 
     def _deliver(self, request: PublishRequest) -> list[Refused]:
-        """Publishes a request, in halves when it is refused, so that only the messages to blame stay behind."""
+        """Publish a request, in halves when it is refused, so that only the faulty messages are refused."""
         detail = self._send(request.payload())
         if detail is None:
             return []
         if len(request.framed) == 1:
             return [Refused(request.first_row, Code.INVALID_ARGUMENT.name, detail)]
-        return [one for half in request.halves() for one in self._deliver(half)]
+        return [refusal for half in request.halves() for refusal in self._deliver(half)]
 
     def _send(self, payload: bytes) -> str | None:
         """Sends until it is published (None) or refused (why); nothing at all once another request failed."""

@@ -1,4 +1,4 @@
-"""Reading a Pub/Sub subscription: pulled ahead by threads, leases extended until committed, then acknowledged."""
+"""Reads a Pub/Sub subscription: threads prefetch, leases are extended until the commit, then acknowledged."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class PubsubReader:
-    """Messages of a subscription for one process.
+    """Reads the messages of a subscription in one process.
 
-    Pull threads keep up to 10,000 messages and 32 MB at hand. Leases of everything that was pulled and not acknowledged
-    are extended for up to ten minutes; what the engine has not committed by then comes again.
-    `stop` is asked at each poll; once it says yes the reader is done. With `idle_s` it is done once nothing has come
-    for so long, and not before every lease has ended that can be known of: those of a killed reader, which its file of
-    `leases` bounds, and those that a pull may hold whose answer was lost. Other subscribers' leases cannot be known.
+    Pull threads prefetch up to 10,000 messages and 32 MB. Leases of messages that were pulled and not acknowledged are
+    extended for up to ten minutes; messages that the engine has not committed by then come again.
+    The reader is done once `stop()` is true, which each poll asks. With `idle_s` it is done once nothing came for so
+    many seconds, and not before all known leases have ended: those of a killed reader, which its file of `leases`
+    bounds, and those of a pull whose answer was lost. Other subscribers' leases cannot be known.
     Raises JobError when the subscription cannot be read until somebody acts.
     """
 
@@ -59,7 +59,7 @@ class PubsubReader:
         leases: LeaseFile | None = None,
     ) -> None:
         self._subscription, self._pullers, self._idle_s, self._stop = subscription, pullers, idle_s, stop
-        self._file = leases
+        self._lease_file = leases
 
     def open(self) -> None:
         """Start to pull."""
@@ -75,32 +75,32 @@ class PubsubReader:
         self._ready_bytes, self._body_bytes = 0, 1024.0  # the second: of a message on average
         self._leases: dict[str, float] = {}
         self._failure: JobError | None = None
-        self._away, self._last = False, time.monotonic()
+        self._unreachable, self._last = False, time.monotonic()
         shortest, longest = self._ack_deadline()
         self._every_s, self._longest_s = min(_EXTEND_EVERY_S, shortest / 3), max(_LEASE_S, longest)
-        self._earlier = self._doubt = self._file.earlier if self._file else 0.0
-        self._hold()
-        self._tell_wait()
+        self._earlier_leases_end = self._lost_leases_end = self._lease_file.earlier if self._lease_file else 0.0
+        self._note_leases()
+        self._warn_of_leases()
         self._threads = [Thread(target=self._keep_pulling, daemon=True) for _ in range(self._pullers)]
         self._threads.append(Thread(target=self._keep_extending, daemon=True))
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Stop, once the pulls that are out have ended: a broker gives messages to one that is cut off. What was
-        pulled and not acknowledged is given back, and comes again at once."""
+        """Stop once the pulls in flight have ended: a broker gives messages to a pull that is cut off. Messages that
+        were not acknowledged are given back, and come again at once."""
         self._end_pulls()
         end = time.monotonic() + 2 * _PULL_S
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         ids = list(self._leases)
         given_back = all(self._call(self._give_back, ids[at : at + _ACK], 1) for at in range(0, len(ids), _ACK))
-        if self._file is not None and given_back and not any(thread.is_alive() for thread in self._threads):
-            self._file.hold(self._doubt if self._doubt > time.time() else 0.0)
+        if self._lease_file is not None and given_back and not any(thread.is_alive() for thread in self._threads):
+            self._lease_file.hold(self._lost_leases_end if self._lost_leases_end > time.time() else 0.0)
         self._channel.close()
 
     def poll(self, most: int) -> Poll:
-        """What is there, once something is, and what comes in the next moment; the handle holds the ack ids."""
+        """The next messages: waits for the first one, and a moment for more; the handle holds the ack ids."""
         if self._stop():
             self._end_pulls()
             return Poll([], [], done=True)
@@ -115,38 +115,42 @@ class PubsubReader:
                 )
             if self._failure:
                 raise self._failure
-            got = self._take(most)
+            received = self._take(most)
             self._change.notify_all()
-        if got:
+        if received:
             self._last = time.monotonic()
-        return Poll([_envelope(one.message) for one in got], [one.ack_id for one in got], not got and self._is_empty())
+        return Poll(
+            [_envelope(raw.message) for raw in received],
+            [raw.ack_id for raw in received],
+            not received and self._is_empty(),
+        )
 
     def _take(self, most: int) -> list[Raw]:
-        """The first of what is at hand."""
-        got, size = list[Raw](), 0
-        while self._ready and len(got) < most and size < POLL_BYTES:
-            got.append(self._ready.popleft())
-            size += len(got[-1].message.data)
+        """The first of the prefetched messages."""
+        received, size = list[Raw](), 0
+        while self._ready and len(received) < most and size < POLL_BYTES:
+            received.append(self._ready.popleft())
+            size += len(received[-1].message.data)
         self._ready_bytes -= size
-        return got
+        return received
 
     def _is_empty(self) -> bool:
-        """Whether nothing has come for so long, nor can come of a lease that is known of."""
-        if self._idle_s is None or self._away or time.monotonic() - self._last <= self._idle_s:
+        """Whether nothing has come for `idle_s`, and every known lease has ended."""
+        if self._idle_s is None or self._unreachable or time.monotonic() - self._last <= self._idle_s:
             return False
-        return self._doubt == 0 or time.time() - self._doubt > self._idle_s
+        return self._lost_leases_end == 0 or time.time() - self._lost_leases_end > self._idle_s
 
     def commit(self, handle: list[str]) -> None:
-        """Acknowledges the messages of a poll; a failure only means that they come again."""
+        """Acknowledge the messages of a poll; after a failure they only come again."""
         for start in range(0, len(handle), _ACK):
             if not self._call(self._acknowledge, handle[start : start + _ACK]):
-                self._doubt = max(self._doubt, time.time() + self._longest_s)
+                self._lost_leases_end = max(self._lost_leases_end, time.time() + self._longest_s)
         with self._change:
-            for one in handle:
-                self._leases.pop(one, None)
+            for ack_id in handle:
+                self._leases.pop(ack_id, None)
 
     def _call(self, call: Callable[[list[str]], Any], ids: list[str], tries: int = _ACK_TRIES) -> bool:
-        """Whether the broker has heard it, after a few tries."""
+        """Whether a call succeeded, after a few tries."""
         for number in range(tries):
             try:
                 call(ids)
@@ -161,39 +165,39 @@ class PubsubReader:
         self._ack(_Ack(subscription=self._subscription, ack_ids=ids), timeout=_CALL_S)
 
     def _give_back(self, ids: list[str], seconds: int = 0) -> None:
-        """The lease of messages ends after so many seconds."""
+        """End the lease of messages after so many seconds."""
         request = _Extend(subscription=self._subscription, ack_ids=ids, ack_deadline_seconds=seconds)
         self._extend(request, timeout=_CALL_S)
 
     def oldest(self) -> float:
-        """The publish time of the oldest message at hand, or now."""
+        """The publish time of the oldest prefetched message, or now."""
         with self._change:
-            times = [one.message.publish_time.seconds for one in list(self._ready)[:_PULL]]
+            times = [raw.message.publish_time.seconds for raw in list(self._ready)[:_PULL]]
         return float(min(times, default=time.time()))
 
     def _ack_deadline(self) -> tuple[int, int]:
-        """How long a message is leased that was pulled, in seconds: (at least, at most). An account that may only
-        subscribe is not told."""
+        """The lease of a pulled message in seconds: at least, at most. An account that may only subscribe cannot read
+        the subscription's own value."""
         get = self._channel.unary_unary(
             "/google.pubsub.v1.Subscriber/GetSubscription", _Get.SerializeToString, types.Subscription.pb().FromString
         )
         try:
-            found = get(_Get(subscription=self._subscription), timeout=_CALL_S).ack_deadline_seconds
+            deadline = get(_Get(subscription=self._subscription), timeout=_CALL_S).ack_deadline_seconds
         except grpc.RpcError:
             return _DEADLINE_S
-        return found or _DEADLINE_S[0], found or _DEADLINE_S[0]
+        return deadline or _DEADLINE_S[0], deadline or _DEADLINE_S[0]
 
-    def _hold(self) -> None:
-        """Writes down until when leases may last if this process dies now, or before it looks again."""
-        if self._file is not None:
-            self._file.hold(max(self._earlier, time.time() + 2 * self._every_s + self._longest_s))
+    def _note_leases(self) -> None:
+        """Write down until when leases may last if this process dies before the next call."""
+        if self._lease_file is not None:
+            self._lease_file.hold(max(self._earlier_leases_end, time.time() + 2 * self._every_s + self._longest_s))
 
-    def _tell_wait(self) -> None:
-        """A drain says why it will not end at once."""
-        left = self._earlier - time.time()
-        if self._idle_s is not None and left > 0:
-            told = "%s: an earlier run was killed; waiting up to %.0f s until Pub/Sub redelivers what it had pulled"
-            _log.warning(told, self._subscription, left)
+    def _warn_of_leases(self) -> None:
+        """Log why a drain does not end at once."""
+        seconds = self._earlier_leases_end - time.time()
+        if self._idle_s is not None and seconds > 0:
+            text = "%s: an earlier run was killed; waiting up to %.0f s until Pub/Sub redelivers what it had pulled"
+            _log.warning(text, self._subscription, seconds)
 
     def _end_pulls(self) -> None:
         self._closed.set()
@@ -208,7 +212,7 @@ class PubsubReader:
                 most = max(1, min(_PULL, int(_PULL_BYTES / self._body_bytes)))
             if self._closed.is_set():
                 return
-            # A drain does not leave a pull open at the broker, which could give it messages when nobody waits any more.
+            # A drain leaves no pull open at the broker, which could give it messages that nobody waits for.
             request = _Pull(subscription=self._subscription, max_messages=most, return_immediately=drains)
             try:
                 received = self._pull(request, timeout=_PULL_S).received_messages
@@ -218,38 +222,38 @@ class PubsubReader:
                     self._fail(error, _FATAL[code])
                     return
                 reached = code is Code.DEADLINE_EXCEEDED
-                self._reached(reached)
+                self._note_contact(reached)
                 if (not reached or drains) and "failed to connect" not in str(error):  # the answer may have been lost
-                    self._doubt = max(self._doubt, time.time() + self._longest_s)
+                    self._lost_leases_end = max(self._lost_leases_end, time.time() + self._longest_s)
                 if not reached:
                     self._closed.wait(pause)
                     pause = min(2 * pause, 5.0)
                 continue
             pause = 0.1
-            self._reached(True)
+            self._note_contact(True)
             if received:
-                self._keep(received)
+                self._store(received)
             elif drains:
                 self._closed.wait(_EMPTY_S)
 
     def _has_room(self) -> bool:
         return (len(self._ready) < _AHEAD and self._ready_bytes < _AHEAD_BYTES) or self._closed.is_set()
 
-    def _keep(self, received: Any) -> None:
-        """Puts what was pulled at hand."""
-        now, size = time.monotonic(), sum([len(one.message.data) for one in received])
+    def _store(self, received: Any) -> None:
+        """Add pulled messages to the prefetched ones."""
+        now, size = time.monotonic(), sum([len(raw.message.data) for raw in received])
         with self._change:
             self._ready.extend(received)
             self._ready_bytes += size
             self._body_bytes = max(1.0, size / len(received))
-            self._leases.update((one.ack_id, now) for one in received)
+            self._leases.update((raw.ack_id, now) for raw in received)
             self._change.notify_all()
 
-    def _reached(self, reached: bool) -> None:
-        """A broker that is away is not one that has nothing: idleness begins when it is back."""
-        if reached and self._away:
+    def _note_contact(self, reached: bool) -> None:
+        """Note whether the broker was reached: the idle time begins when an unreachable broker is back."""
+        if reached and self._unreachable:
             self._last = time.monotonic()
-        self._away = not reached
+        self._unreachable = not reached
 
     def _fail(self, error: Any, todo: str) -> None:
         with self._change:
@@ -260,7 +264,7 @@ class PubsubReader:
     def _keep_extending(self) -> None:
         while not self._closed.wait(self._every_s):
             try:
-                self._hold()
+                self._note_leases()
             except JobError as error:
                 with self._change:
                     self._failure = error
@@ -270,9 +274,9 @@ class PubsubReader:
 
     def _extend_all(self, now: float) -> None:
         with self._change:
-            for one in [one for one, since in self._leases.items() if now - since > _LONGEST_S]:
-                del self._leases[one]
-            ids = [one for one, since in self._leases.items() if now - since >= self._every_s / 2]
+            for ack_id in [ack_id for ack_id, since in self._leases.items() if now - since > _LONGEST_S]:
+                del self._leases[ack_id]
+            ids = [ack_id for ack_id, since in self._leases.items() if now - since >= self._every_s / 2]
         for start in range(0, len(ids), _ACK):
             try:
                 self._give_back(ids[start : start + _ACK], _LEASE_S)

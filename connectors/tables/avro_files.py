@@ -10,7 +10,7 @@ from uuid import UUID
 import fastavro
 import pyarrow as pa
 
-from connectors.tables.sources import Reject, Rejected, check_names, check_same, opened, wrong
+from connectors.tables.sources import Reject, Rejected, check_names, check_same, open_binary, unusable
 
 ROWS = 16_384
 _TYPES = {
@@ -59,16 +59,16 @@ class AvroFiles:
             return pa.RecordBatch.from_pylist(rows, schema=self.schema)
         except (pa.ArrowException, TypeError, ValueError) as error:
             fix = f"holds values that do not fit the schema of the first file ({str(error)[:160]}); write all alike"
-            raise wrong(self._source, path.name, fix) from error
+            raise unusable(self._source, path.name, fix) from error
 
     def _records(self, path: Path, reject: Reject) -> Iterator[Any]:
-        with opened(path) as file:
+        with open_binary(path) as file:
             try:
                 for number, block in enumerate(fastavro.block_reader(file)):
                     yield from self._block(path, number, block, reject)
             except Exception as error:  # fastavro has no common base
                 fix = f"breaks off or is damaged ({str(error)[:120] or 'its bytes end early'}); get it again"
-                raise wrong(self._source, path.name, fix) from error
+                raise unusable(self._source, path.name, fix) from error
 
     def _block(self, path: Path, number: int, block: Any, reject: Reject) -> Iterator[Any]:
         """A block's records; what cannot be decoded is rejected, the block's bytes with the first of them."""
@@ -78,10 +78,10 @@ class AvroFiles:
             try:
                 record = next(records)
             except Exception as error:  # fastavro has no common base: EOFError, IndexError, UnicodeDecodeError, …
-                told = f"cannot be decoded ({str(error)[:120] or 'its bytes end early'}); write the source again"
+                fix = f"cannot be decoded ({str(error)[:120] or 'its bytes end early'}); write the source again"
                 for row in range(done, block.num_records):
                     at = f"{path.name} block {number} record {row}"
-                    reject(Rejected("broken_record", told, at, data if row == done else b""))
+                    reject(Rejected("broken_record", fix, at, data if row == done else b""))
                 return
             done += 1
             for name in self._texts:  # fastavro makes objects of the logical type uuid
@@ -91,19 +91,19 @@ class AvroFiles:
 
 
 def _schema(source: str, path: Path) -> pa.Schema:
-    with opened(path) as file:
+    with open_binary(path) as file:
         try:
             schema = fastavro.reader(file).writer_schema
         except Exception as error:  # fastavro has no common base
             fix = f"is no Avro container file ({str(error)[:120] or 'its bytes end early'}); get it again"
-            raise wrong(source, path.name, fix) from error
+            raise unusable(source, path.name, fix) from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
-        raise wrong(source, path.name, "does not hold records; write a record a row")
+        raise unusable(source, path.name, "does not hold records; write a record a row")
     named: dict[str, Any] = {}
     try:
         return pa.schema([(f["name"], _arrow(source, path, f["name"], f["type"], named)) for f in schema["fields"]])
     except RecursionError as error:
-        raise wrong(
+        raise unusable(
             source, path.name, "has types nested within one another without an end; write it flatter"
         ) from error
 
@@ -118,7 +118,7 @@ def _arrow(source: str, path: Path, name: str, schema: Any, named: dict[str, Any
         kinds = [one for one in schema if one != "null"]
         if len(kinds) > 1:
             fix = f"is a union of {len(kinds)} types; a column has one type (or null)"
-            raise wrong(path.name, str(kinds)[:80], fix, field=name)
+            raise unusable(path.name, str(kinds)[:80], fix, field=name)
         return inner(kinds[0]) if kinds else pa.null()
     if isinstance(schema, str):
         return inner(named[schema]) if schema in named else _TYPES[schema]

@@ -1,4 +1,4 @@
-"""CSV tables, read by DuckDB: RFC 4180 with any of `,;|` and tab between fields, the first line naming them."""
+"""CSV tables, read by DuckDB: RFC 4180 with `,`, `;`, `|` or a tab between fields, and a header line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from connectors.tables.csv_rows import MAX_ROW, check_lengths, mixed_line, row_at
 from connectors.tables.csv_types import column_types, common_type, literal, quoted
-from connectors.tables.sources import BATCH_ROWS, Reject, Rejected, check_names, check_same, wrong
+from connectors.tables.sources import BATCH_ROWS, Reject, Rejected, check_names, check_same, unusable
 from connectors.tables.text import TextFile
 
 DELIMITERS = ",;\t|"
@@ -28,7 +28,7 @@ _REASONS = {
 
 
 class CsvFile(NamedTuple):
-    """A file whose dialect is known: what separates its fields, the type of each column, whether line 1 names them."""
+    """A file and its dialect: the delimiter, the type of each column, whether line 1 is a header."""
 
     text: TextFile
     delimiter: str
@@ -37,14 +37,14 @@ class CsvFile(NamedTuple):
 
 
 class CsvFiles:
-    """The rows of CSV files. Raises InputError for a file that cannot be read as such at all.
+    """The rows of CSV files. Raises InputError for a file that is no CSV.
 
     A column of `ids` stays text unless all its values are whole numbers.
     """
 
     def __init__(self, source: str, paths: Sequence[Path], ids: Collection[str] = ()) -> None:
         self._source = source
-        files = [_examined(source, path, ids) for path in paths]
+        files = [_examine(source, path, ids) for path in paths]
         for path, file in zip(paths[1:], files[1:], strict=True):
             check_same(paths[0], list(files[0].types), path, list(file.types))
         self._types = {name: common_type([file.types[name] for file in files]) for name in files[0].types}
@@ -94,58 +94,58 @@ def _read(file: CsvFile, types: dict[str, str], more: str) -> str:
     )
 
 
-def _examined(source: str, path: Path, ids: Collection[str]) -> CsvFile:
+def _examine(source: str, path: Path, ids: Collection[str]) -> CsvFile:
     """A file's delimiter and the types of its columns."""
-    given = TextFile(source, path)
-    names, delimiter = first_row(given)
+    text = TextFile(source, path)
+    names, delimiter = first_row(text)
     check_names(path.name, names)
-    check_lengths(given)
-    file = CsvFile(given, delimiter, dict.fromkeys(names, "VARCHAR"))
+    check_lengths(text)
+    file = CsvFile(text, delimiter, dict.fromkeys(names, "VARCHAR"))
     try:
         types = column_types(_connection(), names, _read(file, file.types, "ignore_errors = true"), ids)
     except duckdb.Error as error:
-        raise _unreadable(source, given, error) from error
+        raise _unreadable(source, text, error) from error
     return file._replace(types=types)
 
 
 def first_row(file: TextFile) -> tuple[list[str], str]:
-    """The fields of the first line, and what separates them: of the delimiters the one that stands there most."""
-    with file.open() as opened:
-        line = opened.readline(MAX_ROW)
+    """The fields of the first line and their delimiter: the one that gives the most fields."""
+    with file.open() as binary:
+        line = binary.readline(MAX_ROW)
     try:
         first = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         fix = f"the first line is not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
-        raise wrong(file.source, file.name, fix) from error
+        raise unusable(file.source, file.name, fix) from error
     if not first.strip():
-        raise wrong(file.source, file.name, "line 1 is empty; delete it: the first line names the columns")
+        raise unusable(file.source, file.name, "line 1 is empty; delete it: the first line names the columns")
     csv.field_size_limit(2 * MAX_ROW)
     try:
-        rows = [(next(csv.reader([first], delimiter=one), []), one) for one in DELIMITERS]
+        rows = [(next(csv.reader([first], delimiter=delimiter), []), delimiter) for delimiter in DELIMITERS]
     except csv.Error as error:
         fix = f"line 1 cannot be read ({error}); end all lines alike, and put names with line ends in quotes"
-        raise wrong(file.source, file.name, fix) from error
+        raise unusable(file.source, file.name, fix) from error
     return max(rows, key=lambda row: len(row[0]))
 
 
 def _unreadable(source: str, file: TextFile, error: duckdb.Error) -> Exception:
-    """The engine's message in short: its advice is about settings that nobody can reach here."""
+    """DuckDB's message in short: its advice is about settings that no user has here."""
     message = str(error)
     if "Maximum line size" in message or "buffer" in message.lower():
         fix = f"a row is longer than {MAX_ROW >> 20} MB; shorten it (is a quote left open?)"
-        return wrong(source, file.name, fix)
+        return unusable(source, file.name, fix)
     if line := mixed_line(file):
         fix = f"line {line} does not end as those before it do (a carriage return too many or too few); end all alike"
-        return wrong(source, file.name, fix)
+        return unusable(source, file.name, fix)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    told = next((line for line in lines if "unicode" in line), lines[0] if lines else "")
-    fix = f"is no CSV file that can be read ({told[:160]}); separate fields by commas, end all rows alike, write UTF-8"
-    return wrong(source, file.name, fix)
+    cause = next((line for line in lines if "unicode" in line), lines[0] if lines else "")
+    fix = f"is no CSV file that can be read ({cause[:160]}); separate fields by commas, end all rows alike, write UTF-8"
+    return unusable(source, file.name, fix)
 
 
 def _rejects(con: duckdb.DuckDBPyConnection, source: str, text: TextFile, types: dict[str, str]) -> Iterator[Rejected]:
-    """The refused rows in the order of the file, each once, with its bytes and its line."""
-    found = con.sql(
+    """The rejected rows in the order of the file, each once, with its bytes and its line."""
+    rejects = con.sql(
         "SELECT line_byte_position, arg_min(error_type, rank), arg_min(column_name, rank), "
         "arg_min(error_message, rank), arg_min(csv_line, rank) "
         "FROM (SELECT *, (error_type = 'CAST', byte_position) AS rank FROM reject_errors) "
@@ -153,14 +153,14 @@ def _rejects(con: duckdb.DuckDBPyConnection, source: str, text: TextFile, types:
     ).fetchall()
     with text.open() as file:
         line = 1
-        for place, kind, column, message, line_text in found:
+        for place, kind, column, message, line_text in rejects:
             quotes = "unterminated" in message
             skipped, data = row_at(file, place - 1, one_line=quotes)
             line += skipped
             if quotes and len(line_text.strip("\r\n").encode()) > len(data.strip(b"\r\n")):
                 fix = f"line {line} opens a quote that is never closed, so the rest cannot be read; close it"
-                raise wrong(source, text.name, fix)
+                raise unusable(source, text.name, fix)
             reason, fix = _REASONS.get(kind, ("broken_row", message.splitlines()[0][:200]))
-            told = fix.format(column=column, type=types.get(column, ""))
-            yield Rejected(reason, told, f"{text.name} line {line}", data.rstrip(b"\r\n"))
+            detail = fix.format(column=column, type=types.get(column, ""))
+            yield Rejected(reason, detail, f"{text.name} line {line}", data.rstrip(b"\r\n"))
             line += data.count(b"\n")

@@ -1,4 +1,4 @@
-"""Rows of CSV files as bytes: how long they are, and where they stand."""
+"""Rows of CSV files as bytes: their lengths, and their lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from connectors.tables.sources import wrong
+from connectors.tables.sources import unusable
 from connectors.tables.text import BLOCK, TextFile
 
 MAX_ROW = 16 << 20
@@ -73,7 +73,7 @@ def _check_row(text: TextFile, place: int, line: int) -> None:
     next(reader, None)
     if reader.line_num >= len(lines):
         fix = f"the row at line {line} is longer than {MAX_ROW >> 20} MB; shorten it, or close the quote it leaves open"
-        raise wrong(text.source, text.name, fix)
+        raise unusable(text.source, text.name, fix)
 
 
 def line_of_row(text: TextFile, delimiter: str, row: int) -> int:
@@ -97,8 +97,8 @@ def mixed_line(text: TextFile) -> int | None:
     with text.open() as file:
         end = None
         for number, line in enumerate(file, 1):
-            own = line.endswith(b"\r\n")
-            end = own if end is None else end
-            if line.endswith(b"\n") and (own != end or b"\r" in line[:-2]):
+            ending = line.endswith(b"\r\n")
+            end = ending if end is None else end
+            if line.endswith(b"\n") and (ending != end or b"\r" in line[:-2]):
                 return number
     return None

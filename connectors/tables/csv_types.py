@@ -72,8 +72,8 @@ def _forms(con: duckdb.DuckDBPyConnection, asked: dict[str, list[str]], rows: st
             f"WHEN regexp_full_match({quoted(name)}, {literal(FORMS[form])}) THEN {literal(form)}" for form in forms
         )
         columns.append(f"list(DISTINCT CASE {cases} ELSE '{_OTHER}' END) FILTER (WHERE {quoted(name)} IS NOT NULL)")
-    found = con.sql(f"SELECT {', '.join(columns)} FROM {rows}").fetchall()[0]  # noqa: S608
-    return {name: set(forms or ()) for name, forms in zip(asked, found, strict=True)}
+    forms = con.sql(f"SELECT {', '.join(columns)} FROM {rows}").fetchall()[0]  # noqa: S608
+    return {name: set(forms or ()) for name, forms in zip(asked, forms, strict=True)}
 
 
 def _id_type(forms: set[str]) -> str:

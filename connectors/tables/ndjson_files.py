@@ -1,4 +1,4 @@
-"""NDJSON tables: one JSON object a line. Types are those most of the first lines have; dates stay text."""
+"""NDJSON tables: one JSON object a line. A column has the type of most of the first lines; dates stay text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from connectors.tables.sources import SAMPLE_ROWS, Reject, Rejected, check_names, wrong
+from connectors.tables.sources import SAMPLE_ROWS, Reject, Rejected, check_names, unusable
 from connectors.tables.text import BLOCK, TextFile
 
 MAX_LINE = 64 << 20
 MAX_DEPTH = 100
-"""Objects and lists within one another. The parser takes memory of the stack for each and ends the process when there
-is no more of it, so deeper lines never reach it."""
+"""Nested objects and lists. The parser uses stack memory for each level and ends the process when that is used up, so
+deeper lines never reach it."""
 _TYPES = {
     "UBIGINT": pa.int64(), "BIGINT": pa.int64(), "HUGEINT": pa.float64(), "UHUGEINT": pa.float64(),
     "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "VARCHAR": pa.string(), "NULL": pa.string(), "JSON": pa.string(),
@@ -34,7 +34,7 @@ Line = tuple[int, bytes]
 class NdjsonFiles:
     """The objects of NDJSON files. Raises InputError when no line of the sample is a JSON object.
 
-    A column of `ids` in which whole numbers stand is one of whole numbers: floats would not hold them all.
+    A column of `ids` with whole numbers has an integer type: floats would not hold them all.
     """
 
     def __init__(self, source: str, paths: Sequence[Path], ids: Container[str] = ()) -> None:
@@ -57,7 +57,7 @@ class NdjsonFiles:
                     yield from part.to_batches()
 
     def _parsed(self, lines: list[Line], name: str, reject: Reject) -> Iterator[pa.Table]:
-        """The rows of some lines; a line that cannot be read is found by halving."""
+        """The rows of some lines; halving finds a line that cannot be read."""
         if not lines:
             return
         table, problem = _read(lines, self.schema)
@@ -65,7 +65,7 @@ class NdjsonFiles:
             yield table
         elif len(lines) == 1:
             number, data = lines[0]
-            reject(Rejected(*_told(problem), f"{name} line {number}", data))
+            reject(Rejected(*_reason_and_detail(problem), f"{name} line {number}", data))
         else:
             middle = len(lines) // 2
             yield from self._parsed(lines[:middle], name, reject)
@@ -73,7 +73,7 @@ class NdjsonFiles:
 
 
 def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
-    """The lines as a table; None and why where one does not fit."""
+    """The lines as a table; None and the reason if a line does not fit."""
     block = b"\n".join(data for _, data in lines)
     try:
         block.decode()
@@ -89,8 +89,8 @@ def _read(lines: list[Line], schema: pa.Schema) -> tuple[pa.Table | None, str]:
     return table.select(schema.names), ""
 
 
-def _told(problem: str) -> tuple[str, str]:
-    """Reason and detail of a line's problem."""
+def _reason_and_detail(problem: str) -> tuple[str, str]:
+    """The reason and the detail of a rejected line."""
     if problem.startswith("UTF-8"):
         return "broken_text", "is not UTF-8; save the source as UTF-8"
     if "changed from" in problem or "conversion" in problem.lower():
@@ -98,60 +98,60 @@ def _told(problem: str) -> tuple[str, str]:
         if not column:
             return "broken_json", "is no JSON object; correct the line"
         return "wrong_type", f"column {column}: {problem.partition(') ')[2] or problem}; correct the value"[:300]
-    if found := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
-        return "wrong_type", f"{found[2]} does not fit a column of {found[1]}; correct the value, or write all as text"
+    if match := re.search(r"Failed to convert JSON to (\w+), couldn't parse:(.{0,80})", problem):
+        return "wrong_type", f"{match[2]} does not fit a column of {match[1]}; correct the value, or write all as text"
     return "broken_json", f"is not one JSON object ({problem[:200]}); correct the line"
 
 
 def _too_deep(line: bytes) -> bool:
-    """Whether more objects and lists are open at once than may be; brackets in texts do not count."""
+    """Whether a line nests deeper than MAX_DEPTH; brackets in texts do not count."""
     if len(line) <= MAX_DEPTH or line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0
-    for mark in _MARKS.findall(line):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark, 0)
+    for token in _TOKENS.findall(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token, 0)
         if depth > MAX_DEPTH:
             return True
     return False
 
 
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _check(file: TextFile) -> None:
     """Raises InputError for a line over MAX_LINE, and for a file that is one list."""
     line, length = 1, 0
-    with file.open() as opened:
-        while block := opened.read(BLOCK):
+    with file.open() as binary:
+        while block := binary.read(BLOCK):
             if line == 1 and not length and block.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
                 fix = "is one JSON list; write one object a line (jq -c '.[]' does)"
-                raise wrong(file.source, file.name, fix)
+                raise unusable(file.source, file.name, fix)
             ends = block.count(b"\n")
             length += block.find(b"\n") if ends else len(block)
             if length > MAX_LINE:
                 fix = f"line {line} is longer than {MAX_LINE >> 20} MB; write one object a line"
-                raise wrong(file.source, file.name, fix)
+                raise unusable(file.source, file.name, fix)
             line, length = line + ends, len(block) - 1 - block.rfind(b"\n") if ends else length
 
 
 def _blocks(file: TextFile) -> Iterator[list[Line]]:
-    """The lines of a file, some megabytes at a time; empty ones are left out."""
+    """The non-empty lines of a file, some megabytes at a time."""
     number, rest = 1, b""
-    with file.open() as opened:
-        while block := opened.read(BLOCK):
+    with file.open() as binary:
+        while block := binary.read(BLOCK):
             *whole, rest = (rest + block).split(b"\n")
-            yield _given(whole, number)
+            yield _numbered(whole, number)
             number += len(whole)
-    yield _given([rest], number)
+    yield _numbered([rest], number)
 
 
-def _given(lines: list[bytes], first: int) -> list[Line]:
+def _numbered(lines: list[bytes], first: int) -> list[Line]:
     marked = [line.removeprefix(b"\xef\xbb\xbf") if at == 0 and first == 1 else line for at, line in enumerate(lines)]
     return [(first + at, line.strip()) for at, line in enumerate(marked) if line.strip()]
 
 
 def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.Schema:
-    """A column for every key of every line, in the order in which they first stand."""
+    """A column for every key of every line, in the order of their first appearance."""
     for file in files:
         _check(file)
     sample = _structures(_lines(files), SAMPLE_ROWS)
@@ -160,10 +160,10 @@ def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.S
         for key, kind in structure.items():
             votes.setdefault(key, Counter())[json.dumps(kind)] += kind != "NULL"
     if not votes:
-        raise wrong(source, files[0].name, "no line is a JSON object; write one object a line: {…}")
+        raise unusable(source, files[0].name, "no line is a JSON object; write one object a line: {…}")
     chosen = {key: _chosen_id(kinds) if key in ids else _chosen(kinds) for key, kinds in votes.items()}
-    (all_of_it,) = _structures(_lines(files), None)
-    for key, kind in all_of_it.items():
+    (every_key,) = _structures(_lines(files), None)
+    for key, kind in every_key.items():
         before = chosen.get(key)
         wider = before in _WHOLE and kind in ("DOUBLE", "HUGEINT") and key not in ids
         if before is None or before == "NULL" or wider:
@@ -173,15 +173,15 @@ def _schema(source: str, files: Sequence[TextFile], ids: Container[str]) -> pa.S
 
 def _chosen(kinds: Counter[str]) -> Any:
     numbers = [kind for kind, votes in kinds.items() if votes and kind in ('"DOUBLE"', '"HUGEINT"')]
-    most = json.loads(kinds.most_common(1)[0][0])
-    return "DOUBLE" if most in _WHOLE and numbers else most
+    commonest = json.loads(kinds.most_common(1)[0][0])
+    return "DOUBLE" if commonest in _WHOLE and numbers else commonest
 
 
 def _chosen_id(kinds: Counter[str]) -> Any:
-    """The type that most have; whole numbers among others that have a fraction, or are too large, stay such."""
+    """The type of most values; a column of numbers that has whole numbers is BIGINT."""
     whole = any(votes for kind, votes in kinds.items() if kind in ('"UBIGINT"', '"BIGINT"', '"HUGEINT"', '"UHUGEINT"'))
-    most = json.loads(kinds.most_common(1)[0][0])
-    return "BIGINT" if whole and most in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else most
+    commonest = json.loads(kinds.most_common(1)[0][0])
+    return "BIGINT" if whole and commonest in (*_WHOLE, "DOUBLE", "HUGEINT", "UHUGEINT") else commonest
 
 
 def _lines(files: Sequence[TextFile]) -> pa.RecordBatchReader:
@@ -198,7 +198,7 @@ def _lines(files: Sequence[TextFile]) -> pa.RecordBatchReader:
 
 
 def _texts(lines: list[bytes]) -> pa.Array:
-    """The lines as text; those that are none are null: they are met again later."""
+    """The lines as text; lines that are not UTF-8 are null here and rejected later."""
     try:
         return pa.array(lines, pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
@@ -213,16 +213,16 @@ def _decoded(line: bytes) -> str | None:
 
 
 def _structures(lines: pa.RecordBatchReader, first: int | None) -> list[dict[str, Any]]:
-    """The keys and types of each of the `first` objects; without a number those of all objects together."""
+    """The keys and types of each of the `first` objects; with None those of all objects merged."""
     con = duckdb.connect()
     con.execute("SET threads = 2")
     con.register("lines", lines)
     objects = "SELECT line::JSON AS line FROM lines WHERE json_valid(line) AND json_type(line) = 'OBJECT'"
     if first is None:
-        found = con.sql(f"SELECT json_group_structure(line) FROM ({objects})").fetchall()  # noqa: S608
+        rows = con.sql(f"SELECT json_group_structure(line) FROM ({objects})").fetchall()  # noqa: S608
     else:
-        found = con.sql(f"SELECT json_structure(line) FROM ({objects} LIMIT {first})").fetchall()  # noqa: S608
-    return [structure for row in found if isinstance(structure := json.loads(row[0] or "{}"), dict)]
+        rows = con.sql(f"SELECT json_structure(line) FROM ({objects} LIMIT {first})").fetchall()  # noqa: S608
+    return [structure for row in rows if isinstance(structure := json.loads(row[0] or "{}"), dict)]
 
 
 def _arrow(kind: Any) -> pa.DataType:

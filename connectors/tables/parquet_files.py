@@ -1,4 +1,4 @@
-"""Parquet tables, used where they stand: checked by their footers, read by row group."""
+"""Parquet tables, read in place: checked by their footers, read by row group."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connectors.tables.sources import check_names, check_same, exact, opened, wrong
+from connectors.tables.sources import check_names, check_same, open_binary, resize_batches, unusable
 from schemas.elements import BROKEN_ROWS
 from schemas.problems import InputError, JobError, Problem
 
 
 class CustomerFile(NamedTuple):
-    """One Parquet file: its path, the rows of each row group, and what a row takes in memory (bytes)."""
+    """One Parquet file: its path, the rows of each row group, and the memory of a row (bytes)."""
 
     path: str
     row_groups: tuple[int, ...]
@@ -32,7 +32,7 @@ class CustomerFile(NamedTuple):
 
 
 class Footers(NamedTuple):
-    """What the footers of a source's files say."""
+    """The footers of a source's files: rows, common schema and a fingerprint."""
 
     files: tuple[CustomerFile, ...]
     schema: pa.Schema
@@ -45,13 +45,13 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
     schema: pa.Schema | None = None
     for path in paths:
         try:
-            with opened(path) as file, pq.ParquetFile(file) as parquet:
-                meta, own = parquet.metadata, plain_schema(parquet.schema_arrow)
+            with open_binary(path) as file, pq.ParquetFile(file) as parquet:
+                meta, file_schema = parquet.metadata, plain_schema(parquet.schema_arrow)
         except (pa.ArrowException, OSError) as error:
             fix = f"is not a whole Parquet file ({str(error)[:200]}); get it again"
-            raise wrong(source, path.name, fix) from error
-        schema = schema or own
-        _check_alike(paths[0], schema, path, own)
+            raise unusable(source, path.name, fix) from error
+        schema = schema or file_schema
+        _check_alike(paths[0], schema, path, file_schema)
         groups = [meta.row_group(at) for at in range(meta.num_row_groups)]
         size = sum(group.total_byte_size for group in groups)
         counts = tuple(group.num_rows for group in groups)
@@ -64,7 +64,7 @@ def read_footers(source: str, paths: Sequence[Path]) -> Footers:
 
 
 def _check_types(source: str, schema: pa.Schema) -> None:
-    """Raises InputError for columns of which no condition could be evaluated."""
+    """Raises InputError for columns whose type DuckDB cannot evaluate conditions over."""
     con = duckdb.connect(":memory:")
     problems = []
     for field in schema:
@@ -77,14 +77,17 @@ def _check_types(source: str, schema: pa.Schema) -> None:
         raise InputError(problems)
 
 
-def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> None:
-    check_same(first, schema.names, path, own.names)
+def _check_alike(first: Path, schema: pa.Schema, path: Path, file_schema: pa.Schema) -> None:
+    check_same(first, schema.names, path, file_schema.names)
     problems = [
         Problem(
-            path.name, name, str(own.field(name).type), f"{first.name} has {schema.field(name).type}; write all alike"
+            path.name,
+            name,
+            str(file_schema.field(name).type),
+            f"{first.name} has {schema.field(name).type}; write all alike",
         )
         for name in schema.names
-        if own.field(name).type != schema.field(name).type
+        if file_schema.field(name).type != schema.field(name).type
     ]
     if problems:
         raise InputError(problems)
@@ -92,7 +95,7 @@ def _check_alike(first: Path, schema: pa.Schema, path: Path, own: pa.Schema) -> 
 
 def _footer_hash(path: Path) -> str:
     """A hash of the footer, which holds sizes, places and statistics of all columns, and of the file's size."""
-    with opened(path) as file:
+    with open_binary(path) as file:
         size = file.seek(-8, 2) + 8
         length = int.from_bytes(file.read(4), "little")
         file.seek(max(0, size - 8 - length))
@@ -100,7 +103,7 @@ def _footer_hash(path: Path) -> str:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is handed on: dictionaries, views, large strings and half floats become plain ones."""
+    """The type of a column in a batch: dictionaries, views, large strings and half floats become plain types."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
@@ -113,21 +116,21 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of the batches that are handed on."""
+    """The schema of the batches."""
     return pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
 
 
 def read_row_groups(
     path: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of exactly `batch_rows` rows, but for the last; texts are valid UTF-8 (see BROKEN_ROWS).
+    """Batches of exactly `batch_rows` rows except the last; texts are valid UTF-8 (see BROKEN_ROWS).
 
     Raises JobError where the file is damaged between its footer and its beginning.
     """
     with pq.ParquetFile(path, memory_map=True) as file:
-        found = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
-        for batch in exact(_undamaged(path, found), batch_rows):
-            yield sound(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
+        batches = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
+        for batch in resize_batches(_undamaged(path, batches), batch_rows):
+            yield escape_broken(pa.record_batch([_plain(column) for column in batch.columns], names=batch.schema.names))
 
 
 def _undamaged(path: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -144,8 +147,8 @@ def _plain(column: pa.Array) -> pa.Array:
     return column if column.type == wanted else column.cast(wanted)
 
 
-def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with its broken texts escaped (`\\xff`), their rows named in its metadata."""
+def escape_broken(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its invalid UTF-8 escaped (`\\xff`), and the rows of it in the metadata."""
     columns, rows = [], np.zeros(batch.num_rows, np.bool_)
     for column in batch.columns:
         if (broken := _broken(column)) is not None:
@@ -159,7 +162,7 @@ def sound(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _broken(column: pa.Array) -> np.ndarray | None:
-    """The rows whose text, or text inside a list or struct, is not UTF-8; None when all is sound."""
+    """The rows whose text, or text inside a list or struct, is not UTF-8; None if there are none."""
     try:
         column.validate(full=True)
         return None
@@ -178,5 +181,5 @@ def _escaped(column: pa.Array, broken: np.ndarray) -> pa.Array:
     if not pa.types.is_string(column.type):
         return pc.if_else(pa.array(broken), pa.scalar(None, column.type), column)
     raw = column.cast(pa.binary()).to_pylist()
-    texts = [None if one is None else one.decode("utf-8", "backslashreplace") for one in raw]
+    texts = [None if text is None else text.decode("utf-8", "backslashreplace") for text in raw]
     return pa.array(texts, pa.string())

@@ -1,4 +1,4 @@
-"""What tables are read from: files of one format, or BigQuery; all of them give large Arrow record batches."""
+"""Sources of tables: files of one format, or BigQuery; all give large Arrow record batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORMS = (
 
 
 class Rejected(NamedTuple):
-    """A row that could not be read: why, what to do, where it stood, and its bytes."""
+    """A row that could not be read: the reason, what to do, its place, and its bytes."""
 
     reason: str
     detail: str
@@ -37,24 +37,24 @@ Reject = Callable[[Rejected], None]
 
 
 class Source(Protocol):
-    """Customers to be converted. `batches` gives every readable row, in a stable order, and `reject`s the others."""
+    """A source of customers. `batches` yields every readable row in a stable order and `reject`s the others."""
 
     @property
     def schema(self) -> pa.Schema: ...
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]: ...
 
 
-def wrong(source: str, value: str, fix: str, field: str = "--customers") -> InputError:
+def unusable(source: str, value: str, fix: str, field: str = "--customers") -> InputError:
     """The error for a source that cannot be used."""
     return InputError([Problem(source, field, value, fix)])
 
 
 def format_of(name: str) -> str | None:
-    """The format that a file's name tells; None for another kind of file."""
+    """The format of a file by its name; None for an unknown one."""
     path = Path(name.lower())
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    found = FORMATS.get(suffix)
-    return None if path.suffix == ".gz" and found not in ("csv", "ndjson") else found
+    kind = FORMATS.get(suffix)
+    return None if path.suffix == ".gz" and kind not in ("csv", "ndjson") else kind
 
 
 def find_files(source: str) -> tuple[str, list[Path]]:
@@ -65,15 +65,15 @@ def find_files(source: str) -> tuple[str, list[Path]]:
     else:
         files = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(source))
     if not files:
-        raise wrong(source, "no file", f"there is no such file; give {_FORMS}")
+        raise unusable(source, "no file", f"there is no such file; give {_FORMS}")
     formats = {format_of(file.name) for file in files}
     if None in formats:
         other = next(file for file in files if format_of(file.name) is None)
-        raise wrong(source, other.name, f"is of no known format; give {_FORMS}")
+        raise unusable(source, other.name, f"is of no known format; give {_FORMS}")
     if len(formats) > 1:
-        raise wrong(source, ", ".join(sorted(map(str, formats))), "holds several formats; give files of one")
+        raise unusable(source, ", ".join(sorted(map(str, formats))), "holds several formats; give files of one")
     if empty := [file.name for file in files if not file.stat().st_size]:
-        raise wrong(source, ", ".join(empty[:3]), "is empty (0 bytes); write the file again, or remove it")
+        raise unusable(source, ", ".join(empty[:3]), "is empty (0 bytes); write the file again, or remove it")
     return str(formats.pop()), files
 
 
@@ -81,23 +81,23 @@ def files_fingerprint(files: Sequence[Path]) -> str:
     """A hash of the files' names and bytes. Raises InputError for a file that may not be read."""
     total = hashlib.sha256()
     for path in files:
-        with opened(path) as file:
+        with open_binary(path) as file:
             total.update(
                 f"{path.name}\0{hashlib.file_digest(cast(io.BufferedReader, file), 'sha256').hexdigest()}\0".encode()
             )
     return total.hexdigest()[:16]
 
 
-def opened(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BinaryIO:
     """A file's bytes. Raises InputError when it may not be read."""
     try:
         return path.open("rb")
     except OSError as error:
-        raise wrong(str(path), path.name, f"cannot be read ({error.strerror}); check its permissions") from error
+        raise unusable(str(path), path.name, f"cannot be read ({error.strerror}); check its permissions") from error
 
 
 def check_names(where: str, names: Sequence[str]) -> None:
-    """Raises InputError for column names that are empty or alike (SQL does not tell upper from lower case)."""
+    """Raises InputError for column names that are empty, or the same without regard to case (as SQL compares them)."""
     seen: dict[str, str] = {}
     problems = []
     for name in names:
@@ -122,8 +122,8 @@ def check_same(first: Path, names: Sequence[str], other: Path, others: Sequence[
         raise InputError(problems)
 
 
-def exact(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of exactly `rows`, but for the last."""
+def resize_batches(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of exactly `rows`, except the last."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Text files as UTF-8: gzip told by its first bytes, UTF-16 by its byte-order mark, carriage returns as line ends."""
+"""Text files as UTF-8: gzip is recognised by its first bytes, UTF-16 by its byte-order mark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from connectors.tables.sources import opened, wrong
+from connectors.tables.sources import open_binary, unusable
 
 BLOCK = 16 << 20
 _GZIP = b"\x1f\x8b"
@@ -28,27 +28,27 @@ _OTHERS = {
 
 
 class TextFile:
-    """A text file whose lines end in \\n or \\r\\n; what is in UTF-16, or has bare carriage returns for line ends, is
-    rewritten into a temporary file. Raises InputError for what is no text or has a name that its content contradicts.
+    """A text file whose lines end in \\n or \\r\\n. A file in UTF-16, or with bare carriage returns as line ends, is
+    rewritten into a temporary file. Raises InputError for a file that is no text, or contradicts its name.
     """
 
     def __init__(self, source: str, path: Path) -> None:
         self.source, self.name, self.path = source, path.name, path
-        with opened(path) as file:
+        with open_binary(path) as file:
             self.packed = file.read(2) == _GZIP
         if path.suffix.lower() == ".gz" and not self.packed:
-            raise wrong(source, path.name, "is not packed by gzip though its name says so; take .gz off, or pack it")
+            raise unusable(source, path.name, "is not packed by gzip though its name says so; take .gz off, or pack it")
         with self.open() as file:
             first = file.read(BLOCK)
         if not first.strip():
-            raise wrong(source, path.name, "is empty; write a line for each of what it is to hold")
-        for mark, told in _OTHERS.items():
-            if first.startswith(mark):
-                raise wrong(source, path.name, f"is {told}")
+            raise unusable(source, path.name, "is empty; write a line for each of what it is to hold")
+        for signature, problem in _OTHERS.items():
+            if first.startswith(signature):
+                raise unusable(source, path.name, f"is {problem}")
         encoding = "utf-16" if first.startswith(_UTF16) and not first.startswith(_UTF32) else "utf-8"
         if encoding == "utf-8" and (place := first.partition(b"\n")[0].find(b"\0")) >= 0:
             fix = f"is not UTF-8 (a zero byte at byte {place + 1}); save it as UTF-8, or as UTF-16 with its mark"
-            raise wrong(source, path.name, fix)
+            raise unusable(source, path.name, fix)
         self._rewritten = None
         if encoding == "utf-16" or (b"\r" in first and b"\n" not in first):
             self._rewritten = self._rewrite(encoding)
@@ -65,21 +65,21 @@ class TextFile:
                     text = decoder.decode(block)
                 except UnicodeDecodeError as error:
                     fix = f"is not {encoding.upper()} (about byte {place + error.start + 1}); save it as UTF-8"
-                    raise wrong(self.source, self.name, fix) from error
+                    raise unusable(self.source, self.name, fix) from error
                 returns = "\n" not in text if returns is None else returns
                 copy.write((text.replace("\r", "\n") if returns else text).encode("utf-8", "surrogatepass"))
                 place += len(block)
         if decoder.getstate()[0]:
-            raise wrong(self.source, self.name, f"breaks off within a letter of {encoding.upper()}; get it again")
+            raise unusable(self.source, self.name, f"breaks off within a letter of {encoding.upper()}; get it again")
         copy.flush()
         return copy
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """The unpacked bytes. Raises InputError where a gzip file breaks off or is damaged."""
-        with opened(self.path) as file:
+        with open_binary(self.path) as file:
             try:
                 yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if self.packed else file
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 fix = f"is a gzip file that breaks off or is damaged ({str(error)[:120]}); get it again"
-                raise wrong(self.source, self.name, fix) from error
+                raise unusable(self.source, self.name, fix) from error

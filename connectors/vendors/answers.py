@@ -1,4 +1,4 @@
-"""What a vendor's HTTP replies mean: the outcome of a call, when to come again, whom an error is about."""
+"""Turns a vendor's HTTP replies into answers: the outcome of a call, when to retry, which recipients failed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from schemas.delivery import Account, Answer, Begin
 from schemas.redact import clean_words
 
 MAX_PAYLOAD = 4_000_000
-LONGEST_WAIT_S = 3600.0  # the limits start again on the clock hour, so no longer wait is meant
+LONGEST_WAIT_S = 3600.0  # the limits reset on the clock hour, so a longer wait is never needed
 _EPOCH = 1e9  # a reset above this is a time, below it is seconds from now
 _SHORT = 4  # an id of fewer characters may be a number or a word of the text: it counts only in quotes
 
 
 class HttpVendor:
-    """What the vendors that are called over HTTP have in common: the clock (epoch seconds) and the connections."""
+    """The base of vendors over HTTP: the clock (epoch seconds) and the connections."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -49,7 +49,7 @@ def post(
     now: Callable[[], float],
     begin: Begin,
 ) -> Reply | Answer:
-    """The reply to a POST of JSON if it is a whole 2xx; else the answer that it, or the lack of it, amounts to."""
+    """The reply to a POST of JSON if it is a complete 2xx; else the answer for it, or for the missing reply."""
     if len(body) > MAX_PAYLOAD:
         return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
     try:
@@ -68,7 +68,7 @@ def post(
 
 
 def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
-    """What a reply amounts to that is no whole 2xx to a whole request. `now` is epoch seconds."""
+    """The answer for a reply that is no complete 2xx to a complete request. `now` is epoch seconds."""
     if not reply.to_all and meaning(vendor, reply.status).kind == "unknown":
         return Answer("failed", "no_connection", f"status {reply.status} before the request was complete")
     if 200 <= reply.status < 300:
@@ -77,14 +77,14 @@ def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer
 
 
 def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
-    found = meaning(vendor, reply.status)
-    detail = told(message_of(read_json(reply.body)) or found.why, account)
-    wait_s = retry_after(reply.headers, now) if found.kind == "slow_down" else None
-    return Answer(found.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=found.divisible)
+    proof = meaning(vendor, reply.status)
+    detail = mask_key(message_of(read_json(reply.body)) or proof.why, account)
+    wait_s = retry_after(reply.headers, now) if proof.kind == "slow_down" else None
+    return Answer(proof.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=proof.divisible)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds until the vendor wants to be called again, at most an hour; None when no header says it.
+    """Seconds to wait before the next call, at most an hour; None when no header says it.
 
     `retry-after` (seconds, or a date), then `x-ratelimit-retry-after`, then `x-ratelimit-reset` (the vendor's
     documentation has epoch seconds, some of its servers send seconds); the first that can be read counts.
@@ -122,14 +122,14 @@ def message_of(data: Any) -> str | None:
     if not isinstance(data, dict):
         return None
     message = data.get("message")
-    words = [str(message)] if message is not None else []
-    return "; ".join([*words, *map(error_words, errors_of(data))])
+    parts = [str(message)] if message is not None else []
+    return "; ".join([*parts, *map(error_words, errors_of(data))])
 
 
 def errors_of(data: Any) -> list[Any]:
     """The `errors` of a reply."""
-    found = data.get("errors") if isinstance(data, dict) else None
-    return found if isinstance(found, list) else [] if not found else [found]
+    errors = data.get("errors") if isinstance(data, dict) else None
+    return errors if isinstance(errors, list) else [] if not errors else [errors]
 
 
 def error_words(error: Any) -> str:
@@ -137,15 +137,15 @@ def error_words(error: Any) -> str:
     return error if isinstance(error, str) else msgspec.json.encode(error).decode()
 
 
-def told(words: str, account: Account) -> str:
-    """The vendor's words, cut, and without the key should they quote it."""
+def mask_key(words: str, account: Account) -> str:
+    """A vendor's text, shortened, and with … in place of the key."""
     return clean_words(words, account.key)
 
 
-def attributed(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
-    """The places of the recipients that an error is about, and why: it has an index, or names just one of them.
+def find_rejected(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
+    """The places of the recipients that failed, with the reason: an error has an index, or names exactly one of them.
 
-    `customers` are the external ids in the order of the call. An error about nobody in particular is left out.
+    `customers` are the external ids in the order of the call. An error that names nobody is left out.
     """
     return {place: "vendor_error" for error in errors if (place := _place(error, customers)) is not None}
 

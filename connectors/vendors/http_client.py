@@ -1,4 +1,4 @@
-"""One POST over HTTP, bounded in time, that says for certain whether the request may have gone out."""
+"""One POST over HTTP with a total timeout; its errors say for certain whether the request may have been sent."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _HEADER = re.compile(r"[\x20-\x7e]*")
 
 
 class Reply(NamedTuple):
-    """A vendor's reply; header names are lower case. `whole` is false when the body broke off or was over 1 MB;
-    `to_all` when it came before the whole request had left."""
+    """A vendor's reply; header names are lower case. `whole` is false when the body was cut short or over 1 MB;
+    `to_all` is false when the reply came before the whole request was sent."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,25 +46,25 @@ class CallError(Exception):
 
 
 class CannotSend(CallError):
-    """An address or a header that nothing can be sent with."""
+    """A URL or a header that cannot be sent."""
 
 
 class NotSent(CallError):
-    """Nothing has gone out."""
+    """Nothing was sent."""
 
 
 class Withdrawn(CallError):
-    """Nothing has gone out, for the caller no longer wanted to send when the connection was ready."""
+    """Nothing was sent: the caller withdrew the call when the connection was ready."""
 
 
 class NoAnswer(CallError):
-    """The request may have gone out, wholly or in part."""
+    """The request may have been sent, in whole or in part."""
 
 
 class HttpClient:
-    """Posts over connections that it keeps; safe to use from several threads.
+    """Posts over pooled connections; safe to use from several threads.
 
-    Follows no redirects, tries nothing twice, takes no proxy from the environment.
+    Follows no redirects, retries nothing, uses no proxy of the environment.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class HttpClient:
         begin: Begin = always,
     ) -> Reply:
         """The reply, within `timeout_s` in all: name look-up, connection, request and reply. `begin` is asked once the
-        connection is ready, right before the first byte of the request goes out; when it says no, none does. A request
-        is complete with its last byte: no server acts on less, so what breaks before has sent nothing.
+        connection is ready, right before the first byte of the request is sent; if it returns None, nothing is sent. A
+        request is complete with its last byte: no server acts on less, so one that breaks earlier has sent nothing.
 
         Raises CannotSend, NotSent, Withdrawn and NoAnswer; what `begin` raises.
         """
@@ -141,13 +141,13 @@ class HttpClient:
             surplus.close()
 
     def _connected(self, parts: SplitResult, end: float) -> HTTPConnection:
-        """A new connection. It is made in a thread: a name look-up has no timeout of its own, and each address and
-        each step of a handshake would have the whole of it."""
-        given: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
+        """A new connection, opened in a thread: a name look-up has no timeout of its own, and each address and each
+        step of a handshake would have the whole timeout."""
+        settings: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "timeout": _left(end)}
         secure = parts.scheme == "https"
-        made = _CheckedHttps(**given, ssl_context=self._tls) if secure else _CheckedHttp(**given)
+        connection = _CheckedHttps(**settings, ssl_context=self._tls) if secure else _CheckedHttp(**settings)
         failure: list[BaseException] = []
-        maker = Thread(target=_connect, args=(made, failure), daemon=True)
+        maker = Thread(target=_connect, args=(connection, failure), daemon=True)
         maker.start()
         maker.join(_left(end))
         if maker.is_alive():
@@ -156,11 +156,11 @@ class HttpClient:
             raise CannotSend(str(failure[0])) from None
         if failure:
             raise NotSent(_words(failure[0])) from None
-        return made
+        return connection
 
 
 class _CheckedHttp(HTTPConnection):
-    """A connection to no address but those that were checked: a name may resolve to a metadata service."""
+    """A connection to checked addresses only: a name may resolve to a metadata service."""
 
     def _new_conn(self) -> socket.socket:
         return _connect_checked(self)
@@ -172,10 +172,10 @@ class _CheckedHttps(HTTPSConnection):
 
 
 def _connect_checked(connection: HTTPConnection) -> socket.socket:
-    """A socket to the first address of the host that answers; the name is looked up once, so that what was checked is
-    what is connected to. Raises CannotSend when one of its addresses may not be called."""
-    found = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """A socket to the first address of the host that answers; the name is looked up once, so that the checked address
+    is the one that is connected to. Raises CannotSend when one of its addresses is forbidden."""
+    entries = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if why := forbidden_host(address):
             raise CannotSend(f"the address resolves to {address}, which {why}")
@@ -199,8 +199,8 @@ def _connect(connection: HTTPConnection, failure: list[BaseException]) -> None:
 
 
 def _checked(url: str, headers: Mapping[str, str]) -> SplitResult:
-    """The parts of a URL that can be called. Raises CannotSend for any other, and for headers no HTTP can carry (the
-    library's own error would quote the key)."""
+    """The parts of a valid URL. Raises CannotSend for any other, and for invalid headers (the library's own error would
+    quote the key)."""
     try:
         parts = split_url(url)
     except ValueError as error:
@@ -253,7 +253,7 @@ def _read(connection: HTTPConnection) -> tuple[Reply, bool]:
 
 
 def _words(error: BaseException) -> str:
-    """What went wrong, in words that hold nothing of the request."""
+    """A text about an error, without any part of the request."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not good: {error.verify_message}"
     reason = error.__cause__ or error
@@ -264,10 +264,10 @@ def _words(error: BaseException) -> str:
 
 
 class _Bounded(client.HTTPResponse):
-    """A response all of whose reading ends at one time: a timeout of the socket bounds each piece only."""
+    """A response whose reading ends at one time in all: a timeout of the socket bounds each read only."""
 
-    def __init__(self, end: float, sock: socket.socket, *given: Any, **named: Any) -> None:
-        super().__init__(sock, *given, **named)
+    def __init__(self, end: float, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedReading(raw, sock, end))
 
@@ -280,10 +280,10 @@ class _BoundedReading(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._end - time.monotonic()
-        if left <= 0:
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
+        self._sock.settimeout(seconds)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

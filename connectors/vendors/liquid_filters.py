@@ -73,10 +73,10 @@ def _text(value: object) -> str:
 
 
 def _check_replace(value: object, old: object = "", new: object = "") -> None:
-    text, sought, given = _text(value), _text(old), _text(new)
+    text, sought, replacement = _text(value), _text(old), _text(new)
     if isinstance(text, Markup):
-        sought, given = str(escape(sought)), str(escape(given))
-    check_weight(len(text) + str.count(text, sought) * len(given))
+        sought, replacement = str(escape(sought)), str(escape(replacement))
+    check_weight(len(text) + str.count(text, sought) * len(replacement))
 
 
 def _check_join(value: object, separator: object = " ") -> None:

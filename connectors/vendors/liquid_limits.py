@@ -225,14 +225,14 @@ def budget_of(context: RenderContext) -> Budget:
 
 
 def _limited_range(literal: RangeLiteral, context: RenderContext) -> range:
-    made = literal._make_range(literal.start.evaluate(context), literal.stop.evaluate(context))
+    result = literal._make_range(literal.start.evaluate(context), literal.stop.evaluate(context))
     if isinstance(context, LimitedContext):
-        if made.stop - made.start > MAX_ITEMS:
+        if result.stop - result.start > MAX_ITEMS:
             error = OverLimit(f"a range of more than {MAX_ITEMS:,}")
             error.token = literal.token
             raise error
-        context.budget.spend(16 * len(made))  # a condition may compare with each of them
-    return made
+        context.budget.spend(16 * len(result))  # a condition may compare with each of them
+    return result
 
 
 # The library makes ranges in a function that knows no environment, so that there is nothing to register.

@@ -1,4 +1,4 @@
-"""Reads retailers' Liquid: templates parsed once, within limits of time and memory, and every mistake with its line."""
+"""Parses retailers' Liquid templates once, within limits of time and memory, and reports mistakes with their lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Mistake(NamedTuple):
 
 
 class _Sandboxed(Environment):
-    """Liquid without other files, and with limits. A name that is not there renders as nothing, as at the vendor."""
+    """Liquid without includes, and with limits. An unknown name renders as nothing, as at the vendor."""
 
     template_class = LimitedTemplate
     loop_iteration_limit = MAX_ITEMS
@@ -69,7 +69,7 @@ _PLAIN, _HTML = _Sandboxed(), _Sandboxed(autoescape=True)
 
 
 class _Cache:
-    """Templates that were parsed, or what is wrong with them; the least used ones go when they take too much."""
+    """Parsed templates, or their mistakes; the least recently used are dropped when the cache is full."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -102,22 +102,22 @@ def check_template(text: str) -> list[Mistake]:
     template = parse_template(text, False)
     if isinstance(template, Mistake):
         return [template]
-    found = []
+    mistakes = []
     for expression in _expressions(template.nodes, LimitedContext(template)):
         if isinstance(expression, RangeLiteral) and _length(expression) > MAX_ITEMS:
-            found.append(_at(text, expression.token.start_index, f"a range of more than {MAX_ITEMS:,}"))
-        for one in _filters(expression):
-            if words := _filter_mistake(one):
-                found.append(_at(text, one.token.start_index, words))
-    return sorted(set(found))
+            mistakes.append(_at(text, expression.token.start_index, f"a range of more than {MAX_ITEMS:,}"))
+        for used_filter in _filters(expression):
+            if message := _filter_mistake(used_filter):
+                mistakes.append(_at(text, used_filter.token.start_index, message))
+    return sorted(set(mistakes))
 
 
 def describe_error(error: LiquidError, text: str) -> Mistake:
     """An error of Liquid with its line and column; one without a place is at the end."""
     context = error.context()
-    words = " ".join(str(error.message).split())
+    message = " ".join(str(error.message).split())
     line, column = (context[0], context[1] + 1) if context else (text.count("\n") + 1, 1)
-    return Mistake(line, column, words[:300])
+    return Mistake(line, column, message[:300])
 
 
 def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
@@ -132,16 +132,16 @@ def _parse(text: str, html: bool) -> BoundTemplate | Mistake:
 
 
 def _scan(text: str) -> Mistake | None:
-    """What would make the library's lexer, some of whose patterns take the square of the length of what does not end,
-    slow: found in one pass."""
+    """The first text that would make the library's lexer slow (some patterns take quadratic time for an unclosed tag),
+    found in one pass."""
     if len(text) > MAX_SOURCE:
         return Mistake(1, 1, f"the template has more than {MAX_SOURCE >> 10} kB")
     at = count = 0
     while opening := _OPENS.search(text, at):
         start, count = opening.start(), count + 1
         end = text.find("%}" if text[start + 1] == "%" else "}}", start + 2)
-        if (words := _markup_mistake(text, start, end)) or count > MAX_MARKUPS:
-            return _at(text, start, words or f"more than {MAX_MARKUPS:,} tags and outputs")
+        if (message := _markup_mistake(text, start, end)) or count > MAX_MARKUPS:
+            return _at(text, start, message or f"more than {MAX_MARKUPS:,} tags and outputs")
         at = end + 2
         if verbatim := _VERBATIM.match(text, start):
             ending = _ENDS[verbatim[1]].search(text, at)
@@ -165,8 +165,8 @@ def _markup_mistake(text: str, start: int, end: int) -> str | None:
     return "more than 200 blanks in a row within a tag" if _BLANKS.search(inner) else None
 
 
-def _at(text: str, place: int, words: str) -> Mistake:
-    return Mistake(text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), words)
+def _at(text: str, place: int, message: str) -> Mistake:
+    return Mistake(text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), message)
 
 
 def _expressions(nodes: Iterable[Node], context: LimitedContext) -> Iterator[Expression]:
@@ -188,19 +188,21 @@ def _filters(expression: Expression) -> list[Filter]:
     return expression.filters or [] if isinstance(expression, FilteredExpression) else []
 
 
-def _filter_mistake(one: Filter) -> str | None:
+def _filter_mistake(used_filter: Filter) -> str | None:
     """An unknown filter, or arguments that it does not take."""
-    function = _PLAIN.filters.get(one.name)
+    function = _PLAIN.filters.get(used_filter.name)
     if function is None:
-        return f"unknown filter {one.name!r}"
-    named = {argument.name: None for argument in one.args if isinstance(argument, KeywordArgument)}
+        return f"unknown filter {used_filter.name!r}"
+    named = {argument.name: None for argument in used_filter.args if isinstance(argument, KeywordArgument)}
     signature = inspect.signature(function)
     if "environment" in signature.parameters:
         named["environment"] = None
     try:
-        signature.bind(None, *[None] * sum(not isinstance(argument, KeywordArgument) for argument in one.args), **named)
+        signature.bind(
+            None, *[None] * sum(not isinstance(argument, KeywordArgument) for argument in used_filter.args), **named
+        )
     except TypeError as error:
-        return f"the filter {one.name} {error}"
+        return f"the filter {used_filter.name} {error}"
     return None
 
 

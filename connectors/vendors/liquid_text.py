@@ -1,4 +1,4 @@
-"""A retailer's own Liquid text in place of the vendor's template: rendered for each message, within limits."""
+"""Renders a retailer's own Liquid template for each message, within limits, in place of the vendor's template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_OVER = 3  # messages of a call that a template may run over its limits wit
 
 
 class TemplateError(ValueError):
-    """A template that cannot be used, or not for this message; says line and problem."""
+    """A template that cannot be used, at all or for this message; the text has line and problem."""
 
 
 class TemplateOverLimit(TemplateError):
@@ -25,8 +25,8 @@ class TemplateOverLimit(TemplateError):
 
 
 class Contents(NamedTuple):
-    """The texts by the places of their events (None: the vendor's template holds), the places without any and the
-    reason, and what the first of these failed by."""
+    """The texts by the places of their events (None: the vendor's template is used), the places that failed with the
+    reason, and the text of the first failure."""
 
     texts: dict[int, str | None]
     broken: dict[int, str]
@@ -41,17 +41,17 @@ def render(text: str, event: Mapping[str, Any]) -> str:
     template = parse_template(text, event["channel"] == "email")
     if isinstance(template, Mistake):
         raise TemplateError(str(template))
-    own = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
+    identity = {name: event[name] for name in ("customer_id", "retailer_id", "recipient")}
     try:
-        return template.render(message_fields(event) | own)
+        return template.render(message_fields(event) | identity)
     except OverLimit as error:
         raise TemplateOverLimit(str(describe_error(error, text))) from error
     except LiquidError as error:
         raise TemplateError(str(describe_error(error, text))) from error
 
 
-def contents(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
-    """The texts of a call's events; one whose template fails does not keep the others.
+def render_all(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
+    """The texts of a call's events; a template that fails for one event does not stop the others.
 
     A template that was over its limits for three events of the call is not rendered for the rest.
     """

@@ -1,4 +1,4 @@
-"""A vendor by its name in engine.yaml."""
+"""Makes the vendor that engine.yaml names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VENDORS: dict[str, type[Vendor]] = {"braze": Braze, "webhook": Webhook, "outbox"
 
 
 def make_vendor(name: str) -> Vendor:
-    """The vendor, not yet open: until then it can be pickled. Raises ValueError for a name that is none."""
+    """The vendor, not yet opened, so that it can be pickled. Raises ValueError for an unknown name."""
     if name not in VENDORS:
         raise ValueError(f"vendor {name!r} is none of {', '.join(VENDORS)}")
     return VENDORS[name]()

@@ -43,17 +43,17 @@ class Outbox:
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """Sent when the file is there completely; failed when it could not be written. Needs no key, knows no
         templates, and does not keep to the account's timeout: a disk has none."""
-        made, broken, words = make_each(range(len(call.events)), lambda at: _body(call.events[at]), call.events)
-        if not made:
-            return Answer("sent", None, words, rejected=broken)
+        records, broken, detail = make_each(range(len(call.events)), lambda at: _body(call.events[at]), call.events)
+        if not records:
+            return Answer("sent", None, detail, rejected=broken)
         flag = begin()
         if flag is None:
             return Answer("withdrawn", "withdrawn")
         flag.cells[flag.at] = flag.value
         folder = account.url.removeprefix("file:")
         try:
-            bodies = pa.array(list(made.values()), pa.binary())
+            bodies = pa.array(list(records.values()), pa.binary())
             path = FileSink(folder).write(call.batch_id, schema(EVENT), bodies)
         except JobError as error:
             return Answer("failed", "not_written", str(error))
-        return Answer("sent", None, words, path.rpartition("/")[2], broken)
+        return Answer("sent", None, detail, path.rpartition("/")[2], broken)

@@ -1,4 +1,4 @@
-"""The recipients of a call as JSON: an event of which none can be made does not keep the others."""
+"""Builds the recipients of a call as JSON: an event that fails does not keep the others from being sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from connectors.vendors.liquid_text import Contents, contents
+from connectors.vendors.liquid_text import Contents, render_all
 
 UNUSABLE = "unusable_event"
 _MOST_WORDS = 500
@@ -18,8 +18,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class Recipients(NamedTuple):
-    """The recipients of a call as a JSON array, and the places of their events; the places of which none can be made
-    and the reason; and what these failed by, for a person."""
+    """The recipients of a call as a JSON array, and the places of their events; the places of the events that failed,
+    with the reason; and the text of these failures."""
 
     encoded: msgspec.Raw
     places: list[int]
@@ -28,7 +28,7 @@ class Recipients(NamedTuple):
 
 
 def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build: Build) -> Recipients:
-    """The recipients, of what `build` makes of each event and its text (None: the vendor's template holds).
+    """The recipients that `build` returns for each event and its text (None: the vendor's template is used).
 
     An event whose template fails is left out as `template_error`, any other that fails as `unusable_event`.
     """
@@ -37,34 +37,36 @@ def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build
         encoded = _json([build(events[at], text) for at, text in texts.texts.items()])
         return Recipients(msgspec.Raw(encoded), list(texts.texts), texts.broken, texts.words)
     except Exception:  # whatever it is, it is some event's: one by one they show whose
-        made, broken, words = make_each(list(texts.texts), lambda at: _json(build(events[at], texts.texts[at])), events)
-    encoded = b"[" + b",".join(made.values()) + b"]"
-    words = "; ".join(filter(None, (texts.words, words)))[:_MOST_WORDS]
-    return Recipients(msgspec.Raw(encoded), list(made), {**texts.broken, **broken}, words)
+        encoded_by_place, broken, detail = make_each(
+            list(texts.texts), lambda at: _json(build(events[at], texts.texts[at])), events
+        )
+    encoded = b"[" + b",".join(encoded_by_place.values()) + b"]"
+    detail = "; ".join(filter(None, (texts.words, detail)))[:_MOST_WORDS]
+    return Recipients(msgspec.Raw(encoded), list(encoded_by_place), {**texts.broken, **broken}, detail)
 
 
 def make_each(
     places: Sequence[int], make: Callable[[int], T], events: Sequence[Event]
 ) -> tuple[dict[int, T], dict[int, str], str]:
-    """What `make` gives for each place of these events; the places where it raises, each with `unusable_event`; and
-    what these failed by."""
-    made: dict[int, T] = {}
+    """The results of `make` for each place of these events; the places where it raises, each with `unusable_event`; and
+    the text of these failures."""
+    results: dict[int, T] = {}
     failures: dict[int, str] = {}
     for place in places:
         try:
-            made[place] = make(place)
+            results[place] = make(place)
         except Exception as error:  # whatever is wrong with an event is that event's
             failures[place] = f"event {events[place].get('event_id')}: {type(error).__name__}: {error}"
-    return made, dict.fromkeys(failures, UNUSABLE), "; ".join(failures.values())[:_MOST_WORDS]
+    return results, dict.fromkeys(failures, UNUSABLE), "; ".join(failures.values())[:_MOST_WORDS]
 
 
 def _texts(templates: Mapping[str, str], events: Sequence[Event]) -> Contents:
-    """The texts of all events; where they cannot be made together, one by one."""
+    """The texts of all events; if rendering them together raises, one by one."""
     try:
-        return contents(templates, events)
+        return render_all(templates, events)
     except Exception:
-        each, failed, words = make_each(range(len(events)), lambda at: contents(templates, [events[at]]), events)
-    texts = {at: own.texts[0] for at, own in each.items() if own.texts}
-    broken = {at: own.broken[0] for at, own in each.items() if own.broken}
-    told = [words, *(own.words for own in each.values())]
-    return Contents(texts, {**failed, **broken}, "; ".join(filter(None, told))[:_MOST_WORDS])
+        results, failed, detail = make_each(range(len(events)), lambda at: render_all(templates, [events[at]]), events)
+    texts = {at: result.texts[0] for at, result in results.items() if result.texts}
+    broken = {at: result.broken[0] for at, result in results.items() if result.broken}
+    details = [detail, *(result.words for result in results.values())]
+    return Contents(texts, {**failed, **broken}, "; ".join(filter(None, details))[:_MOST_WORDS])

@@ -1,7 +1,7 @@
-"""What an HTTP status proves about a call, by vendor: data, each entry with its reason.
+"""The meaning of an HTTP status for a call, by vendor: data, each entry with its reason.
 
-The default is conservative. Nothing was sent is only what the vendor's documentation, or HTTP itself, says of a status;
-everything else may have been sent.
+The default is conservative: only a status of which the vendor's documentation, or HTTP itself, says that nothing was
+sent counts as not sent.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _OTHER = Meaning("unknown", "the request went out, and the status does not prove
 
 
 def meaning(vendor: str, status: int) -> Meaning:
-    """What a status that is no 2xx means from this vendor."""
-    found = BY_VENDOR.get(vendor, {}).get(status) or ANY_VENDOR.get(status)
-    if found is not None:
-        return found
+    """The meaning of a status other than 2xx from this vendor."""
+    known = BY_VENDOR.get(vendor, {}).get(status) or ANY_VENDOR.get(status)
+    if known is not None:
+        return known
     if 300 <= status < 400:
         return _REDIRECT
     return _OTHER_4XX if 400 <= status < 500 else _OTHER

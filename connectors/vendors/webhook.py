@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from connectors.vendors.answers import HttpVendor, errors_of, post, read_json, told
-from connectors.vendors.braze import check_call, sent
+from connectors.vendors.answers import HttpVendor, errors_of, mask_key, post, read_json
+from connectors.vendors.braze import check_call, success_answer
 from connectors.vendors.recipients import make_recipients
 from schemas.delivery import Account, Answer, Begin, Call, always
 
 
 class Webhook(HttpVendor):
     """Posts batches to the account's URL. The receiver drops repeats by the header Idempotency-Key, the batch id, and
-    knows us by the signature; the key itself never travels. `clock` gives epoch seconds."""
+    checks the signature; the key itself is never sent. `clock` gives epoch seconds."""
 
     name = "webhook"
 
@@ -25,18 +25,20 @@ class Webhook(HttpVendor):
         """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""
         assert self._http is not None, "open() comes first"
         check_call(call)
-        made = make_recipients(account.templates, call.events, _with_content)
-        if not made.places:
-            return Answer("sent", None, told(made.words, account), rejected=made.broken)
+        recipients = make_recipients(account.templates, call.events, _with_content)
+        if not recipients.places:
+            return Answer("sent", None, mask_key(recipients.words, account), rejected=recipients.broken)
         about = {"batch_id": call.batch_id, "retailer": account.retailer_id, "campaign": call.vendor_campaign}
-        body = msgspec.json.encode({**about, "events": made.encoded})
+        body = msgspec.json.encode({**about, "events": recipients.encoded})
         signed = sign(account.key, body, int(self._clock()))
         headers = {"Idempotency-Key": call.batch_id, "X-Campaigns-Signature": signed}
         reply = post(self._http, self.name, account, account.url, body, headers, self._clock, begin)
         if isinstance(reply, Answer):
             return reply
         data = read_json(reply.body)
-        return sent(errors_of(data), data.get("id") if isinstance(data, dict) else None, account, call, made)
+        return success_answer(
+            errors_of(data), data.get("id") if isinstance(data, dict) else None, account, call, recipients
+        )
 
 
 def _with_content(event: Mapping[str, Any], content: str | None) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from stores.launches.launch_folder import SUMMARY, LaunchFolder
 from stores.launches.snapshot import read_rejected, rejected_by_reason
 from stores.launches.whole_files import damaged
 from transforms.reconciliation.totals import EMITTED, Totals, summarise
-from transforms.warnings.earlier import earlier_lines
+from transforms.warnings.history_and_sticky import earlier_lines
 from transforms.warnings.warning import warning_text
 
 EXAMPLES = 20

@@ -30,7 +30,7 @@ from transforms.offers.generate_offers import demand
 from transforms.reconciliation.record_exposures import batch_counts
 from transforms.reconciliation.totals import Totals, list_summaries
 from transforms.suppression.suppress import Suppressor
-from transforms.warnings.beforehand import ended_campaigns, unused_audiences
+from transforms.warnings.configuration import ended_campaigns, unused_audiences
 from transforms.warnings.find import find_warnings
 from transforms.warnings.warning import refusal
 

@@ -13,12 +13,12 @@ from connectors.gcs import absolute_path, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
-from connectors.uri import SourceUri, source_uri
+from connectors.uri import SourceUri, UriError, source_uri
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
-from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.open import open_ledger
 
 
 class RebatchOptions(PipelineOptions):
@@ -116,6 +116,6 @@ class RebatchConfig:
 def _ledger_problems(uri: str) -> list[Problem]:
     try:
         open_ledger(uri)
-    except LedgerUriError as error:
+    except UriError as error:
         return [Problem("command line", "--ledger", uri, str(error))]
     return []

@@ -16,7 +16,7 @@ import grpc
 
 from schemas.problems import JobError
 
-_SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # or its heap grows by gigabytes, and the machine clears pages for it
+_SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # the default heap grows by gigabytes
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
 
 
@@ -26,8 +26,8 @@ class EmulatorError(JobError):
 
 @dataclass(frozen=True)
 class Emulator:
-    """An emulator of a Cloud SDK: its jar there, its component, the variable that names another jar, and the class
-    to start when the jar does not say."""
+    """An emulator of the Google Cloud SDK: its jar and component there, the variable that names another jar, and the
+    main class if the jar does not name one."""
 
     name: str
     jar: str
@@ -98,7 +98,7 @@ def _sdk_roots() -> list[Path]:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on at the moment."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -20,19 +20,20 @@ _INSTALLED = Path(__file__).parents[2] / ".engines/fake-gcs-server"
 
 
 def find_gcs_server() -> Path:
-    """The program: FAKE_GCS_SERVER, or what `make engines` built, or one on the PATH. Raises EmulatorError."""
+    """The program: FAKE_GCS_SERVER, or the one of `make engines`, or one on the PATH. Raises EmulatorError."""
     named, on_path = os.environ.get("FAKE_GCS_SERVER"), shutil.which("fake-gcs-server")
-    found = Path(named) if named else _INSTALLED
-    if found.is_file():
-        return found
+    path = Path(named) if named else _INSTALLED
+    if path.is_file():
+        return path
     if named or on_path is None:
-        raise EmulatorError(f"no Cloud Storage stand-in at {found}; {TODO}")
+        raise EmulatorError(f"no Cloud Storage stand-in at {path}; {TODO}")
     return Path(on_path)
 
 
 @contextmanager
 def gcs_server(buckets: tuple[str, ...] = ("bucket",), wait_s: float = 30.0) -> Iterator[str]:
-    """Its address, http://HOST:PORT, for STORAGE_EMULATOR_HOST; it ends with the block and keeps all in memory.
+    """The address of a running server, http://HOST:PORT, for STORAGE_EMULATOR_HOST. It ends with the block
+    and keeps all objects in memory.
 
     Raises EmulatorError when the program is missing or does not answer within `wait_s` seconds.
     """

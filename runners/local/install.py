@@ -1,8 +1,8 @@
-"""Installs what the tests and the benchmarks need beside PyPI, by version, into .engines/.
+"""Install the engines and brokers of the tests and benchmarks into .engines/, by version.
 
     python -m runners.local.install [prism] [gcs] [kafka] [flink]
 
-A tool that is missing (Go, Maven) is told and passed over; where CAMPAIGNS_ENGINE_TESTS=1, as in CI, it is a failure.
+Without its tool (Go, Maven) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this fails.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencie
 
 
 class Part(NamedTuple):
-    """Something to install: what it is, its version, the tool that builds or fetches it, from what, and what then
-    stands in .engines/ (of a folder of jars, a file that must be among them)."""
+    """A part to install: a description, its version, the tool that builds or fetches it, the tool's input, and a file
+    that is in .engines/ afterwards."""
 
     what: str
     version: str
@@ -49,18 +49,18 @@ PARTS = {
 _INSTEAD = {"go": "install Go 1.24 or later", "mvn": "install Java 17 and Maven"}
 
 
-def mark(part: Part) -> Path:
-    """The file that says that a part is whole, and of which version."""
+def stamp(part: Part) -> Path:
+    """The file that exists once a part is complete, with the version in its name."""
     return ENGINES / f".{Path(part.proof).parts[0]}-{part.version}"
 
 
 def installed(part: Part) -> bool:
-    """Whether a part is there, whole and of this version."""
-    return (ENGINES / part.proof).exists() and mark(part).exists()
+    """Whether a part is complete and of this version."""
+    return (ENGINES / part.proof).exists() and stamp(part).exists()
 
 
 def install(name: str) -> str | None:
-    """Why a part could not be installed; None when it is there."""
+    """The reason why a part could not be installed; None if it is installed."""
     part = PARTS[name]
     if installed(part):
         return None
@@ -87,7 +87,7 @@ def _command(part: Part, new: Path) -> list[str]:
 
 
 def _put(part: Part, new: Path) -> None:
-    """Moves what was made into its place, all at once, and marks it as whole."""
+    """Move the result into place in one step, and write the stamp."""
     place = ENGINES / Path(part.proof).parts[0]
     for old in ENGINES.glob(f".{place.name}-*"):
         old.unlink()
@@ -100,25 +100,25 @@ def _put(part: Part, new: Path) -> None:
         shutil.rmtree(jars, ignore_errors=True)
         shutil.copytree(new, jars)
         jars.rename(place)
-    mark(part).touch()
+    stamp(part).touch()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when everything asked for is there, or passed over on a machine where that is fine."""
+    """0 if every part is installed, or was skipped where that is allowed."""
     parser = argparse.ArgumentParser(
         prog="python -m runners.local.install", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)} (all of them)")
     names = parser.parse_args(argv).names or list(PARTS)
-    if wrong := [name for name in names if name not in PARTS]:
-        parser.error(f"{wrong[0]!r} is none of {', '.join(PARTS)}")
-    with ThreadPoolExecutor(2) as pool:  # one fetches while the other compiles
-        told = dict(zip(names, pool.map(install, names), strict=True))
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
+    with ThreadPoolExecutor(2) as pool:  # one downloads while the other compiles
+        failures = dict(zip(names, pool.map(install, names), strict=True))
     needed = os.environ.get("CAMPAIGNS_ENGINE_TESTS") == "1"
-    for name, why in told.items():
+    for name, why in failures.items():
         if why is not None:
             print(f"{'failed' if needed else 'skipped'}: {PARTS[name].what}: {why}", file=sys.stderr)
-    return int(needed and any(told.values()))
+    return int(needed and any(failures.values()))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _FORMATTED = "meta.properties"
 
 
 class KafkaBroker(NamedTuple):
-    """A running broker: its address, and the one that asks for a user and a password (SASL/PLAIN, no TLS)."""
+    """A running broker: its address, and the address that asks for a user and a password (SASL/PLAIN, no TLS)."""
 
     host: str
     sasl_host: str
@@ -51,7 +51,7 @@ def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: floa
     """A running broker, which ends with the block.
 
     With `data` its messages stay in that folder, and a broker started there again, on the same `port`, has them;
-    otherwise they are deleted. Topics are not made by themselves. Raises EmulatorError when Java or Kafka is missing
+    otherwise they are deleted. Topics are not created automatically. Raises EmulatorError when Java or Kafka is missing
     or it does not answer within `wait_s` seconds.
     """
     java, jars = shutil.which("java"), kafka_jars()
@@ -67,8 +67,8 @@ def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: floa
     run = [java, *_SMALL, "-cp", f"{jars}/*"]
     try:
         if not (folder / "log" / _FORMATTED).exists():
-            made = [*run, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)]
-            done = subprocess.run(made, capture_output=True, text=True, timeout=wait_s, check=False)
+            format_log = [*run, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)]
+            done = subprocess.run(format_log, capture_output=True, text=True, timeout=wait_s, check=False)
             if done.returncode:
                 raise EmulatorError(f"Kafka cannot use {folder} ({(done.stderr or done.stdout).strip()[-500:]})")
         with (folder / "output.log").open("ab") as output:
@@ -85,7 +85,7 @@ def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: floa
 
 
 def _cluster_id() -> str:
-    """A random id as Kafka writes it: 22 characters of URL-safe base64, not beginning with a hyphen."""
+    """A random cluster id: 22 characters of URL-safe base64 that do not begin with a hyphen."""
     return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
@@ -128,5 +128,5 @@ def _wait_until_it_answers(host: str, process: subprocess.Popen[bytes], end: flo
         except KafkaException:
             continue
         return
-    told = (folder / "output.log").read_text("utf-8", "replace").strip()[-500:]
-    raise EmulatorError(f"Kafka does not answer on {host} (exit status {process.poll()}). {told}")
+    log = (folder / "output.log").read_text("utf-8", "replace").strip()[-500:]
+    raise EmulatorError(f"Kafka does not answer on {host} (exit status {process.poll()}). {log}")

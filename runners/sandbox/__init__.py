@@ -1,1 +1,1 @@
-"""A vendor that stands in for the real one: it speaks its API, fails by script, and remembers what it sent."""
+"""A simulated vendor: it speaks the vendor's API, fails by script, and records the messages that it accepted."""

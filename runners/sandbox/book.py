@@ -1,4 +1,4 @@
-"""What the sandbox remembers: every call in a file, counts in memory."""
+"""Record the sandbox's calls: each in a file, counts in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 class Book:
     """Counts the calls and writes each, before it is answered, as a line of `record`: a kill loses none.
 
-    An earlier record of that file is read first, and its counts go on. Lines hold the bodies with `bodies`; in memory
+    An earlier record in that file is read first, its counts continue. Lines hold the bodies with `bodies`; in memory
     the last `keep` calls have theirs.
     """
 
@@ -60,7 +60,7 @@ class Book:
         self._times: dict[bytes | str, int] = {}
 
     def note(self, entry: Entry) -> None:
-        """Take a call down."""
+        """Record a call."""
         entry = entry._replace(headers={key: text for key, text in entry.headers.items() if key not in _SECRET})
         line = entry._asdict() | {"body": entry.body.decode("utf-8", "replace")}
         if not self._bodies:
@@ -94,14 +94,14 @@ class Book:
                 if not line.endswith(b"\n"):  # torn by a kill: that call was not answered
                     file.truncate(path.stat().st_size - len(line))
                     break
-                found = msgspec.json.decode(line)
-                if "reset" in found:
+                call = msgspec.json.decode(line)
+                if "reset" in call:
                     self._clear()
                 else:
-                    self._count(Entry(**{**found, "body": b""}))
+                    self._count(Entry(**{**call, "body": b""}))
 
     def reset(self) -> None:
-        """Forget everything; the file keeps its lines, and says so."""
+        """Forget all calls; the file keeps its lines, and a line that says so."""
         self._write({"reset": True})
         self._clear()
 
@@ -124,7 +124,7 @@ class Book:
         }
 
     def accepted(self) -> dict[str, int]:
-        """How many times each event was accepted."""
+        """The number of times that each event was accepted."""
         return {key.hex() if isinstance(key, bytes) else key: times for key, times in self._times.items()}
 
     def calls(self, limit: int) -> Iterable[dict[str, Any]]:

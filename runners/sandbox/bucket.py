@@ -1,4 +1,4 @@
-"""The vendor's limit of calls a clock hour, as the headers of each answer tell it."""
+"""The vendor's limit of calls per clock hour, and the headers that report it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HourBucket:
         self._taken: dict[str, tuple[int, int]] = {}
 
     def take(self, workspace: str) -> tuple[bool, dict[str, str]]:
-        """Whether a call is within the limit, and the limit headers that tell it."""
+        """Take a call: whether it is within the limit, and the limit headers."""
         hour = int(self._clock() // HOUR)
         known, taken = self._taken.get(workspace, (hour, 0))
         taken = taken if known == hour else 0
@@ -35,5 +35,5 @@ class HourBucket:
         }
 
     def clear(self) -> None:
-        """All calls again, for every workspace."""
+        """Reset the limit of every workspace."""
         self._taken.clear()

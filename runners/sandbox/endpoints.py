@@ -1,4 +1,4 @@
-"""What the vendor's endpoints make of a body: the checks of its API, and the messages that go out."""
+"""The vendor's endpoints: check a body as its API does, and reply with the messages that are sent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recipients_of(body: Json) -> list[str]:
     if not isinstance(body, dict):
         return []
     lists = [body.get(name) for name in ("recipients", *TRACKED)]
-    objects = [one for each in lists if isinstance(each, list) for one in each if isinstance(one, dict)]
+    objects = [item for items in lists if isinstance(items, list) for item in items if isinstance(item, dict)]
     ids = [one.get("external_user_id", one.get("external_id", one.get("customer_id"))) for one in objects]
     return [one for one in ids if isinstance(one, str)]
 
@@ -75,10 +75,10 @@ def trigger_send(body: Json, bad: Collection[str] = (), form: str = "named") -> 
         elif identity not in seen:
             seen.add(identity)
             accepted.append(_event_id(one.get("trigger_properties"), common))
-    told = ["Some recipients could not be reached"] if bad and form == "vague" else errors
+    listed = ["Some recipients could not be reached"] if bad and form == "vague" else errors
     reply: dict[str, Json] = {"dispatch_id": uuid4().hex, "message": "success"}
     collapsed = len(recipients) - len(accepted) - len(errors)
-    return Verdict(201, {**reply, "errors": told} if told else reply, accepted, len(errors), collapsed)
+    return Verdict(201, {**reply, "errors": listed} if listed else reply, accepted, len(errors), collapsed)
 
 
 def _wrong_recipient(one: Json) -> str | None:

@@ -1,4 +1,4 @@
-"""The sandbox in a process of its own, for tests and measurements."""
+"""Run the sandbox in a process of its own, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class SandboxError(RuntimeError):
-    """The sandbox could not start, or refused what it was told."""
+    """The sandbox could not start, or refused a request."""
 
 
 class Sandbox:

@@ -1,4 +1,4 @@
-"""Faults by script: rules that say which calls are answered otherwise, and how."""
+"""Faults by script: rules that choose calls and say how they are answered."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ def read_script(given: Any) -> Script:
     except yaml.YAMLError as error:
         raise ScriptError(f"neither JSON nor YAML: {error}") from error
     except ValidationError as error:
-        told = [f"rule {'.'.join(map(str, one['loc'])) or 'list'}: {one['msg']}" for one in error.errors()]
-        raise ScriptError("; ".join(told)) from error
+        mistakes = [f"rule {'.'.join(map(str, one['loc'])) or 'list'}: {one['msg']}" for one in error.errors()]
+        raise ScriptError("; ".join(mistakes)) from error
 
 
 def load_script(path: str | None) -> Script:

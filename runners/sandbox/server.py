@@ -1,4 +1,4 @@
-"""The sandbox on a port: a small HTTP/1.1 server in one thread, and the paths under /_sandbox that ask it."""
+"""Serve the sandbox on a port: a small HTTP/1.1 server in one thread, and the paths under /_sandbox about itself."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(stand_in: StandIn, host: str, port: int, listening: Callable[[str], None]) -> None:
-    """Serves until SIGTERM, or SIGINT unless a shell has it ignored in the background; `listening` is told the address.
+    """Serves until SIGTERM, or SIGINT unless a shell ignores it in the background; `listening` gets the address.
     Raises OSError when the port is taken."""
     open_ones: set[asyncio.Transport] = set()
     loop, ended = asyncio.get_running_loop(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The vendor itself, without the network: a request comes in, a reply and what becomes of it come out."""
+"""The simulated vendor without the network: a function of a request to a reply, which also records the call."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StandIn:
         self._repeats.clear()
 
     def answer(self, request: Request) -> Reply:
-        """The reply to a call, which stands in the book by then."""
+        """The reply to a call, after the call is recorded."""
         prefix = _WORKSPACE.fullmatch(request.path)
         path = prefix[2] if prefix else request.path
         workspace, key_is_right = self._workspace(prefix[1] if prefix else None, path, request)
@@ -144,7 +144,7 @@ def _parsed(body: bytes) -> Json:
 
 
 def _wrong_request(path: str, request: Request, key_is_right: bool, body: Json) -> Verdict | None:
-    """What is refused whatever the body says, as a service does before it looks."""
+    """The refusal of a request before its body is checked, or None."""
     if path not in ENDPOINTS:
         return refusal(404, "Not Found")
     if len(request.body) > MAX_BODY:
@@ -165,7 +165,7 @@ def _signed(key: str, signature: str, body: bytes) -> bool:
 
 
 def _verdict(rule: Rule | None, path: str, body: Json, bad: list[str]) -> Verdict:
-    """What the vendor, or the script in its place, makes of a body."""
+    """The verdict of the vendor, or of the script instead, about a body."""
     answer = rule.answer if rule else 201
     if rule and answer == "fatal":
         return refusal(201, rule.message or "The campaign is not active")

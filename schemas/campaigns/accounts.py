@@ -45,7 +45,7 @@ def account_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
     vendor = engine.delivery.vendor
     if vendor == "outbox":
         fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
-        urls = {name: one.url for name, one in engine.workspaces.items() if one.url}
+        urls = {name: workspace.url for name, workspace in engine.workspaces.items() if workspace.url}
         return [
             Problem(FILE, f"workspaces.{name}.url", url, fix)
             for name, url in urls.items()
@@ -72,15 +72,15 @@ def unusable_urls(engine: EngineConfig, retailers: Iterable[str]) -> list[Proble
     """A problem for each of these retailers whose name makes a url that cannot be called of one that can."""
     if engine.delivery.vendor == "outbox":
         return []
-    found = []
+    problems = []
     for retailer in sorted(set(retailers)):
         url = engine.workspace(retailer).url or ""
         filled = filled_url(url, retailer)
-        words = None if filled == url or url_problem(filled_url(url, "retailer")) else url_problem(filled)
-        if words:
+        problem = None if filled == url or url_problem(filled_url(url, "retailer")) else url_problem(filled)
+        if problem:
             place = f"{workspace_place(engine, retailer)}.url"
-            found.append(Problem(FILE, place, without_user(filled), f"with the retailer {retailer} {words}"))
-    return found
+            problems.append(Problem(FILE, place, without_user(filled), f"with the retailer {retailer} {problem}"))
+    return problems
 
 
 def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys | None = None) -> list[Problem]:
@@ -94,10 +94,10 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
         key = keys(variable) if keys is not None and variable else ""
         url = filled_url(workspace.url, retailer) if workspace.url else ""
         shared = []
-        for mark, (name, value) in account_digests(url, variable, key).items():
-            others = [other for other in owners[mark] if not _may_share(engine.workspace(other), workspace)]
+        for digest, (name, value) in account_digests(url, variable, key).items():
+            others = [other for other in owners[digest] if not _may_share(engine.workspace(other), workspace)]
             shared += [(name, value, other) for other in others[:1]]
-            owners[mark].append(retailer)
+            owners[digest].append(retailer)
         if shared:
             name, value, other = shared[0]
             place = f"{workspace_place(engine, retailer)}.{name}"
@@ -106,14 +106,14 @@ def sharing_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
 
 
 def account_digests(url: str, variable: str, key: str) -> dict[bytes, tuple[str, str]]:
-    """What tells an account from others: digests of its key's variable, and of its url and key (never the key itself),
-    each with the field and the value that a person looks at."""
-    marks = {}
+    """The digests that identify an account: of its key's variable, and of its url and key (never the key itself), each
+    with its field and value in engine.yaml."""
+    digests = {}
     if variable:
-        marks[_digest("variable", variable)] = ("key_env", variable)
+        digests[_digest("variable", variable)] = ("key_env", variable)
     if url:
-        marks[_digest("workspace", _plain_url(url), key or variable)] = ("url", without_user(url))
-    return marks
+        digests[_digest("workspace", _plain_url(url), key or variable)] = ("url", without_user(url))
+    return digests
 
 
 def sharing_fix(owner: str, retailer: str) -> str:
@@ -130,8 +130,8 @@ def workspace_place(engine: EngineConfig, retailer: str) -> str:
     return f"workspaces.{retailer if retailer in engine.workspaces else '*'}"
 
 
-def _may_share(one: Workspace, other: Workspace) -> bool:
-    return one.shared_account is not None and one.shared_account == other.shared_account
+def _may_share(first: Workspace, second: Workspace) -> bool:
+    return first.shared_account is not None and first.shared_account == second.shared_account
 
 
 def _plain_url(url: str) -> str:

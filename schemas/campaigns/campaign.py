@@ -112,8 +112,8 @@ class Experiment(Strict):
     @property
     def weights(self) -> list[float]:
         """The weight of each variant; equal shares when none is given."""
-        given = [variant.weight for variant in self.variants]
-        return [1 / len(given) if weight is None else weight for weight in given]
+        weights = [variant.weight for variant in self.variants]
+        return [1 / len(weights) if weight is None else weight for weight in weights]
 
 
 class Offer(Strict):

@@ -41,11 +41,11 @@ class Configuration:
     @property
     def lists(self) -> tuple[tuple[str, str | None], ...]:
         """Each list file with the customers' column that is looked up in it; a code list without one."""
-        found: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
+        lists: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
         for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
-            found += listed(node)
-        found += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
-        return tuple(dict.fromkeys(found))
+            lists += listed(node)
+        lists += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
+        return tuple(dict.fromkeys(lists))
 
 
 def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]:
@@ -123,17 +123,17 @@ def _list_files(
 
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
-    found = {}
+    documents = {}
     for path in [root / "engine.yaml", *sorted(root.glob("audiences/*.yaml")), *sorted(root.glob("*.yaml"))]:
         name = path.relative_to(root).as_posix()
-        if name in found:
+        if name in documents:
             continue
         document = read_yaml(path, name)
         if isinstance(document, Problem):
             problems.append(document)
         else:
-            found[name] = document
-    return found
+            documents[name] = document
+    return documents
 
 
 def read_model(document: Document | None, model: type[M], problems: list[Problem]) -> M | None:
@@ -198,14 +198,14 @@ def _written_leaves(raw: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str
 
 
 def _references(document: Document, audiences: set[str], root: Path) -> list[Problem]:
-    found = []
+    problems = []
     for kind, name, place in _written_leaves(document.data.get("audience"), ("audience",)):
         if kind == "audience" and name not in audiences:
             fix = f"no file audiences/{name}.yaml; there are: {', '.join(sorted(audiences)) or 'none'}"
-            found.append(document.problem(place, name, fix))
+            problems.append(document.problem(place, name, fix))
         if kind == "list":
-            found += _file(document, place, name, root)
-    return found
+            problems += _file(document, place, name, root)
+    return problems
 
 
 def _uses(document: Document) -> set[str]:
@@ -219,7 +219,7 @@ def used_audiences(config: Configuration) -> set[str]:
     reached = set[str]()
     while frontier:
         reached |= frontier
-        frontier = {name for one in frontier & config.audiences.keys() for name in _named(config.audiences[one])}
+        frontier = {name for used in frontier & config.audiences.keys() for name in _named(config.audiences[used])}
         frontier -= reached
     return reached
 
@@ -238,12 +238,12 @@ def _named(node: Node) -> Iterator[str]:
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:
     try:
         full = (root / name).resolve()
-        found = full.is_file()
+        is_file = full.is_file()
     except (OSError, ValueError):
         return [document.problem(path, name, "is no name of a file; give a path in the folder of the campaigns")]
     if not full.is_relative_to(root.resolve()):
         return [document.problem(path, name, "must stay inside the folder of the campaigns")]
-    if not found:
+    if not is_file:
         return [document.problem(path, name, f"there is no such file in the campaigns' folder {root.name}/")]
     return []
 
@@ -251,48 +251,48 @@ def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path
 def _campaign_references(
     document: Document, campaign: Campaign, engine: EngineConfig | None, root: Path
 ) -> list[Problem]:
-    found = []
+    problems = []
     if engine is not None and campaign.channel not in engine.channels:
         fix = f"engine.yaml has no such channel; it has: {', '.join(engine.channels)}"
-        found.append(document.problem(("channel",), campaign.channel, fix))
+        problems.append(document.problem(("channel",), campaign.channel, fix))
     for index, offer in enumerate(campaign.offers):
         if offer.codes:
-            found += _file(document, ("offers", index, "codes"), offer.codes, root)
-    return found
+            problems += _file(document, ("offers", index, "codes"), offer.codes, root)
+    return problems
 
 
 def _engine_references(document: Document | None, engine: EngineConfig | None, root: Path) -> list[Problem]:
     if engine is None or document is None:
         return []
-    found = []
+    problems = []
     for index, entry in enumerate(engine.suppression_lists):
-        found += _file(document, ("suppression_lists", index, "file"), entry.file, root)
+        problems += _file(document, ("suppression_lists", index, "file"), entry.file, root)
     for place, name in _workspace_places(engine):
-        found += _file(document, place, name, root)
-    return [*found, *unknown_channels(document, engine), *_url_problems(document, engine)]
+        problems += _file(document, place, name, root)
+    return [*problems, *unknown_channels(document, engine), *_url_problems(document, engine)]
 
 
 def _url_problems(document: Document, engine: EngineConfig) -> list[Problem]:
     """A problem for each workspace whose url cannot be called; {retailer} is tried with the workspace's own name."""
-    found = []
+    problems = []
     for retailer, workspace in engine.workspaces.items():
         if workspace.url and engine.delivery.vendor != "outbox":
             url = filled_url(workspace.url, "retailer" if retailer == "*" else retailer)
-            if words := url_problem(url):
-                found.append(document.problem(("workspaces", retailer, "url"), without_user(workspace.url), words))
-    return found
+            if problem := url_problem(url):
+                problems.append(document.problem(("workspaces", retailer, "url"), without_user(workspace.url), problem))
+    return problems
 
 
 def _cycles(files: dict[str, Document]) -> list[Problem]:
     """A problem for each named audience that contains itself."""
     uses = {name: _uses(document) for name, document in files.items()}
-    found = []
+    problems = []
     for name, document in files.items():
         reached, frontier = set[str](), set(uses[name])
         while frontier:
             reached |= frontier
-            frontier = {deeper for one in frontier for deeper in uses.get(one, ())} - reached
+            frontier = {deeper for used in frontier for deeper in uses.get(used, ())} - reached
         if name in reached:
             fix = "contains itself, directly or through another audience"
-            found.append(document.problem(("audience",), name, fix))
-    return found
+            problems.append(document.problem(("audience",), name, fix))
+    return problems

@@ -114,8 +114,8 @@ class EngineConfig(Strict):
 
     def workspace(self, retailer: str) -> Workspace:
         """A retailer's workspace, what it leaves out taken from the workspace `*`."""
-        own, common = self.workspaces.get(retailer), self.workspaces.get("*", Workspace())
-        if own is None:
+        workspace, common = self.workspaces.get(retailer), self.workspaces.get("*", Workspace())
+        if workspace is None:
             return common
-        given = {name: getattr(own, name) for name in own.model_fields_set}
-        return common.model_copy(update={**given, "templates": {**common.templates, **own.templates}})
+        overrides = {name: getattr(workspace, name) for name in workspace.model_fields_set}
+        return common.model_copy(update={**overrides, "templates": {**common.templates, **workspace.templates}})

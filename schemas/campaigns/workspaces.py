@@ -62,8 +62,8 @@ LEASE_MARGIN = timedelta(seconds=1)
 """How much longer a lease is than a call, at least: a claim waits its turn before the call begins."""
 
 
-def _default_lease(given: dict[str, Any]) -> timedelta:
-    return timedelta(seconds=20) + given.get("timeout", timedelta(seconds=10))
+def _default_lease(fields: dict[str, Any]) -> timedelta:
+    return timedelta(seconds=20) + fields.get("timeout", timedelta(seconds=10))
 
 
 class Delivery(Strict):

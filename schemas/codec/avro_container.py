@@ -150,7 +150,7 @@ def _lenient_schema(strict: Any) -> Any:
 
 def _lenient(node: Any, enums: set[str], numbers: Iterator[int]) -> Any:
     if isinstance(node, list):
-        return [_lenient(one, enums, numbers) for one in node]
+        return [_lenient(kind, enums, numbers) for kind in node]
     if not isinstance(node, Mapping):
         return "bytes" if node == "string" else "int" if node in enums else node
     kind = node["type"]
@@ -164,6 +164,6 @@ def _lenient(node: Any, enums: set[str], numbers: Iterator[int]) -> Any:
     if kind == "array":
         return {"type": "array", "items": _lenient(node["items"], enums, numbers)}
     if kind in ("record", "error"):
-        fields = [{"name": one["name"], "type": _lenient(one["type"], enums, numbers)} for one in node["fields"]]
+        fields = [{"name": field["name"], "type": _lenient(field["type"], enums, numbers)} for field in node["fields"]]
         return {"type": "record", "name": node["name"], "fields": fields}
     return node if kind == "fixed" else _lenient(kind, enums, numbers)

@@ -179,18 +179,18 @@ def _enum(spot: Spot, column: pa.Array) -> list[Part]:
     return [zigzags(np.asarray(places.fill_null(0)), spot.present)]
 
 
-def _is_text(given: pa.DataType) -> bool:
-    return is_.is_string(given) or is_.is_large_string(given) or is_.is_string_view(given)
+def _is_text(kind: pa.DataType) -> bool:
+    return is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind)
 
 
-def _is_bytes(given: pa.DataType) -> bool:
+def _is_bytes(kind: pa.DataType) -> bool:
     return any(
-        fits(given) for fits in (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
+        fits(kind) for fits in (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
     )
 
 
-def _is_small(given: pa.DataType) -> bool:
-    return is_.is_integer(given) and (given.bit_width < 32 or given == pa.int32())
+def _is_small(kind: pa.DataType) -> bool:
+    return is_.is_integer(kind) and (kind.bit_width < 32 or kind == pa.int32())
 
 
 LEAVES: dict[str, Callable[[Spot, pa.Array], list[Part]]] = {
@@ -225,18 +225,18 @@ _CHOICES: tuple[tuple[Callable[[pa.DataType], bool], tuple[str, ...]], ...] = (
 )
 
 
-def branch_of(spot: Spot, given: pa.DataType) -> int:
-    """Which branch of a union a column of this Arrow type is written as: the first of the closest kind."""
-    kinds = next((kinds for fits, kinds in _CHOICES if fits(given)), ())
+def branch_of(spot: Spot, arrow: pa.DataType) -> int:
+    """The branch of a union as which a column of this Arrow type is written: the first of the closest kind."""
+    kinds = next((kinds for fits, kinds in _CHOICES if fits(arrow)), ())
     for kind in kinds:
         for index, branch in enumerate(map(spot.resolved, spot.schema)):
-            if kind_of(branch) == kind and _suits(branch, given):
+            if kind_of(branch) == kind and _suits(branch, arrow):
                 return index
-    raise spot.refuse(f"{given} fits no branch of {', '.join(map(kind_of, spot.schema))}")
+    raise spot.refuse(f"{arrow} fits no branch of {', '.join(map(kind_of, spot.schema))}")
 
 
-def _suits(branch: Any, given: pa.DataType) -> bool:
+def _suits(branch: Any, arrow: pa.DataType) -> bool:
     if kind_of(branch) == "record":
-        return {field.name for field in given} <= {field["name"] for field in branch["fields"]}
-    sized = kind_of(branch) == "fixed" and is_.is_fixed_size_binary(given)
-    return not sized or bool(branch["size"] == given.byte_width)
+        return {field.name for field in arrow} <= {field["name"] for field in branch["fields"]}
+    sized = kind_of(branch) == "fixed" and is_.is_fixed_size_binary(arrow)
+    return not sized or bool(branch["size"] == arrow.byte_width)

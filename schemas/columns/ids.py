@@ -79,12 +79,12 @@ def normal_addresses(texts: Any) -> Any:
 
 
 def _of_floats(column: pa.Array, limit: float) -> IdTexts:
-    given = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+    present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
     numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         whole = (np.abs(numbers) <= limit) & (np.trunc(numbers) == numbers)
-    texts = pa.array(np.where(whole, numbers, 0).astype(np.int64), mask=~(whole & given)).cast(pa.string())
-    return IdTexts(texts, np.flatnonzero(given & ~whole))
+    texts = pa.array(np.where(whole, numbers, 0).astype(np.int64), mask=~(whole & present)).cast(pa.string())
+    return IdTexts(texts, np.flatnonzero(present & ~whole))
 
 
 def _of_decimals(column: pa.Array) -> IdTexts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.tables.sources import BATCH_ROWS, Rejected, wrong
+from connectors.tables.sources import BATCH_ROWS, Rejected, unusable
 
 MAX_BATCH_BYTES = 256 << 20
 FUSE_SHARE, FUSE_ROWS = 0.1, 100
@@ -45,7 +45,7 @@ class RejectedFile:
         ):
             examples = "; ".join(f"{row.source}: {row.detail}" for row in self._first)
             fix = f"so much is broken that the source must be wrong, and nothing was sent. The first: {examples}"
-            raise wrong(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
+            raise unusable(self._source, f"{self._count:,} of {total:,} rows cannot be read", fix)
 
     def _flush(self) -> None:
         if self._buffer:

@@ -27,10 +27,10 @@ from connectors.tables.sources import (
     BIGQUERY,
     Rejected,
     Source,
-    exact,
     files_fingerprint,
     find_files,
-    wrong,
+    resize_batches,
+    unusable,
 )
 from schemas.columns.ids import id_texts
 from schemas.problems import InputError
@@ -105,7 +105,7 @@ def _given(source: str, footers: Footers, fingerprint: str, rejected: str | None
 
 
 def _nobody(source: str) -> InputError:
-    return wrong(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
+    return unusable(source, "0 rows", "holds no customers: nobody would be sent anything; check the source")
 
 
 def _kept(
@@ -157,7 +157,7 @@ def _write(source: str, opened: Source, folder: Path) -> None:
     rows, number = 0, 0
     writer: pq.ParquetWriter | None = None
     try:
-        for batch in exact(opened.batches(rejected.add), BATCH_ROWS):
+        for batch in resize_batches(opened.batches(rejected.add), BATCH_ROWS):
             if writer is None or rows >= FILE_ROWS:
                 if writer is not None:
                     writer.close()
@@ -261,9 +261,9 @@ class Column(NamedTuple):
 def describe(source: str, rows: int = 10_000) -> list[Column]:
     """The columns of a source, described from its first rows."""
     schema, batches = open_rows(source)
-    first = next(iter(exact(batches, rows)), None)
+    first = next(iter(resize_batches(batches, rows)), None)
     if first is None:
-        raise wrong(source, "0 rows", "holds no readable customers")
+        raise unusable(source, "0 rows", "holds no readable customers")
     return [
         Column(field.name, str(field.type), column.null_count / len(column), _examples(column))
         for field, column in zip(schema, first.columns, strict=True)

@@ -29,9 +29,9 @@ NO_BRANCH = body_of(7, vendor_campaign="vvv").replace(b"\x02\x06vvv", b"\x0c\x06
 
 def numbers_and_letters(path: Path) -> tuple[list[int], list[DeadLetter]]:
     """The numbers of the events of a file, and its dead letters."""
-    made = decode.read_envelopes(list(read_envelopes(str(path))), ARRIVED)
-    numbers = [int(one.event_id, 16) for one in made if isinstance(one, Message)]
-    return numbers, [one for one in made if isinstance(one, DeadLetter)]
+    decoded = decode.read_envelopes(list(read_envelopes(str(path))), ARRIVED)
+    numbers = [int(one.event_id, 16) for one in decoded if isinstance(one, Message)]
+    return numbers, [one for one in decoded if isinstance(one, DeadLetter)]
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate"])
@@ -104,8 +104,10 @@ def test_a_record_of_somebody_else_keeps_its_bytes_and_tells_its_schema(tmp_path
     assert [fastavro.schemaless_reader(io.BytesIO(letter.data), written, None) for letter in letters] == records
     for letter in letters:
         assert letter.reason == "unknown_schema"
-        told = letter.detail[letter.detail.index("written with the schema ") :].removeprefix("written with the schema ")
-        assert json.loads(told)["name"] == "Foreign"
+        schema = letter.detail[letter.detail.index("written with the schema ") :].removeprefix(
+            "written with the schema "
+        )
+        assert json.loads(schema)["name"] == "Foreign"
 
 
 @pytest.mark.parametrize(("written", "values"), [("string", ["a", "b"]), (["null", "long"], [None, 7])], ids=str)
@@ -133,8 +135,8 @@ def test_whatever_stands_in_a_block_the_next_one_is_read(
     broken = body[:at] + noise + body[at + len(noise) :]
     blocks = [block(body_of(8)), block(count=count, data=body_of(2) + broken + body_of(3)), block(body_of(9))]
     path = write_container(tmp_path_factory.mktemp("files") / "a.avro", blocks)
-    made = decode.read_envelopes(list(read_envelopes(str(path))), ARRIVED)
-    assert (made[0], made[-1]) == (wire_message(8), wire_message(9))
+    decoded = decode.read_envelopes(list(read_envelopes(str(path))), ARRIVED)
+    assert (decoded[0], decoded[-1]) == (wire_message(8), wire_message(9))
 
 
 def test_a_reader_goes_on_behind_what_is_broken(tmp_path: Path) -> None:
@@ -142,8 +144,8 @@ def test_a_reader_goes_on_behind_what_is_broken(tmp_path: Path) -> None:
     write_container(tmp_path / "b.avro", [block(body_of(1))])
     reader = FileReader(str(tmp_path))
     reader.open()
-    found: list[Envelope] = reader.poll(10).envelopes
-    assert [one.message_id for one in found] == ["a.avro:0", "b.avro:0"]
+    envelopes: list[Envelope] = reader.poll(10).envelopes
+    assert [one.message_id for one in envelopes] == ["a.avro:0", "b.avro:0"]
 
 
 def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """A file that takes up all but so many bytes; one that is there grows."""
+    """Fill the disk with a file, except so many bytes; an existing file grows."""
     path = folder / "filling"
     with path.open("ab") as file:
         while (free := os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - leave) > 0:

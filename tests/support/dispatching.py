@@ -1,5 +1,4 @@
-"""A dispatcher with the real ledger, the real vendor adapter and the real sandbox; only the clock and the settings
-are the test's."""
+"""A dispatcher with the real ledger, vendor adapter and sandbox; only the clock and the settings are simulated."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class Clock:
 
 @dataclass
 class FakeSettings:
-    """The settings: every retailer has a workspace at the sandbox, but those that are `missing`."""
+    """Settings in which every retailer has a workspace at the sandbox, except the `missing` ones."""
 
     sandbox: Sandbox
     on_unknown: OnUnknown = "resend"
@@ -58,7 +57,7 @@ class FakeSettings:
         return Delivery(vendor="braze", on_unknown=self.on_unknown, timeout=timeout, lease=timedelta(seconds=30))
 
     def limits(self, retailer: str) -> WorkspaceLimits:
-        """The pace that the test gave."""
+        """The limits with the pace of the test."""
         return WorkspaceLimits(Workspace(pace=self.pace.get(retailer)))
 
     def account(self, retailer: str) -> Account:
@@ -71,7 +70,7 @@ class FakeSettings:
 
 @dataclass
 class Job:
-    """One process's dispatcher, and what came of its batches."""
+    """The dispatcher of one process, and the results of its batches."""
 
     sandbox: Sandbox
     ledger: DeliveryLedger
@@ -82,41 +81,41 @@ class Job:
     dead: list[DeadLetter] = field(default_factory=list)
 
     def handle(self, retailer: str, *batches: Batch) -> DeliveryResult:
-        """What comes of batches now."""
-        return self.noted(self.dispatcher.deliver(retailer, list(batches)))
+        """The result of delivering batches now."""
+        return self.collect(self.dispatcher.deliver(retailer, list(batches)))
 
-    def noted(self, handled: DeliveryResult) -> DeliveryResult:
-        """The same, kept for the end."""
-        self.receipts += handled.receipts
-        self.dead += handled.dead
-        return handled
+    def collect(self, result: DeliveryResult) -> DeliveryResult:
+        """The same result, added to the receipts and dead letters of the job."""
+        self.receipts += result.receipts
+        self.dead += result.dead
+        return result
 
     def run(self, retailer: str, *batches: Batch, most: int = 100) -> list[int]:
-        """Handles batches until nothing waits, the clock moved to each wake time; the times of all attempts."""
+        """Deliver until nothing waits, moving the clock to each wake time; the times of all attempts."""
         waiting, times = list(batches), list[int]()
         while waiting and len(times) < most:
             times.append(int(self.clock() * 1000))
-            handled = self.handle(retailer, *waiting)
-            waiting = handled.waiting
-            self.clock.wait_until(handled.wake_at)
+            result = self.handle(retailer, *waiting)
+            waiting = result.waiting
+            self.clock.wait_until(result.wake_at)
         assert not waiting
         return times
 
     @property
     def outcomes(self) -> dict[int, str]:
         """The outcomes by the numbers of the events; no event may have two receipts."""
-        found = {int(receipt.event_id, 16): receipt.outcome for receipt in self.receipts}
-        assert len(found) == len(self.receipts)
-        return found
+        outcomes = {int(receipt.event_id, 16): receipt.outcome for receipt in self.receipts}
+        assert len(outcomes) == len(self.receipts)
+        return outcomes
 
     def check(self, twice: set[int] = frozenset(), unknown: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-        """The sandbox's counts equal the ledger's and the receipts': every accepted event once, but those named."""
+        """Check that sandbox, ledger and receipts agree: every accepted event once, except those in `twice`."""
         sent = {int(event, 16): times for event, times in self.sandbox.accepted().items()}
         ended = Counter(self.outcomes.values())
         accepted = {number for number, outcome in self.outcomes.items() if outcome == "accepted"}
         assert sent == {number: 2 if number in twice else 1 for number in accepted | unknown}
-        told = self.ledger.counts(int(self.clock() * 1000))
-        assert {name: count for name, count in told.items() if count and name not in ("claimed", "lapsed")} == ended
+        counts = self.ledger.counts(int(self.clock() * 1000))
+        assert {name: count for name, count in counts.items() if count and name not in ("claimed", "lapsed")} == ended
 
 
 @contextmanager

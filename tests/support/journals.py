@@ -1,4 +1,4 @@
-"""Journals of calls, and what a ledger says of the events in them."""
+"""Helpers for the journal of calls: claim, kill its process, read the states of events."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def claim(ledger: DeliveryLedger, journal: FileJournal, owner: str, ids: list[st
     ledger.claim(ClaimRequest([Claim(event_id, "b") for event_id in ids], owner, NOW, NOW + LEASE, "hold"))
 
 
-def die(journal: FileJournal) -> None:
-    """As a kill does: the file stays, its lock goes."""
+def kill(journal: FileJournal) -> None:
+    """As a kill does: the file stays, its lock is released."""
     assert journal._pages is not None
     journal._pages.close()
 
 
-def leaves(flag: SentFlag) -> None:
+def mark_sent(flag: SentFlag) -> None:
     flag.cells[flag.at] = flag.value
 
 

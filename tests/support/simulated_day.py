@@ -1,4 +1,4 @@
-"""A simulated day: workers with a simulated clock that share one store, and vendors that answer by script."""
+"""A simulated day: workers with one clock and one store, and vendors that answer by script."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Shop:
 
 @dataclass
 class Sent:
-    """A call that left: when (seconds), how many messages, and whether the vendor took it."""
+    """A call: when (seconds), how many messages, and whether the vendor accepted it."""
 
     at: float
     messages: int
@@ -60,7 +60,7 @@ class Sent:
 def simulate(
     shops: list[Shop], seconds: float, latency: float = 0.05, seed: int = 7
 ) -> tuple[dict[str, list[Sent]], Cells]:
-    """What left for each retailer in some seconds. Workers ask in the order of their clocks."""
+    """The calls of each retailer in some seconds. Workers acquire in the order of their clocks."""
     now = [START * 1000]  # whole milliseconds, which is what a limiter counts
     cells = Cells()
     workers = max(shop.workers for shop in shops)
@@ -119,19 +119,19 @@ def burst_excess(shop: Shop, sent: list[Sent]) -> float:
 
 def calls_by_hour(sent: list[Sent]) -> dict[int, int]:
     """Calls of each clock hour."""
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for one in sent:
-        found[int(one.at // HOUR)] = found.get(int(one.at // HOUR), 0) + 1
-    return found
+        counts[int(one.at // HOUR)] = counts.get(int(one.at // HOUR), 0) + 1
+    return counts
 
 
 def messages_by_day(sent: list[Sent], zone: str) -> dict[datetime, int]:
     """Messages of each calendar day of a zone."""
-    found: dict[datetime, int] = {}
+    counts: dict[datetime, int] = {}
     for one in sent:
         day = datetime.combine(datetime.fromtimestamp(one.at, ZoneInfo(zone)).date(), datetime.min.time())
-        found[day] = found.get(day, 0) + one.messages
-    return found
+        counts[day] = counts.get(day, 0) + one.messages
+    return counts
 
 
 def allowed(shop: Shop, seconds: float, step: int = 300) -> float:

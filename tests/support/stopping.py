@@ -1,4 +1,4 @@
-"""Jobs that are stopped: from a terminal, by a service manager, by kill; what they started, and what they said."""
+"""Jobs that are stopped from a terminal, by a service manager or by kill, with their children and their output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW: Rules = [{"answer": "slow", "seconds": 0.3}]  # accepted at once, answered
 
 
 class Job:
-    """A running job. `said` is what it has printed so far, to whatever it was given."""
+    """A running job. `said` is its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: int) -> None:
         self.process, self.said, self._output = process, "", output
@@ -39,15 +39,15 @@ class Job:
                 self.said += data.decode(errors="replace")
 
     def children(self) -> list[psutil.Process]:
-        """What the job has started, and what that has started."""
+        """All child processes, also of children."""
         return list(psutil.Process(self.process.pid).children(recursive=True))
 
     def press(self, key: bytes) -> None:
-        """A key on its terminal."""
+        """Press a key on its terminal."""
         os.write(self._output, key)
 
     def hang_up(self) -> None:
-        """Closes its terminal."""
+        """Close its terminal."""
         os.close(self._output)
 
     def ended(self) -> int:
@@ -63,7 +63,7 @@ def _take_terminal() -> None:
 
 @contextmanager
 def started(delivery: Delivery, *more: str, terminal: bool = False, program: Sequence[str] = ()) -> Iterator[Job]:
-    """The job in a session of its own, on a terminal or with a pipe to print to; killed with the block."""
+    """A job in a session of its own, with a terminal or a pipe for its output; killed at the end of the block."""
     command = [*(program or (sys.executable, "-m", "runners.cli.main")), "rebatch", *delivery.argv(*more)]
     ours, theirs = pty.openpty() if terminal else os.pipe()
     process = subprocess.Popen(
@@ -88,7 +88,7 @@ def in_the_middle(sandbox: Sandbox, job: Job, accepted: int = 600) -> list[psuti
 
 
 def gone(children: Sequence[psutil.Process]) -> None:
-    """Waits until these have ended by themselves."""
+    """Wait until these have ended by themselves."""
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
@@ -99,7 +99,7 @@ def many(count: int = EVENTS) -> dict[str, Wire]:
 
 
 def rest_is_delivered_once(delivery: Delivery, sandbox: Sandbox, events: dict[str, Wire], *more: str) -> None:
-    """A second run delivers what the first one left; nobody was accepted twice, and nothing is unknown."""
+    """Check that a second run delivers the rest: nobody is accepted twice, and nothing is unknown."""
     before = sandbox.summary()["accepted"]
     assert 0 < before < len(events)
     sandbox.script([])
@@ -111,10 +111,10 @@ def rest_is_delivered_once(delivery: Delivery, sandbox: Sandbox, events: dict[st
 
 def slow_delivery(root: Path, sandbox: Sandbox) -> Delivery:
     """Thousands of events in a file, to a vendor that answers slowly."""
-    made = Delivery(root, sandbox.url).configure(lease="PT60S", timeout="PT30S")
-    made.put("part-0", many())
+    delivery = Delivery(root, sandbox.url).configure(lease="PT60S", timeout="PT30S")
+    delivery.put("part-0", many())
     sandbox.script(SLOW)
-    return made
+    return delivery
 
 
 def later(delivery: Delivery) -> dict[str, Wire]:

@@ -42,11 +42,6 @@ def _continued(state: int, units: Iterable[int]) -> int:
     return state
 
 
-def fnv1a32_rows(column: pa.Array, state: int | Hashes32 = FNV_BASIS) -> Hashes32:
-    """FNV-1a 32 of every row of a string column without nulls, continued from `state`, of all rows or of each."""
-    return FnvRows(column).hashed(state)
-
-
 class FnvRows:
     """A string column without nulls, prepared once for several hashes.
 
@@ -100,12 +95,12 @@ def fnv1a32_of_digits(numbers: Hashes32) -> Hashes32:
     """FNV-1a 32 of the decimal digits of each number."""
     leading, rest = np.divmod(numbers, np.uint32(100_000))
     firsts, three, two = _digit_tables()
-    found = firsts[leading]
-    found = found * _power(3) + three[found & np.uint32(0xFF), rest // np.uint32(100)]
-    found = found * _power(2) + two[found & np.uint32(0xFF), rest % np.uint32(100)]
+    hashes = firsts[leading]
+    hashes = hashes * _power(3) + three[hashes & np.uint32(0xFF), rest // np.uint32(100)]
+    hashes = hashes * _power(2) + two[hashes & np.uint32(0xFF), rest % np.uint32(100)]
     for row in np.flatnonzero(leading == 0).tolist():
-        found[row] = fnv1a32(str(numbers[row]))
-    return found
+        hashes[row] = fnv1a32(str(numbers[row]))
+    return hashes
 
 
 @cache
@@ -120,12 +115,12 @@ def _digit_tables() -> tuple[Hashes32, Hashes32, Hashes32]:
 def _added(digits: int) -> Hashes32:
     last = np.arange(256, dtype=np.uint32)[:, None]
     numbers = np.arange(10**digits, dtype=np.uint32)[None, :]
-    found = np.broadcast_to(last, (256, 10**digits)).copy()
+    hashes = np.broadcast_to(last, (256, 10**digits)).copy()
     for power in range(digits - 1, -1, -1):
-        found = (found ^ (numbers // np.uint32(10**power) % np.uint32(10) + np.uint32(ord("0")))) * np.uint32(
+        hashes = (hashes ^ (numbers // np.uint32(10**power) % np.uint32(10) + np.uint32(ord("0")))) * np.uint32(
             _FNV_PRIME
         )
-    return found - last * _power(digits)
+    return hashes - last * _power(digits)
 
 
 def _power(exponent: int) -> np.uint32:

@@ -26,15 +26,15 @@ class IdIndex:
     def __init__(self, ids: pa.Array, hashed: Callable[[pa.Array], Hashes64] = hash64_rows) -> None:
         self._hash = hashed
         self._ids = _texts(ids)
-        given = np.flatnonzero(to_mask(self._ids.is_valid()))
+        present = np.flatnonzero(to_mask(self._ids.is_valid()))
         hashes = hashed(self._ids.drop_null())
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
-        self._places = given[order].astype(np.int32)
-        bits = max(len(given) // _IDS_PER_BUCKET, 1).bit_length()
+        self._places = present[order].astype(np.int32)
+        bits = max(len(present) // _IDS_PER_BUCKET, 1).bit_length()
         self._shift = np.uint64(64 - bits)
         edges = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._starts = np.append(np.searchsorted(self._hashes, edges), len(given)).astype(np.int32)
+        self._starts = np.append(np.searchsorted(self._hashes, edges), len(present)).astype(np.int32)
 
     @classmethod
     def build(cls, ids: pa.Array) -> IdIndex:

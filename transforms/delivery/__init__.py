@@ -1,1 +1,1 @@
-"""Calls to the vendors: what may leave, one call, and what the ledger makes of its answer."""
+"""Delivery: batches of events, calls to vendors, and the settlement of their answers."""

@@ -121,7 +121,6 @@ SCHEMES: Mapping[str, Scheme] = {
     "planout": Scheme(_SHARE, _before("."), _sha1, lambda n: n / _SIXTY_BITS, _planout_edge),
     "statsig": Scheme(_MYRIAD, _before("."), _sha256, lambda n: n % 10_000, _statsig_edge),
 }
-SPACES: Mapping[str, Space] = {name: scheme.space for name, scheme in SCHEMES.items()}
 
 
 def scheme_named(name: str) -> Scheme:

@@ -38,11 +38,11 @@ def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) ->
         places: npt.NDArray[np.int64] = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
         return buckets[places]
     texts = unit_texts(column)
-    given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False))
-    if not given.all():
-        texts = texts.filter(pa.array(given))
-    buckets = np.full(len(given), np.nan)
-    buckets[given] = scheme_named(scheme).place(_numbers(scheme, seed, texts))
+    present = np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False))
+    if not present.all():
+        texts = texts.filter(pa.array(present))
+    buckets = np.full(len(present), np.nan)
+    buckets[present] = scheme_named(scheme).place(_numbers(scheme, seed, texts))
     return buckets
 
 
@@ -106,11 +106,11 @@ def bucket_column_each(seeds: Sequence[str], which: npt.NDArray[np.int64], colum
     `column` holds texts.
     """
     states = np.array([fnv1a32(seed) for seed in seeds], np.uint32)[which]
-    given = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
-    if not given.all():
-        column, states = column.filter(pa.array(given)), states[given]
-    buckets = np.full(len(given), np.nan)
-    buckets[given] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_fnv_rows(column).hashed(states)))
+    present = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
+    if not present.all():
+        column, states = column.filter(pa.array(present)), states[present]
+    buckets = np.full(len(present), np.nan)
+    buckets[present] = scheme_named("growthbook/2").place(fnv1a32_of_digits(_fnv_rows(column).hashed(states)))
     return buckets
 
 

@@ -60,13 +60,13 @@ def offer_codes(
 ) -> pa.Array:
     """The code of every row, `offer_code` of its ids; null where an id is."""
     keys = joined_key(retailer_ids, customer_ids).cast(pa.large_binary())
-    given = np.asarray(keys.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+    present = np.asarray(keys.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
     who = _column(secret, ("who", launch_id, offer_id), keys.drop_null().to_pylist(), _WHO)
     firsts = _LETTERS[who].view(f"S{_WHO}").ravel().tolist()
     body = np.concatenate([who, _column(secret, ("tag", launch_id, offer_id), firsts, _TAG)], axis=1)
     check = np.bitwise_xor.reduce(_WEIGHTS[np.arange(_LENGTH - 1), body], axis=1)
     codes = _texts(_LETTERS[np.column_stack([body, check])])
-    return codes if given.all() else codes.take(pa.array(np.cumsum(given) - 1, mask=~given))
+    return codes if present.all() else codes.take(pa.array(np.cumsum(present) - 1, mask=~present))
 
 
 def verify_code(secret: bytes, code: str, launch_id: str, offer_id: str) -> bool:

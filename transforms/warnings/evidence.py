@@ -22,16 +22,16 @@ class Evidence:
     example (the first customer's id) and its reason."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str, str, str], tuple[int, str, str]] = {}
+        self.entries: dict[tuple[str, str, str, str], tuple[int, str, str]] = {}
 
     def add(
         self, kind: str, campaign: str, field: str, value: str, count: int, example: str = "", reason: str = ""
     ) -> None:
         """Add customers; the first example is kept."""
-        before = self.found.get((kind, campaign, field, value))
+        before = self.entries.get((kind, campaign, field, value))
         if before is not None:
             count, example, reason = count + before[0], before[1], before[2]
-        self.found[kind, campaign, field, value] = (count, example, reason)
+        self.entries[kind, campaign, field, value] = (count, example, reason)
 
     def add_rows(self, rows: Iterable[Any]) -> None:
         """Add the `rows` of a batch."""
@@ -40,7 +40,7 @@ class Evidence:
 
     def rows(self) -> list[list[Any]]:
         """All evidence as JSON data."""
-        return [[*key, *value] for key, value in self.found.items()]
+        return [[*key, *value] for key, value in self.entries.items()]
 
 
 @dataclass

@@ -10,10 +10,10 @@ from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount
 from transforms.launch_plan import MARKETPLACE, CampaignPlan, Plan
-from transforms.warnings.earlier import unmatched
 from transforms.warnings.evidence import FORCED
+from transforms.warnings.history_and_sticky import unmatched_entries
 from transforms.warnings.nodes import node_warnings
-from transforms.warnings.warning import ENGINE, LaunchWarning, listed
+from transforms.warnings.warning import ENGINE, LaunchWarning, join_names
 
 if TYPE_CHECKING:
     from transforms.reconciliation.totals import Totals
@@ -41,7 +41,7 @@ def find_warnings(plan: Plan, totals: Totals, finished: bool = True) -> list[Lau
     if finished:
         warnings += _launch(plan, totals)
         warnings += _lists(plan, totals)
-        warnings += unmatched(totals.history, totals.sticky) if totals.evaluated else ()
+        warnings += unmatched_entries(totals.history, totals.sticky) if totals.evaluated else ()
         warnings += _retailers(plan.engine, totals.evaluated) if totals.evaluated else ()
     for entry in plan.campaigns:
         if entry.campaign.id in totals.nodes:
@@ -56,7 +56,7 @@ def _time_zones(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
     values = sorted(totals.unknown_time_zones.items(), key=lambda item: (-item[1][0], item[0]))
     if values:
         customers = sum(number for _, (number, _) in values)
-        counts = listed([f"{value} {number:,} (such as {example})" for value, (number, example) in values])
+        counts = join_names([f"{value} {number:,} (such as {example})" for value, (number, example) in values])
         text = f"{customers:,} customers have no known time zone here: {counts}. Their retailer's was used. Correct it."
         column, example = plan.engine.columns.time_zone or "", values[0][1][1]
         yield LaunchWarning("unknown_time_zone", "", ENGINE, "columns.time_zone", column, customers, example, text)
@@ -69,7 +69,7 @@ def _launch(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
         text = "No row became a customer, so nobody is sent anything. See the dead letters, and correct the source."
         yield LaunchWarning("no_customers", "", "--customers", "rows", f"{totals.read:,} rows", totals.read, "", text)
     elif not emitted:
-        names = listed([entry.campaign.id for entry in plan.campaigns])
+        names = join_names([entry.campaign.id for entry in plan.campaigns])
         text = f"Nobody is sent anything by {names}. Look at each campaign's numbers."
         yield LaunchWarning("no_events", "", "--campaigns", "", names, evaluated, "", text)
 
@@ -103,8 +103,10 @@ def _retailers(engine: EngineConfig, known: Collection[str]) -> Iterator[LaunchW
     for field, names in named.items():
         unknown = [name for name in names if name != "*" and name not in known]
         if unknown:
-            text = f"No customer is of {listed(unknown)}, so this has no effect. {_spelling(unknown, known)}"
-            yield LaunchWarning("unknown_retailer", "", ENGINE, field, listed(unknown), len(unknown), unknown[0], text)
+            text = f"No customer is of {join_names(unknown)}, so this has no effect. {_spelling(unknown, known)}"
+            yield LaunchWarning(
+                "unknown_retailer", "", ENGINE, field, join_names(unknown), len(unknown), unknown[0], text
+            )
 
 
 def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
@@ -114,7 +116,7 @@ def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[LaunchWarning]:
     """The conditions and properties that were NULL or raised an error."""
-    for (kind, campaign, place, value), (number, example, why) in totals.evidence.found.items():
+    for (kind, campaign, place, value), (number, example, why) in totals.evidence.entries.items():
         if campaign == entry.campaign.id and kind != FORCED:
             file, _, field = place.rpartition(": ")
             text = _TEXTS[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
@@ -133,7 +135,7 @@ def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> I
         yield from _variants(entry, totals)
         yield from _offers(entry, totals)
     elif counts[0].passed:
-        reasons = listed([f"{reason} {n:,}" for (_, reason), n in outcomes.items()])
+        reasons = join_names([f"{reason} {n:,}" for (_, reason), n in outcomes.items()])
         text = f"None of the {counts[0].passed:,} matched customers is sent anything ({reasons}). Look at the reasons."
         yield LaunchWarning("campaign_sends_nothing", campaign.id, entry.file, "id", campaign.id,
                             counts[0].passed, "", text)  # fmt: skip
@@ -152,13 +154,13 @@ def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Itera
             why = _spelling(retailers or [campaign.surface], known)
         text = f"The campaign is for nobody: no customer is of these retailers on the surface {campaign.surface}. {why}"
         yield LaunchWarning(
-            "empty_scope", campaign.id, entry.file, "retailers", listed(campaign.retailers), 0, "", text
+            "empty_scope", campaign.id, entry.file, "retailers", join_names(campaign.retailers), 0, "", text
         )
         return
     unknown = [name for name in retailers if name not in known or not entry.covers(name)]
     if unknown:
-        text = f"No customer of {listed(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
-        yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", listed(unknown), len(unknown),
+        text = f"No customer of {join_names(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
+        yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", join_names(unknown), len(unknown),
                             unknown[0], text)  # fmt: skip
 
 
@@ -166,12 +168,12 @@ def _forced(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     """The forced units that no customer has."""
     experiment = entry.campaign.experiment
     known = {
-        unit for kind, campaign, _, unit in totals.evidence.found if (kind, campaign) == (FORCED, entry.campaign.id)
+        unit for kind, campaign, _, unit in totals.evidence.entries if (kind, campaign) == (FORCED, entry.campaign.id)
     }
     if experiment and (unknown := [unit for unit in experiment.force if unit not in known]):
-        text = f"No customer's {experiment.unit} is {listed(unknown)}, so this forces nobody. "
+        text = f"No customer's {experiment.unit} is {join_names(unknown)}, so this forces nobody. "
         text += "Check the spelling, or remove it."
-        yield LaunchWarning("forced_nobody", entry.campaign.id, entry.file, "experiment.force", listed(unknown),
+        yield LaunchWarning("forced_nobody", entry.campaign.id, entry.file, "experiment.force", join_names(unknown),
                             len(unknown), unknown[0], text)  # fmt: skip
 
 
@@ -181,7 +183,7 @@ def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     weights = experiment.weights if experiment else []
     empty = [n for n, weight in enumerate(weights) if weight and not totals.variants[entry.campaign.id, n]]
     if experiment and empty:
-        names = listed([experiment.variants[n].key for n in empty])
+        names = join_names([experiment.variants[n].key for n in empty])
         text = f"Nobody is assigned {names}. Check the namespace, the coverage and the weights, and how many match."
         yield LaunchWarning("variant_reaches_nobody", entry.campaign.id, entry.file, "experiment.variants", names,
                             len(empty), "", text)  # fmt: skip

@@ -42,7 +42,7 @@ def _problem(warning: LaunchWarning) -> Problem:
     return Problem(warning.file, warning.field, shown(warning.value), warning.text)
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names as a text, the first few of many."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+def join_names(names: Sequence[str], limit: int = 5) -> str:
+    """Names joined by commas; after `limit` names the number of the others."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.launch.input_warnings import list_lines
 from pipelines.operations.preview import Preview
-from transforms.warnings.earlier import earlier_lines
+from transforms.warnings.history_and_sticky import earlier_lines
 from transforms.warnings.warning import warning_text
 
 

@@ -1,4 +1,4 @@
-"""Starts one Python SDK worker for Flink's worker pool: what the boot program of Beam's container does, without one.
+"""Start one Python SDK worker of Flink's worker pool, as the boot program of Beam's container does.
 
 BOOT --id=ID --logging_endpoint=… --artifact_endpoint=… --provision_endpoint=… --control_endpoint=…
 """
@@ -23,33 +23,33 @@ from google.protobuf import json_format, text_format
 _PATIENCE_S = 60
 
 
-def environment(given: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo) -> dict[str, str]:
-    """The variables that tell a worker who it is, whom to call and what the job's options are."""
+def environment(arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo) -> dict[str, str]:
+    """The variables of a worker: its id, the services that it calls and the job's options."""
     describe = lambda url: text_format.MessageToString(endpoints_pb2.ApiServiceDescriptor(url=url))  # noqa: E731
     return {
-        "WORKER_ID": given.id,
+        "WORKER_ID": arguments.id,
         "PIPELINE_OPTIONS": json.dumps(json_format.MessageToDict(info.pipeline_options)),
         "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
-        "LOGGING_API_SERVICE_DESCRIPTOR": describe(info.logging_endpoint.url or given.logging_endpoint),
-        "CONTROL_API_SERVICE_DESCRIPTOR": describe(info.control_endpoint.url or given.control_endpoint),
+        "LOGGING_API_SERVICE_DESCRIPTOR": describe(info.logging_endpoint.url or arguments.logging_endpoint),
+        "CONTROL_API_SERVICE_DESCRIPTOR": describe(info.control_endpoint.url or arguments.control_endpoint),
         "STATUS_API_SERVICE_DESCRIPTOR": "",
         "SEMI_PERSISTENT_DIRECTORY": tempfile.gettempdir(),
     }
 
 
 def main() -> None:
-    """Asks the provision service what the job wants, then becomes the worker."""
+    """Ask the provision service about the job, then become the worker."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("id", "logging_endpoint", "artifact_endpoint", "provision_endpoint", "control_endpoint"):
         parser.add_argument(f"--{name}", default="")
-    given, _ = parser.parse_known_args()
-    with grpc.insecure_channel(given.provision_endpoint) as channel:
+    arguments, _ = parser.parse_known_args()
+    with grpc.insecure_channel(arguments.provision_endpoint) as channel:
         stub = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
         request = beam_provision_api_pb2.GetProvisionInfoRequest()
-        info = stub.GetProvisionInfo(request, metadata=[("worker_id", given.id)], timeout=_PATIENCE_S).info
-    made = {**os.environ, **environment(given, info)}
+        info = stub.GetProvisionInfo(request, metadata=[("worker_id", arguments.id)], timeout=_PATIENCE_S).info
+    variables = {**os.environ, **environment(arguments, info)}
     os.dup2(2, 1)  # nobody reads the pool's pipe: a worker that prints would stop when it is full
-    os.execve(sys.executable, [sys.executable, "-m", "runners.local.flink.worker"], made)
+    os.execve(sys.executable, [sys.executable, "-m", "runners.local.flink.worker"], variables)
 
 
 if __name__ == "__main__":

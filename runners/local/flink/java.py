@@ -1,4 +1,4 @@
-"""What Flink's Java processes are started with: their class path, flags and configuration."""
+"""The class path, flags and configuration of Flink's Java processes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def command(java: str, jars: Path, main: str, heap: str, *arguments: str) -> lis
     level = 1 if main == JOB_SERVER else 4
     sizes = [f"-Xmx{heap}", "-XX:MaxDirectMemorySize=384m", "-XX:+UseSerialGC", f"-XX:TieredStopAtLevel={level}"]
     quiet = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-    paths = f"{jars}/*" if main != JOB_SERVER else ":".join(map(str, _submitting(jars)))
+    paths = f"{jars}/*" if main != JOB_SERVER else ":".join(map(str, _job_server_jars(jars)))
     return [java, *sizes, *opened, *exported, *quiet, "-cp", paths, main, *arguments]
 
 
-def _submitting(jars: Path) -> list[Path]:
-    """What the job server needs: it uploads all of it with each job, though the cluster has it already."""
+def _job_server_jars(jars: Path) -> list[Path]:
+    """The jars that the job server needs: it uploads all of them with each job, though the cluster has them."""
     return [jar for jar in sorted(jars.glob("*.jar")) if not jar.name.startswith(_NOT_TO_SUBMIT)]
 
 
 def configuration(folder: Path, rpc: int, rest: int, slots: int, backend: str) -> dict[str, Any]:
-    """config.yaml: what the distribution's scripts would derive, and what makes a job survive its processes."""
+    """config.yaml: the values that Flink's own scripts derive, and those that let a job outlive its processes."""
     return {
         "jobmanager.rpc.address": "localhost",
         "jobmanager.rpc.port": rpc,
@@ -80,7 +80,7 @@ def configuration(folder: Path, rpc: int, rest: int, slots: int, backend: str) -
 def write_configuration(folder: Path, settings: dict[str, Any]) -> Path:
     """The folder that holds config.yaml."""
     conf = folder / "conf"
-    for one in (conf, folder / "tmp", folder / "upload", folder / "checkpoints", folder / "savepoints"):
-        one.mkdir(parents=True, exist_ok=True)
+    for path in (conf, folder / "tmp", folder / "upload", folder / "checkpoints", folder / "savepoints"):
+        path.mkdir(parents=True, exist_ok=True)
     (conf / "config.yaml").write_text(yaml.safe_dump(settings))
     return conf

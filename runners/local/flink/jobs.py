@@ -1,4 +1,4 @@
-"""The jobs of a Flink cluster, asked and stopped by its REST interface."""
+"""List, cancel and stop the jobs of a Flink cluster by its REST interface."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import urllib3
 
 from runners.local.emulators import EmulatorError
 
-OVER = frozenset({"CANCELED", "FAILED", "FINISHED"})  # what a job is in the end
+OVER = frozenset({"CANCELED", "FAILED", "FINISHED"})  # the final states of a job
 _PATIENCE_S = 120.0
 
 
 class FlinkError(EmulatorError):
-    """What no waiting will put right."""
+    """A failure that waiting does not repair."""
 
 
 class FlinkJobs:
@@ -39,28 +39,28 @@ class FlinkJobs:
 
     def jobs(self) -> dict[str, str]:
         """Job id to state, as Flink says."""
-        return {one["jid"]: one["state"] for one in self.rest("GET", "/jobs/overview")["jobs"]}
+        return {job["jid"]: job["state"] for job in self.rest("GET", "/jobs/overview")["jobs"]}
 
     def cancel(self, job: str) -> None:
-        """Cancels a job and waits until it is over: what Beam calls cancelled may still run."""
+        """Cancel a job and wait until it has ended: a job that Beam calls cancelled may still run."""
         self.rest("PATCH", f"/jobs/{job}?mode=cancel")
         self._until("cancelled job", lambda: self.jobs()[job] in OVER)
 
     def cancel_all(self) -> None:
-        """Cancels every job that is not over."""
+        """Cancel every job that has not ended."""
         for job, state in self.jobs().items():
             if state not in OVER:
                 self.cancel(job)
 
     def stop_with_savepoint(self, job: str, folder: str | None = None, seconds: float = _PATIENCE_S) -> str:
-        """Stops a job and gives the savepoint to start the next one from, in a folder or where the cluster keeps them.
-        Without `drain`: that never ended."""
+        """Stop a job; the savepoint to start the next one from, in a folder or where the cluster keeps them. Without
+        `drain`, which never ended."""
         body = {"drain": False, **({"targetDirectory": folder} if folder else {})}
-        asked = self.rest("POST", f"/jobs/{job}/stop", body)["request-id"]
+        request = self.rest("POST", f"/jobs/{job}/stop", body)["request-id"]
 
         def ended() -> Any:
-            told = self.rest("GET", f"/jobs/{job}/savepoints/{asked}")
-            return told["operation"] if told["status"]["id"] == "COMPLETED" else None
+            answer = self.rest("GET", f"/jobs/{job}/savepoints/{request}")
+            return answer["operation"] if answer["status"]["id"] == "COMPLETED" else None
 
         operation = self._until("savepoint", ended, seconds)
         if "location" not in operation:
@@ -71,8 +71,8 @@ class FlinkJobs:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                if found := ready():
-                    return found
+                if result := ready():
+                    return result
             except FlinkError:
                 raise
             except (EmulatorError, urllib3.exceptions.HTTPError, KeyError):
@@ -82,7 +82,7 @@ class FlinkJobs:
 
 
 def stop_job(address: str, job: str | None, folder: str | None) -> tuple[str, str]:
-    """(job, savepoint) of the job that is stopped: the named one, or the only one that runs."""
+    """Stop the named job, or the only one that runs; (job, savepoint)."""
     cluster = FlinkJobs(address)
     try:
         running = [name for name, state in cluster.jobs().items() if state not in OVER]
@@ -93,9 +93,9 @@ def stop_job(address: str, job: str | None, folder: str | None) -> tuple[str, st
     if job is None and len(running) == 1:
         job = running[0]
     if job not in running:
-        told = ", ".join(running) or "none"
+        names = ", ".join(running) or "none"
         wrong = f"{job} does not run there" if job else "which job?"
-        raise EmulatorError(f"{wrong} (running: {told}); name one of them")
+        raise EmulatorError(f"{wrong} (running: {names}); name one of them")
     return job, cluster.stop_with_savepoint(job, folder)
 
 

@@ -1,4 +1,4 @@
-"""A Python SDK worker that a SIGTERM ends in order: it waits for the calls that are out and settles them.
+"""A Python SDK worker that ends in order on SIGTERM: it waits for the calls in flight and settles them.
 
 Beam's pool ends a worker with SIGTERM when its job has ended, and kills it ten seconds later.
 """
@@ -13,8 +13,8 @@ from types import FrameType
 
 
 def settle_at_sigterm() -> None:
-    """From now on SIGTERM runs what was registered for the exit, then ends the process with 0. Nothing waits for the
-    bundles under way: their engine knows that they have not ended."""
+    """Let SIGTERM run the exit handlers, then end the process with 0. Nothing waits for the running bundles: the engine
+    knows that they have not ended."""
     signal.signal(signal.SIGTERM, _end)
 
 

@@ -13,29 +13,29 @@ from schemas.problems import Problem
 def duplicate_ids(campaigns: list[tuple[Document, Campaign]]) -> list[Problem]:
     """A problem for each campaign with the id of an earlier one."""
     first: dict[str, str] = {}
-    found = []
+    problems = []
     for document, campaign in campaigns:
         other = first.setdefault(campaign.id, document.file)
         if other != document.file:
-            found.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
-    return found
+            problems.append(document.problem(("id",), campaign.id, f"is the id of {other} too; ids are unique"))
+    return problems
 
 
 def shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list[Problem]:
     """A problem for each offer whose code list another offer hands out too: both would begin with its first code."""
     first: dict[Path, str] = {}
-    found = []
+    problems = []
     for document, campaign in campaigns:
         for index, offer in enumerate(campaign.offers):
             if offer.codes is None:
                 continue
-            own = f"{campaign.id}/{offer.id}"
-            if (other := first.setdefault((root / offer.codes).resolve(), own)) != own:
+            name = f"{campaign.id}/{offer.id}"
+            if (other := first.setdefault((root / offer.codes).resolve(), name)) != name:
                 fix = (
                     f"the offer {other} hands out these codes too: two customers would get each; write a list for each"
                 )
-                found.append(document.problem(("offers", index, "codes"), offer.codes, fix))
-    return found
+                problems.append(document.problem(("offers", index, "codes"), offer.codes, fix))
+    return problems
 
 
 def unknown_channels(document: Document, engine: EngineConfig) -> list[Problem]:

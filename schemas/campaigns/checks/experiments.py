@@ -16,14 +16,14 @@ _NAMESPACE = ("experiment", "namespace")
 def experiment_problems(campaigns: list[Read]) -> list[Problem]:
     """A problem for each pair of experiments that share a namespace wrongly, and for each offer that suppresses some of
     an experiment's variants alone."""
-    own = [problem for document, campaign in campaigns for problem in _unequal_arms(document, campaign)]
-    return [*own, *_namespaces(campaigns), *_redefined(campaigns)]
+    problems = [problem for document, campaign in campaigns for problem in _unequal_arms(document, campaign)]
+    return [*problems, *_namespaces(campaigns), *_redefined(campaigns)]
 
 
 def _unequal_arms(document: Document, campaign: Campaign) -> Iterator[Problem]:
     for index, offer in enumerate(campaign.offers):
         place, experiment = ("offers", index, "on_exhausted"), campaign.experiment
-        having = [one.key for one in experiment.variants if offer.id in one.offers] if experiment else []
+        having = [variant.key for variant in experiment.variants if offer.id in variant.offers] if experiment else []
         if offer.on_exhausted == "suppress_all_variants" and not having:
             fix = "no variant of an experiment has this offer; write `suppress`"
             yield document.problem(place, offer.on_exhausted, fix)
@@ -32,7 +32,7 @@ def _unequal_arms(document: Document, campaign: Campaign) -> Iterator[Problem]:
 
 
 def _remedy(offer: Offer, experiment: Experiment, having: list[str]) -> str:
-    others = [one.key for one in experiment.variants if one.key not in having]
+    others = [variant.key for variant in experiment.variants if variant.key not in having]
     return (
         f"when {offer.id!r} runs out, the {_variants(having)} would lose customers and the {_variants(others)} none: "
         f"the experiment {experiment.key!r} could not be evaluated. Write `suppress_all_variants`, which cuts every "
@@ -92,35 +92,35 @@ def _redefined(campaigns: list[Read]) -> Iterator[Problem]:
 def _differences(use: _Use, other: _Use) -> list[Problem]:
     """Where two experiments place the customers of one namespace by different hashes; only the first difference."""
     pairs = zip(use.hashing.items(), other.hashing.items(), strict=True)
-    for (field, (what, own)), (other_field, (_, theirs)) in pairs:
-        if own != theirs:
+    for (field, (what, ours)), (other_field, (_, theirs)) in pairs:
+        if ours != theirs:
             fix = (
-                f"the namespace {use.namespace.key!r} has the {what} {own} here and the {what} {theirs} in "
+                f"the namespace {use.namespace.key!r} has the {what} {ours} here and the {what} {theirs} in "
                 f"{other.document.file} (experiment.namespace.{other_field}): a customer could be in both experiments. "
                 "Write the same in both, or give one of them a key of its own"
             )
-            return [use.document.problem((*_NAMESPACE, field), own, fix)]
+            return [use.document.problem((*_NAMESPACE, field), ours, fix)]
     return []
 
 
 def _overlaps(use: _Use, other: _Use) -> list[Problem]:
     if _same(use.experiment, other.experiment):
         return []
-    for own in use.namespace.all_ranges:
+    for ours in use.namespace.all_ranges:
         for theirs in other.namespace.all_ranges:
-            low, high = max(own[0], theirs[0]), min(own[1], theirs[1])
+            low, high = max(ours[0], theirs[0]), min(ours[1], theirs[1])
             if low < high:
-                fields = ["range" if one.namespace.range else "ranges" for one in (use, other)]
+                fields = ["range" if user.namespace.range else "ranges" for user in (use, other)]
                 fix = (
                     f"overlaps {list(theirs)} of {other.document.file} (experiment.namespace.{fields[1]}): customers "
                     f"from {low:g} to {high:g} of the namespace {use.namespace.key!r} would be in both experiments. "
                     "Take a range that is free, or another key"
                 )
-                return [use.document.problem((*_NAMESPACE, fields[0]), str(list(own)), fix)]
+                return [use.document.problem((*_NAMESPACE, fields[0]), str(list(ours)), fix)]
     return []
 
 
-def _same(one: Experiment, other: Experiment) -> bool:
+def _same(first: Experiment, second: Experiment) -> bool:
     """Whether two campaigns run one experiment: everybody has the same variant in both."""
 
     def split(experiment: Experiment) -> tuple[object, ...]:
@@ -128,4 +128,4 @@ def _same(one: Experiment, other: Experiment) -> bool:
         return (experiment.key, experiment.seed or experiment.key, experiment.hash, experiment.unit,
                 experiment.coverage, experiment.namespace, variants, experiment.weights)  # fmt: skip
 
-    return split(one) == split(other)
+    return split(first) == split(second)

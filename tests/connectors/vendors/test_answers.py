@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.vendor_calls import KEY, any_account
 
-from connectors.vendors.answers import attributed, message_of, read_json, retry_after, told
+from connectors.vendors.answers import find_rejected, mask_key, message_of, read_json, retry_after
 
 NOW = 1_800_000_000.0
 
@@ -64,12 +64,12 @@ CUSTOMERS = ["cust-1", "cust-12", "7", "ann@example.com", "cust-1-b"]
     ],
 )
 def test_an_error_is_about_a_recipient_that_it_points_at_or_names_alone(error: Any, place: int | None) -> None:
-    assert attributed([error], CUSTOMERS) == ({} if place is None else {place: "vendor_error"})
+    assert find_rejected([error], CUSTOMERS) == ({} if place is None else {place: "vendor_error"})
 
 
 def test_the_key_is_cut_out_of_what_the_vendor_says_and_long_words_are_cut() -> None:
-    assert told(f"no such key {KEY}!", any_account("http://x")) == "no such key …!"
-    assert len(told("x" * 10_000, any_account("http://x", key=""))) == 500
+    assert mask_key(f"no such key {KEY}!", any_account("http://x")) == "no such key …!"
+    assert len(mask_key("x" * 10_000, any_account("http://x", key=""))) == 500
 
 
 @pytest.mark.parametrize(

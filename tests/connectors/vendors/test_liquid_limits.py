@@ -16,7 +16,7 @@ from connectors.vendors import liquid_filters
 from connectors.vendors.liquid_filters import CHECKS, COSTS, FILTERS, LINEAR, OWN
 from connectors.vendors.liquid_limits import MAX_ITEMS, TAGS
 from connectors.vendors.liquid_parse import check_template, parse_template
-from connectors.vendors.liquid_text import TemplateError, TemplateOverLimit, contents, render
+from connectors.vendors.liquid_text import TemplateError, TemplateOverLimit, render, render_all
 
 LIBRARY = Environment()
 
@@ -57,7 +57,7 @@ def test_every_tag_costs_a_step(tag: str) -> None:
         render(text, any_event())
 
 
-def test_hostile_templates_live_within_little_memory_and_each_is_told_its_line() -> None:
+def test_hostile_templates_live_within_little_memory_and_each_error_names_its_line() -> None:
     rendered, refused = map(int, render_all_elsewhere(0, 60).split())
     assert rendered + refused == 2 * (len(HOSTILE) + 60)
     assert refused > len(HOSTILE)
@@ -95,7 +95,7 @@ def test_a_template_that_is_over_its_limits_is_not_rendered_for_all_of_a_call() 
     text = "{% if visits == 3 %}{% for i in (1..9999) %}" + "{{ nobody }}" * 40 + "{% endfor %}{% endif %}fine"
     events: list[dict[str, Any]] = [any_event(n) for n in range(50)]
     events[1] = any_event(1, properties={"visits": 4})
-    made = contents({"plain": text}, events)
+    made = render_all({"plain": text}, events)
     assert made.texts == {1: "fine"}
     assert len(made.broken) == 49
     assert "does too much" in made.words
@@ -105,7 +105,7 @@ def test_a_template_that_is_over_its_limits_is_not_rendered_for_all_of_a_call() 
 
 def test_a_call_whose_templates_fail_at_a_few_events_renders_the_others() -> None:
     events = [any_event(n, properties={"visits": n % 2}) for n in range(50)]
-    assert len(contents({"plain": "{{ 4 | divided_by: visits }}"}, events).texts) == 25
+    assert len(render_all({"plain": "{{ 4 | divided_by: visits }}"}, events).texts) == 25
 
 
 @given(st.lists(st.sampled_from(["a", "b", "<b>", 1, 1.0, True, None, "1", {"x": 1}, {"x": 2}, {}]), max_size=12))

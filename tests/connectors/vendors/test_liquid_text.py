@@ -8,7 +8,7 @@ import pytest
 from support.vendor_calls import any_event
 
 from connectors.vendors.liquid_parse import check_template
-from connectors.vendors.liquid_text import TemplateError, contents, render
+from connectors.vendors.liquid_text import TemplateError, render, render_all
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_values_are_escaped_in_an_email_only(channel: str, made: str) -> None:
         ("{{ a", "line 1: "),
     ],
 )
-def test_a_wrong_template_is_told_with_its_line(text: str, problem: str) -> None:
+def test_a_wrong_template_is_reported_with_its_line(text: str, problem: str) -> None:
     (mistake,) = check_template(text)
     assert str(mistake).startswith(problem)
     assert "\n" not in mistake.words
@@ -89,7 +89,7 @@ def test_a_property_cannot_take_the_place_of_the_launchs_own_names() -> None:
 
 def test_only_events_with_a_template_of_the_retailers_have_a_text() -> None:
     events: list[dict[str, Any]] = [any_event(template=name) for name in ("mine", None, "plain", "odd")]
-    made = contents({"mine": "Hi", "odd": "{{ a | shout }}"}, events)
+    made = render_all({"mine": "Hi", "odd": "{{ a | shout }}"}, events)
     assert made.texts == {0: "Hi", 1: None, 2: None}
     assert made.broken == {3: "template_error"}
     assert made.words == "template odd: line 1: unknown filter 'shout'"

@@ -13,7 +13,7 @@ from support.vendor_calls import HOUR_MS, any_account, any_call, any_event, kind
 
 from connectors.vendors import recipients
 from connectors.vendors.braze import Braze, recipient
-from connectors.vendors.liquid_text import Contents, contents
+from connectors.vendors.liquid_text import Contents, render_all
 from connectors.vendors.outbox import Outbox
 from connectors.vendors.recipients import make_recipients
 from connectors.vendors.webhook import Webhook
@@ -92,9 +92,9 @@ def test_what_breaks_the_texts_of_all_is_found_one_by_one(monkeypatch: pytest.Mo
     def fails_at(templates: Any, events: Any) -> Contents:
         if any(event["customer_id"] == "cust-1" for event in events):
             raise RuntimeError("boom")
-        return contents(templates, events)
+        return render_all(templates, events)
 
-    monkeypatch.setattr(recipients, "contents", fails_at)
+    monkeypatch.setattr(recipients, "render_all", fails_at)
     made = make_recipients({"plain": "Hi {{ first_name }}"}, [any_event(n) for n in range(3)], recipient)
     assert (made.places, made.broken) == ([0, 2], {1: "unusable_event"})
     texts = [one["trigger_properties"]["content"] for one in json.loads(bytes(made.encoded))]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.plain_server import says, server
 from support.vendor_calls import KEY, any_account, any_call, opened
 
-from connectors.vendors.answers import told
+from connectors.vendors.answers import mask_key
 from connectors.vendors.braze import Braze
 from connectors.vendors.open import make_vendor
 from schemas.delivery import Answer
@@ -124,7 +124,7 @@ def test_a_vendors_id_is_short_and_of_plain_characters(given_id: str, kept: str 
 
 
 def test_the_vendors_words_make_no_lines_of_their_own() -> None:
-    assert told("a\nERROR forged\x1b[2J\u2028b", any_account("http://x")) == "a ERROR forged [2J b"
+    assert mask_key("a\nERROR forged\x1b[2J\u2028b", any_account("http://x")) == "a ERROR forged [2J b"
 
 
 def replies() -> Iterator[bytes]:

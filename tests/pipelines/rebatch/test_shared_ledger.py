@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.delivering import Delivery, any_events
-from support.journals import die
+from support.journals import kill
 
 from runners.sandbox.process import Sandbox
 from schemas.delivery import Claim, ClaimRequest
@@ -51,4 +51,4 @@ def killed(delivery: Delivery, uri: str, names: list[str], lapsed: bool) -> None
     ledger.claim(ClaimRequest([Claim(name, "b") for name in names], "killed", now, now + 30_000, "hold"))
     ledger.close()
     journal.granted("killed", 4)
-    die(journal)
+    kill(journal)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.journals import IDS, LEASE, NOW, claim, die, leaves, states
+from support.journals import IDS, LEASE, NOW, claim, kill, mark_sent, states
 
 from schemas.delivery import Claim, ClaimRequest, DeliveryLedger, Settlement
 from schemas.problems import JobError
@@ -23,16 +23,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> DeliveryLedger:
-    made = SqliteLedger(str(tmp_path / "ledger.db"))
-    made.open()
-    return made
+    opened = SqliteLedger(str(tmp_path / "ledger.db"))
+    opened.open()
+    return opened
 
 
 def test_a_claim_without_a_started_call_is_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 2)
-    die(journal)
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=8)
     assert states(ledger, IDS) == ["granted"] * 8
 
@@ -41,7 +41,7 @@ def test_a_claim_that_the_ledger_never_got_changes_nothing(tmp_path: Path, ledge
     ledger.claim(ClaimRequest([Claim(IDS[0], "b")], "somebody else", NOW, NOW + LEASE, "hold"))
     journal = FileJournal(tmp_path / "calls")
     journal.claiming("one", IDS)
-    die(journal)
+    kill(journal)
     recover(tmp_path / "calls", ledger, NOW)
     assert states(ledger, IDS) == ["taken", *["granted"] * 7]
 
@@ -50,13 +50,13 @@ def test_only_started_calls_without_an_answer_stay_in_doubt(tmp_path: Path, ledg
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 4)
-    leaves(journal.started("one", "in doubt", IDS[0:2]))
-    leaves(journal.started("one", "answered", IDS[2:4]))
+    mark_sent(journal.started("one", "in doubt", IDS[0:2]))
+    mark_sent(journal.started("one", "answered", IDS[2:4]))
     journal.answered("one", "answered", [Settlement(IDS[2], "accepted", b"r"), Settlement(IDS[3], "rejected", b"s")])
-    leaves(journal.started("one", "nothing sent", IDS[4:6]))
+    mark_sent(journal.started("one", "nothing sent", IDS[4:6]))
     journal.answered("one", "nothing sent", None)
     journal.started("one", "connected, and no byte left", IDS[6:7])
-    die(journal)
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=4, in_doubt=2)
     assert ledger.find(IDS) == {IDS[2]: "accepted", IDS[3]: "rejected"}
     assert [body for _, body in ledger.unreported(9)] == [b"r", b"s"]
@@ -70,20 +70,20 @@ def test_a_second_recovery_changes_nothing(tmp_path: Path, ledger: DeliveryLedge
     journal.granted("one", 1)
     journal.started("one", "answered", IDS[:2])
     journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[:2]])
-    die(journal)
+    kill(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
     recover(tmp_path / "calls", ledger, NOW)
     assert states(ledger, IDS[2:4]) == ["granted"] * 2
     path.write_bytes(data)
     recover(tmp_path / "calls", ledger, NOW)
-    (left,) = {
+    (state,) = {
         result.state
         for result in ledger.claim(
             ClaimRequest([Claim(event_id, "b") for event_id in IDS[2:4]], "two", NOW, NOW + 1, "hold")
         )
     }
-    assert left == "taken"
+    assert state == "taken"
     assert ledger.find(IDS) == dict.fromkeys(IDS[:2], "accepted")
 
 
@@ -107,8 +107,8 @@ def test_a_call_that_was_closed_without_an_answer_keeps_its_claim(tmp_path: Path
     journal.granted("one", 2)
     journal.started("one", "lost", IDS[:2])
     journal.closed("one", "lost")
-    leaves(journal.started("one", "in doubt", IDS[2:3]))
-    die(journal)
+    mark_sent(journal.started("one", "in doubt", IDS[2:3]))
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
     assert states(ledger, IDS[:4]) == ["taken"] * 3 + ["granted"]
 
@@ -118,7 +118,7 @@ def test_without_its_sent_flags_every_call_that_started_is_in_doubt(tmp_path: Pa
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 1)
     journal.started("one", "a", IDS[:2])
-    die(journal)
+    kill(journal)
     next((tmp_path / "calls").glob("*.marks")).unlink()
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=2, in_doubt=2)
 
@@ -131,11 +131,11 @@ def test_after_a_reboot_all_that_was_not_answered_is_in_doubt(
     claim(ledger, journal, "one", IDS)
     journal.granted("one", 3)
     journal.started("one", "a", IDS[:2])
-    leaves(journal.started("one", "answered", IDS[2:4]))
+    mark_sent(journal.started("one", "answered", IDS[2:4]))
     journal.answered("one", "answered", [Settlement(event_id, "accepted") for event_id in IDS[2:4]])
     journal.started("one", "nothing sent", IDS[4:6])
     journal.answered("one", "nothing sent", None)
-    die(journal)
+    kill(journal)
     monkeypatch.setattr(call_recovery, "boot_id", lambda: "another boot")
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(settled=2, released=2, in_doubt=4)
     assert states(ledger, IDS) == ["taken"] * 2 + ["settled"] * 2 + ["granted"] * 2 + ["taken"] * 2
@@ -157,9 +157,9 @@ def test_a_damaged_journal_releases_nothing(tmp_path: Path, ledger: DeliveryLedg
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:4])
     journal.granted("one", 2)
-    leaves(journal.started("one", "a", IDS[:2]))
-    leaves(journal.started("one", "b", IDS[2:4]))
-    die(journal)
+    mark_sent(journal.started("one", "a", IDS[:2]))
+    mark_sent(journal.started("one", "b", IDS[2:4]))
+    kill(journal)
     damage(next((tmp_path / "calls").glob("*.journal")), how)
     assert recover(tmp_path / "calls", ledger, NOW).released == 0
     assert states(ledger, IDS[:4]) == ["taken"] * 4
@@ -171,7 +171,7 @@ def test_a_foreign_journal_releases_nothing_and_stops_nothing(
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS[:2])
     journal._note(call_journal.Record("of a later version", "one"))  # type: ignore[arg-type]
-    die(journal)
+    kill(journal)
     (tmp_path / "calls" / "folder.journal").mkdir()
     assert recover(tmp_path / "calls", ledger, NOW).released == 0
     assert states(ledger, IDS[:2]) == ["taken"] * 2
@@ -192,7 +192,7 @@ def test_a_copy_of_a_live_journal_releases_nothing(tmp_path: Path, ledger: Deliv
     shutil.copytree(tmp_path / "calls", copies)
     assert recover(copies, ledger, NOW) == Recovered(in_doubt=8)
     assert states(ledger, IDS) == ["taken"] * 8
-    die(journal)
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW).released == 8
 
 
@@ -201,7 +201,7 @@ def test_a_live_journal_is_not_recovered(tmp_path: Path, ledger: DeliveryLedger)
     claim(ledger, journal, "one", IDS)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered()
     assert states(ledger, IDS) == ["taken"] * 8
-    die(journal)
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW).released == 8
 
 
@@ -211,7 +211,7 @@ def test_a_record_that_a_kill_cut_off_did_not_happen(tmp_path: Path, cut: int) -
     journal.claiming("one", IDS)
     journal.started("one", "a", IDS)
     end = journal._end
-    die(journal)
+    kill(journal)
     (path,) = (tmp_path / "calls").glob("*.journal")
     data = path.read_bytes()
     assert [record.kind for record in read_records(data)] == ["boot", "claiming", "started"]
@@ -226,14 +226,14 @@ def test_a_full_journal_is_rewritten_with_the_open_records(
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "open", IDS[:2])
     journal.granted("open", 1)
-    leaves(journal.started("open", "a", IDS[:1]))
+    mark_sent(journal.started("open", "a", IDS[:1]))
     for number in range(500):
         journal.claiming(f"owner {number}", IDS[2:])
         journal.granted(f"owner {number}", 1)
         journal.closed(f"owner {number}", "b")
         assert sum(path.stat().st_size for path in (tmp_path / "calls").glob("*.journal")) < 5_000
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered()  # the new file is locked too
-    die(journal)
+    kill(journal)
     assert recover(tmp_path / "calls", ledger, NOW) == Recovered(released=1, in_doubt=1)
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.journals import IDS, LEASE, NOW, claim, die
+from support.journals import IDS, LEASE, NOW, claim, kill
 
 from schemas.delivery import DeliveryLedger, Settlement
 from stores.deliveries import call_recovery
@@ -19,9 +19,9 @@ from stores.ledger.sqlite import SqliteLedger
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> DeliveryLedger:
-    made = SqliteLedger(str(tmp_path / "ledger.db"))
-    made.open()
-    return made
+    opened = SqliteLedger(str(tmp_path / "ledger.db"))
+    opened.open()
+    return opened
 
 
 def any_output(root: Path, ledger: DeliveryLedger, ledger_id: str | None = None) -> DeliveryFolder:
@@ -40,7 +40,7 @@ def test_a_second_delivery_with_the_same_ledger_reads_the_journals_of_the_first(
     journal = FileJournal(first.journals)
     claim(ledger, journal, "one", IDS)
     assert recover(second.journals, ledger, NOW) == Recovered()
-    die(journal)
+    kill(journal)
     assert recover(second.journals, ledger, NOW) == Recovered(released=8)
     assert recover(first.journals, ledger, NOW) == Recovered()
 
@@ -49,7 +49,7 @@ def test_a_folder_that_has_become_that_of_another_ledger_is_left_alone(tmp_path:
     first, second = any_output(tmp_path / "first", ledger, "another"), any_output(tmp_path / "second", ledger)
     journal = FileJournal(first.journals)
     claim(ledger, journal, "one", IDS)
-    die(journal)
+    kill(journal)
     assert recover(second.journals, ledger, NOW) == Recovered()
     shutil.rmtree(first.root)
     assert recover(second.journals, ledger, NOW) == Recovered()
@@ -64,7 +64,7 @@ def test_a_ledger_lists_each_delivery_once_and_the_newest_of_many(tmp_path: Path
 def test_events_settled_by_others_are_not_counted_as_released(tmp_path: Path, ledger: DeliveryLedger) -> None:
     journal = FileJournal(tmp_path / "calls")
     claim(ledger, journal, "one", IDS)
-    die(journal)
+    kill(journal)
     late = NOW + LEASE
     assert ledger.settle("other", [Settlement(event_id, "unknown") for event_id in IDS[:3]], late) == IDS[:3]
     assert recover(tmp_path / "calls", ledger, late) == Recovered(released=5)

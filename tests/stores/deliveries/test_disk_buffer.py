@@ -1,4 +1,4 @@
-"""Bytes on disk instead of in memory: as they were, freed file by file, gone with the process."""
+"""The disk buffer: bytes are read back unchanged, freed file by file, and gone with the process."""
 
 from __future__ import annotations
 

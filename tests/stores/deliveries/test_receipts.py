@@ -1,4 +1,4 @@
-"""Receipts: there and back, the outcome of an event that has several, files that cannot be used."""
+"""Receipts: written and read back, the outcome of an event with several, files that cannot be used."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ receipts = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(receipts)
 def test_receipts_are_read_back_as_they_were(tmp_path: Path, receipts: list[Receipt]) -> None:
-    found = read_receipts(write_receipts(str(tmp_path), "part-0", receipts))
-    assert sorted(map(repr, found)) == sorted(map(repr, receipts))
+    stored = read_receipts(write_receipts(str(tmp_path), "part-0", receipts))
+    assert sorted(map(repr, stored)) == sorted(map(repr, receipts))
 
 
 @settings(max_examples=40, deadline=None)
@@ -168,15 +168,15 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "told"), BAD.values(), ids=BAD.keys())
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, spoil: Any, told: str) -> None:
+@pytest.mark.parametrize(("spoil", "message"), BAD.values(), ids=BAD.keys())
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, spoil: Any, message: str) -> None:
     written(tmp_path, [any_receipt()])
     spoil(tmp_path / "bad-1.avro")
     spoil(tmp_path / "bad-2.avro")
     with pytest.raises(InputError) as caught:
         open_receipts([str(tmp_path)])
     assert [problem.file for problem in caught.value.problems] == [str(tmp_path / f"bad-{n}.avro") for n in (1, 2)]
-    assert all(told in problem.fix for problem in caught.value.problems)
+    assert all(message in problem.fix for problem in caught.value.problems)
 
 
 def test_every_cut_is_noticed_but_the_one_between_blocks(tmp_path: Path) -> None:

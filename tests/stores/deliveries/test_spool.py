@@ -1,4 +1,4 @@
-"""The spool: what was read from a broker is there until it is settled, whatever happens in between."""
+"""The spool: messages of a broker stay there until they are settled, also after a kill."""
 
 from __future__ import annotations
 

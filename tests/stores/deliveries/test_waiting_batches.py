@@ -1,4 +1,4 @@
-"""What waits in a drain is on the disk, in order, and comes back in parts of bounded size."""
+"""Waiting batches of a drain are on disk, in order, and are read back in parts of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ledger of each kind, empty, and more handles of the same one."""
+"""An empty ledger of each kind, and more handles of the same one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def sqlite_uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def beside_uri(sqlite_uri: str) -> str:
-    """The same for a process beside; `make_ledger` knows it by its scheme."""
-    return sqlite_uri.replace("sqlite:", "beside:")
+def process_uri(sqlite_uri: str) -> str:
+    """The same for a ledger process; `make_ledger` recognises its scheme."""
+    return sqlite_uri.replace("sqlite:", "process:")
 
 
-@pytest.fixture(params=["sqlite", "firestore", "beside"])
+@pytest.fixture(params=["sqlite", "firestore", "process"])
 def uri(request: pytest.FixtureRequest) -> str:
     """An empty ledger of each kind."""
     return str(request.getfixturevalue(f"{request.param}_uri"))
@@ -36,7 +36,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 def make_ledger(uri: str) -> Callable[[], DeliveryLedger]:
     """`make_ledger()`: one more handle of the ledger, not open."""
     kind, _, path = uri.partition(":")
-    return partial(SqliteProcess, path) if kind == "beside" else partial(open_ledger, uri)
+    return partial(SqliteProcess, path) if kind == "process" else partial(open_ledger, uri)
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def connect(make_ledger: Callable[[], DeliveryLedger]) -> Iterator[Callable[[], 
     with ExitStack() as stack:
 
         def another() -> DeliveryLedger:
-            made = make_ledger()
-            made.open()
-            stack.callback(made.close)
-            return made
+            opened = make_ledger()
+            opened.open()
+            stack.callback(opened.close)
+            return opened
 
         yield another
 

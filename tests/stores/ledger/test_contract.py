@@ -1,4 +1,4 @@
-"""What every ledger does, sentence by sentence of DeliveryLedger's docstrings."""
+"""The contract of every ledger, sentence by sentence of DeliveryLedger's docstrings."""
 
 from __future__ import annotations
 
@@ -92,19 +92,19 @@ def test_a_lapsed_claim_is_granted_again_as_long_after_the_first_claim_as_the_li
     ledger: DeliveryLedger,
 ) -> None:
     limit = ResendLimit(9, within_ms=2 * LEASE)
-    found = [ledger.claim(ClaimRequest([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit))[0] for now in
+    results = [ledger.claim(ClaimRequest([Claim(A, "b")], f"owner {now}", now, now + 1, "resend", limit))[0] for now in
              (NOW, NOW + LEASE, NOW + 2 * LEASE, NOW + 2 * LEASE + 1)]  # fmt: skip
-    assert states(found) == ["granted", "regranted", "regranted", "lapsed"]
+    assert states(results) == ["granted", "regranted", "regranted", "lapsed"]
 
 
 def test_a_resend_that_is_released_is_not_counted(ledger: DeliveryLedger) -> None:
     claim(ledger, [A], "one")
     for turn in range(5):
         (claim_result,) = ledger.claim(
-            ClaimRequest([Claim(A, "b")], f"try {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
+            ClaimRequest([Claim(A, "b")], f"attempt {turn}", LATER, LATER + 1, "resend", ResendLimit(1))
         )
         assert (claim_result.state, claim_result.resends) == ("regranted", 1)
-        ledger.release(f"try {turn}", [A])
+        ledger.release(f"attempt {turn}", [A])
 
 
 def test_a_lapsed_claim_is_nobodys_under_hold(ledger: DeliveryLedger) -> None:
@@ -160,13 +160,13 @@ def test_many_events_in_one_call(ledger: DeliveryLedger, count: int) -> None:
     assert ledger.counts(NOW) == NOTHING
 
 
-def test_each_of_a_mixed_call_gets_its_own_standing(ledger: DeliveryLedger) -> None:
+def test_each_claim_of_a_mixed_call_gets_its_own_result(ledger: DeliveryLedger) -> None:
     lapsed, taken, over, new = digests(4)
     claim(ledger, [lapsed], "one")
     claim(ledger, [taken], "two", LATER - 1)
     settle(ledger, [over], "three", "rejected")
-    found = claim(ledger, [new, over, taken, lapsed], "four", LATER)
-    assert states(found) == ["granted", "settled", "taken", "regranted"]
+    results = claim(ledger, [new, over, taken, lapsed], "four", LATER)
+    assert states(results) == ["granted", "settled", "taken", "regranted"]
 
 
 def test_a_lease_that_is_over_before_it_begins_is_a_bug(ledger: DeliveryLedger) -> None:
@@ -292,8 +292,8 @@ def test_reopen_forgets_what_a_replay_may_send(ledger: DeliveryLedger) -> None:
     claim(ledger, [claimed], "one")
     assert ledger.reopen([*ids.values(), claimed, "nobody's", ids["dead"]]) == 3
     assert ledger.find([*ids.values()]) == {ids["accepted"]: "accepted", ids["expired"]: "expired"}
-    found = states(claim(ledger, [*ids.values(), claimed], "two"))
-    assert found == ["granted"] * 3 + ["settled"] * 2 + ["taken"]
+    after = states(claim(ledger, [*ids.values(), claimed], "two"))
+    assert after == ["granted"] * 3 + ["settled"] * 2 + ["taken"]
     assert {one for one, _ in ledger.unreported(9)} == {ids["accepted"], ids["expired"]}
 
 

@@ -1,4 +1,4 @@
-"""A damaged file is told as one, whenever the damage is met: no other exception leaves the ledger."""
+"""A damaged file raises a JobError that says so, whenever the damage is met, and no other exception."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def use(ledger: DeliveryLedger) -> int:
         lambda: ledger.change(cell_name("kroger"), lambda raw: (raw or b"", decode_state(raw))),
         lambda: ledger.forget(NOW + 1),
     ]
-    told = 0
+    errors = 0
     for call in calls:
         try:
             call()
         except JobError:
-            told += 1
-    return told
+            errors += 1
+    return errors
 
 
 def opened(path: Path) -> int:
@@ -108,14 +108,14 @@ def test_random_bytes_anywhere_give_no_other_exception(sound: Path, tmp_path: Pa
 
 def test_each_page_zeroed_gives_no_other_exception(sound: Path, tmp_path: Path) -> None:
     pages = sound.stat().st_size // PAGE
-    told = []
+    errors = []
     for page in range(0, pages, max(1, pages // 40)):
 
         def spoil(data: bytearray, page: int = page) -> None:
             data[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
 
-        told.append(opened(damaged(sound, tmp_path, spoil)))
-    assert sum(map(bool, told)) > len(told) / 2
+        errors.append(opened(damaged(sound, tmp_path, spoil)))
+    assert sum(map(bool, errors)) > len(errors) / 2
 
 
 @pytest.mark.parametrize("size", [99, 512, PAGE - 1, PAGE, PAGE + 100, 20 * PAGE + 7])
@@ -135,9 +135,9 @@ def test_later_damage_is_reported_by_the_ledger_process_too(sound: Path, tmp_pat
     with path.open("r+b") as file:
         file.seek(PAGE)
         file.write(random.Random(2).randbytes(path.stat().st_size - PAGE))
-    told = use(ledger)
+    error = use(ledger)
     ledger.close()
-    assert told > 5
+    assert error > 5
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="skipped: needs root, to become another user")

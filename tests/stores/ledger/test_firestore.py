@@ -1,4 +1,4 @@
-"""The Firestore ledger: how many calls it makes, and what it does when an answer does not come."""
+"""The Firestore ledger: how many calls it makes, and how it retries."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ SENT = [Settlement(event_id, "accepted", b"receipt") for event_id in IDS]
 
 @pytest.fixture
 def ledger(firestore_uri: str) -> Iterator[FirestoreLedger]:
-    made = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2], deadline_s=5)
-    made.open()
-    yield made
-    made.close()
+    opened = FirestoreLedger("project-1", "(default)", firestore_uri.rpartition("/")[2], deadline_s=5)
+    opened.open()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each method of the client is called."""
-    made: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
 
     def count(name: str) -> None:
         real = getattr(FirestoreClient, name)
 
         def counted(client: Any, *args: Any, **kw: Any) -> Any:
-            made[name] += 1
+            calls[name] += 1
             return real(client, *args, **kw)
 
         monkeypatch.setattr(FirestoreClient, name, counted)
 
     for name in ("commit", "batch_get_documents", "run_query", "run_aggregation_query"):
         count(name)
-    return made
+    return calls
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`fail(error, times, method, answer_lost=False)`: the next calls fail, before or after they took place."""
 
     def arrange(error: Exception, times: int = 1, method: str = "commit", answer_lost: bool = False) -> None:
-        real, left = getattr(FirestoreClient, method), [error] * times
+        real, errors = getattr(FirestoreClient, method), [error] * times
 
         def failing(client: Any, *args: Any, **kw: Any) -> Any:
-            if not left:
+            if not errors:
                 return real(client, *args, **kw)
             if answer_lost:
                 real(client, *args, **kw)
-            raise left.pop()
+            raise errors.pop()
 
         monkeypatch.setattr(FirestoreClient, method, failing)
 

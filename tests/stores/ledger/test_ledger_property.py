@@ -1,4 +1,4 @@
-"""Any interleaving of owners and clock: the ledger says what a simple model says, and no event is sent twice."""
+"""Any interleaving of owners and clock: the ledger agrees with a simple model, and no event is sent twice."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Sends:
 
 def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
     names = [uuid.uuid4().hex for _ in range(EVENTS)]
-    told, sends, now = {name: Told() for name in names}, Sends(), 1_000
+    models, sends, now = {name: Told() for name in names}, Sends(), 1_000
     for act in acts:
         now += act.wait
         events = [names[place] for place in act.events]
@@ -106,23 +106,23 @@ def play(ledger: DeliveryLedger, acts: list[Act]) -> None:
                 )
             )
             first = {result.event_id: result for result in reversed(claim_results)}
-            assert {one: first[one].state for one in once} == {one: told[one].claim(act, now) for one in once}
+            assert {one: first[one].state for one in once} == {one: models[one].claim(act, now) for one in once}
             may_send = [result.event_id for result in claim_results if result.state in ("granted", "regranted")]
             assert len(may_send) == len(set(may_send)), "twice in one call"
             for one in may_send:
                 sends.granted(one, act.owner, now)
         elif act.verb == "settle":
             settled = ledger.settle(act.owner, [Settlement(event, act.outcome) for event in events], now)
-            assert settled == [one for one in once if told[one].settle(act, now)]
+            assert settled == [one for one in once if models[one].settle(act, now)]
             for one in settled:
                 sends.settled(one, act.outcome)
         else:
             ledger.release(act.owner, events)
             for one in once:
-                told[one].release(act)
+                models[one].release(act)
                 if sends.held.get(one, ("", 0))[0] == act.owner:
                     del sends.held[one]
-        assert ledger.find(names) == {name: told[name].outcome for name in names if told[name].outcome}
+        assert ledger.find(names) == {name: models[name].outcome for name in names if models[name].outcome}
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 300), ("firestore", 25)])

@@ -1,4 +1,4 @@
-"""What every ledger does with a vendor's word on unknown events, and what it remembers of itself."""
+"""Reconciliation of unknown events, and the identity of a ledger, in every ledger."""
 
 from __future__ import annotations
 

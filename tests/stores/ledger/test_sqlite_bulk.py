@@ -1,4 +1,4 @@
-"""The quick statements over whole sets say and write what the rules say one by one."""
+"""The bulk statements return and write the same as the transitions for each event."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def test_bulk_and_single_statements_return_and_write_the_same(tmp_path: Path, ac
     now = 1_000
     for act in acts:
         now += act.wait
-        said, found = do(quick, act, now), quick.find(act.events)
+        results, outcomes = do(quick, act, now), quick.find(act.events)
         with slowly():
-            assert do(slow, act, now) == said
-            assert slow.find(act.events) == found
+            assert do(slow, act, now) == results
+            assert slow.find(act.events) == outcomes
         assert rows(paths[0]) == rows(paths[1])
     assert quick.unreported(10) == slow.unreported(10)
     quick.close()
@@ -102,8 +102,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     asked: list[tuple[str, bool]] = []
 
     def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def ask(*given: Any) -> Any:
-            said = real(*given)
+        def ask(*args: Any) -> Any:
+            said = real(*args)
             asked.append((name, said is not None and said is not False))
             return said
 

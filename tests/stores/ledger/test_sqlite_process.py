@@ -1,4 +1,4 @@
-"""The ledger in a process beside: what becomes of it and of us when either ends."""
+"""The ledger process: requests, kills, stops, and the end of either process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from support.delivering import eventually
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger import answer_watch, framing
-from stores.ledger import sqlite_process as beside
+from stores.ledger import answer_watch, framing, sqlite_process
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 
@@ -33,10 +32,10 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def ledger(path: str) -> Iterator[SqliteProcess]:
     """Open, with a process of its own."""
-    made = SqliteProcess(path)
-    made.open()
-    yield made
-    made.close()
+    opened = SqliteProcess(path)
+    opened.open()
+    yield opened
+    opened.close()
 
 
 def ids(count: int, name: str = "event") -> list[str]:
@@ -44,8 +43,8 @@ def ids(count: int, name: str = "event") -> list[str]:
 
 
 def claim(ledger: Any, names: list[str], owner: str = "one") -> list[str]:
-    made = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
-    return [one.state for one in made]
+    results = ledger.claim(ClaimRequest([Claim(name, "batch-1") for name in names], owner, NOW, NOW + LEASE, "resend"))
+    return [one.state for one in results]
 
 
 def process_of(ledger: SqliteProcess) -> subprocess.Popen[bytes]:
@@ -164,7 +163,7 @@ def test_a_cut_off_answer_means_that_the_process_has_ended(
         "-c",
         "import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b'\\0\\0\\0\\x09\\x92')",
     ]
-    monkeypatch.setattr(beside.subprocess, "Popen", _instead(cut))
+    monkeypatch.setattr(sqlite_process.subprocess, "Popen", _instead(cut))
     other = SqliteProcess("x")
     with pytest.raises(JobError, match="has ended"):
         other.open()
@@ -185,8 +184,8 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        framing.write_message(process.stdin, beside._encode([["ready"], ["find", ids(1)]]))
-        assert beside._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
+        framing.write_message(process.stdin, sqlite_process._encode([["ready"], ["find", ids(1)]]))
+        assert sqlite_process._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
         process.stdin.close()
         assert process.wait(60) == 0
     ledger = SqliteLedger(path)
@@ -236,14 +235,14 @@ def test_many_threads_at_once_each_get_their_own_answer(ledger: SqliteProcess) -
         return states, settled, ledger.find([*mine, "contested"]), count
 
     with ThreadPoolExecutor(32) as pool:
-        made = list(pool.map(work, range(64)))
-    for number, (states, settled, found, _) in enumerate(made):
+        results = list(pool.map(work, range(64)))
+    for number, (states, settled, outcomes, _) in enumerate(results):
         mine = ids(20, f"worker-{number}")
         assert states[:20] == ["granted"] * 20
         assert settled == mine
-        assert found == dict.fromkeys(mine, "accepted")
-    assert sorted(states[20] for states, *_ in made) == ["granted"] + ["taken"] * 63
-    assert sorted(count for *_, count in made) == list(range(64))
+        assert outcomes == dict.fromkeys(mine, "accepted")
+    assert sorted(states[20] for states, *_ in results) == ["granted"] + ["taken"] * 63
+    assert sorted(count for *_, count in results) == list(range(64))
     assert len(ledger.unreported(5000)) == 64 * 20
 
 

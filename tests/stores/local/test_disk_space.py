@@ -1,4 +1,4 @@
-"""Room on a disk: asked for before a call, kept for what is known, given up when a write fails. On a real full disk."""
+"""Disk space: checked before a call, and a reserve that is deleted when a write fails. On a real full disk."""
 
 from __future__ import annotations
 

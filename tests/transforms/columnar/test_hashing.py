@@ -40,20 +40,20 @@ def test_a_hash_goes_on_from_its_state(first: str, second: str) -> None:
 @given(COLUMNS, TEXTS, st.sampled_from([pa.string(), pa.large_string()]), st.integers(0, 5))
 def test_a_column_hashes_as_its_rows_do(texts: list[str], prefix: str, kind: pa.DataType, skipped: int) -> None:
     column = pa.array(texts, kind).slice(min(skipped, len(texts)))
-    hashes = hashing.fnv1a32_rows(column, hashing.fnv1a32(prefix))
+    hashes = hashing.FnvRows(column).hashed(hashing.fnv1a32(prefix))
     assert hashes.tolist() == [hashing.fnv1a32(prefix + text) for text in column.to_pylist()]
 
 
 @given(COLUMNS, TEXTS)
 def test_a_suffix_hashes_as_part_of_the_text(texts: list[str], suffix: str) -> None:
-    hashes = hashing.fnv1a32_suffixed(hashing.fnv1a32_rows(pa.array(texts, pa.string())), suffix)
+    hashes = hashing.fnv1a32_suffixed(hashing.FnvRows(pa.array(texts, pa.string())).hashed(hashing.FNV_BASIS), suffix)
     assert hashes.tolist() == [hashing.fnv1a32(text + suffix) for text in texts]
 
 
 @pytest.mark.parametrize("long", ["x" * 1_000_000, "é" * 100_000, "x" * 300])
 def test_one_long_text_among_many_is_hashed_like_the_others(long: str) -> None:
     texts = [f"c{number}" for number in range(500)] + [long, ""]
-    hashes = hashing.fnv1a32_rows(pa.array(texts))
+    hashes = hashing.FnvRows(pa.array(texts)).hashed(hashing.FNV_BASIS)
     assert hashes[[0, 499, 500, 501]].tolist() == [hashing.fnv1a32(t) for t in ("c0", "c499", long, "")]
 
 

@@ -79,7 +79,7 @@ def launch_steps(tmp_path: Path, customers: pa.Table, written: list[Any]) -> dic
     keys = {
         key: np.sort(np.array([f"{n:032x}" for n in range(1 << 124, 1 << 127, 1 << 124)], "S32")) for key in CAPACITY
     }
-    more: dict[str, Any] = {"duplicates": {"00000-000": [4]}, "shared": {"00000-000": {"codes": [6]}}}
+    more: dict[str, Any] = {"duplicates": {"00000-000": [4]}, "superseded": {"00000-000": {"codes": [6]}}}
     columns = [name for name in customers.column_names if name in plan.columns]
     batch = batch_of(customers.select(columns)).rows
     write = lambda *parts: written.append(parts)  # noqa: E731

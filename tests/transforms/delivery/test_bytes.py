@@ -1,4 +1,4 @@
-"""What moves through rebatch is bounded in bytes as well as in messages: lists, batches, the cache of decoded bodies."""
+"""Elements, batches and the cache of decoded events are bounded in bytes as well as in messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeliverBatches under TestStream, with a dispatcher that lets each event leave at its time."""
+"""DeliverBatches under TestStream, with a dispatcher that delivers each event at its time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def clock() -> float:
 
 
 class Gate:
-    """Lets an event leave at its second; rejects those that are `bad`; tells what it was asked."""
+    """Delivers an event at its second, rejects the `bad` ones, and records its calls."""
 
     def __init__(self) -> None:
         self.due: dict[int, float] = {}
@@ -56,18 +56,18 @@ class Gate:
 
     def finish(self, retailer: str, batches: list[Batch]) -> DeliveryResult:
         self.asked.append(("finish", clock(), numbers(*batches)))
-        handled = DeliveryResult([], [], [], 0)
+        result = DeliveryResult([], [], [], 0)
         for batch in batches:
             due = max(self.due.get(number, 0) for number in numbers(batch))
             if due > clock():
-                handled.waiting.append(Batch(batch.messages, batch.attempt, int(due * 1000)))
+                result.waiting.append(Batch(batch.messages, batch.attempt, int(due * 1000)))
             for message in batch.messages if due <= clock() else []:
                 bad = int(message.event_id, 16) in self.bad
                 outcome = "rejected" if bad else "accepted"
                 now = int(clock() * 1000)
-                handled.receipts.append(any_receipt(event_id=message.event_id, outcome=outcome, settled_at=now))
-                handled.dead.extend([DeadLetter("DeliverBatches", "r", "", "", message.body, "")] if bad else [])
-        return handled._replace(wake_at=min((one.not_before for one in handled.waiting), default=0))
+                result.receipts.append(any_receipt(event_id=message.event_id, outcome=outcome, settled_at=now))
+                result.dead.extend([DeadLetter("DeliverBatches", "r", "", "", message.body, "")] if bad else [])
+        return result._replace(wake_at=min((one.not_before for one in result.waiting), default=0))
 
     def times(self, verb: str = "start") -> list[float]:
         return [at for said, at, _ in self.asked if said == verb]
@@ -101,13 +101,17 @@ def addressed(*numbered: int, retailer: str = "kroger") -> Any:
     return ((retailer, retry_shard_of(batches[0])), Batches(batches))
 
 
-def came(stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = True) -> list[tuple[float, list[int]]]:
+def delivered_at(
+    stream: TestStream, *, dead: bool = False, wall_clock_timers: bool = True
+) -> list[tuple[float, list[int]]]:
     """(time, numbers) of the receipts, or the bytes of the dead letters, until the input ends."""
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, LOCAL._replace(wall_clock_timers=wall_clock_timers), patience_s=PATIENCE_S)
-        told = _letters if dead else _at
-        return batches | "DeliverBatches" >> made | beam.Map(told).with_output_types(Any)
+        transform = DeliverBatches(
+            make, clock, LOCAL._replace(wall_clock_timers=wall_clock_timers), patience_s=PATIENCE_S
+        )
+        describe = _letters if dead else _at
+        return batches | "DeliverBatches" >> transform | beam.Map(describe).with_output_types(Any)
 
     if dead:
         return [(at, sizes) for at, sizes in run_stream(stream, step, ADDRESSED) if sizes]
@@ -127,14 +131,14 @@ def ended(*elements: Any) -> TestStream:
 
 
 def test_batches_are_sent_at_once(gate: Gate) -> None:
-    assert came(ended(addressed(1, 2), addressed(3, retailer="aldi"))) == [(0, [1, 2]), (0, [3])]
+    assert delivered_at(ended(addressed(1, 2), addressed(3, retailer="aldi"))) == [(0, [1, 2]), (0, [3])]
     assert gate.opened == 1
 
 
 def test_refused_deliveries_become_dead_letters_with_their_receipts(gate: Gate) -> None:
     gate.bad = {2}
     before = {name: COUNTERS.tally[name] for name in ("batched", "accepted", "rejected")}
-    assert came(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
+    assert delivered_at(ended(addressed(1, 2, 3)), dead=True) == [(0, [len(b"body")])]
     assert {name: COUNTERS.tally[name] - count for name, count in before.items()} == {
         "batched": 3,
         "accepted": 2,
@@ -147,7 +151,7 @@ def test_a_waiting_batch_is_sent_at_its_time_and_not_tried_before(gate: Gate) ->
     stream = TestStream().add_elements([addressed(1, 2)])
     for _ in range(4):
         stream = stream.advance_processing_time(10)
-    assert came(stream.advance_watermark_to_infinity()) == [(0, [2]), (30, [1])]
+    assert delivered_at(stream.advance_watermark_to_infinity()) == [(0, [2]), (30, [1])]
     assert gate.times() == [0, 30]
 
 
@@ -159,8 +163,8 @@ def test_several_lists_of_one_retry_shard_are_sent_each_at_its_own_time(gate: Ga
         stream = stream.add_elements([addressed(number)])
     for _ in range(3):
         stream = stream.advance_processing_time(10)
-    found = came(stream.advance_watermark_to_infinity())
-    assert found == sorted((due, [number]) for number, due in gate.due.items())
+    delivered = delivered_at(stream.advance_watermark_to_infinity())
+    assert delivered == sorted((due, [number]) for number, due in gate.due.items())
 
 
 def test_new_lists_do_not_delay_waiting_ones(gate: Gate) -> None:
@@ -168,7 +172,7 @@ def test_new_lists_do_not_delay_waiting_ones(gate: Gate) -> None:
     stream = TestStream()
     for number in SHARD[:6]:
         stream = stream.add_elements([addressed(number)]).advance_processing_time(10)
-    assert came(stream.advance_watermark_to_infinity()) == [(30, [SHARD[0]])]
+    assert delivered_at(stream.advance_watermark_to_infinity()) == [(30, [SHARD[0]])]
 
 
 def test_retry_shards_and_retailers_wait_apart(gate: Gate) -> None:
@@ -176,13 +180,13 @@ def test_retry_shards_and_retailers_wait_apart(gate: Gate) -> None:
     stream = TestStream().add_elements([addressed(1), addressed(2), addressed(3, retailer="aldi")])
     for _ in range(3):
         stream = stream.advance_processing_time(10)
-    assert came(stream.advance_watermark_to_infinity()) == [(10, [2]), (20, [1]), (30, [3])]
+    assert delivered_at(stream.advance_watermark_to_infinity()) == [(10, [2]), (20, [1]), (30, [3])]
 
 
 def test_at_the_end_of_the_input_batches_due_within_the_patience_are_sent(gate: Gate) -> None:
     gate.due = {SHARD[0]: 20.0, SHARD[1]: 79.0, SHARD[2]: 200.0, SHARD[3]: NEVER}
     before = COUNTERS.tally["left_waiting"]
-    assert came(ended(addressed(*SHARD[:4]))) == [(20, [SHARD[0]]), (79, [SHARD[1]])]
+    assert delivered_at(ended(addressed(*SHARD[:4]))) == [(20, [SHARD[0]]), (79, [SHARD[1]])]
     assert COUNTERS.tally["left_waiting"] - before == 2
     assert clock() == 79.0
 
@@ -190,16 +194,16 @@ def test_at_the_end_of_the_input_batches_due_within_the_patience_are_sent(gate: 
 def test_the_patience_is_shared_by_all_retailers_and_shards(gate: Gate) -> None:
     gate.due = {1: NEVER, 2: 30.0, 3: 30.0}
     before = COUNTERS.tally["left_waiting"]
-    made = came(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), wall_clock_timers=False)
-    assert made == [(30, [2]), (30, [3])]
+    delivered = delivered_at(ended(addressed(1), addressed(2), addressed(3, retailer="aldi")), wall_clock_timers=False)
+    assert delivered == [(30, [2]), (30, [3])]
     assert COUNTERS.tally["left_waiting"] - before == 1
 
 
 def test_an_engine_whose_timers_do_not_follow_the_clock_sleeps_in_the_step(gate: Gate) -> None:
     gate.due = {1: 5.0, 2: 50.0, 3: 300.0}
     before = COUNTERS.tally["left_waiting"]
-    made = came(ended(addressed(1, 2, 3, 4)), wall_clock_timers=False)
-    assert made == [(0, [4]), (5, [1]), (50, [2])]
+    delivered = delivered_at(ended(addressed(1, 2, 3, 4)), wall_clock_timers=False)
+    assert delivered == [(0, [4]), (5, [1]), (50, [2])]
     assert COUNTERS.tally["left_waiting"] - before == 1
 
 
@@ -226,8 +230,10 @@ class Meeting(Gate):
 
 def test_retailers_are_sent_concurrently_and_lists_of_one_in_order() -> None:
     GATE[0] = meeting = Meeting()
-    made = came(ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop")))
-    assert sorted(number for _, some in made for number in some) == [1, 2, 3, 4]
+    delivered = delivered_at(
+        ended(addressed(1), addressed(2, retailer="aldi"), addressed(3), addressed(4, retailer="coop"))
+    )
+    assert sorted(number for _, some in delivered for number in some) == [1, 2, 3, 4]
     assert any(len(some) > 1 for some in meeting.together)
     assert not [some for some in meeting.together if len(some) > len(set(some))]
     verbs = [(verb, some[0]) for verb, _, some in meeting.asked if some[0] in (1, 3)]
@@ -240,9 +246,9 @@ def test_nothing_is_lost_or_sent_twice_whatever_waits(gate: Gate) -> None:
     for start in range(1, 60, 10):
         lists = [addressed(number, number + 1) for number in range(start, min(start + 10, 59), 2)]
         stream = stream.add_elements(lists).advance_processing_time(15)
-    found = came(stream.advance_watermark_to_infinity())
-    assert sorted(chain.from_iterable(some for _, some in found)) == list(range(1, 59))
-    assert all(at >= gate.due[number] for at, some in found for number in some)
+    delivered = delivered_at(stream.advance_watermark_to_infinity())
+    assert sorted(chain.from_iterable(some for _, some in delivered)) == list(range(1, 59))
+    assert all(at >= gate.due[number] for at, some in delivered for number in some)
 
 
 BUFFER = [Memory()]
@@ -260,8 +266,8 @@ def test_waiting_lists_are_in_the_buffer_and_rewritten_only_when_some_was_sent(g
         stream = stream.advance_processing_time(10)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
-        return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
+        transform = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
+        return batches | "DeliverBatches" >> transform | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
     assert receipts == [(60, SHARD[:2]), (90, SHARD[2:3])]
@@ -276,8 +282,8 @@ def test_a_list_behind_one_that_cannot_be_sent_is_tried_a_second_later(gate: Gat
         stream = stream.advance_processing_time(1)
 
     def step(batches: Any) -> Any:
-        made = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
-        return batches | "DeliverBatches" >> made | beam.Map(_at).with_output_types(Any)
+        transform = DeliverBatches(make, clock, LOCAL, patience_s=PATIENCE_S, buffer=memory)
+        return batches | "DeliverBatches" >> transform | beam.Map(_at).with_output_types(Any)
 
     receipts = [told for _, told in run_stream(stream.advance_watermark_to_infinity(), step, ADDRESSED)]
     assert receipts == [(5, [SHARD[1]]), (60, [SHARD[0]])]

@@ -1,4 +1,4 @@
-"""BatchDispatcher with the real ledger, adapter and sandbox: what may leave, leaves once."""
+"""BatchDispatcher with the real ledger, adapter and sandbox: each event is sent once."""
 
 from __future__ import annotations
 
@@ -96,15 +96,15 @@ def test_an_event_whose_lease_another_holds_waits_for_its_end(job: Job) -> None:
     job.ledger.claim(
         ClaimRequest([Claim(wire_message(1).event_id, "0f" * 16)], "somebody else", ARRIVED, until, "resend")
     )
-    handled = job.handle("store-1", wire_batch(range(3)))
+    result = job.handle("store-1", wire_batch(range(3)))
     assert job.outcomes == {0: "accepted", 2: "accepted"}
-    assert [[message.event_id for message in batch.messages] for batch in handled.waiting] == [
+    assert [[message.event_id for message in batch.messages] for batch in result.waiting] == [
         [wire_message(1).event_id]
     ]
-    assert handled.wake_at == until + 1
+    assert result.wake_at == until + 1
     job.ledger.settle("somebody else", [Settlement(wire_message(1).event_id, "accepted")], ARRIVED)
-    job.clock.wait_until(handled.wake_at)
-    assert not job.handle("store-1", *handled.waiting).waiting
+    job.clock.wait_until(result.wake_at)
+    assert not job.handle("store-1", *result.waiting).waiting
     assert sorted(job.outcomes) == [0, 2]
     assert job.sandbox.summary()["accepted"] == 2
 
@@ -116,9 +116,9 @@ def test_two_processes_with_overlapping_batches_send_each_event_once(another: Ca
     waiting = {id(one): mine, id(two): yours}
 
     def go(job: Job) -> int:
-        handled = job.handle("store-1", *waiting[id(job)])
-        waiting[id(job)] = handled.waiting
-        return handled.wake_at
+        result = job.handle("store-1", *waiting[id(job)])
+        waiting[id(job)] = result.waiting
+        return result.wake_at
 
     with ThreadPoolExecutor(2) as pool:
         while any(waiting.values()):
@@ -131,9 +131,9 @@ def test_two_processes_with_overlapping_batches_send_each_event_once(another: Ca
 def test_a_batch_delivered_twice_at_once_is_sent_once(job: Job) -> None:
     """Two threads share the dispatcher: the second meets the first one's call."""
     first, second = (job.dispatcher.start("store-1", [wire_batch(range(3))]) for _ in range(2))
-    job.noted(job.dispatcher.finish("store-1", *first))
-    left = job.noted(job.dispatcher.finish("store-1", *second)).waiting
-    job.run("store-1", *left)
+    job.collect(job.dispatcher.finish("store-1", *first))
+    waiting = job.collect(job.dispatcher.finish("store-1", *second)).waiting
+    job.run("store-1", *waiting)
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
     assert job.sandbox.summary()["calls"] == 1
     job.check()
@@ -141,23 +141,23 @@ def test_a_batch_delivered_twice_at_once_is_sent_once(job: Job) -> None:
 
 def test_a_process_whose_lease_would_end_before_its_call_sends_nothing(job: Job) -> None:
     job.settings.on_account = lambda: job.clock.wait_until(ARRIVED + 28_000)  # it slept after it had claimed
-    handled = job.handle("store-1", wire_batch(range(3)))
+    result = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
     job.check()
 
 
 def test_a_retailer_without_an_account_waits_and_the_others_do_not(job: Job) -> None:
     job.settings.missing = {"store-1"}
-    handled = job.handle("store-1", wire_batch(range(3)))
-    assert handled.wake_at == ARRIVED + 30_000
+    result = job.handle("store-1", wire_batch(range(3)))
+    assert result.wake_at == ARRIVED + 30_000
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
     job.run("store-2", wire_batch(range(3, 6), "store-2"))
     job.settings.missing = set()
-    job.clock.wait_until(handled.wake_at)
-    job.run("store-1", *handled.waiting)
+    job.clock.wait_until(result.wake_at)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(6), "accepted")
     job.check()
 
@@ -177,10 +177,10 @@ def test_a_small_burst_splits_a_batch(job: Job) -> None:
 def test_no_more_calls_are_made_than_the_hour_allows(job: Job) -> None:
     job.settings.pace["store-1"] = Pace(calls_per_hour=2)
     batches = [wire_batch(range(at, at + 3)) for at in range(0, 15, 3)]
-    handled = job.handle("store-1", *batches)
+    result = job.handle("store-1", *batches)
     assert job.sandbox.summary()["calls"] == 2
-    assert len(handled.waiting) == 3
-    times = job.run("store-1", *handled.waiting, most=300)  # it asks every 30 seconds
+    assert len(result.waiting) == 3
+    times = job.run("store-1", *result.waiting, most=300)  # it asks every 30 seconds
     assert times[-1] // 3_600_000 - ARRIVED // 3_600_000 == 2
     assert job.outcomes == dict.fromkeys(range(15), "accepted")
     job.check()
@@ -188,9 +188,9 @@ def test_no_more_calls_are_made_than_the_hour_allows(job: Job) -> None:
 
 def test_a_batch_that_is_not_due_waits_without_a_claim(job: Job) -> None:
     later = Batch(wire_batch(range(3)).messages, 2, ARRIVED + 700)
-    handled = job.handle("store-1", later)
-    assert (handled.waiting, handled.wake_at) == ([later], ARRIVED + 700)
-    assert job.run("store-1", *handled.waiting) == [ARRIVED, ARRIVED + 700]
+    result = job.handle("store-1", later)
+    assert (result.waiting, result.wake_at) == ([later], ARRIVED + 700)
+    assert job.run("store-1", *result.waiting) == [ARRIVED, ARRIVED + 700]
     assert job.receipts[0].attempt == 3
     job.check()
 
@@ -201,10 +201,10 @@ def test_calls_in_flight_when_the_process_ends_are_settled(
     monkeypatch.setattr(dispatch, "_WAIT_S", 0.0)
     one, two = another(), another()
     one.sandbox.script([{"answer": "slow", "seconds": 0.3}])
-    handled = one.handle("store-1", wire_batch(range(3)))
-    assert handled.waiting
+    result = one.handle("store-1", wire_batch(range(3)))
+    assert result.waiting
     one.dispatcher.close()
     two.clock.wait_until(ARRIVED + 60_000)
-    two.run("store-1", *handled.waiting)
+    two.run("store-1", *result.waiting)
     assert two.sandbox.summary()["accepted"] == 3
     assert two.ledger.counts(ARRIVED)["accepted"] == len(two.ledger.unreported(10)) == 3

@@ -53,16 +53,16 @@ def test_an_error_of_the_account_rejects_nobody_and_stops_this_workspace_only(
 ) -> None:
     monkeypatch.setattr(dispatch, "_WAIT_S", 60.0)
     job.sandbox.script([{"match": {"workspace": "store-1"}, "answer": status}])
-    handled = job.handle("store-1", wire_batch(range(5)))
+    result = job.handle("store-1", wire_batch(range(5)))
     assert not job.receipts
-    handled = job.handle("store-1", *handled.waiting, wire_batch(range(5, 10)), wire_batch(range(10, 15)))
-    assert handled.wake_at <= ARRIVED + 1_000
+    result = job.handle("store-1", *result.waiting, wire_batch(range(5, 10)), wire_batch(range(10, 15)))
+    assert result.wake_at <= ARRIVED + 1_000
     job.run("store-2", wire_batch(range(15, 20), "store-2"))
     assert job.sandbox.summary()["calls"] == 2
     alarms = [record.message for record in caplog.records if "ALARM" in record.message]
     assert [f"store-1 (http_{status}" in alarm for alarm in alarms] == [True]
     job.sandbox.script([])
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(20), "accepted")
     assert "the workspace of store-1 works again" in caplog.text
     job.check()
@@ -73,9 +73,9 @@ def test_a_workspace_that_stopped_is_probed_by_one_event_at_a_time(job: Job, mon
     job.sandbox.script([{"answer": 404}])
     waiting, sizes = [wire_batch(range(at, at + 50)) for at in range(0, 200, 50)], list[int]()
     for _ in range(12):
-        handled = job.handle("store-1", *waiting)
-        waiting = handled.waiting
-        job.clock.wait_until(handled.wake_at)
+        result = job.handle("store-1", *waiting)
+        waiting = result.waiting
+        job.clock.wait_until(result.wake_at)
     sizes = [len(json.loads(call["body"])["recipients"]) for call in reversed(job.sandbox.calls())]
     assert sizes[0] == 50
     assert set(sizes[4:]) <= {1}
@@ -94,10 +94,10 @@ def test_an_open_breaker_probes_with_one_event_then_sends_the_rest(job: Job, bat
     job.clock.wait_until(ARRIVED + 1_000)
     job.sandbox.reset()
     job.sandbox.script([{"answer": "slow", "seconds": 0.3, "first": 1}])
-    handled = job.handle("store-1", *waiting)
+    result = job.handle("store-1", *waiting)
     assert job.sandbox.summary()["calls"] == 1
-    times = job.run("store-1", *handled.waiting, *blocked)
-    assert times[-1] - ARRIVED < 40_000  # while one tries, the others ask every 30 seconds
+    times = job.run("store-1", *result.waiting, *blocked)
+    assert times[-1] - ARRIVED < 40_000  # during the probe the others retry every 30 seconds
     assert sorted(job.outcomes) == [0, *range(10, 10 + 10 * batches)]
     job.check()
 
@@ -130,16 +130,16 @@ def test_a_429_is_waited_for_as_long_as_it_says_by_its_workspace_only(
 ) -> None:
     rule: dict[str, Any] = {"match": {"workspace": "store-1"}, "answer": 429, "form": form, "first": 1}
     job.sandbox.script([rule | ({} if form == "none" else {"seconds": 7})])
-    handled = job.handle("store-1", wire_batch(range(5)))
-    job.clock.wait_until(handled.wake_at)
-    handled = job.handle("store-1", *handled.waiting, wire_batch(range(5, 10)))
-    assert least <= handled.wake_at - ARRIVED <= most + 1
+    result = job.handle("store-1", wire_batch(range(5)))
+    job.clock.wait_until(result.wake_at)
+    result = job.handle("store-1", *result.waiting, wire_batch(range(5, 10)))
+    assert least <= result.wake_at - ARRIVED <= most + 1
     job.run("store-2", wire_batch(range(10, 15), "store-2"))
-    job.clock.wait_until(handled.wake_at - 1)
-    handled = job.handle("store-1", *handled.waiting)
+    job.clock.wait_until(result.wake_at - 1)
+    result = job.handle("store-1", *result.waiting)
     assert job.sandbox.summary()["by_workspace"]["store-1"]["calls"] == 1
-    job.clock.wait_until(handled.wake_at)
-    job.run("store-1", *handled.waiting)
+    job.clock.wait_until(result.wake_at)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(15), "accepted")
     assert {receipt.attempt for receipt in job.receipts} == {1, 2}
     job.check()
@@ -150,8 +150,8 @@ def test_a_5xx_is_unknown_for_the_call_may_have_been_taken(job: Job, answer: int
     job.settings.on_unknown = "hold"
     job.sandbox.script([{"answer": answer, "first": 1}])
     job.run("store-1", wire_batch(range(5)), wire_batch(range(5, 9)))
-    found = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
-    assert found == {("unknown", f"http_{answer}", 1, False), ("accepted", None, 1, False)}
+    ends = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
+    assert ends == {("unknown", f"http_{answer}", 1, False), ("accepted", None, 1, False)}
 
 
 def test_a_5xx_is_sent_again_under_resend_and_the_receipt_says_so(job: Job) -> None:
@@ -164,15 +164,15 @@ def test_a_reply_that_is_always_lost_is_resent_twice_and_then_unknown(job: Job) 
     job.sandbox.script([{"answer": "lose"}])
     job.run("store-1", wire_batch(range(5)))
     assert set(job.sandbox.accepted().values()) == {3}
-    found = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
-    assert found == {("unknown", "no_answer", 3, True)}
+    ends = {(receipt.outcome, receipt.reason, receipt.attempt, receipt.resent) for receipt in job.receipts}
+    assert ends == {("unknown", "no_answer", 3, True)}
 
 
 def test_a_refusal_after_a_lost_reply_is_unknown_for_the_lost_call_may_have_been_accepted(job: Job) -> None:
     job.sandbox.script([{"answer": "lose", "first": 1}, {"answer": 400}])
     job.run("store-1", wire_batch(range(3)))
-    found = {(receipt.outcome, receipt.reason, receipt.resent) for receipt in job.receipts}
-    assert found == {("unknown", "http_400", True)}
+    ends = {(receipt.outcome, receipt.reason, receipt.resent) for receipt in job.receipts}
+    assert ends == {("unknown", "http_400", True)}
     assert not job.dead
 
 
@@ -192,10 +192,10 @@ def test_the_back_off_doubles_to_thirty_seconds() -> None:
 
 def test_a_vendor_that_cannot_be_reached_is_tried_again(job: Job) -> None:
     there, job.settings.sandbox = job.settings.sandbox, type(job.sandbox)("http://127.0.0.1:1", job.sandbox.process)
-    handled = job.handle("store-1", wire_batch(range(5)))
-    assert handled.waiting
+    result = job.handle("store-1", wire_batch(range(5)))
+    assert result.waiting
     job.settings.sandbox = there
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert {(receipt.outcome, receipt.attempt) for receipt in job.receipts} == {("accepted", 2)}
     job.check()
 
@@ -214,9 +214,9 @@ def test_a_lost_reply_is_sent_again_when_its_lease_has_ended_and_says_so(job: Jo
 def test_what_was_sent_without_an_answer_is_unknown_when_its_time_is_over_and_not_expired(job: Job) -> None:
     job.sandbox.script([{"answer": "lose", "first": 1}])
     soon = wire_batch(range(5), expires_at=ARRIVED + 10_000)
-    handled = job.handle("store-1", soon)
+    result = job.handle("store-1", soon)
     job.clock.wait_until(ARRIVED + 20_000)
-    job.run("store-1", *handled.waiting, wire_batch(range(5, 8), expires_at=ARRIVED + 10_000))
+    job.run("store-1", *result.waiting, wire_batch(range(5, 8), expires_at=ARRIVED + 10_000))
     assert job.outcomes == {**dict.fromkeys(range(5), "unknown"), **dict.fromkeys(range(5, 8), "expired")}
     job.check(unknown=set(range(5)))
 
@@ -224,11 +224,11 @@ def test_what_was_sent_without_an_answer_is_unknown_when_its_time_is_over_and_no
 def test_a_refusal_that_comes_too_late_to_count_leaves_no_dead_letter(another: Callable[[], Job]) -> None:
     one, two = another(), another()
     one.sandbox.script([{"answer": 400, "seconds": 0.5, "first": 1}])
-    handled = one.handle("store-1", wire_batch([1]))
+    result = one.handle("store-1", wire_batch([1]))
     one.clock.wait_until(ARRIVED + 60_000)
     two.run("store-1", wire_batch([1]))
     assert two.outcomes == {1: "accepted"}
-    one.run("store-1", *handled.waiting)
+    one.run("store-1", *result.waiting)
     assert (one.receipts, one.dead) == ([], [])
     two.check()
 
@@ -248,12 +248,12 @@ def test_an_answer_that_comes_after_its_lease_is_not_lost(another: Callable[[], 
     one, two = another(), another()
     one.settings.on_unknown = "hold"
     one.sandbox.script([{"answer": "slow", "seconds": 0.5}])
-    handled = one.handle("store-1", wire_batch(range(5)))
+    result = one.handle("store-1", wire_batch(range(5)))
     assert not one.receipts
     one.clock.wait_until(ARRIVED + 60_000)
     two.run("store-1", wire_batch(range(5)))
     assert two.outcomes == dict.fromkeys(range(5), "unknown")
-    one.run("store-1", *handled.waiting)
+    one.run("store-1", *result.waiting)
     assert one.outcomes == dict.fromkeys(range(5), "accepted")
     assert one.sandbox.summary()["calls"] == 1
     one.check()
@@ -265,11 +265,11 @@ def test_a_workspace_that_hangs_delays_no_other(job: Job) -> None:
     hanging = job.dispatcher.start("store-1", [wire_batch(range(5))])
     assert not job.handle("store-2", wire_batch(range(5, 10), "store-2")).waiting
     assert job.outcomes == dict.fromkeys(range(5, 10), "accepted")
-    handled = job.noted(job.dispatcher.finish("store-1", *hanging))
-    assert [batch.batch_id for batch in handled.waiting] == [wire_batch(range(5)).batch_id]
-    assert handled.wake_at <= ARRIVED + 50
+    result = job.collect(job.dispatcher.finish("store-1", *hanging))
+    assert [batch.batch_id for batch in result.waiting] == [wire_batch(range(5)).batch_id]
+    assert result.wake_at <= ARRIVED + 50
     assert job.ledger.counts(ARRIVED)["claimed"] == 5  # the call is still out
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(10), "accepted")
     assert {receipt.retailer_id for receipt in job.receipts if receipt.resent} == {"store-1"}
     job.check()
@@ -278,11 +278,11 @@ def test_a_workspace_that_hangs_delays_no_other(job: Job) -> None:
 def test_a_workspace_that_hangs_gets_few_calls_until_it_answers_again(job: Job) -> None:
     job.sandbox.script([{"answer": "slow", "seconds": 0.4, "first": 4}])
     batches = [wire_batch(range(at, at + 2)) for at in range(0, 20, 2)]
-    handled = job.handle("store-1", *batches[:1])
-    handled = job.handle("store-1", *handled.waiting, *batches[1:])
-    assert len(handled.waiting) == 10 - len(job.receipts) // 2
+    result = job.handle("store-1", *batches[:1])
+    result = job.handle("store-1", *result.waiting, *batches[1:])
+    assert len(result.waiting) == 10 - len(job.receipts) // 2
     assert job.sandbox.summary()["calls"] <= 3
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(20), "accepted")
     job.check()
 

@@ -1,4 +1,4 @@
-"""What is checked right before the first byte of a call: expiry, due time, pause, account, lease."""
+"""The checks right before the first byte of a call: expiry, due time, pause, account, lease."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_a_retailer_that_is_paused_between_claim_and_call_is_not_sent_to(
     limits = job.settings.limits
     paused = WorkspaceLimits(limits("store-1").workspace.model_copy(update={"paused": True}))
     at_account(lambda: monkeypatch.setattr(job.settings, "limits", lambda retailer: paused))
-    handled = job.handle("store-1", wire_batch(range(3)))
+    result = job.handle("store-1", wire_batch(range(3)))
     assert job.sandbox.summary()["calls"] == 0
     assert job.ledger.counts(ARRIVED)["claimed"] == 0
     monkeypatch.setattr(job.settings, "limits", limits)
-    job.clock.wait_until(handled.wake_at)
-    job.run("store-1", *handled.waiting)
+    job.clock.wait_until(result.wake_at)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(3), "accepted")
 
 
@@ -75,8 +75,8 @@ def test_an_event_that_expires_before_it_is_due_is_expired_at_once(job: Job) -> 
 
 
 def test_an_event_that_is_not_due_yet_is_not_sent(job: Job) -> None:
-    handled = job.handle("store-1", Batch([wire_message(1, deliver_after=ARRIVED + 10_000)]))
+    result = job.handle("store-1", Batch([wire_message(1, deliver_after=ARRIVED + 10_000)]))
     assert job.sandbox.summary()["calls"] == 0
     job.clock.wait_until(ARRIVED + 10_000)
-    job.run("store-1", *handled.waiting)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == {1: "accepted"}

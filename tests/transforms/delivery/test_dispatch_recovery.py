@@ -1,4 +1,4 @@
-"""A claim that has lapsed is unknown only if its call had left, as the journal of the process that is gone says."""
+"""A lapsed claim is unknown only if its call was sent, by the journal of the dead process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.dispatching import Job
-from support.journals import die, leaves
+from support.journals import kill, mark_sent
 from support.wire_events import ARRIVED, wire_batch
 
 from schemas.delivery import Claim, ClaimRequest
@@ -23,8 +23,8 @@ def test_claims_of_a_killed_process_are_sent_by_another_after_the_lease(
     job = another()
     job.settings.on_unknown = on_unknown  # type: ignore[assignment]
     killed = _killed(job, tmp_path)
-    leaves(killed.started("killed", "in doubt", [message.event_id for message in wire_batch(range(3)).messages]))
-    die(killed)
+    mark_sent(killed.started("killed", "in doubt", [message.event_id for message in wire_batch(range(3)).messages]))
+    kill(killed)
     job.clock.wait_until(ARRIVED + LEASE)
     job.run("store-1", wire_batch(range(10)))
     if on_unknown == "hold":
@@ -39,7 +39,7 @@ def test_a_claim_without_a_journal_is_unknown_when_its_lease_has_ended(
 ) -> None:
     job = another()
     job.settings.on_unknown = "hold"
-    die(_killed(job, tmp_path))
+    kill(_killed(job, tmp_path))
     for path in (tmp_path / "calls").iterdir():
         path.unlink()
     job.clock.wait_until(ARRIVED + LEASE)
@@ -49,7 +49,7 @@ def test_a_claim_without_a_journal_is_unknown_when_its_lease_has_ended(
 
 def test_an_event_that_expired_meanwhile_is_expired_and_not_unknown(another: Callable[[], Job], tmp_path: Path) -> None:
     job = another()
-    die(_killed(job, tmp_path))
+    kill(_killed(job, tmp_path))
     job.clock.wait_until(ARRIVED + LEASE)
     job.run("store-1", wire_batch(range(10), expires_at=ARRIVED + LEASE))
     assert job.outcomes == dict.fromkeys(range(10), "expired")

@@ -51,11 +51,11 @@ def write_letters(part: str, items: list[DeadLetter]) -> None:
 
 @pytest.fixture(autouse=True)
 def book(tmp_path: Path) -> Iterator[SqliteLedger]:
-    made = SqliteLedger(str(tmp_path / "ledger.db"))
-    made.open()
-    HELD.update({"ledger": made, "files": [], "letters": [], "parts": [], "unreported": [], "disk is full": False})
-    yield made
-    made.close()
+    opened = SqliteLedger(str(tmp_path / "ledger.db"))
+    opened.open()
+    HELD.update({"ledger": opened, "files": [], "letters": [], "parts": [], "unreported": [], "disk is full": False})
+    yield opened
+    opened.close()
     HELD.clear()
 
 
@@ -64,7 +64,7 @@ def receipts(*numbers: int, outcome: str = "accepted") -> list[Receipt]:
 
 
 def settled(*some: Receipt) -> None:
-    """As a delivery leaves them: settled, their receipts kept."""
+    """Settle receipts as a delivery does: the ledger keeps them."""
     ends = [Settlement(one.event_id, "accepted", encode_receipt(one)) for one in some]
     ledger().settle("an owner", ends, ARRIVED)
 
@@ -76,9 +76,9 @@ def run(elements: Sequence[Any], step: Callable[[Any], Any]) -> None:
 
 def letter(number: int) -> DeadLetter:
     """A message that cannot be decoded."""
-    made = read_envelope(any_envelope(number)._replace(body=b"broken"), ARRIVED)
-    assert isinstance(made, DeadLetter)
-    return made
+    decoded = read_envelope(any_envelope(number)._replace(body=b"broken"), ARRIVED)
+    assert isinstance(decoded, DeadLetter)
+    return decoded
 
 
 def test_settled_messages_are_dropped_and_counted() -> None:
@@ -86,8 +86,8 @@ def test_settled_messages_are_dropped_and_counted() -> None:
     before = COUNTERS.tally["already_settled"]
     lists = [Messages([wire_message(n) for n in some]) for some in ([0, 1, 2], [3], [4])]
     with beam.Pipeline(runner=ENGINE) as p:
-        left = p | beam.Create(lists) | SkipSettled(ledger)
-        numbers = left | beam.Map(lambda some: [int(item.event_id, 16) for item in some.items])
+        rest = p | beam.Create(lists) | SkipSettled(ledger)
+        numbers = rest | beam.Map(lambda some: [int(item.event_id, 16) for item in some.items])
         assert_that(numbers, equal_to([[0, 2], [4]]))
     assert COUNTERS.tally["already_settled"] - before == 2
 
@@ -95,8 +95,8 @@ def test_settled_messages_are_dropped_and_counted() -> None:
 def test_messages_of_a_resuming_source_are_not_looked_up() -> None:
     settled(*receipts(1))
     with beam.Pipeline(runner=ENGINE) as p:
-        left = p | beam.Create([Messages([wire_message(1)], source_resumes=True)]) | SkipSettled(ledger)
-        assert_that(left | beam.Map(lambda some: len(some.items)), equal_to([1]))
+        rest = p | beam.Create([Messages([wire_message(1)], source_resumes=True)]) | SkipSettled(ledger)
+        assert_that(rest | beam.Map(lambda some: len(some.items)), equal_to([1]))
 
 
 def test_the_ledger_is_asked_for_a_thousand_at_a_time(book: SqliteLedger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +141,10 @@ def test_what_an_earlier_run_did_not_get_to_write_is_written_by_the_next(count: 
 
 def test_what_another_worker_left_is_swept_up_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "_SWEEP_S", -1.0)
-    one, left = receipts(1), receipts(2)
-    settled(*one, *left)
+    one, unreported = receipts(1), receipts(2)
+    settled(*one, *unreported)
     run([Receipts(one)], RecordReceipts(ledger, write, write_letters, time.time))
-    assert HELD["files"] == [one, left]
+    assert HELD["files"] == [one, unreported]
     assert ledger().unreported(10) == []
 
 

@@ -1,4 +1,4 @@
-"""Call slots: no more calls of a process, and of a workspace, are in flight than there are slots."""
+"""Call slots: a process and a workspace never have more calls in flight than slots."""
 
 from __future__ import annotations
 

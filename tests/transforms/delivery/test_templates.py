@@ -31,9 +31,9 @@ def test_a_template_that_fails_for_everybody_rejects_at_most_nine_and_stops_its_
     template[0] = BROKEN
     waiting = [wire_batch(range(at, at + 5)) for at in range(0, 100, 5)]
     for _ in range(15):
-        handled = job.handle("store-1", *waiting)
-        waiting = handled.waiting
-        job.clock.wait_until(handled.wake_at)
+        result = job.handle("store-1", *waiting)
+        waiting = result.waiting
+        job.clock.wait_until(result.wake_at)
     assert len(job.receipts) <= 9
     assert {receipt.reason for receipt in job.receipts} <= {"template_error"}
     assert job.sandbox.summary()["calls"] == 0
@@ -49,11 +49,11 @@ def test_a_template_that_fails_for_everybody_rejects_at_most_nine_and_stops_its_
 
 def test_a_whole_batch_that_fails_rejects_nobody(job: Job, template: list[str]) -> None:
     template[0] = BROKEN
-    handled = job.handle("store-1", wire_batch(range(50)))
+    result = job.handle("store-1", wire_batch(range(50)))
     assert not job.receipts
     template[0] = "{{ customer_id }}"
-    job.clock.wait_until(handled.wake_at)
-    job.run("store-1", *handled.waiting)
+    job.clock.wait_until(result.wake_at)
+    job.run("store-1", *result.waiting)
     assert job.outcomes == dict.fromkeys(range(50), "accepted")
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from transforms.experiments.assignment import (
     SCHEMES,
-    SPACES,
     bucket,
     bucket_ranges,
     choose,
@@ -21,6 +20,7 @@ from transforms.experiments.assignment import (
     in_ranges,
     in_space,
     normalise,
+    scheme_named,
     scheme_ranges,
     unit_text,
 )
@@ -84,7 +84,7 @@ def test_an_unknown_scheme_names_those_there_are() -> None:
 
 @given(NAMES, st.text(max_size=8), st.text(min_size=1, max_size=12))
 def test_a_bucket_lies_in_the_space_of_its_scheme(scheme: str, seed: str, unit: str) -> None:
-    space, found = SPACES[scheme], bucket(scheme, seed, unit)
+    space, found = scheme_named(scheme).space, bucket(scheme, seed, unit)
     share = normalise(scheme, found)
     assert found is not None
     assert share is not None
@@ -95,7 +95,7 @@ def test_a_bucket_lies_in_the_space_of_its_scheme(scheme: str, seed: str, unit: 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_ends_of_a_space_are_told_as_shares_below_one(scheme: str) -> None:
-    space = SPACES[scheme]
+    space = scheme_named(scheme).space
     last = space.lowest + space.size - (1 if space.integer else 0)
     assert normalise(scheme, space.lowest) == 0
     assert 0.98 < normalise(scheme, last) < 1  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Which retailer an account belongs to, with the real ledger and the real settings."""
+"""The owner of an account, with the real ledger and the real settings."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Any]:
-    made: list[Bench] = []
+    benches: list[Bench] = []
 
     def bench(**workspaces: Any) -> Bench:
-        made.append(Bench(tmp_path, **workspaces))
-        return made[-1]
+        benches.append(Bench(tmp_path, **workspaces))
+        return benches[-1]
 
     yield bench
-    for ledger in [ledger for one in made for ledger in one.ledgers]:
+    for ledger in [ledger for one in benches for ledger in one.ledgers]:
         ledger.close()
 
 
@@ -115,9 +115,9 @@ def test_two_retailers_never_have_one_account(make: Any, case: str, caplog: pyte
     worker = make(**workspaces).worker()
     assert worker.check(first) is None
     with caplog.at_level(logging.ERROR):
-        told = [worker.check(second) for _ in range(3)]
-    assert told[0] is not None
-    assert told == [told[0]] * 3
+        problems = [worker.check(second) for _ in range(3)]
+    assert problems[0] is not None
+    assert problems == [problems[0]] * 3
     (record,) = caplog.records
     message = record.getMessage()
     assert record.levelno == logging.ERROR
@@ -142,8 +142,8 @@ def test_one_of_two_retailers_at_the_same_moment_is_the_owner(make: Any) -> None
     names = ["kroger-2", "kroger_2", "Kroger.2", "KROGER 2"] * 4
     workers = [bench.worker() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(lambda pair: pair[0].check(pair[1]), zip(workers * 2, names, strict=True)))
-    allowed = {name for name, problem in zip(names, told, strict=True) if problem is None}
+        problems = list(pool.map(lambda pair: pair[0].check(pair[1]), zip(workers * 2, names, strict=True)))
+    allowed = {name for name, problem in zip(names, problems, strict=True) if problem is None}
     assert len(allowed) == 1
 
 

@@ -28,7 +28,7 @@ def test_after_its_delay_one_probe_is_let_through() -> None:
     assert [calls_allowed(one, now) for now in (999, 1_000)] == [0, 1]
     one = begin_probe(one, 1_000)
     assert calls_allowed(one, 1_001) == 0
-    assert calls_allowed(one, wake_at(one)) == 1, "the first try was never heard of"
+    assert calls_allowed(one, wake_at(one)) == 1, "the outcome of the first probe was never reported"
     assert succeed(one) == Breaker()
 
 
@@ -48,13 +48,13 @@ def test_calls_in_flight_when_it_opened_change_nothing() -> None:
     assert succeed(one) == one
 
 
-@given(st.lists(st.sampled_from(["success", "failure", "try", "wait"]), max_size=60))
+@given(st.lists(st.sampled_from(["success", "failure", "probe", "wait"]), max_size=60))
 def test_a_probe_is_always_let_through_within_two_minutes(happens: list[str]) -> None:
     one, now = Breaker(), 0
     for what in happens:
         if what == "wait":
             now += 700
-        elif what == "try":
+        elif what == "probe":
             one = begin_probe(one, now) if calls_allowed(one, now) == 1 else one
         else:
             one = succeed(one) if what == "success" else fail(one, now)

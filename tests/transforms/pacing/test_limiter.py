@@ -23,11 +23,11 @@ class Bench:
         return (self.now + 0.5) / 1000
 
     def asks(self, limiter: Limiter, of: WorkspaceLimits, number: int, every_ms: int = 10) -> list[Grant]:
-        found = []
+        grants = []
         for _ in range(number):
-            found.append(limiter.acquire("kroger", of, 50))
+            grants.append(limiter.acquire("kroger", of, 50))
             self.now += every_ms
-        return found
+        return grants
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_late_grant_is_acquired_again_so_that_no_window_exceeds_the_pace(
     slow = limits(pace={"per_second": 100, "burst": 100})
     first, second = (bench.one.acquire("kroger", slow, 50) for _ in range(2))
     assert first.until <= bench.now + 1_000
-    bench.now += 5_000  # the bucket is full again, and both are still to leave
+    bench.now += 5_000  # the bucket is full again, and neither is sent yet
     assert bench.one.confirm("kroger", slow, Grant(50, 1, until=first.until))
     assert bench.one.confirm("kroger", slow, Grant(50, 1, until=second.until))
     assert bench.one.acquire("kroger", slow, 50).messages == 0  # the burst is used up
@@ -180,7 +180,7 @@ def test_a_late_grant_without_room_is_not_confirmed(bench: Bench) -> None:
     bench.now += 500
     assert not bench.one.confirm("kroger", slow, Grant(50, 1, until=late.until))
     state = decode_state(bench.cells.values[cell_name("kroger")]).pace
-    assert (state.sent, state.calls) == (50, 1)  # what did not leave counts for no hour and no day
+    assert (state.sent, state.calls) == (50, 1)  # a message that is not sent counts for no hour and no day
 
 
 def test_an_unused_probe_is_cancelled(bench: Bench) -> None:

@@ -185,14 +185,14 @@ def test_no_window_hour_or_day_exceeds_its_limit(pace: Pace, limit: int | None, 
 
 @given(PACES, st.none() | st.sampled_from([20, 500]), st.integers(1, 170), st.integers(0, 10**6))
 def test_a_request_at_wake_at_is_granted_something(pace: Pace, limit: int | None, messages: int, start: int) -> None:
-    state, now, left = PaceState(), NOW + start, messages
+    state, now, rest = PaceState(), NOW + start, messages
     for _ in range(6):
-        state, grant = acquire(state, pace, now, "UTC", left, -(-left // 50), limit)
-        left = left - grant.messages or messages
+        state, grant = acquire(state, pace, now, "UTC", rest, -(-rest // 50), limit)
+        rest = rest - grant.messages or messages
         if grant.wake_at is not None:
             now = grant.wake_at
             # A bucket of fractions may lack the last of them for a millisecond.
-            assert acquire(state, pace, now + 1, "UTC", left, -(-left // 50), limit)[1].messages > 0
+            assert acquire(state, pace, now + 1, "UTC", rest, -(-rest // 50), limit)[1].messages > 0
 
 
 def test_a_clock_that_goes_back_grants_nothing_twice() -> None:

@@ -86,7 +86,7 @@ def test_a_day_of_350_retailers_keeps_every_limit_and_nobody_starves(monkeypatch
         for call in mine:
             if not call.taken:
                 (waits,) = shop.busy.values()
-                # Another worker may spend for a second what it took ahead.
+                # Another worker may spend its reservation for a second.
                 assert not [late for late in mine if call.at + 1 < late.at < call.at + waits], shop
         expected = allowed(shop, DAY)
         if sum(one.messages for one in mine) < 0.95 * expected - 50:

@@ -19,16 +19,16 @@ def limits(warm_up: WarmUp, days: int, signals: list[Signal] | None = None) -> l
 
 
 def test_the_conservative_ladder_stays_three_days_on_a_rung_and_doubles_on() -> None:
-    found = limits(WarmUp(ladder="conservative", started=FIRST), 60)
-    assert found[:7] == [50, 50, 50, 100, 100, 100, 500]
-    assert found[9:27:3] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
-    assert found[-1] is None
+    ladder = limits(WarmUp(ladder="conservative", started=FIRST), 60)
+    assert ladder[:7] == [50, 50, 50, 100, 100, 100, 500]
+    assert ladder[9:27:3] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
+    assert ladder[-1] is None
 
 
 def test_the_moderate_ladder_reaches_a_million_on_day_21() -> None:
-    found = limits(WarmUp(started=FIRST), 22)
-    assert found[:13] == [50, 100, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 25_000, 35_000, 50_000, 75_000, 100_000]
-    assert found[20:] == [1_000_000, None]
+    ladder = limits(WarmUp(started=FIRST), 22)
+    assert ladder[:13] == [50, 100, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 25_000, 35_000, 50_000, 75_000, 100_000]
+    assert ladder[20:] == [1_000_000, None]
 
 
 def test_before_the_start_the_first_rung_holds() -> None:
@@ -67,9 +67,9 @@ def test_with_signals_the_ladder(signals: list[Signal], expected: list[int | Non
 
 
 def test_after_30_idle_days_the_ladder_begins_again_and_waits_for_messages() -> None:
-    found = limits(OWN, 40, [FINE] * 5)
-    assert found[34] is None
-    assert found[35:] == [10] * 5
+    ladder = limits(OWN, 40, [FINE] * 5)
+    assert ladder[34] is None
+    assert ladder[35:] == [10] * 5
     assert limits(OWN, 40, [FINE] * 5 + [IDLE] * 30 + [FINE] * 2)[35:38] == [10, 20, 20]
 
 
@@ -90,9 +90,9 @@ def row(day: str = "2026-04-01", **changes: str) -> dict[str, str]:
 
 def test_signals_are_read_by_retailer_and_day() -> None:
     second = row("2026-04-02", sent="0", bounced="0", complained="0")
-    found, problems = read_signals([row("2026-04-01"), second], "s.csv", lambda number: number + 2)
+    signals, problems = read_signals([row("2026-04-01"), second], "s.csv", lambda number: number + 2)
     assert problems == []
-    assert found == {"kroger": {FIRST: Signal(100, 2, 1), FIRST + timedelta(days=1): Signal(0, 0, 0)}}
+    assert signals == {"kroger": {FIRST: Signal(100, 2, 1), FIRST + timedelta(days=1): Signal(0, 0, 0)}}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Tables that a person gives beside the customers: the same formats, encodings and errors, and every row must be sound.
+"""Input tables other than the customers (lists, histories, signals): the same formats and errors.
 
-`open_table` gives one of three kinds with the same methods: `names` (of a CSV file what stands in its first line),
-`read` (some columns; those of CSV are text) and `line` (where a row stands, None in a binary file).
+`open_table` returns one of three classes with the same methods: `names` (of a CSV file the fields of its first line),
+`read` (some columns; those of CSV are text) and `line` (the line of a row, None in a binary file).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from connectors.tables.csv_files import CsvFile, csv_batches, first_row
 from connectors.tables.csv_rows import check_lengths, line_of_row
 from connectors.tables.ndjson_files import NdjsonFiles
 from connectors.tables.parquet_files import plain_schema, read_footers, read_row_groups
-from connectors.tables.sources import BATCH_ROWS, Rejected, check_names, format_of, wrong
+from connectors.tables.sources import BATCH_ROWS, Rejected, check_names, format_of, unusable
 from connectors.tables.text import TextFile
 from schemas.columns.ids import exact_ids, id_type_problem, trimmed
 from schemas.elements import BROKEN_ROWS
@@ -31,7 +31,7 @@ MOST_PROBLEMS = 20
 
 
 class Table(Protocol):
-    """An opened table, called `name` in what is said of it."""
+    """An opened table, called `name` in error messages."""
 
     name: str
     names: list[str]
@@ -44,7 +44,7 @@ class Table(Protocol):
 
 
 def open_table(path: Path, name: str) -> Table:
-    """The table of a file, by the ending of its name; a name of no known ending is text. Raises InputError."""
+    """Open the table of a file by the suffix of its name; an unknown suffix means text. Raises InputError."""
     if not path.is_file():
         raise InputError([Problem(name, "", "", "there is no such file; write it, or correct the name")])
     if not path.stat().st_size:
@@ -57,7 +57,7 @@ def open_table(path: Path, name: str) -> Table:
 
 
 class CsvTable:
-    """A CSV file, or a text file of a value a line; without a `header` its columns are called by their numbers."""
+    """A CSV file, or a text file with one value a line; without a `header` its columns are named by numbers."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name, self.text = name, TextFile(name, path)
@@ -67,18 +67,18 @@ class CsvTable:
         check_lengths(self.text)
 
     def without_header(self) -> None:
-        """Take the first line for a row."""
+        """Treat the first line as a row."""
         self.header, self.names = False, [str(number) for number in range(len(self.names))]
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """The rows, all of them text without outer blanks; an empty field is null."""
+        """The rows as text, stripped; an empty field is null."""
         with _named(self.name):
             check_names(self.name, self.names)
             file = CsvFile(self.text, self.delimiter, dict.fromkeys(self.names, "VARCHAR"), self.header)
-            found = _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
-        texts = [trimmed(column) for column in found.columns]
+            table = _whole(self.name, lambda reject: csv_batches(self.name, file, file.types, reject, columns), columns)
+        texts = [trimmed(column) for column in table.columns]
         full = [pc.if_else(pc.greater(pc.binary_length(text), 0), text, None) for text in texts]
-        return pa.table(full, names=found.column_names)
+        return pa.table(full, names=table.column_names)
 
     def line(self, row: int) -> int | None:
         """The line at which a row begins."""
@@ -101,7 +101,7 @@ class RowsTable:
             return table if table.num_rows else self._rows.schema.empty_table().select(columns)
 
     def line(self, row: int) -> int | None:
-        """The line of a row of NDJSON."""
+        """The line of a row of NDJSON; None for Avro."""
         if self._text is None:
             return None
         with self._text.open() as file:
@@ -126,26 +126,26 @@ class ParquetTable:
             try:
                 batches = list(read_row_groups(str(self._path), self._groups, columns, BATCH_ROWS))
             except JobError as error:
-                raise wrong(self.name, self._path.name, str(error)) from error
+                raise unusable(self.name, self._path.name, str(error)) from error
         for number, batch in enumerate(batches):
             if broken := (batch.schema.metadata or {}).get(BROKEN_ROWS):
                 row = number * BATCH_ROWS + int(np.frombuffer(broken, np.int64)[0]) + 1
-                raise wrong(self.name, f"row {row}", "is not UTF-8; write the file again", field="text")
+                raise unusable(self.name, f"row {row}", "is not UTF-8; write the file again", field="text")
         return pa.concat_tables([empty, *(pa.Table.from_batches([batch]) for batch in batches)])
 
     def line(self, row: int) -> int | None:
-        """Nowhere: the file has no lines."""
+        """None: the file has no lines."""
         return None
 
 
 def row_problem(table: Table, field: str, value: object, fix: str, row: int) -> Problem:
-    """What is wrong with a value in a row (from 0), with the row's line, or its number where there are no lines."""
+    """A problem of a value in a row (from 0), with the row's line, or its number in a binary file."""
     line = table.line(row)
     return Problem(table.name, field, shown(value), fix if line is not None else f"row {row + 1}: {fix}", line)
 
 
-def ids_of(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
-    """A column as ids (schemas/columns/ids.py). Raises InputError for a type, or a value, that is none."""
+def read_ids(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
+    """A column as ids (schemas/columns/ids.py). Raises InputError for a type or a value that cannot be an id."""
     if fix := id_type_problem(values.type):
         raise InputError([Problem(table.name, column, str(values.type), fix)])
     parts, seen = [], 0
@@ -164,7 +164,7 @@ def ids_of(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
 
 
 def missing_columns(table: Table, columns: Iterable[str], needs: str) -> list[Problem]:
-    """A problem for each column that a table lacks."""
+    """A problem for each missing column of a table."""
     has = f"the file has: {', '.join(map(shown, table.names))}"
     return [Problem(table.name, name, "missing", f"{needs}; {has}") for name in columns if name not in table.names]
 
@@ -178,16 +178,18 @@ class _Every:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """The errors of the readers with the name of the table, not the option of the customers."""
+    """Raise the readers' errors with the name of the table instead of the option --customers."""
     try:
         yield
     except InputError as error:
-        found = [one._replace(file=name, field=re.sub("^--customers$", "", one.field)) for one in error.problems]
-        raise InputError(found) from error
+        problems = [
+            problem._replace(file=name, field=re.sub("^--customers$", "", problem.field)) for problem in error.problems
+        ]
+        raise InputError(problems) from error
 
 
 def _whole(name: str, batches: Any, columns: Sequence[str]) -> pa.Table:
-    """The columns of all rows. Raises InputError that names the first of those that cannot be read."""
+    """The columns of all rows. Raises InputError with the first rows that cannot be read."""
     rejected: list[Rejected] = []
     parts = [batch.select(columns) for batch in batches(rejected.append)]
     if rejected:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from schemas.campaigns.configuration import Configuration
 from schemas.problems import plural
 from transforms.warnings.evidence import EarlierUses
-from transforms.warnings.warning import LaunchWarning, listed
+from transforms.warnings.warning import LaunchWarning, join_names
 
 
 def history_warnings(config: Configuration, sources: Sequence[str], sends: Mapping[str, int]) -> list[LaunchWarning]:
@@ -19,19 +19,21 @@ def history_warnings(config: Configuration, sources: Sequence[str], sends: Mappi
     warnings: list[LaunchWarning] = []
     if not sources:
         return warnings
-    total, names = sum(sends.values()), listed(sources)
+    total, names = sum(sends.values()), join_names(sources)
     capped = {cap.channel for cap in config.engine.caps} & {campaign.channel for campaign in config.campaigns}
     if not any(sends.get(channel) for channel in capped):
-        why = f"None of its {total:,} sends is on {listed(sorted(capped))}, the channels with a cap"
+        why = f"None of its {total:,} sends is on {join_names(sorted(capped))}, the channels with a cap"
         if not capped:
             why = "engine.yaml has no cap on a channel of these campaigns"
         text = f"{why}, so the history stops no message. Correct that, or leave --history out."
         warnings.append(LaunchWarning("history_unused", "", "--history", "", names, total, "", text))
     if unknown := sorted(sends.keys() - config.engine.channels.keys()):
         count = sum(sends[channel] for channel in unknown)
-        text = f"{count:,} of its {total:,} sends are on channels that engine.yaml does not have ({listed(unknown)}), "
-        text += f"so no cap counts them. Write its channels: {listed(sorted(config.engine.channels))}."
-        warnings.append(LaunchWarning("history_channel_unknown", "", "--history", "channel", listed(unknown), count,
+        text = (
+            f"{count:,} of its {total:,} sends are on channels that engine.yaml does not have ({join_names(unknown)}), "
+        )
+        text += f"so no cap counts them. Write its channels: {join_names(sorted(config.engine.channels))}."
+        warnings.append(LaunchWarning("history_channel_unknown", "", "--history", "channel", join_names(unknown), count,
                                    unknown[0], text))  # fmt: skip
     return warnings
 
@@ -43,9 +45,9 @@ def sticky_warnings(config: Configuration, source: str | None, table: pa.Table |
     if source is None or table is None:
         return warnings
     if not pc.any(pc.is_in(table["experiment"], pa.array(list(experiments), pa.string()))).as_py():
-        others = listed(sorted(pc.unique(table["experiment"]).to_pylist()))
+        others = join_names(sorted(pc.unique(table["experiment"]).to_pylist()))
         text = f"None of its {table.num_rows:,} assignments (of {others}) is of an experiment with sticky: true here, "
-        text += f"such as {listed(sorted(experiments)) or 'none'}. Correct the key, or leave --sticky out."
+        text += f"such as {join_names(sorted(experiments)) or 'none'}. Correct the key, or leave --sticky out."
         warnings.append(LaunchWarning("sticky_unused", "", "--sticky", "", source, table.num_rows, "", text))
     for key, experiment in sorted(experiments.items()):
         variants = pa.array([variant.key for variant in experiment.variants], pa.string())
@@ -53,16 +55,18 @@ def sticky_warnings(config: Configuration, source: str | None, table: pa.Table |
             pc.and_(pc.equal(table["experiment"], key), pc.invert(pc.is_in(table["variant"], variants)))
         )
         if lost.num_rows:
-            names = listed(sorted(pc.unique(lost["variant"]).to_pylist()))
+            names = join_names(sorted(pc.unique(lost["variant"]).to_pylist()))
             unit = lost["unit"][0].as_py()
             text = f"{lost.num_rows:,} units, such as {unit!r}, were given variants that the experiment {key} does not "
-            text += f"have: they get another. It has {listed(variants.to_pylist())}. Correct the file or the variants."
+            text += (
+                f"have: they get another. It has {join_names(variants.to_pylist())}. Correct the file or the variants."
+            )
             warnings.append(LaunchWarning("sticky_unknown_variant", "", "--sticky", f"{key}.variant", names,
                                        lost.num_rows, unit, text))  # fmt: skip
     return warnings
 
 
-def unmatched(history: EarlierUses, sticky: EarlierUses) -> Iterator[LaunchWarning]:
+def unmatched_entries(history: EarlierUses, sticky: EarlierUses) -> Iterator[LaunchWarning]:
     """The channels of the history and the experiments of the assignments in which no customer has an entry."""
     for channel, (entries, first, customers) in history.items():
         if not customers:

@@ -10,7 +10,7 @@ from schemas.campaigns.campaign import Schedule
 from schemas.campaigns.configuration import Configuration, used_audiences
 from transforms.audience.conditions import CLOCKS, LAUNCHED_AT
 from transforms.events.send_time import send_time
-from transforms.warnings.warning import LaunchWarning, listed
+from transforms.warnings.warning import LaunchWarning, join_names
 
 _ZONES = [f"Etc/GMT{hours:+}" for hours in range(12, -15, -1)]
 """Every hour of wall time there is, the latest first."""
@@ -34,7 +34,7 @@ def ended_campaigns(config: Configuration, launched_at: int) -> list[LaunchWarni
         return []
     text = "The schedule of these campaigns ended before this launch, in every time zone: rebatch refuses their events "
     text += "as expired, unless it runs with --ignore_times. Correct start and expires, or leave the campaigns out."
-    return [LaunchWarning("schedule_ended", "", "--campaigns", "schedule", listed(names), len(names), "", text)]
+    return [LaunchWarning("schedule_ended", "", "--campaigns", "schedule", join_names(names), len(names), "", text)]
 
 
 def _has_ended(schedule: Schedule, launched_at: int) -> bool:

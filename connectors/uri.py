@@ -17,7 +17,7 @@ _KAFKA_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class UriError(ValueError):
-    """A URI that names no transport, or one of the wrong kind; the message says how to write it."""
+    """A URI of a transport or ledger that is wrong, or of the wrong kind; the message says how to write it."""
 
 
 class Transport:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ def test_transforms_read_no_clock() -> None:
         assert not (read | names) & clocks, path
 
 
+LARGE_FOLDERS = {"transforms/delivery": 18}  # every step of rebatch, one a file
 SPEAKING = ("runners", "console", "pipelines", "stores/local")  # the last is about processes and their signals
 SILENT = [path for path in FILES if not str(path.relative_to(ROOT)).startswith(SPEAKING)]
 SILENT += [path for path in FILES if path.is_relative_to(ROOT / "pipelines/operations")]
@@ -81,8 +83,8 @@ def test_operations_and_the_floors_below_pipelines_print_nothing() -> None:
 
 def test_files_and_folders_stay_small() -> None:
     assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
-    for folder in {path.parent for path in FILES}:
-        assert len(list(folder.glob("*.py"))) <= 21, folder
+    for folder, count in Counter(str(path.parent.relative_to(ROOT)) for path in FILES).items():
+        assert count <= LARGE_FOLDERS.get(folder, 15), folder
 
 
 def test_what_a_worker_installs_holds_the_packages_and_their_data(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, Problem
 from stores.dead_letters import read_dead_letters
 from stores.ledger.identity import reopen_events
-from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.open import open_ledger
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id
 from transforms.delivery.receipts import STEP as DELIVER
@@ -113,7 +113,7 @@ def _target(events: str, ledger: str | None) -> SinkUri:
     try:
         if ledger:
             open_ledger(ledger)
-    except LedgerUriError as error:
+    except UriError as error:
         problems.append(Problem("command line", "--ledger", ledger or "", str(error)))
     if problems:
         raise InputError(problems)

@@ -13,12 +13,12 @@ from connectors.gcs import absolute_path, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
-from connectors.uri import SourceUri, source_uri
+from connectors.uri import SourceUri, UriError, source_uri
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
-from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.open import open_ledger
 
 
 class RebatchOptions(PipelineOptions):
@@ -92,8 +92,8 @@ class RebatchConfig:
         else:
             problems += _ledger_problems(ledger)
         problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
-        given = options.view_as(KafkaOptions)
-        kafka, start = read_client(given, problems), read_start(given, problems)
+        kafka_options = options.view_as(KafkaOptions)
+        kafka, start = read_client(kafka_options, problems), read_start(kafka_options, problems)
         if problems or events is None:
             raise InputError(problems + folder_problems(options.campaigns))
         return cls(
@@ -108,7 +108,7 @@ class RebatchConfig:
             ignore_times=bool(options.ignore_times),
             secrets=options.secrets,
             kafka=kafka,
-            group=given.kafka_group,
+            group=kafka_options.kafka_group,
             start=start,
         )
 
@@ -116,6 +116,6 @@ class RebatchConfig:
 def _ledger_problems(uri: str) -> list[Problem]:
     try:
         open_ledger(uri)
-    except LedgerUriError as error:
+    except UriError as error:
         return [Problem("command line", "--ledger", uri, str(error))]
     return []

@@ -169,7 +169,7 @@ def test_what_is_too_large_for_the_client_or_for_the_topic_is_refused_and_the_re
     assert len(rows(uri, 76)) == 76
 
 
-def test_a_group_begins_where_it_is_told_to_and_then_goes_on_where_it_stopped(
+def test_a_group_begins_where_it_is_asked_to_and_then_goes_on_where_it_stopped(
     uri: KafkaUri, opened: Callable[[Any], Any]
 ) -> None:
     for at in (1_000_000, 2_000_000, 3_000_000):
@@ -221,7 +221,7 @@ def test_partitions_are_shared_and_new_ones_are_found(uri: KafkaUri, opened: Cal
     assert ids(polls(odd, 1)) == ["three"]
 
 
-def test_a_drained_reader_is_done_at_the_end_and_one_that_is_told_to_stop_at_once(
+def test_a_drained_reader_is_done_at_the_end_and_one_that_is_asked_to_stop_at_once(
     uri: KafkaUri, opened: Callable[[Any], Any]
 ) -> None:
     put(uri, *(f"{number}" for number in range(100)))
@@ -265,7 +265,7 @@ def test_an_offset_that_is_asked_for_again_is_read_again(uri: KafkaUri, opened: 
         assert (ids([poll]), poll.handle) == ([expected], offset + 1)
 
 
-def test_what_was_to_be_read_and_is_gone_is_told(uri: KafkaUri, opened: Callable[[Any], Any]) -> None:
+def test_what_was_to_be_read_and_is_gone_is_reported(uri: KafkaUri, opened: Callable[[Any], Any]) -> None:
     put(uri, "a")
     consumer = PartitionConsumer(uri, CLIENT, "g").open()
     consumer.commit({0: 77})
@@ -279,15 +279,15 @@ def test_what_was_to_be_read_and_is_gone_is_told(uri: KafkaUri, opened: Callable
 
 def test_a_topic_is_made_by_the_command(kafka_host: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"kafka:{kafka_host}/t-{uuid.uuid4().hex}"
-    for told in ("made", "was there already"):
+    for expected in ("made", "was there already"):
         assert main(["topic", "create", name, "--partitions", "3"]) == 0
-        assert capsys.readouterr().out == f"{name}: {told}\n"
+        assert capsys.readouterr().out == f"{name}: {expected}\n"
     assert main(["topic", "create", name, "--partitions", "0", "--subscription", "s"]) == 2
     assert "--kafka_group" in capsys.readouterr().err
     assert main(["topic", "create", "file:x"]) == 2
 
 
-def test_a_topic_that_is_missing_and_brokers_that_do_not_answer_are_told(kafka_host: str) -> None:
+def test_a_topic_that_is_missing_and_brokers_that_do_not_answer_are_reported(kafka_host: str) -> None:
     with pytest.raises(JobError, match=r"campaigns topic create kafka:.*/nowhere"):
         reader(KafkaUri((kafka_host,), "nowhere")).open()
     with pytest.raises(JobError, match=r"campaigns topic create kafka:.*/nowhere"):
@@ -308,9 +308,9 @@ def test_a_broker_that_asks_for_a_password_is_given_the_environments(
     assert ids(polls(opened(reader(secure, client=client)), 1)) == ["a"]
     assert kafka.password not in repr(client)
     monkeypatch.setenv("KAFKA_PASSWORD", "wrong")
-    with pytest.raises(JobError, match="Check user, password and mechanism") as told:
+    with pytest.raises(JobError, match="Check user, password and mechanism") as expected:
         KafkaEvents(secure, client, deadline_s=5.0).open()
-    assert "wrong" not in str(told.value)
+    assert "wrong" not in str(expected.value)
 
 
 def test_with_a_registry_messages_are_framed_and_what_it_does_not_know_becomes_a_dead_letter(

@@ -88,14 +88,14 @@ def test_a_topic_with_our_schema_accepts_every_event(
     assert place.dead_letters() == []
 
 
-def test_a_topic_that_is_missing_is_told_with_what_to_do(
+def test_a_topic_that_is_missing_is_reported_with_what_to_do(
     tmp_path: Path, topic: Topic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = any_place(tmp_path)
     assert published(place, Topic("projects/project-1/topics/nowhere", "")) == 1
-    told = capsys.readouterr().err
-    assert "campaigns topic create pubsub:projects/project-1/topics/nowhere" in told
-    assert "Traceback" not in told
+    expected = capsys.readouterr().err
+    assert "campaigns topic create pubsub:projects/project-1/topics/nowhere" in expected
+    assert "Traceback" not in expected
 
 
 def test_a_broker_that_is_away_at_the_start_fails_the_launch_which_then_resumes(

@@ -148,7 +148,7 @@ def test_an_idle_reader_is_done_and_one_without_a_limit_is_not(topic: Any, opene
     assert poll.envelopes == []
 
 
-def test_a_reader_that_is_told_to_stop_is_done_at_once(topic: Any, opened: OpenReader) -> None:
+def test_a_reader_that_is_asked_to_stop_is_done_at_once(topic: Any, opened: OpenReader) -> None:
     publish(topic.path, "a")
     stop: list[bool] = []
     reader = opened(topic.subscription, stop=lambda: bool(stop))
@@ -159,9 +159,9 @@ def test_a_reader_that_is_told_to_stop_is_done_at_once(topic: Any, opened: OpenR
 
 def test_a_subscription_that_is_not_there_says_what_to_do(topic: Any, opened: OpenReader) -> None:
     reader = opened(f"{topic.subscription}-x")
-    told = r"-x cannot be read \(NOT_FOUND: .*Create the subscription, `campaigns .* run the same"
+    expected = r"-x cannot be read \(NOT_FOUND: .*Create the subscription, `campaigns .* run the same"
     for _ in range(2):
-        with pytest.raises(JobError, match=told):
+        with pytest.raises(JobError, match=expected):
             polls(reader, 1)
 
 

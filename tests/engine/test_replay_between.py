@@ -116,7 +116,7 @@ def test_a_subscription_is_set_back_and_keeps_what_is_not_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["file:x", "--from", "soon", "--events", "file:y"], "--from = soon"),
         (["file:x", "--from", "2026-04-01T09:00", "--events", "file:y"], "write a time with its zone"),
@@ -130,6 +130,6 @@ def test_a_subscription_is_set_back_and_keeps_what_is_not_asked_for(
         (["file:x", "--from", "2026-04-01T09:00Z", "--events", "kafka:h:1/t", "--kafka_config", "/none"], "--kafka_config"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", *argv]) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err

@@ -48,12 +48,12 @@ def test_vendors_and_in_house_receivers_may_be_called(url: str) -> None:
         ("https://ho%73t/", "has a host with characters"),
     ],
 )
-def test_a_url_that_cannot_be_called_is_told_with_what_to_do_and_without_its_secrets(url: str, says: str) -> None:
-    told = url_problem(url)
-    assert told is not None
-    assert told.startswith(says)
-    assert "write" in told or "leave" in told
-    assert "geheim" not in told
+def test_a_url_that_cannot_be_called_is_reported_with_what_to_do_and_without_its_secrets(url: str, says: str) -> None:
+    expected = url_problem(url)
+    assert expected is not None
+    assert expected.startswith(says)
+    assert "write" in expected or "leave" in expected
+    assert "geheim" not in expected
     assert "geheim" not in without_user(url)
 
 
@@ -70,9 +70,9 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_metadata_and_link_local_addresses_are_refused_in_every_spelling(host: str) -> None:
-    told = url_problem(f"http://{host}:8080/latest/meta-data")
-    assert told is not None
-    assert "is a" in told
+    expected = url_problem(f"http://{host}:8080/latest/meta-data")
+    assert expected is not None
+    assert "is a" in expected
 
 
 @given(st.integers(0, (1 << 32) - 1))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from connectors.uri import UriError
 from pipelines.operations.ledger.guard import check_identity, check_open, find_ledger, find_traces, sqlite_path
 from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem
@@ -14,7 +15,7 @@ from stores.dead_letters import write_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import write_receipts
 from stores.ledger.identity import read_identity
-from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.open import open_ledger
 from transforms.delivery.record_receipts import WriteLetters, WriteReceipts
 
 
@@ -23,7 +24,7 @@ def read_ledger_uri(output: str, uri: str | None) -> str:
     uri = uri or DeliveryFolder(output).ledger
     try:
         open_ledger(uri)
-    except LedgerUriError as error:
+    except UriError as error:
         raise InputError([Problem("command line", "--ledger", uri, str(error))]) from None
     return uri
 

@@ -70,10 +70,10 @@ REFUSED: list[tuple[str, str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("column", "text", "told"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_a_list_is_refused_for(tmp_path: Path, column: str, text: str, told: str) -> None:
+@pytest.mark.parametrize(("column", "text", "expected"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_a_list_is_refused_for(tmp_path: Path, column: str, text: str, expected: str) -> None:
     (tmp_path / "l.csv").write_text(text)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         read_list(tmp_path / "l.csv", column)
 
 

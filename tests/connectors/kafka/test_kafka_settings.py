@@ -1,4 +1,4 @@
-"""What is said of Kafka on the command line and in its file: read, or told what is wrong, and no secret shown."""
+"""The options of Kafka and its properties file: read, or refused with what to do, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def options(*argv: str) -> Any:
     return PipelineOptions(list(argv)).view_as(KafkaOptions)
 
 
-def told(problems: list[Problem]) -> str:
+def text_of(problems: list[Problem]) -> str:
     return "\n".join(map(str, problems))
 
 
@@ -71,7 +71,7 @@ def test_a_property_that_cannot_be_taken_says_what_to_do_and_shows_no_secret(lin
     assert "hunter2" not in str(wrong)
 
 
-def test_a_property_that_the_client_does_not_know_is_told() -> None:
+def test_a_property_that_the_client_does_not_know_is_reported() -> None:
     client = KafkaClient((("no.such.property", "1"),))
     with pytest.raises(JobError, match=r"no\.such\.property.*Correct --kafka_config"):
         open_client(Producer, client, URI, KafkaErrors(), {})
@@ -94,8 +94,8 @@ def test_the_options_are_read_together(tmp_path: Path) -> None:
     read_client(options("--kafka_config=/nowhere", "--schema_registry=registry:8081"), problems)
     assert len(problems) == 6
     for name in ("sasl.password", "--schema_registry", "--start", "--kafka_group", "--kafka_config", "/nowhere"):
-        assert name in told(problems)
-    assert "hunter2" not in told(problems)
+        assert name in text_of(problems)
+    assert "hunter2" not in text_of(problems)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_start_is_a_word_a_time_or_offsets(text: str, start: Start) -> None:
 def test_a_start_that_says_nothing_is_a_mistake(text: str) -> None:
     problems: list[Problem] = []
     assert read_start(options(f"--start={text}"), problems) is None
-    assert "write earliest, latest, a time with its zone" in told(problems)
+    assert "write earliest, latest, a time with its zone" in text_of(problems)
 
 
 def test_a_time_needs_its_zone() -> None:

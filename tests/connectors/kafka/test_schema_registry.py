@@ -78,7 +78,7 @@ def test_a_schema_that_is_none_of_ours_leaves_the_bytes_as_they_are(
     assert got.attributes["schema"] == f"registry-{number}"
 
 
-def test_a_registry_that_is_busy_is_asked_again_and_one_that_stays_so_is_told(registry: Registry) -> None:
+def test_a_registry_that_is_busy_is_asked_again_and_one_that_stays_so_is_reported(registry: Registry) -> None:
     registry.first = [503, 429, 500]
     assert len(client(registry).frame("t", MARK)) == 5
     registry.first = [503] * 5
@@ -91,12 +91,12 @@ def test_a_registry_that_is_busy_is_asked_again_and_one_that_stays_so_is_told(re
         SchemaRegistry("http://127.0.0.1:9", sleep=lambda _: None).unframe(ONE._replace(body=framed(1)))
 
 
-def test_a_password_comes_from_the_environment_and_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with running_registry("ann:secret-1") as registry:
         monkeypatch.setenv("CAMPAIGNS_REGISTRY_USER", "ann")
         monkeypatch.setenv("CAMPAIGNS_REGISTRY_PASSWORD", "secret-1")
         assert len(client(registry).frame("t", MARK)) == 5
         monkeypatch.setenv("CAMPAIGNS_REGISTRY_PASSWORD", "secret-2")
-        with pytest.raises(JobError, match="401") as told:
+        with pytest.raises(JobError, match="401") as expected:
             client(registry).frame("t", MARK)
-        assert "secret" not in str(told.value)
+        assert "secret" not in str(expected.value)

@@ -1,4 +1,4 @@
-"""The publisher against a real gRPC server that answers as it is told."""
+"""The publisher against a real gRPC server that answers as it is expected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Broker:
             self.metadata = dict(context.invocation_metadata())
         code = self.answer(bodies)
         if code:
-            context.abort(code, "as told")
+            context.abort(code, "as expected")
         with self._lock:
             self.published.update(bodies)
         return PublishResponse(message_ids=["1"] * len(bodies))
@@ -123,7 +123,7 @@ def test_a_call_that_hangs_is_given_up_and_made_again(broker: Broker) -> None:
         (Code.NOT_FOUND, f"campaigns topic create pubsub:{TOPIC}"),
         (Code.PERMISSION_DENIED, "roles/pubsub.publisher"),
         (Code.UNAUTHENTICATED, "gcloud auth application-default login"),
-        (Code.FAILED_PRECONDITION, "as told.* run the same command again"),
+        (Code.FAILED_PRECONDITION, "as expected.* run the same command again"),
     ],
 )
 def test_what_waiting_does_not_mend_says_what_to_do(broker: Broker, code: Code, todo: str) -> None:
@@ -167,7 +167,7 @@ def test_only_the_messages_to_blame_are_refused_and_the_others_published_once(br
         (700, "INVALID_ARGUMENT", "batch-7"),
         (1499, "INVALID_ARGUMENT", "batch-7"),
     ]
-    assert refused[0].detail == "as told"
+    assert refused[0].detail == "as expected"
 
 
 def test_a_topic_that_refuses_everything_is_to_blame_itself(broker: Broker) -> None:

@@ -187,7 +187,7 @@ def test_a_table_without_rows_is_refused(server: BigQueryServer, way: str, tmp_p
 
 
 @pytest.mark.parametrize("source", [TABLE, QUERY])
-def test_the_schema_is_told_without_reading_rows(server: BigQueryServer, source: str) -> None:
+def test_the_schema_is_described_without_reading_rows(server: BigQueryServer, source: str) -> None:
     server.tables[NAME] = server.queries[SQL] = any_table()
     assert source_schema(source) == pa.schema([("customer_id", pa.string()), ("spend", pa.float64())])
     assert len(server.asked) == 1
@@ -211,15 +211,15 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "told"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_a_source_is_refused_before_it_is_read(server: BigQueryServer, source: str, told: str) -> None:
+@pytest.mark.parametrize(("source", "expected"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_a_source_is_refused_before_it_is_read(server: BigQueryServer, source: str, expected: str) -> None:
     server.queries = {
         "SELECT odd": Table([field("odd", "INTERVAL")], []),
         "SELECT wide": Table([field("wide", "BIGNUMERIC")], []),
         "SELECT 1; DROP TABLE x": Table([], [], "SCRIPT"),
         "WITH x": Table([], []),
     }
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         BigQueryRows(source)
     assert len(server.asked) == 1
 
@@ -228,7 +228,7 @@ def test_a_source_is_refused_before_it_is_read(server: BigQueryServer, source: s
     "text",
     ["", "customers", "crm.customers", "shop.crm.customers_*", "DELETE FROM x", "shop.crm.a; SELECT 1", "SELECTED"],
 )
-def test_a_malformed_source_is_told_how_to_be_written(server: BigQueryServer, text: str) -> None:
+def test_a_malformed_source_is_refused_with_its_right_form(server: BigQueryServer, text: str) -> None:
     with pytest.raises(InputError, match=r"write bigquery:PROJECT\.DATASET\.TABLE or bigquery:SELECT"):
         BigQueryRows(f"bigquery:{text}")
     assert server.asked == []
@@ -250,11 +250,11 @@ FAILED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("failure", "error", "told"), [row[1:] for row in FAILED], ids=[row[0] for row in FAILED])
-def test_a_query_fails_by(server: BigQueryServer, failure: Failure, error: type[Exception], told: str) -> None:
+@pytest.mark.parametrize(("failure", "error", "expected"), [row[1:] for row in FAILED], ids=[row[0] for row in FAILED])
+def test_a_query_fails_by(server: BigQueryServer, failure: Failure, error: type[Exception], expected: str) -> None:
     server.queries[SQL] = any_table()
     server.job_failure = failure
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=expected):
         read(QUERY)
 
 
@@ -268,10 +268,10 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("source", [TABLE, QUERY])
-@pytest.mark.parametrize(("failure", "told"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
-def test_a_launch_stops_for(server: BigQueryServer, source: str, failure: Failure, told: str) -> None:
+@pytest.mark.parametrize(("failure", "expected"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
+def test_a_launch_stops_for(server: BigQueryServer, source: str, failure: Failure, expected: str) -> None:
     server.failures = repeat(failure)
-    with pytest.raises(JobError, match=told):
+    with pytest.raises(JobError, match=expected):
         BigQueryRows(source)
 
 
@@ -286,7 +286,7 @@ def test_a_service_that_is_away_for_a_moment_is_waited_for(
 
 
 @pytest.mark.parametrize("source", [TABLE, QUERY])
-def test_a_server_that_is_down_is_told_soon(
+def test_a_server_that_is_down_is_reported_soon(
     server: BigQueryServer, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     with bigquery_server() as other:
@@ -295,7 +295,9 @@ def test_a_server_that_is_down_is_told_soon(
         BigQueryRows(source)
 
 
-def test_a_storage_server_that_is_down_is_told_soon(server: BigQueryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_server_that_is_down_is_reported_soon(
+    server: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.tables[NAME] = any_table()
     with bigquery_server() as other:
         monkeypatch.setenv("BIGQUERY_STORAGE_EMULATOR_HOST", other.storage_host)
@@ -303,7 +305,7 @@ def test_a_storage_server_that_is_down_is_told_soon(server: BigQueryServer, monk
         read(TABLE)
 
 
-def test_a_server_that_goes_away_while_the_query_runs_is_told_soon(server: BigQueryServer) -> None:
+def test_a_server_that_goes_away_while_the_query_runs_is_reported_soon(server: BigQueryServer) -> None:
     server.queries[SQL] = any_table()
     rows = BigQueryRows(QUERY)
     started: list[Any] = [None]
@@ -319,7 +321,7 @@ def test_a_server_that_never_answers_is_given_up(server: BigQueryServer, monkeyp
         BigQueryRows(TABLE)
 
 
-def test_without_credentials_one_is_told_to_log_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_one_is_asked_to_log_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(JobError, match="gcloud auth application-default login"):
@@ -331,8 +333,8 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who is logged in, without a project."""
     for name in ("BIGQUERY_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
-    told = {"type": "authorized_user", "client_id": "i", "client_secret": "none", "refresh_token": "none"}
-    (tmp_path / "account.json").write_text(json.dumps(told))
+    expected = {"type": "authorized_user", "client_id": "i", "client_secret": "none", "refresh_token": "none"}
+    (tmp_path / "account.json").write_text(json.dumps(expected))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
 

@@ -172,9 +172,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("data", "told"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_a_file_is_refused_for(tmp_path: Path, data: bytes, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+@pytest.mark.parametrize(("data", "expected"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_a_file_is_refused_for(tmp_path: Path, data: bytes, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
         read(any_csv(tmp_path, data))
 
 

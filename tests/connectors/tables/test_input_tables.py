@@ -207,9 +207,9 @@ REFUSED: dict[str, tuple[str, Callable[[list[dict[str, str]]], bytes], str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_every_table_is_refused_for(tmp_path: Path, kind: str, case: str) -> None:
-    name, make, told = REFUSED[case]
+    name, make, expected = REFUSED[case]
     (tmp_path / name).write_bytes(make(KINDS[kind].rows))
-    with pytest.raises(InputError, match=told) as raised:
+    with pytest.raises(InputError, match=expected) as raised:
         KINDS[kind].read(tmp_path / name)
     assert all(problem.fix for problem in raised.value.problems)
     assert name in str(raised.value)
@@ -287,12 +287,12 @@ NO_TIMES: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("values", "told"), [row[1:] for row in NO_TIMES], ids=[row[0] for row in NO_TIMES])
-def test_a_history_is_refused_for(tmp_path: Path, values: Any, told: str) -> None:
+@pytest.mark.parametrize(("values", "expected"), [row[1:] for row in NO_TIMES], ids=[row[0] for row in NO_TIMES])
+def test_a_history_is_refused_for(tmp_path: Path, values: Any, expected: str) -> None:
     n = len(values)
     table = pa.table({"customer_id": ["a"] * n, "retailer_id": ["r"] * n, "channel": ["sms"] * n, "sent_at": values})
     pq.write_table(table, tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         read_history(tmp_path / "t.parquet")
 
 
@@ -304,7 +304,7 @@ def test_a_unit_with_two_assignments_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"unit": None}, r"unit = \n    row 1: is empty"),
         ({"unit": 7.5}, r"unit = 7\.5\n    row 1: is no exact id"),
@@ -312,8 +312,8 @@ def test_a_unit_with_two_assignments_is_refused(tmp_path: Path) -> None:
         ({"unit": [1]}, r"unit = list"),
     ],
 )
-def test_sticky_assignments_are_refused_for(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_sticky_assignments_are_refused_for(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     row = {"experiment": "e", "unit": "7", "variant": "a", "bucket_version": 1, **changes}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         check_sticky(tmp_path / "t.parquet")

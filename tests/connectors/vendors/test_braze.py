@@ -130,7 +130,7 @@ def test_a_recipient_with_an_error_is_rejected_and_the_rest_is_sent(braze: Vendo
     assert set(sandbox.accepted()) == {any_event(0)["event_id"], any_event(2)["event_id"]}
 
 
-def test_an_error_about_nobody_in_particular_is_only_told(braze: Vendor, sandbox: Sandbox) -> None:
+def test_an_error_about_nobody_in_particular_is_only_reported(braze: Vendor, sandbox: Sandbox) -> None:
     sandbox.script([{"answer": "errors", "form": "vague"}])
     answer = send(braze, sandbox)
     assert (answer.kind, answer.rejected) == ("sent", {})

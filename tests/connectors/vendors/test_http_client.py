@@ -209,14 +209,14 @@ def test_nothing_is_sent_to_a_server_whose_certificate_is_not_good(
 
 
 def test_the_text_of_an_error_holds_no_key(http: HttpClient) -> None:
-    told = []
+    expected = []
     with server(says(b"nonsense\r\n\r\n", ends=True)) as url:
         for address, headers in [(url, SECRET), ("http://127.0.0.1:1/", SECRET), (url, {"A": f"{KEY}\r\n"})]:
             with pytest.raises(CallError) as error:
                 http.post(address, KEY.encode(), headers, LONG_S)
-            told.append((repr(error.value), str(error.value), error.value.__cause__))
-    assert KEY not in repr(told)
-    assert all(cause is None for *_, cause in told)
+            expected.append((repr(error.value), str(error.value), error.value.__cause__))
+    assert KEY not in repr(expected)
+    assert all(cause is None for *_, cause in expected)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_every_tag_costs_a_step(tag: str) -> None:
         render(text, any_event())
 
 
-def test_hostile_templates_live_within_little_memory_and_each_is_told_its_line() -> None:
+def test_hostile_templates_live_within_little_memory_and_each_error_names_its_line() -> None:
     rendered, refused = map(int, render_all_elsewhere(0, 60).split())
     assert rendered + refused == 2 * (len(HOSTILE) + 60)
     assert refused > len(HOSTILE)

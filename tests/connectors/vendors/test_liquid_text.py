@@ -53,7 +53,7 @@ def test_values_are_escaped_in_an_email_only(channel: str, made: str) -> None:
         ("{{ a", "line 1: "),
     ],
 )
-def test_a_wrong_template_is_told_with_its_line(text: str, problem: str) -> None:
+def test_a_wrong_template_is_reported_with_its_line(text: str, problem: str) -> None:
     (mistake,) = check_template(text)
     assert str(mistake).startswith(problem)
     assert "\n" not in mistake.words

@@ -97,11 +97,11 @@ def test_a_problem_names_the_line(tmp_path: Path) -> None:
     ],
     ids=["bomb", "twice", "broken", "bytes", "list", "empty", "deep", "tag", "huge"],
 )
-def test_a_file_that_is_no_configuration_is_told_apart(tmp_path: Path, text: bytes, says: str) -> None:
+def test_a_file_that_is_no_configuration_is_distinguished(tmp_path: Path, text: bytes, says: str) -> None:
     folder = any_folder(tmp_path)
     (folder / "bad.yaml").write_bytes(text)
-    told = " ".join(f"{p.value} {p.fix}" for p in load_configuration(folder)[1] if p.file == "bad.yaml")
-    assert any(part in told for part in says.split("|")), told
+    expected = " ".join(f"{p.value} {p.fix}" for p in load_configuration(folder)[1] if p.file == "bad.yaml")
+    assert any(part in expected for part in says.split("|")), expected
 
 
 def test_words_of_old_yaml_stay_text(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_audiences_that_contain_each_other_are_refused(tmp_path: Path) -> None:
     assert "contains itself" in problems_of(folder)["audiences/x.yaml:audience"]
 
 
-def test_a_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_or_empty_is_reported(tmp_path: Path) -> None:
     assert "is not a folder" in load_configuration(tmp_path / "no")[1][0].fix
     (tmp_path / "engine.yaml").write_text("channels: {email: {address: email}}")
     assert any("holds no campaign" in p.fix for p in load_configuration(tmp_path)[1])

@@ -27,7 +27,7 @@ def spaces(root: Path, *namespaces: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "field", "told"),
+    ("first", "second", "field", "expected"),
     [
         ({"range": [0, 0.5]}, {"range": [0.4, 1]}, "range", ["[0.0, 0.5] of first.yaml", "namespace.range", "0.4 to 0.5"]),
         ({"range": [0, 1]}, {"range": [0.2, 0.3]}, "range", ["0.2 to 0.3"]),
@@ -40,11 +40,11 @@ def spaces(root: Path, *namespaces: dict[str, Any]) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_experiments_that_share_a_namespace_without_excluding_each_other_are_refused(
-    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], field: str, told: list[str]
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], field: str, expected: list[str]
 ) -> None:
     found = spaces(tmp_path, {"key": "n", **first}, {"key": "n", **second})
     assert list(found) == [f"second.yaml:experiment.namespace.{field}"]
-    assert all(part in found[f"second.yaml:experiment.namespace.{field}"] for part in told), found
+    assert all(part in found[f"second.yaml:experiment.namespace.{field}"] for part in expected), found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_experiments_that_exclude_each_other_are_sound(
     assert spaces(tmp_path, first, second) == {}
 
 
-def test_every_pair_that_overlaps_is_told(tmp_path: Path) -> None:
+def test_every_pair_that_overlaps_is_reported(tmp_path: Path) -> None:
     found = spaces(tmp_path, *({"key": "n", "range": [low, low + 0.4]} for low in (0.0, 0.2, 0.5)))
     assert sorted(found) == [f"{name}.yaml:experiment.namespace.range" for name in ("second", "third")]
 
@@ -83,7 +83,7 @@ def arms(*having: bool, holdout: float = 0.0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("having", "on_exhausted", "told"),
+    ("having", "on_exhausted", "expected"),
     [
         ((False, True), "suppress", "the variant 'v1' would lose customers and the variant 'v0' none"),
         ((True, False, False), "suppress", "the variants 'v1', 'v2' none"),
@@ -95,12 +95,12 @@ def arms(*having: bool, holdout: float = 0.0) -> dict[str, Any]:
     ],
 )
 def test_an_offer_that_suppresses_one_variant_alone_is_refused(
-    tmp_path: Path, having: tuple[bool, ...], on_exhausted: str, told: str | None
+    tmp_path: Path, having: tuple[bool, ...], on_exhausted: str, expected: str | None
 ) -> None:
     offers = [{"id": "five", "kind": "fixed", "budget": 3, "on_exhausted": on_exhausted}]
     found = problems(tmp_path, arms(*having), offers=offers)
-    assert list(found) == ([] if told is None else ["first.yaml:offers.0.on_exhausted"])
-    assert told is None or told in found["first.yaml:offers.0.on_exhausted"]
+    assert list(found) == ([] if expected is None else ["first.yaml:offers.0.on_exhausted"])
+    assert expected is None or expected in found["first.yaml:offers.0.on_exhausted"]
 
 
 def test_without_an_experiment_nothing_is_compared(tmp_path: Path) -> None:

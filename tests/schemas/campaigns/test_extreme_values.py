@@ -208,8 +208,8 @@ LIMITS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "raw", "told"), LIMITS)
-def test_the_message_names_file_field_and_limit(folder: Path, field: str, raw: str, told: str) -> None:
+@pytest.mark.parametrize(("field", "raw", "expected"), LIMITS)
+def test_the_message_names_file_field_and_limit(folder: Path, field: str, raw: str, expected: str) -> None:
     path = tuple(int(part) if part.isdigit() else part for part in field.split("."))
     (folder / "welcome.yaml").write_text(written(CAMPAIGN, path, raw))
     try:
@@ -217,7 +217,7 @@ def test_the_message_names_file_field_and_limit(folder: Path, field: str, raw: s
     finally:
         (folder / "welcome.yaml").write_text(yaml.safe_dump(CAMPAIGN))
     assert (problem.file, problem.field, problem.line) == ("welcome.yaml", field, 1)
-    assert told in problem.fix
+    assert expected in problem.fix
     assert len(str(problem)) < 400
 
 
@@ -235,8 +235,8 @@ ENGINE_LIMITS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "raw", "told"), ENGINE_LIMITS)
-def test_engine_yaml_names_field_and_limit(folder: Path, field: str, raw: str, told: str) -> None:
+@pytest.mark.parametrize(("field", "raw", "expected"), ENGINE_LIMITS)
+def test_engine_yaml_names_field_and_limit(folder: Path, field: str, raw: str, expected: str) -> None:
     path = tuple(int(part) if part.isdigit() else part for part in field.split("."))
     (folder / "engine.yaml").write_text(written(ENGINE, path, raw))
     try:
@@ -244,7 +244,7 @@ def test_engine_yaml_names_field_and_limit(folder: Path, field: str, raw: str, t
     finally:
         (folder / "engine.yaml").write_text(yaml.safe_dump(ENGINE))
     assert (problem.file, problem.field) == ("engine.yaml", field)
-    assert told in problem.fix
+    assert expected in problem.fix
 
 
 @pytest.mark.parametrize("levels", [20, 100, 200, 400, 3_000])

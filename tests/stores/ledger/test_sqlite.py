@@ -14,9 +14,10 @@ from typing import TextIO, cast
 
 import pytest
 
+from connectors.uri import UriError
 from schemas.delivery import Claim, ClaimRequest, ResendLimit, Settlement
 from schemas.problems import JobError
-from stores.ledger.open import LedgerUriError, open_ledger
+from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import _TABLES, VERSION
 
@@ -240,6 +241,6 @@ def test_a_lock_held_by_another_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_uri_shows_the_right_form(uri: str, message: str) -> None:
-    with pytest.raises(LedgerUriError) as caught:
+    with pytest.raises(UriError) as caught:
         open_ledger(uri)
     assert message in str(caught.value)

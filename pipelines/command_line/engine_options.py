@@ -5,7 +5,7 @@ Beam warns of an unknown option and runs; here it is a mistake.
 
 from __future__ import annotations
 
-import sys
+import logging
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from pipelines.command_line.parse import COMMAND_LINE, did_you_mean, read_words
 from pipelines.engines.choose import expand_preset
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
+from schemas.logs import say
 from schemas.problems import Problem, shown
 
 _BEAM = "apache_beam.options.pipeline_options"
@@ -94,7 +95,7 @@ def read_options(
 def print_warnings(parsed: ParsedOptions) -> None:
     """Print the options that have no effect."""
     for warning in parsed.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", logging.WARNING)
 
 
 def _add_beams(parser: ArgumentParser) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from enum import StrEnum
 
+from schemas.logs import say
 from schemas.problems import ErrorKind, describe_error
 
 
@@ -38,6 +39,7 @@ def exit_code(command: Callable[[], int | Ending], stopped: str = "") -> int:
         described = describe_error(error)
         if described is None:
             raise
-        print(described.message if described.kind is ErrorKind.INPUT else stopped + described.message, file=sys.stderr)
+        text = described.message if described.kind is ErrorKind.INPUT else stopped + described.message
+        say(text, logging.ERROR)
         return EXIT_CODES[described.kind]
     return EXIT_CODES[ending] if isinstance(ending, Ending) else ending

@@ -19,14 +19,15 @@ from pipelines.command_line.exit_codes import Ending, exit_code
 from pipelines.engines.choose import choose_batch_engine
 from pipelines.engines.dataflow.checks import launch_problems, local_problems, on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, name_job, submit
-from pipelines.launch.finalize import check_resumed, finalize_launch, read_finished_summary, summary_table
+from pipelines.launch.finalize import check_resumed, finalize_launch, log_results, read_finished_summary, summary_table
 from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import LaunchJob, prepare_launch
 from pipelines.launch.options import LaunchConfig, LaunchOptions
 from pipelines.launch.pipeline import build
-from pipelines.launch.progress import Progress, Silent, watched
+from pipelines.launch.progress import LoggedProgress, Progress, Silent, watched
 from pipelines.launch.storage import choose_storage
 from pipelines.launch.survey import survey
+from schemas.logs import configure_logs, logs_are_json, say
 from schemas.problems import Problem
 from stores.launches.launch_folder import LaunchFolder
 
@@ -95,6 +96,9 @@ def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
 def _launch_and_print(argv: list[str] | None, progress: Progress) -> Ending:
     try:
         parsed = read_launch(sys.argv[1:] if argv is None else argv)
+        configure_logs(parsed.options.view_as(LaunchOptions).log_format)
+        if logs_are_json():
+            progress = LoggedProgress()
         problems = [*parsed.problems, *_engine_problems(parsed.options)]
         config = LaunchConfig.of(parsed.options.view_as(LaunchOptions), problems)
         print_warnings(parsed)
@@ -104,9 +108,11 @@ def _launch_and_print(argv: list[str] | None, progress: Progress) -> Ending:
     if isinstance(result, Submitted):
         print(result)
         return Ending.DONE
+    if logs_are_json():
+        log_results(result)
     print(summary_table(result, os.path.join(config.output, "report.html")))
     if result["strict"] and result["warnings"]:
-        print("strict: the events were published; these warnings showed only then", file=sys.stderr)
+        say("strict: the events were published; these warnings showed only then", logging.WARNING)
         return Ending.WARNINGS
     return Ending.DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.operations.report.page import write_report
 from schemas.contracts import DeadLetter
+from schemas.logs import say
 from schemas.problems import InputError, Problem, plural
 from stores.dead_letters import read_dead_letters, write_dead_letters
 from stores.launches.launch_folder import SUMMARY, LaunchFolder
@@ -196,6 +198,16 @@ def _write_sticky(job: LaunchJob) -> None:
     }
     if experiments:
         write_sticky(job.folder.sticky, job.config.sticky, job.folder.exposures, experiments)
+
+
+def log_results(summary: dict[str, Any]) -> None:
+    """Logs one line a campaign, with its counts, and one a warning."""
+    launch = summary["launch_id"]
+    for campaign in summary["campaigns"]:
+        counts = {name: campaign[name] for name in ("matched", "emitted")}
+        say(f"{campaign['id']} is launched", launch=launch, campaign=campaign["id"], counts=counts)
+    for warning in summary["warnings"]:
+        say(warning_text(warning), logging.WARNING, launch=launch, campaign=warning["campaign"])
 
 
 def summary_table(summary: dict[str, Any], report: str) -> str:

@@ -17,6 +17,7 @@ from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import SinkUri, UriError, sink_uri
 from pipelines.engines.dataflow.checks import secrets_problems
 from schemas.campaigns.configuration import load_configuration
+from schemas.logs import add_log_option
 from schemas.problems import InputError, Problem
 
 Uri = TypeVar("Uri")
@@ -55,6 +56,7 @@ class LaunchOptions(PipelineOptions):
             action="store_true",
             help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
         )
+        add_log_option(parser)
         parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from pipelines.launch.inputs import LaunchJob
+from schemas.logs import say
 from transforms.customers.read_customers import batch_name
+
+_LOG_EVERY_S = 10.0
 
 
 class Progress(Protocol):
@@ -41,6 +44,25 @@ class Silent:
         """The seconds of each phase so far."""
         ends = [start for _, start in self._phases[1:]] + [time.perf_counter()]
         return {name: round(end - start, 3) for (name, start), end in zip(self._phases, ends, strict=True)}
+
+
+class LoggedProgress(Silent):
+    """Logs the phases of a launch, and every ten seconds how many customers are done: for logs in JSON."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._total, self._logged = 0, 0.0
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        super().phase(name, total)
+        self._total = total or 0
+        say(f"phase: {name}")
+
+    def at(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._logged > _LOG_EVERY_S or done == self._total:
+            self._logged = now
+            say(f"{done:,} of {self._total:,} customers", counts={"customers": done, "total": self._total})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from pipelines.launch.progress import repeated
+from schemas.logs import say
 from schemas.problems import JobError
 from stores.ledger.open import open_ledger
 from transforms.delivery.counters import COUNTERS
@@ -16,7 +17,7 @@ from transforms.streaming.engine_traits import EngineTraits
 
 _log = logging.getLogger(__name__)
 
-_SWEEP_EVERY_S, _SETTLED_AFTER_S = 60.0, 120.0
+_SWEEP_EVERY_S, _SETTLED_AFTER_S, _LOG_EVERY_S = 60.0, 120.0, 10.0
 Show = Callable[[dict[str, int]], None]
 
 
@@ -52,6 +53,19 @@ def ledger_counts(uri: str) -> dict[str, int]:
     outcomes = {name: entries.get("dead" if name == "dead_lettered" else name, 0) for name in COUNTERS.names}
     waiting = entries.get("claimed", 0) + entries.get("lapsed", 0)
     return {**outcomes, "left_waiting": waiting, "read": sum(outcomes.values()) + waiting}
+
+
+def log_counts() -> Show:
+    """A function that logs counts every ten seconds: for logs in JSON."""
+    logged = float("-inf")
+
+    def show(counts: dict[str, int]) -> None:
+        nonlocal logged
+        if time.monotonic() - logged >= _LOG_EVERY_S:
+            logged = time.monotonic()
+            say(f"read {counts['read']:,}, accepted {counts['accepted']:,}", counts=counts)
+
+    return show
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_
 from pipelines.engines.dataflow.submit import Submitted, submit
 from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
-from pipelines.rebatch.counts import RunCounts, Show, repeated_sweep, watched_counts
+from pipelines.rebatch.counts import RunCounts, Show, log_counts, repeated_sweep, watched_counts
 from pipelines.rebatch.factories import check_disk, prepare_stores, recover_calls, sweep
 from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
@@ -32,9 +32,10 @@ from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
 from pipelines.rebatch.settings import Settings
 from pipelines.rebatch.sources import local_source
+from schemas.logs import configure_logs, logs_are_json, say
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
-from stores.local.stop_signals import StopSignals, say, stop_signals
+from stores.local.stop_signals import StopSignals, stop_signals
 from transforms.delivery.counters import COUNTERS
 from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.read_messages import close_readers
@@ -171,13 +172,16 @@ def run(argv: list[str] | None = None, show: Show = lambda counts: None, *, exit
 def _run(argv: list[str] | None, show: Show, signals: StopSignals) -> Ending:
     parsed = read_rebatch(sys.argv[1:] if argv is None else argv)
     options = parsed.options
+    configure_logs(options.view_as(RebatchOptions).log_format)
     config = RebatchConfig.of(options.view_as(RebatchOptions), parsed.problems)
     print_warnings(parsed)
     if on_dataflow(options):
         with signals.calling(_stop_submitting):
             print(submit_to_dataflow(config, options))
         return Ending.DONE
-    summary = rebatch(config, options, show, signals)
+    summary = rebatch(config, options, log_counts() if logs_are_json() else show, signals)
+    if logs_are_json():
+        say("rebatch has ended", counts=summary)
     print("\n".join(f"{name.replace('_', ' '):>16}  {value:>12,}" for name, value in summary.items()))
     if undelivered := summary["left_waiting"] + max(0, summary["missing"]):
         why = "paused, over their pace, not yet due, or claimed by another run"

@@ -14,6 +14,7 @@ from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
+from schemas.logs import say
 from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
 from stores.dead_letters import write_dead_letters
@@ -27,7 +28,6 @@ from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.local.disk_space import DiskSpace
-from stores.local.stop_signals import say
 from transforms.delivery.decode_events import dead_id, read_envelope
 from transforms.delivery.deliver_batches import Dispatcher
 from transforms.delivery.dispatch import BatchDispatcher

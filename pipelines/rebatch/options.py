@@ -16,6 +16,7 @@ from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_star
 from connectors.uri import SourceUri, UriError, source_uri
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
+from schemas.logs import add_log_option
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.ledger.open import open_ledger
@@ -55,6 +56,7 @@ class RebatchOptions(PipelineOptions):
             action="store_true",
             help="for tests: send events at once, also those that are not due yet or have expired",
         )
+        add_log_option(parser)
         parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -67,12 +66,6 @@ def stop_signals(*, exits: bool = False) -> Iterator[StopSignals]:
     finally:
         for number in handled:
             signal.signal(number, signal.SIG_IGN if exits else before[number])
-
-
-def say(text: str) -> None:
-    """Print a line to stderr from a signal handler: the terminal may be closed, or the stream in use."""
-    with suppress(OSError, RuntimeError):
-        print(text, file=sys.stderr, flush=True)
 
 
 def _leave_terminal() -> None:

@@ -30,7 +30,8 @@ class Alarms:
             self._stopped[retailer] = reason, now
         _log.error(
             "ALARM: nothing is sent to %s (%s: %s). Its events wait; one is sent as a probe at least once a minute. "
-            "Correct the url, the key or the template of its workspace in engine.yaml.", retailer, reason, detail
+            "Correct the url, the key or the template of its workspace in engine.yaml.", retailer, reason, detail,
+            extra={"retailer": retailer},
         )  # fmt: skip
 
     def failed(self, retailer: str, reason: str) -> None:
@@ -39,7 +40,8 @@ class Alarms:
             self._failures[retailer] += 1
             often = self._failures[retailer] == MOST_FAILURES
         if often:
-            _log.warning("calls to the workspace of %s fail (%s): it is probed by single events", retailer, reason)
+            text = "calls to the workspace of %s fail (%s): it is probed by single events"
+            _log.warning(text, retailer, reason, extra={"retailer": retailer})
 
     def works(self, retailer: str) -> None:
         """Log that the workspace works again, if it had stopped."""
@@ -49,4 +51,4 @@ class Alarms:
             often = self._failures.pop(retailer, 0) >= MOST_FAILURES
             stopped = self._stopped.pop(retailer, None)
         if stopped or often:
-            _log.warning("the workspace of %s works again", retailer)
+            _log.warning("the workspace of %s works again", retailer, extra={"retailer": retailer})

@@ -143,7 +143,9 @@ class Caller:
         if self._unusable > _MOST_UNUSABLE * len(batch.messages):
             raise error
         detail = f"{type(error).__name__}: {error}"[:500]
-        _log.warning("batch %s could not be sent (%s)", batch.batch_id, detail)
+        message = batch.messages[0]
+        fields = {"batch": batch.batch_id, "retailer": message.retailer_id, "campaign": message.vendor_campaign}
+        _log.warning("batch %s could not be sent (%s)", batch.batch_id, detail, extra=fields)
         if was_sent:
             return Answer("unknown", "no_answer", detail)
         return Answer("refused", "unusable_event", detail, divisible=True)

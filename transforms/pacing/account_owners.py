@@ -99,7 +99,12 @@ class AccountOwners:
             known = problem in self._alarmed
             self._alarmed.add(problem)
         if not known:
-            _log.error("ALARM: nothing is sent to %s, its events wait: engine.yaml %s", retailer, problem)
+            _log.error(
+                "ALARM: nothing is sent to %s, its events wait: engine.yaml %s",
+                retailer,
+                problem,
+                extra={"retailer": retailer},
+            )
         return problem
 
 

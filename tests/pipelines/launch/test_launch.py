@@ -217,3 +217,21 @@ def test_a_launch_in_a_process_of_its_own_prints_its_phases_and_nothing_else_on_
         "",
     ]
     assert process.stderr.splitlines() == phases
+
+
+def test_a_launch_logs_json_with_launch_and_campaign_when_asked(tmp_path: Path) -> None:
+    _, errors = any_place(tmp_path, any_campaign()).start("--log_format=json").communicate()
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["message"] for line in lines if line["message"].startswith("phase")][:1] == ["phase: read and check"]
+    (finished,) = [line for line in lines if line["message"].endswith("is launched")]
+    assert (finished["launch"], finished["campaign"]) == ("launch-1", any_campaign()["id"])
+    assert finished["counts"]["emitted"] > 0
+
+
+def test_mistakes_in_the_input_are_a_json_line_too(tmp_path: Path) -> None:
+    process = any_place(tmp_path).start("--log_format=json", "--batch_rows=0")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    (line,) = [json.loads(line) for line in errors.splitlines()]
+    assert line["level"] == "error"
+    assert "--batch_rows" in line["message"]

@@ -1,0 +1,64 @@
+"""Logs on standard error: text for a person, or one JSON object a line (--log_format=json) for a log system."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from argparse import ArgumentParser
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+FORMATS = ("text", "json")
+FIELDS = ("launch", "campaign", "retailer", "batch", "counts")
+"""What a line is about: a log call gives these as `extra`, and JSON lines have each as a field of its own."""
+_log = logging.getLogger("campaigns")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: time (UTC), level, logger, message, the FIELDS that it has, and its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {field: getattr(record, field) for field in FIELDS if hasattr(record, field)}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def add_log_option(parser: ArgumentParser) -> None:
+    """Adds --log_format, unless the parser has it."""
+    if "--log_format" not in parser._option_string_actions:
+        text = "text, or json: one object a line on stderr, with launch, campaign, retailer and batch"
+        parser.add_argument("--log_format", choices=FORMATS, default=FORMATS[0], help=f"{text} (text)")
+
+
+def configure_logs(form: str) -> None:
+    """Makes every line on standard error, Beam's too, JSON; `text` leaves Python's own logging as it is."""
+    if form == "json":
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+        logging.getLogger().handlers = [handler]
+        _log.setLevel(logging.INFO)
+
+
+def logs_are_json() -> bool:
+    """Whether `configure_logs` chose JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def say(text: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Prints a line to standard error, or logs it where logs are JSON, with some of FIELDS. A signal handler may call
+    it: the terminal may be closed, or the stream in use."""
+    with suppress(OSError, RuntimeError):
+        if logs_are_json():
+            _log.log(level, text, extra=fields)
+        else:
+            print(text, file=sys.stderr, flush=True)

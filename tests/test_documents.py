@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from pipelines.command_line.exit_codes import EXIT_CODES
-from pipelines.engines.presets import PRESETS
+from pipelines.engines import choose
+from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM
 from pipelines.rebatch.options import RebatchOptions
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.engine import EngineConfig
@@ -19,6 +20,7 @@ from schemas.campaigns.workspaces import Delivery
 from schemas.outcomes import OUTCOMES
 from transforms.customers import validate_customers as intake
 from transforms.delivery.counters import COUNTERS
+from transforms.streaming.engine_traits import EngineTraits
 from transforms.warnings import find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +99,17 @@ def test_the_options_of_each_preset_are_those_of_its_page() -> None:
         r"^\| `(\w+)` \| `(.*?)` \|", section("engines.md", "Which options does a preset set?"), re.MULTILINE
     )
     assert rows == [(name, flag.option) for name, preset in PRESETS.items() for flag in preset.flags + preset.streaming]
+
+
+def test_the_promises_of_each_engine_are_those_of_its_page() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)`: .*? \| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$",
+        section("engines.md", "Which engine do I need?"),
+        re.MULTILINE,
+    )
+    engines = [choose._TRAITS[runner] for runner in (BUILT_IN, PRISM, FLINK[0], DATAFLOW)]
+    promises = zip(EngineTraits._fields, zip(*engines, strict=True), strict=True)
+    assert rows == [(name, *("yes" if kept else "no" for kept in by_engine)) for name, by_engine in promises]
 
 
 def test_the_example_of_a_delivery_is_an_engine_yaml_with_the_defaults_that_it_names() -> None:

@@ -158,7 +158,7 @@ def open_launch(folder: LaunchFolder) -> LaunchJob:
         RemoteFolder(mirror).pull()
     snapshot = take_snapshot(config.customers, folder.root, id_columns(configuration))
     if snapshot.fingerprint != manifest["inputs"].get("customers_fingerprint"):
-        fix = "is not what was launched: the customers have changed since, so nothing can be told about them"
+        fix = "is not what was launched: the customers have changed since; restore them to ask about this launch"
         raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
     plan, problems = make_plan(
         configuration, snapshot.schema, manifest["launch_id"], int(manifest["launched_at"]), config.test

@@ -14,13 +14,13 @@ class LocalStorage:
     remote_inputs: RemoteInputs | None = None
 
     def download(self) -> None:
-        """Does nothing: the launch is here."""
+        """Does nothing: the launch is on this machine."""
 
     def upload_inputs(self) -> None:
         """Does nothing: workers read the files where they are."""
 
     def upload_results(self) -> None:
-        """Does nothing: the results are where they belong."""
+        """Does nothing: the results are written to their place."""
 
 
 class CloudStorage(LocalStorage):

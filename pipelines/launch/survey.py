@@ -72,8 +72,8 @@ def run_to_suppress(
 ) -> beam.PCollection[LaunchBatch]:
     """All batches after the launch's own steps up to Suppress.
 
-    `surveyed`: rows are suppressed that the survey found superseded. `only_shared_addresses`: only rows that share
-    an address are read.
+    `surveyed`: also suppresses the rows that the survey found superseded. `only_shared_addresses`: reads only rows that
+    share an address.
     """
     plan, worker = job.plan, WorkerFiles.of(job)
     read_selection = worker.read_rows_with_shared_address if only_shared_addresses else None
@@ -112,15 +112,16 @@ def _find_duplicates(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
     address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
     try:
-        found = find_duplicate_keys(
+        repeated = find_duplicate_keys(
             partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey
         )
     except JobError as error:  # nothing has been sent yet
         raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
-    customers = found.filter(pc.equal(found["kind"], _CUSTOMER))
+    customers = repeated.filter(pc.equal(repeated["kind"], _CUSTOMER))
     _, first = np.unique(codes_of(customers), return_index=True)
     later = np.delete(np.arange(customers.num_rows), first)
-    shared = found.filter(pc.not_equal(found["kind"], _CUSTOMER)).rename_columns(["channel", "key", "batch", "row"])
+    shared = repeated.filter(pc.not_equal(repeated["kind"], _CUSTOMER))
+    shared = shared.rename_columns(["channel", "key", "batch", "row"])
     return customers.take(pa.array(later)).select(["batch", "row"]), shared
 
 

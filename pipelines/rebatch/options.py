@@ -92,8 +92,8 @@ class RebatchConfig:
         else:
             problems += _ledger_problems(ledger)
         problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
-        given = options.view_as(KafkaOptions)
-        kafka, start = read_client(given, problems), read_start(given, problems)
+        kafka_options = options.view_as(KafkaOptions)
+        kafka, start = read_client(kafka_options, problems), read_start(kafka_options, problems)
         if problems or events is None:
             raise InputError(problems + folder_problems(options.campaigns))
         return cls(
@@ -108,7 +108,7 @@ class RebatchConfig:
             ignore_times=bool(options.ignore_times),
             secrets=options.secrets,
             kafka=kafka,
-            group=given.kafka_group,
+            group=kafka_options.kafka_group,
             start=start,
         )
 

@@ -39,7 +39,7 @@ class Part:
     def leave(self, retailer: str, batches: list[Batch]) -> None:
         """Takes the batches that cannot be sent in this round."""
         with _LOCK:
-            _DRAINS[self.source].left.append((retailer, batches))
+            _DRAINS[self.source].unsent.append((retailer, batches))
 
     def dispatcher(self, make: Callable[[], Dispatcher]) -> Dispatcher:
         """The dispatcher of all rounds: a call that outlasts its round ends in a later one."""
@@ -54,7 +54,7 @@ class Part:
 class _Drain:
     """The state that the rounds of a drain share in its process."""
 
-    left: list[tuple[str, list[Batch]]] = field(default_factory=list)
+    unsent: list[tuple[str, list[Batch]]] = field(default_factory=list)
     dispatcher: _OpenOnce | None = None
 
 
@@ -92,7 +92,7 @@ class Rounds:
         self._share = Limit(-(-ROUND.messages // readers), -(-ROUND.bytes // readers))
         self._waiting = WaitingBatches(folder)
         self._number = 0
-        self._left = COUNTERS.counter("left_waiting")
+        self._left_waiting = COUNTERS.counter("left_waiting")
 
     def run(self) -> None:
         """Drains the source; what cannot be sent within the patience is counted as left_waiting."""
@@ -110,17 +110,17 @@ class Rounds:
 
     def _wait_for(self, files: list[WaitingFile], patience_s: float) -> None:
         """Runs a round over files, with a patience. Gives up a retailer of which nothing was sent, with all it has."""
-        total, left = Tally[str](), Tally[str]()
+        total, unsent = Tally[str](), Tally[str]()
         for file in files:
             total[file.retailer] += file.messages
         lists = self._run_round(files, patience_s)
         for retailer, batches in lists:
-            left[retailer] += sum(len(batch.messages) for batch in batches)
-        stuck = {retailer for retailer, messages in left.items() if messages >= total[retailer]}
+            unsent[retailer] += sum(len(batch.messages) for batch in batches)
+        stuck = {retailer for retailer, messages in unsent.items() if messages >= total[retailer]}
         for retailer, batches in lists:
             if retailer not in stuck:
                 self._waiting.add(retailer, batches)
-        self._left.inc(sum(left[retailer] for retailer in stuck) + self._waiting.drop(stuck))
+        self._left_waiting.inc(sum(unsent[retailer] for retailer in stuck) + self._waiting.drop(stuck))
 
     def _run_round(self, files: list[WaitingFile], patience_s: float) -> list[tuple[str, list[Batch]]]:
         """Runs a round; the batches that could not be sent in it, by retailer."""
@@ -131,8 +131,8 @@ class Rounds:
             Path(path).unlink()
         with _LOCK:
             drain = _DRAINS[self._source]
-            left, drain.left = drain.left, []
-        return left
+            unsent, drain.unsent = drain.unsent, []
+        return unsent
 
 
 @contextmanager

@@ -40,10 +40,9 @@ PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as l
 ELEMENTS = "from transforms.streaming.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
-PACKAGES = ("pipelines", "runners", "schemas", "stores", "transforms")
-DECODE = '        | "Decode"'
-NEWER = f"""        | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes)
-{DECODE}"""
+PACKAGES = ("connectors", "pipelines", "runners", "schemas", "stores", "transforms")
+DECODE = 'envelopes | "Decode"'
+NEWER = 'envelopes | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes) | "Decode"'
 
 
 def newer_version(folder: Path) -> Path:

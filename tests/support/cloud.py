@@ -1,4 +1,4 @@
-"""Jobs for Dataflow as tests build them: what stands in the bucket, and what Beam wrote for Dataflow."""
+"""Jobs for Dataflow in tests: the files in the bucket, and the graphs that Beam wrote for Dataflow."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/events"
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of the stand-in."""
+    """A bucket of the Cloud Storage stand-in."""
 
     uri: str
     copies: Path
 
     def put(self, source: Path, below: str) -> str:
-        """The address of a file or folder that was put there."""
+        """Upload a file or folder; its address."""
         files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
         for path in files:
             name = below if source.is_file() else f"{below}/{path.relative_to(source).as_posix()}"
@@ -51,17 +51,17 @@ class Bucket:
             return bytes(file.read())
 
     def remove(self, name: str) -> None:
-        """Takes a file away; the stand-in does not know how Beam deletes, many in one call."""
+        """Delete a file; the stand-in does not know Beam's call, which deletes many."""
         address = f"{os.environ['STORAGE_EMULATOR_HOST']}/storage/v1/b/bucket/o/{quote(name, safe='')}"
         urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).close()
 
     def names(self, below: str) -> list[str]:
         """The names of the files below a folder."""
-        (found,) = FileSystems.match([f"{self.uri}/{below}/**"])
-        return sorted(one.path.removeprefix(f"{self.uri}/") for one in found.metadata_list)
+        (match,) = FileSystems.match([f"{self.uri}/{below}/**"])
+        return sorted(entry.path.removeprefix(f"{self.uri}/") for entry in match.metadata_list)
 
     def dataflow(self, job: str, *more: str) -> list[str]:
-        """Beam's options for a job on Dataflow, written down as a template."""
+        """Beam's options for a template of a job on Dataflow."""
         return [
             "--on=dataflow", f"--project={PROJECT}", "--region=europe-west1", "--no_auth",
             "--sdk_location=container", f"--temp_location={self.uri}/{job}/tmp", f"--job_name={job}",
@@ -69,17 +69,17 @@ class Bucket:
         ]  # fmt: skip
 
     def submitted(self, job: str, endpoint: str, *more: str) -> list[str]:
-        """Beam's options for a job that is handed to Dataflow."""
-        written = [one for one in self.dataflow(job, *more) if not one.startswith("--template_location")]
-        return [*written, f"--dataflow_endpoint={endpoint}"]
+        """Beam's options for a job that is submitted to Dataflow."""
+        options = [option for option in self.dataflow(job, *more) if not option.startswith("--template_location")]
+        return [*options, f"--dataflow_endpoint={endpoint}"]
 
     def job(self, job: str) -> dict[str, Any]:
         """The template of a job."""
         return dict(json.loads(self.read(f"{job}/template.json")))
 
     def staged(self, job: str, ending: str) -> bytes:
-        """The staged file of a job whose name ends so."""
-        (name,) = [one for one in self.names(f"{job}/staging") if one.endswith(ending)]
+        """The staged file of a job whose name has this ending."""
+        (name,) = [name for name in self.names(f"{job}/staging") if name.endswith(ending)]
         return self.read(name)
 
     def pipeline(self, job: str) -> proto.Pipeline:
@@ -88,7 +88,7 @@ class Bucket:
 
 
 def rebatch_argv(cloud: Bucket, *more: str) -> list[str]:
-    """The options of rebatch that say what it reads and writes in the cloud."""
+    """The options of rebatch for a job that reads and writes in the cloud."""
     return [f"--campaigns={cloud.uri}/campaigns", f"--events=pubsub:{SUBSCRIPTION}", f"--output={cloud.uri}/delivery",
             f"--ledger={LEDGER}", f"--secrets=projects/{PROJECT}", *more]  # fmt: skip
 
@@ -109,7 +109,7 @@ def bucket(folder: Path) -> Iterator[Bucket]:
 
 
 def run_here(pipeline: proto.Pipeline) -> str:
-    """How a graph that was made for Dataflow ended on the built-in engine."""
+    """Run a graph that was made for Dataflow on the built-in engine; its end state."""
     for environment in pipeline.components.environments.values():
         environment.urn, environment.payload = python_urns.EMBEDDED_PYTHON, b""
         del environment.dependencies[:]
@@ -121,16 +121,16 @@ def steps(pipeline: proto.Pipeline) -> list[str]:
     """The labels of the steps that the pipeline file names, in order."""
     transforms = pipeline.components.transforms
     return [
-        transforms[one].unique_name for root in pipeline.root_transform_ids for one in transforms[root].subtransforms
+        transforms[step].unique_name for root in pipeline.root_transform_ids for step in transforms[root].subtransforms
     ]
 
 
 def leaves(pipeline: proto.Pipeline) -> dict[str, proto.PTransform]:
-    """What is executed, by label."""
-    return {one.unique_name: one for one in pipeline.components.transforms.values() if not one.subtransforms}
+    """The transforms that are executed, by label."""
+    return {leaf.unique_name: leaf for leaf in pipeline.components.transforms.values() if not leaf.subtransforms}
 
 
-def states(one: proto.PTransform) -> tuple[set[str], set[str]]:
+def states(step: proto.PTransform) -> tuple[set[str], set[str]]:
     """The names of the states and of the timers of a step."""
-    payload = proto.ParDoPayload.FromString(one.spec.payload)
+    payload = proto.ParDoPayload.FromString(step.spec.payload)
     return set(payload.state_specs), {name.removeprefix("ts-") for name in payload.timer_family_specs}

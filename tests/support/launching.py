@@ -1,4 +1,4 @@
-"""Launches in a temporary folder, as a person runs them, and what came of them."""
+"""Launches in a temporary folder by the command line, and their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Place:
-    """A folder with campaigns and customers, and room for a launch."""
+    """A folder with campaigns, customers and the output of a launch."""
 
     root: Path
 
@@ -30,23 +30,23 @@ class Place:
         return self.root / "out"
 
     def argv(self, *more: str) -> list[str]:
-        """The command line of the launch; an option that is given takes the place of the usual one."""
-        usual = [
+        """The options of the launch; `more` options replace the default ones."""
+        default = [
             f"--campaigns={self.root / 'campaigns'}",
             f"--customers={self.root / 'customers.parquet'}",
             f"--events=file:{self.root / 'events'}",
             f"--output={self.output}",
             "--launch_id=launch-1",
         ]
-        given = {one.partition("=")[0] for one in more}
-        return [*(one for one in usual if one.partition("=")[0] not in given), *more]
+        names = {option.partition("=")[0] for option in more}
+        return [*(option for option in default if option.partition("=")[0] not in names), *more]
 
     def launch(self, *more: str) -> int:
         """The exit code of a launch in this process."""
         return run(self.argv(*more))
 
     def start(self, *more: str) -> subprocess.Popen[str]:
-        """The same in a process of its own."""
+        """The launch in a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.launch", *self.argv(*more)],
             cwd=ROOT,
@@ -57,15 +57,15 @@ class Place:
         )
 
     def events(self) -> dict[str, dict[str, Any]]:
-        """The events by id, without the time of the launch; an id that stands twice fails."""
-        found: dict[str, dict[str, Any]] = {}
+        """The events by id, without the time of the launch; fails if an id is there twice."""
+        events: dict[str, dict[str, Any]] = {}
         for path in sorted((self.root / "events").glob("*.avro")):
             with open(path, "rb") as file:
                 for event in fastavro.reader(file):
                     event.pop("emitted_at")
-                    assert event["event_id"] not in found
-                    found[event["event_id"]] = event
-        return found
+                    assert event["event_id"] not in events
+                    events[event["event_id"]] = event
+        return events
 
     def exposures(self) -> list[dict[str, Any]]:
         """The rows of the exposures."""
@@ -115,7 +115,7 @@ LISTS = {"legal.csv": "c-7\nc-8\n", "codes.csv": "\n".join(f"LIST-{n}" for n in 
 
 
 def any_place(root: Path, *campaigns: dict[str, Any], customers: int = 300, **changes: Any) -> Place:
-    """A place with three campaigns that use most of what there is, or with those given."""
+    """A place with three campaigns that use most features, or with those given."""
     engine = changes.pop(
         "engine",
         any_engine(
@@ -132,7 +132,7 @@ def any_place(root: Path, *campaigns: dict[str, Any], customers: int = 300, **ch
 
 
 def launched(root: Path, *campaigns: dict[str, Any], **engine: Any) -> Place:
-    """A finished launch, whose engine.yaml says how its events are delivered."""
+    """A finished launch; `engine` are changes to its engine.yaml."""
     place = any_place(root, *campaigns, customers=120, engine=any_engine(**engine))
     assert place.launch("--batch_rows=50") == 0
     return place

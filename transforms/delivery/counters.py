@@ -1,4 +1,4 @@
-"""The counters of rebatch. A message that was read ends in exactly one of them, or is in flight."""
+"""The counters of rebatch, declared once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTERS = Counters(
         "accepted",  # the vendor took them
         "rejected",  # the vendor refused them for good; worry at more than a few per thousand
         "expired",  # too late to be sent; worry at any: the pace is too low, or a workspace failed for long
-        "unknown",  # the call left and no answer proves what became of it; reconcile them (docs/delivery.md)
+        "unknown",  # the call was sent and no answer proves its outcome; reconcile them (docs/delivery.md)
         "left_waiting",  # the run ended before they could leave; the next run reads them again
     ),
     leaving=("already_settled", "batched"),

@@ -47,7 +47,7 @@ class Counters(NamedTuple):
         return _ITEMS[self.namespace]
 
     def in_flight(self) -> int:
-        """Items that this process has read and that have not left, nor are held."""
+        """Items that this process has read, and that are neither held nor counted in `leaving` or as dropped."""
         return self._in_flight(_ITEMS)
 
     def bytes_in_flight(self) -> int:

@@ -39,7 +39,7 @@ def complete_options(options: PipelineOptions) -> list[Problem]:
     cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
     options.view_as(StandardOptions).runner = DATAFLOW
     if setup.save_main_session is None:
-        setup.save_main_session = False  # all that workers run stands in packages
+        setup.save_main_session = False  # workers run code of packages only
     if not setup.setup_file and not options.view_as(WorkerOptions).sdk_container_image and _SETUP.is_file():
         setup.setup_file = str(_SETUP)
     problems = [

@@ -31,7 +31,7 @@ class Submitted(NamedTuple):
 
     def __str__(self) -> str:
         if self.job is None:
-            return f"the template stands in {self.template}; run it: gcloud dataflow jobs run NAME --gcs-location=…"
+            return f"the template is {self.template}; run it: gcloud dataflow jobs run NAME --gcs-location=…"
         where = f"{self.job} --project={self.project} --region={self.region}"
         page = f"https://console.cloud.google.com/dataflow/jobs/{self.region}/{self.job}?project={self.project}"
         return "\n".join([

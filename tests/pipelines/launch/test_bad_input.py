@@ -231,7 +231,7 @@ def test_an_output_that_cannot_be_made_is_told(
     argv = [option for option in place.argv() if not option.startswith("--output")]
     assert main(["launch", *argv, f"--output={output}"]) == 1
     text = capsys.readouterr().err
-    assert "cannot be written" in text
+    assert "could not be written" in text
     assert str(output) in text
 
 

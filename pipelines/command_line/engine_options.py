@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipelines.command_line.logs import say
 from pipelines.command_line.parse import COMMAND_LINE, did_you_mean, read_words
 from pipelines.engines.choose import expand_preset
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
-from schemas.logs import say
 from schemas.problems import Problem, shown
 
 _BEAM = "apache_beam.options.pipeline_options"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 
-from schemas.logs import say
+from pipelines.command_line.logs import say
 from schemas.problems import ErrorKind, describe_error
 
 

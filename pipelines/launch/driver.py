@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.command_line.commands import read_launch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
+from pipelines.command_line.logs import configure_logs, logs_are_json, say
 from pipelines.engines.choose import choose_batch_engine
 from pipelines.engines.dataflow.checks import launch_problems, local_problems, on_dataflow
 from pipelines.engines.dataflow.submit import Submitted, name_job, submit
@@ -27,7 +28,6 @@ from pipelines.launch.pipeline import build
 from pipelines.launch.progress import LoggedProgress, Progress, Silent, watched
 from pipelines.launch.storage import choose_storage
 from pipelines.launch.survey import survey
-from schemas.logs import configure_logs, logs_are_json, say
 from schemas.problems import Problem
 from stores.launches.launch_folder import LaunchFolder
 

@@ -12,12 +12,12 @@ from typing import Any
 from connectors.event_sinks import event_path
 from connectors.files.avro_blocks import record_damage
 from connectors.inputs.sticky import write_sticky
+from pipelines.command_line.logs import say
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.inputs import LaunchJob
 from pipelines.operations.deliveries import join_receipts, receipt_folders, with_deliveries
 from pipelines.operations.report.page import write_report
 from schemas.contracts import DeadLetter
-from schemas.logs import say
 from schemas.problems import InputError, Problem, plural
 from stores.dead_letters import read_dead_letters, write_dead_letters
 from stores.launches.launch_folder import SUMMARY, LaunchFolder

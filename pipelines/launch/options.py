@@ -15,9 +15,9 @@ from connectors.gcs import download_copy, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import SinkUri, UriError, sink_uri
+from pipelines.command_line.logs import add_log_option
 from pipelines.engines.dataflow.checks import secrets_problems
 from schemas.campaigns.configuration import load_configuration
-from schemas.logs import add_log_option
 from schemas.problems import InputError, Problem
 
 Uri = TypeVar("Uri")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pipelines.command_line.logs import say
 from pipelines.launch.inputs import LaunchJob
-from schemas.logs import say
 from transforms.customers.read_customers import batch_name
 
 _LOG_EVERY_S = 10.0

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
+from pipelines.command_line.logs import say
 from pipelines.launch.progress import repeated
-from schemas.logs import say
 from schemas.problems import JobError
 from stores.ledger.open import open_ledger
 from transforms.delivery.counters import COUNTERS

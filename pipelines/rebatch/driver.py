@@ -19,6 +19,7 @@ from connectors.secrets import Secrets
 from pipelines.command_line.commands import read_rebatch
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
+from pipelines.command_line.logs import configure_logs, logs_are_json, say
 from pipelines.engines.choose import choose_engine, prepare_engine
 from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.engines.dataflow.submit import Submitted, submit
@@ -32,7 +33,6 @@ from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
 from pipelines.rebatch.settings import Settings
 from pipelines.rebatch.sources import local_source
-from schemas.logs import configure_logs, logs_are_json, say
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.local.stop_signals import StopSignals, stop_signals

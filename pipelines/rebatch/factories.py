@@ -9,12 +9,12 @@ from pathlib import Path
 
 from connectors.gcs import is_remote
 from connectors.vendors.open import make_vendor
+from pipelines.command_line.logs import say
 from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger
-from schemas.logs import say
 from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
 from stores.dead_letters import write_dead_letters

@@ -14,9 +14,9 @@ from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
 from connectors.uri import SourceUri, UriError, source_uri
+from pipelines.command_line.logs import add_log_option
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
-from schemas.logs import add_log_option
 from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.ledger.open import open_ledger

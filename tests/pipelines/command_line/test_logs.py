@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.logs import configure_logs, logs_are_json, say
+from pipelines.command_line.logs import configure_logs, logs_are_json, say
 
 
 @pytest.fixture(autouse=True)

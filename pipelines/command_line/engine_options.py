@@ -45,9 +45,7 @@ _ONLY_DATAFLOW = (
     "--flexrs_goal", "--dataflow_service_option", "--dataflow_service_options", "--enable_hot_key_logging",
     "--enable_artifact_caching", "--dataflow_job_file",
 )  # fmt: skip
-_INSTEAD = {
-    "--dry_run": "has no effect here; `campaigns preview` shows what a launch would do, `validate` checks it",
-}
+_INSTEAD = {"--dry_run": "has no effect here; `campaigns preview` shows what a launch would do, `validate` checks it"}
 
 
 class ParsedOptions(NamedTuple):

@@ -45,9 +45,7 @@ LEDGER = (
         help="rebuild, reconcile: receipts that were moved out of OUTPUT/receipts; may be repeated",
     ),
     argument(
-        "--move-aside",
-        action="store_true",
-        help="rebuild: rename a ledger that exists, which is refused otherwise",
+        "--move-aside", action="store_true", help="rebuild: rename a ledger that exists, which is refused otherwise"
     ),
     JSON,
 )

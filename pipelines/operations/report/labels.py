@@ -34,14 +34,8 @@ KINDS: dict[str, str] = {
     "dead_lettered": "Dead-lettered",
 }
 _DEAD_LETTERS: dict[str, tuple[str, str]] = {
-    "missing_id": (
-        "The customer’s or the retailer’s id is empty",
-        "Fill in the ids at the source.",
-    ),
-    "bad_id": (
-        "An id has control characters or is too long",
-        "Correct the ids at the source.",
-    ),
+    "missing_id": ("The customer’s or the retailer’s id is empty", "Fill in the ids at the source."),
+    "bad_id": ("An id has control characters or is too long", "Correct the ids at the source."),
     "inexact_id": (
         "An id is a number with a fraction, too large for its type, or no number",
         "Write the column that the detail names as text.",
@@ -50,14 +44,8 @@ _DEAD_LETTERS: dict[str, tuple[str, str]] = {
         "The customer stands in an earlier row too, which was used",
         "Nothing is lost; make the ids unique at the source.",
     ),
-    "over_size": (
-        "The event is larger than the transport takes",
-        "Shorten the campaign’s properties.",
-    ),
-    "refused_by_broker": (
-        "The broker refused the event for good",
-        "Read the detail in the examples below.",
-    ),
+    "over_size": ("The event is larger than the transport takes", "Shorten the campaign’s properties."),
+    "refused_by_broker": ("The broker refused the event for good", "Read the detail in the examples below."),
 }
 _OFFER_KINDS = {"fixed": "Fixed", "unique_code": "Unique code", "code_list": "Code list"}
 _NODES = {"any": "Any of", "not": "Not", "audience": "Audience", "list": "In list", "retailers": "For"}

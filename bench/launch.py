@@ -152,7 +152,7 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
     from connectors.uri import TopicUri
     from pipelines.launch.driver import launch
     from pipelines.launch.options import LaunchConfig
-    from pipelines.launch.progress import Silent
+    from pipelines.launch.progress import Progress
 
     config = LaunchConfig(
         campaigns=Path(campaigns),
@@ -161,7 +161,7 @@ def child(customers: str, campaigns: str, topic: str, output: str) -> dict[str, 
         output=output,
         launch_id="bench",
     )
-    summary = launch(config, PipelineOptions([]), Silent())
+    summary = launch(config, PipelineOptions([]), Progress())
     assert isinstance(summary, dict)
     return {
         "seconds": summary["timing"]["seconds"],

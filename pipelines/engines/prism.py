@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,15 @@ def _finalize_quietly() -> None:
     if getattr(finalize, "quiet", False):
         return
 
+    done = _always(finalize_bundle=beam_fn_api_pb2.FinalizeBundleResponse())
+
     def quiet(worker: Any, request: Any, instruction_id: str) -> Any:
         try:
             return finalize(worker, request, instruction_id)
         except RuntimeError as error:
             if "not in a finalizable state" not in str(error):
                 raise
-            done = beam_fn_api_pb2.FinalizeBundleResponse()
-            return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, finalize_bundle=done)
+            return done(worker, request, instruction_id)
 
     quiet.quiet = True  # type: ignore[attr-defined]
     SdkWorker.finalize_bundle = quiet
@@ -63,23 +65,18 @@ def _finalize_quietly() -> None:
 def _refuse_splits() -> None:
     """Refuses to split a bundle. Prism splits one that makes no progress for a tenth of a second, and loses elements
     when the stage has timers (Beam issue 35771: it warns of an unexpected split). Nothing here needs to be split."""
-
-    def none(worker: Any, request: Any, instruction_id: str) -> Any:
-        nothing = beam_fn_api_pb2.ProcessBundleSplitResponse()
-        return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, process_bundle_split=nothing)
-
-    SdkWorker.process_bundle_split = none
+    SdkWorker.process_bundle_split = _always(process_bundle_split=beam_fn_api_pb2.ProcessBundleSplitResponse())
 
 
 def _answer_progress() -> None:
     """Answers that there is no progress to report. Prism asks each running bundle ten times a second and would only use
     the answer to split; to compute it took a tenth of the worker's time."""
+    SdkWorker.process_bundle_progress = _always(process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse())
 
-    def none(worker: Any, request: Any, instruction_id: str) -> Any:
-        nothing = beam_fn_api_pb2.ProcessBundleProgressResponse()
-        return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, process_bundle_progress=nothing)
 
-    SdkWorker.process_bundle_progress = none
+def _always(**response: Any) -> Callable[[Any, Any, str], Any]:
+    """A method of Beam's worker that gives the same response to every request."""
+    return lambda _, __, id_: beam_fn_api_pb2.InstructionResponse(instruction_id=id_, **response)
 
 
 def _end_bundles_at_once() -> None:

@@ -25,8 +25,8 @@ from pipelines.launch.input_warnings import refuse_warnings
 from pipelines.launch.inputs import LaunchJob, prepare_launch
 from pipelines.launch.options import LaunchConfig, LaunchOptions
 from pipelines.launch.pipeline import build
-from pipelines.launch.progress import LoggedProgress, Progress, Silent, watched
-from pipelines.launch.storage import choose_storage
+from pipelines.launch.progress import LoggedProgress, Progress, watched
+from pipelines.launch.storage import LaunchStorage
 from pipelines.launch.survey import survey
 from schemas.problems import Problem
 from stores.launches.launch_folder import LaunchFolder
@@ -39,7 +39,7 @@ def launch(config: LaunchConfig, options: PipelineOptions, progress: Progress) -
     anything is published, and JobError when the launch cannot go on; the same call then resumes it.
     """
     folder = LaunchFolder(config.output)
-    storage = choose_storage(config, folder)
+    storage = LaunchStorage(config, folder)
     folder.prepare()
     with folder.locked():
         progress.phase("read and check")
@@ -90,7 +90,7 @@ def _local_options(options: PipelineOptions) -> PipelineOptions:
 def run(argv: list[str] | None = None, progress: Progress | None = None) -> int:
     """Launch with these options and print the summary; the exit code (pipelines/command_line/exit_codes.py)."""
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it would log the same error
-    return exit_code(partial(_launch_and_print, argv, progress or Silent()), "The launch stopped: ")
+    return exit_code(partial(_launch_and_print, argv, progress or Progress()), "The launch stopped: ")
 
 
 def _launch_and_print(argv: list[str] | None, progress: Progress) -> Ending:

@@ -17,7 +17,7 @@ from connectors.inputs.sticky import check_sticky
 from connectors.uri import sink_uri
 from pipelines.launch.code_secret import code_secret, needs_code_secret, secret_digest, secret_problems
 from pipelines.launch.options import LaunchConfig, read_uri
-from pipelines.launch.remote_inputs import RemoteInputs
+from pipelines.launch.storage import RemoteInputs
 from schemas.campaigns.configuration import Configuration, load_configuration
 from schemas.contracts import fingerprint
 from schemas.problems import InputError, Problem

@@ -21,6 +21,8 @@ from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem
 
 Uri = TypeVar("Uri")
+_AS_GIVEN = ("output", "launch_id", "test", "strict", "batch_rows", "broker_wait", "secrets")
+_WRITTEN = ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")  # in OUTPUT, by a launch
 
 
 def add_once(parser: ArgumentParser, name: str, **settings: Any) -> None:
@@ -100,17 +102,11 @@ class LaunchConfig:
             campaigns=Path(_download(options.campaigns, mirrors)),
             customers=_download(options.customers, mirrors),
             events=events,
-            output=options.output,
-            launch_id=options.launch_id,
             history=tuple(_download(path, mirrors) for path in options.history or ()),
             sticky=_download(options.sticky, mirrors) if options.sticky else None,
-            test=bool(options.test),
-            strict=bool(options.strict),
-            batch_rows=options.batch_rows,
-            broker_wait=options.broker_wait,
             kafka=kafka,
-            secrets=options.secrets,
             mirrors=tuple(dict.fromkeys(mirrors)),
+            **{name: getattr(options, name) for name in _AS_GIVEN},
         )
 
 
@@ -119,9 +115,6 @@ def overwritten(options: Any) -> list[Problem]:
     if not options.output or is_remote(options.output):
         return []
     root = Path(options.output)
-    outputs = [
-        root / name for name in ("campaigns", "snapshot", "survey", "exposures", "dead_letters", "sticky.parquet")
-    ]
     inputs = [("--campaigns", options.campaigns), ("--customers", options.customers), ("--sticky", options.sticky)]
     inputs += [("--history", value) for value in options.history or ()]
     fix = f"lies where this launch writes its own files; give another folder than {options.output} to --output"
@@ -129,7 +122,8 @@ def overwritten(options: Any) -> list[Problem]:
         Problem("command line", name, value, fix)
         for name, value in inputs
         if value and not is_remote(value)
-        if any(_lies_in(value, folder) for folder in outputs) or (name == "--history" and _is(value, root))
+        if any(_lies_in(value, root / folder) for folder in _WRITTEN)
+        or (name == "--history" and _lies_in(value, root) and _lies_in(options.output, Path(value)))
     ]
 
 
@@ -138,10 +132,6 @@ def _lies_in(path: str, folder: Path) -> bool:
         return Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # not the name of a file: refused where it is read
         return False
-
-
-def _is(path: str, folder: Path) -> bool:
-    return _lies_in(path, folder) and _lies_in(str(folder), Path(path))
 
 
 def _download(path: str, mirrors: list[str]) -> str:

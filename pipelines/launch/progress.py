@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from pipelines.command_line.logs import say
 from pipelines.launch.inputs import LaunchJob
@@ -15,17 +14,8 @@ from transforms.customers.read_customers import batch_name
 _LOG_EVERY_S = 10.0
 
 
-class Progress(Protocol):
-    """Shows the progress of a launch."""
-
-    def phase(self, name: str, total: int | None = None) -> None: ...
-    def at(self, done: int) -> None: ...
-    def stop(self) -> None: ...
-    def seconds(self) -> dict[str, float]: ...
-
-
-class Silent:
-    """Shows nothing; measures the seconds of each phase."""
+class Progress:
+    """Measures the seconds of each phase of a launch, and shows nothing."""
 
     def __init__(self) -> None:
         self._phases: list[tuple[str, float]] = []
@@ -46,7 +36,7 @@ class Silent:
         return {name: round(end - start, 3) for (name, start), end in zip(self._phases, ends, strict=True)}
 
 
-class LoggedProgress(Silent):
+class LoggedProgress(Progress):
     """Logs the phases of a launch, and every ten seconds how many customers are done: for logs in JSON."""
 
     def __init__(self) -> None:

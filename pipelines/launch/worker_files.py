@@ -14,7 +14,7 @@ from connectors.inputs.lists import read_codes, read_list
 from connectors.inputs.sticky import read_sticky
 from pipelines.launch.code_secret import code_secret, secret_digest
 from pipelines.launch.inputs import LaunchJob
-from pipelines.launch.remote_inputs import RemoteInputs, after_download, read_downloaded_part, upload_exposures
+from pipelines.launch.storage import RemoteInputs, after_download, read_downloaded_part
 from schemas.contracts import DeadLetter
 from schemas.elements import Ints
 from schemas.problems import JobError
@@ -122,10 +122,12 @@ class WorkerFiles:
 
     def write_exposures(self, name: str, table: pa.Table, counts: dict[str, Any]) -> None:
         """Write the exposures of a batch, which is done from then on."""
-        if self.remote is not None:
-            upload_exposures(self.remote.output, name, table, counts)
-        else:
-            LaunchFolder(self.output).write_exposures(name, table, counts)
+        folder = LaunchFolder(self.output)
+        if folder.remote is not None:
+            folder.exposures.mkdir(parents=True, exist_ok=True)
+        folder.write_exposures(name, table, counts)
+        if folder.remote is not None:
+            folder.remote.upload_file(folder.exposures / f"{name}.parquet")
 
     @property
     def _survey(self) -> Path:

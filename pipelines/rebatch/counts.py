@@ -11,7 +11,7 @@ from functools import partial
 from pipelines.command_line.logs import say
 from pipelines.launch.progress import repeated
 from schemas.problems import JobError
-from stores.ledger.open import open_ledger
+from stores.ledger.open import connected_ledger
 from transforms.delivery.counters import COUNTERS
 from transforms.streaming.engine_traits import EngineTraits
 
@@ -44,12 +44,8 @@ def process_counts() -> dict[str, int]:
 def ledger_counts(uri: str) -> dict[str, int]:
     """The entries of the ledger at a URI, by the names of the counters. The ledger knows no duplicates; `left_waiting`
     are the claimed."""
-    ledger = open_ledger(uri)
-    ledger.open()
-    try:
+    with connected_ledger(uri) as ledger:
         entries = ledger.counts(int(time.time() * 1000))
-    finally:
-        ledger.close()
     outcomes = {name: entries.get("dead" if name == "dead_lettered" else name, 0) for name in COUNTERS.names}
     waiting = entries.get("claimed", 0) + entries.get("lapsed", 0)
     return {**outcomes, "left_waiting": waiting, "read": sum(outcomes.values()) + waiting}

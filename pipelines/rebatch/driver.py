@@ -27,11 +27,10 @@ from pipelines.engines.servers import expect_lost_server, lost_server
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch.counts import RunCounts, Show, log_counts, repeated_sweep, watched_counts
 from pipelines.rebatch.factories import check_disk, prepare_stores, recover_calls, sweep
-from pipelines.rebatch.inputs import check_inputs, make_settings
 from pipelines.rebatch.options import RebatchConfig, RebatchOptions
 from pipelines.rebatch.pipeline import build
 from pipelines.rebatch.rounds import Part, Rounds
-from pipelines.rebatch.settings import Settings
+from pipelines.rebatch.settings import Settings, check_inputs, make_settings
 from pipelines.rebatch.sources import local_source
 from schemas.problems import InputError, JobError
 from stores.deliveries.delivery_folder import DeliveryFolder

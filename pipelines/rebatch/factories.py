@@ -14,7 +14,7 @@ from pipelines.operations.ledger.guard import check_open, guard_ledger, note_bea
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
-from schemas.delivery import DeliveryLedger
+from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
 from stores.dead_letters import write_dead_letters
@@ -24,7 +24,7 @@ from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.disk_buffer import DiskBuffer
 from stores.deliveries.receipts import write_receipts
 from stores.deliveries.spool import Spool
-from stores.ledger.open import open_ledger
+from stores.ledger.open import connected_ledger, open_ledger
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 from stores.local.disk_space import DiskSpace
@@ -89,13 +89,10 @@ def make_dispatcher(config: RebatchConfig, settings: Settings) -> Dispatcher:
 def recover_calls(config: RebatchConfig) -> None:
     """Settles and releases in the ledger the calls of dead processes, from their journals; prints how many. Notes in
     the ledger where this delivery's journals are."""
-    folder, ledger = DeliveryFolder(config.output), open_ledger(config.ledger)
-    ledger.open()
-    try:
+    folder = DeliveryFolder(config.output)
+    with connected_ledger(config.ledger) as ledger:
         register_output(ledger, folder.root)
         recovered = recover(folder.journals, ledger, int(time.time() * 1000))
-    finally:
-        ledger.close()
     if any(recovered):
         say(
             f"an earlier run was killed: {recovered.settled:,} of its events had an answer and are settled, "
@@ -112,24 +109,19 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
         folder.ask_to_stop()
         todo = "Put it back with its -wal file, or make one from the receipts: campaigns ledger rebuild OUTPUT"
         raise JobError(f"The ledger {path} has gone while the job ran", todo)
-    ledger = open_ledger(config.ledger)
-    ledger.open()
-    try:
+    with connected_ledger(config.ledger) as ledger:
         try:
             check_open(folder, config.ledger, ledger)
         except InputError as error:
             folder.ask_to_stop()
             (problem,) = error.problems
-            raise JobError(
-                f"The job stops because of its ledger: {problem.file} {problem.value}", problem.fix
-            ) from error
+            happened = f"The job stops because of its ledger: {problem.file} {problem.value}"
+            raise JobError(happened, problem.fix) from error
         write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
         record_unreported(ledger, write, letters, until, time.time())
         note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
-    finally:
-        ledger.close()
 
 
 def _settled(ledger: DeliveryLedger, envelopes: Sequence[Envelope]) -> bool:
@@ -137,7 +129,4 @@ def _settled(ledger: DeliveryLedger, envelopes: Sequence[Envelope]) -> bool:
     for envelope in envelopes:
         item = read_envelope(envelope, 0)
         names.add(dead_id(item) if isinstance(item, DeadLetter) else item.event_id)
-    ordered = sorted(names)
-    return all(
-        len(ledger.find(ordered[at : at + 1000])) == len(ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)
-    )
+    return all(len(ledger.find(step)) == len(step) for step in ledger_steps(sorted(names)))

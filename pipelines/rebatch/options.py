@@ -21,6 +21,8 @@ from schemas.problems import InputError, Problem
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.ledger.open import open_ledger
 
+_AS_GIVEN = ("drain", "idle", "patience", "readers", "ignore_times", "secrets")
+
 
 class RebatchOptions(PipelineOptions):
     """The options of rebatch; every other option is Beam's."""
@@ -103,15 +105,10 @@ class RebatchConfig:
             events=events,
             output=absolute_path(options.output),
             ledger=ledger,
-            drain=bool(options.drain),
-            idle=options.idle,
-            patience=options.patience,
-            readers=options.readers,
-            ignore_times=bool(options.ignore_times),
-            secrets=options.secrets,
             kafka=kafka,
             group=kafka_options.kafka_group,
             start=start,
+            **{name: getattr(options, name) for name in _AS_GIVEN},
         )
 
 

@@ -10,21 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from connectors.gcs import RemoteFolder, is_remote
 from connectors.secrets import Secrets
-from pipelines.rebatch.delivery_files import DeliveryFiles, read_delivery_files
+from pipelines.rebatch.delivery_files import DeliveryFiles, check_delivery, read_delivery_files
+from pipelines.rebatch.options import RebatchConfig
 from schemas.campaigns.accounts import (
     FILE,
     account_digests,
     account_problems,
+    configured_retailers,
     filled_url,
     sharing_problems,
     unusable_urls,
 )
-from schemas.campaigns.configuration import load_engine, workspace_files
+from schemas.campaigns.configuration import load_configuration, load_engine, workspace_files
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery, Workspace, key_variable
 from schemas.delivery import Account
 from schemas.problems import InputError, Problem
+from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.live_config.live_files import LiveFiles, Reading
 from transforms.pacing.limiter import WorkspaceLimits
 
@@ -144,3 +148,21 @@ class Settings:
             if (problem.field, problem.fix) not in known
         ]
         return [*account_problems(engine, used, self._secrets), *unusable_urls(engine, used), *shared]
+
+
+def make_settings(config: RebatchConfig) -> Settings:
+    """The live settings of the campaigns' folder."""
+    outbox = f"{DeliveryFolder(config.output).outbox}/{{retailer}}"
+    return Settings(config.campaigns, outbox=outbox, secrets=Secrets(config.secrets))
+
+
+def check_inputs(config: RebatchConfig, secrets: Secrets) -> bool:
+    """Checks the campaigns' folder and the workspaces' keys; whether the vendor needs keys. Raises InputError with
+    every mistake."""
+    root = RemoteFolder(config.campaigns).pull() if is_remote(config.campaigns) else Path(config.campaigns)
+    loaded, problems = load_configuration(root)
+    if loaded is not None:
+        problems += check_delivery(root, loaded.engine, configured_retailers(loaded.engine), secrets)
+    if problems or loaded is None:
+        raise InputError(problems)
+    return loaded.engine.delivery.vendor != "outbox"

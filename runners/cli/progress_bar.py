@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
 
-from pipelines.launch.progress import Silent
+from pipelines.launch.progress import Progress
 
 LABELS = {
     "read and check": "Reading and checking",
@@ -24,14 +24,14 @@ LABELS = {
 }
 
 
-class Bar(Silent):
+class Bar(Progress):
     """Shows the phases of a launch on stderr, so that stdout stays for results."""
 
     def __init__(self) -> None:
         super().__init__()
         self._console = Console(stderr=True)
         self._task: TaskID | None = None
-        self._bar = Progress(
+        self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),

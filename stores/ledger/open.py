@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from connectors.uri import UriError
 from schemas.delivery import DeliveryLedger
@@ -24,6 +26,17 @@ def open_ledger(uri: str) -> DeliveryLedger:
     if not colon or scheme not in _PARSERS:
         raise UriError(f"{uri!r} names no ledger; write {FORMS}")
     return _PARSERS[scheme](uri, rest)
+
+
+@contextmanager
+def connected_ledger(uri: str) -> Iterator[DeliveryLedger]:
+    """The ledger of a URI, connected until the block ends."""
+    ledger = open_ledger(uri)
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def _sqlite(uri: str, path: str) -> DeliveryLedger:

@@ -18,7 +18,7 @@ from support.delivering import Delivery
 from support.launching import Place, any_place
 
 from pipelines.launch import driver as launch
-from pipelines.launch.storage import CloudStorage, LocalStorage
+from pipelines.launch.storage import LaunchStorage
 from pipelines.rebatch import driver as rebatch
 from runners.cli.main import main
 
@@ -164,9 +164,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in set(SEQUENCE) & set(vars(launch)):
         monkeypatch.setattr(launch, name, recorded(name, vars(launch)[name]))
-    for storage in (LocalStorage, CloudStorage):
-        for name in set(SEQUENCE) & set(vars(storage)):
-            monkeypatch.setattr(storage, name, recorded(name, vars(storage)[name]))
+    for name in set(SEQUENCE) & set(vars(LaunchStorage)):
+        monkeypatch.setattr(LaunchStorage, name, recorded(name, vars(LaunchStorage)[name]))
     return names
 
 

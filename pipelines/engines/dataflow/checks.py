@@ -21,8 +21,6 @@ from schemas.problems import Problem
 from stores.ledger.open import open_ledger
 from stores.ledger.sqlite import SqliteLedger
 
-ELSEWHERE = ("drain", "idle", "kafka_config")
-"""Options that no template has: Dataflow drains its jobs itself, and a launcher has no file of this machine."""
 _SETUP = Path(__file__).parents[3] / "setup.py"
 _FIRESTORE = "firestore:projects/P/databases/(default)/deliveries"
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from connectors.kafka.options import add_kafka_options
-from pipelines.engines.dataflow.checks import ELSEWHERE
 from pipelines.launch.options import LaunchOptions
 from pipelines.rebatch.options import RebatchOptions
 from runners.cli.flex_template import FLAGS, arguments
 from runners.cli.main import main
 from runners.cli.template import JOBS, ROOT, commands, template_spec
 
+ELSEWHERE = ("drain", "idle", "kafka_config")
+"""Options that no template has: Dataflow drains its jobs itself, and a launcher has no file of this machine."""
 OPTIONS: dict[str, tuple[Any, bool]] = {"rebatch": (RebatchOptions, False), "launch": (LaunchOptions, True)}
 IMAGE, SPEC = "europe-docker.pkg.dev/project-1/campaigns/rebatch:1", "gs://bucket/templates/rebatch.json"
 P = "projects/project-1"

@@ -18,8 +18,7 @@ from support.servers import missing, needed
 
 from connectors.pubsub.publisher import open_channel
 from pipelines.engines.prism import find_prism
-from runners.local.emulators import pubsub_emulator
-from runners.local.firestore_emulator import firestore_emulator
+from runners.local.emulators import firestore_emulator, pubsub_emulator
 from runners.local.kafka_broker import KafkaBroker, kafka_broker
 from runners.sandbox.process import Sandbox, running_sandbox
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ import pyarrow as pa
 from connectors.inputs.lists import read_list
 from pipelines.launch.inputs import LaunchJob, open_launch
 from pipelines.operations.deliveries import receipt_folders
-from pipelines.operations.why_delivered import EventReceipt, event_receipts
 from pipelines.operations.why_suppressed import Fact, exhaustion_facts, suppression_facts
 from schemas.campaigns.campaign import Experiment
 from schemas.columns.ids import id_texts
 from schemas.elements import CustomerBatch
 from schemas.problems import InputError, Problem
+from stores.deliveries.receipts import find_receipts
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import find_customers
 from transforms.audience.conditions import Checker
@@ -37,6 +38,21 @@ class Condition(msgspec.Struct):
     saw: dict[str, Any] | None
     failed: bool
     children: list[Condition]
+
+
+class EventReceipt(msgspec.Struct):
+    """A receipt of an event (times in epoch milliseconds), and how many times it was written: it counts once."""
+
+    outcome: str
+    reason: str | None
+    settled_at: int
+    arrived_at: int
+    workspace: str
+    batch_id: str | None
+    vendor_id: str | None
+    attempt: int
+    resent: bool
+    written: int
 
 
 class Explanation(msgspec.Struct):
@@ -101,8 +117,14 @@ def _explain(job: LaunchJob, row: pa.Table, entry: CampaignPlan, folders: Sequen
             *exhaustion_facts(job, entry, retailer, customer),
         ],
         recorded={name: exposure[name] for name in _RECORDED if exposure[name] not in (None, [])} if exposure else {},
-        receipts=event_receipts(folders, exposure["event_id"]) if exposure and emitted and folders else None,
+        receipts=_event_receipts(folders, exposure["event_id"]) if exposure and emitted and folders else None,
     )
+
+
+def _event_receipts(folders: Sequence[str], event_id: str) -> list[EventReceipt]:
+    """The receipts of an event in the order of their times, each once."""
+    counts = Counter(find_receipts(folders, event_id))
+    return [msgspec.convert({**receipt._asdict(), "written": count}, EventReceipt) for receipt, count in counts.items()]
 
 
 def _evaluate(job: LaunchJob, campaign: str, row: pa.Table) -> list[NodeCount]:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from connectors.gcs import is_remote
 from connectors.vendors.open import make_vendor
 from pipelines.command_line.logs import say
 from pipelines.operations.ledger.guard import check_open, guard_ledger, note_beat, sqlite_path
+from pipelines.operations.ledger.opened import receipt_writers
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.settings import Settings
 from schemas.contracts import DeadLetter
 from schemas.delivery import DeliveryLedger, ledger_steps
 from schemas.problems import InputError, JobError
 from schemas.transport import Envelope
-from stores.dead_letters import write_dead_letters
 from stores.deliveries.call_journal import FileJournal
 from stores.deliveries.call_recovery import recover, register_output
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.disk_buffer import DiskBuffer
-from stores.deliveries.receipts import write_receipts
 from stores.deliveries.spool import Spool
 from stores.ledger.open import connected_ledger, open_ledger
 from stores.ledger.sqlite import SqliteLedger
@@ -117,9 +116,8 @@ def sweep(config: RebatchConfig, until: float | None = None) -> int:
             (problem,) = error.problems
             happened = f"The job stops because of its ledger: {problem.file} {problem.value}"
             raise JobError(happened, problem.fix) from error
-        write, letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
         recover(folder.journals, ledger, int(time.time() * 1000))
-        record_unreported(ledger, write, letters, until, time.time())
+        record_unreported(ledger, *receipt_writers(folder), until, time.time())
         note_beat(folder, config.ledger, ledger)
         return Spool(folder.spool).sweep(lambda envelopes: _settled(ledger, envelopes), until)
 

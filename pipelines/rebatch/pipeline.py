@@ -14,14 +14,13 @@ from functools import partial
 
 import apache_beam as beam
 
+from pipelines.operations.ledger.opened import receipt_writers
 from pipelines.rebatch.factories import make_buffer, make_dispatcher, make_ledger
 from pipelines.rebatch.options import RebatchConfig
 from pipelines.rebatch.rounds import Part
 from pipelines.rebatch.settings import Settings
 from pipelines.rebatch.sources import LocalSource, read_events
-from stores.dead_letters import write_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder
-from stores.deliveries.receipts import write_receipts
 from stores.deliveries.waiting_batches import read_waiting
 from transforms.delivery.batch_by_retailer import BatchByRetailer
 from transforms.delivery.counters import COUNTERS
@@ -55,7 +54,7 @@ def build(
     the run; `part` is what this run does where a drain is several runs."""
     folder, delivery, clock = DeliveryFolder(config.output), settings.delivery(), time.time
     ledger, buffer = partial(make_ledger, config.ledger), partial(make_buffer, config.output)
-    write, write_letters = partial(write_receipts, folder.receipts), partial(write_dead_letters, folder.dead_letters)
+    write, write_letters = receipt_writers(folder)
     decode = partial(read_envelopes, ignore_times=config.ignore_times)
     envelopes = p | "ReadEvents" >> read_events(config, engine, source, part)
     messages, malformed = envelopes | "Decode" >> Decode(decode, Messages, clock, COUNTERS)

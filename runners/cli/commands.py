@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from connectors.kafka.client import KafkaClient
@@ -49,32 +49,26 @@ ENGINE = (
 
 def launch(argv: list[str]) -> int:
     """Launch with a progress bar; `--help` shows our options, not Beam's hundreds."""
-    if any(flag in argv for flag in ("-h", "--help")):
-        parser = argparse.ArgumentParser(
-            prog="campaigns launch",
-            description="Launch campaigns over customers. The same command again resumes a launch that stopped.",
-            epilog=ENGINE,
-        )
-        add_launch_options(parser)
-        parser.print_help()
-        return 0
+    if {"-h", "--help"} & {*argv}:
+        about = "Launch campaigns over customers. The same command again resumes a launch that stopped."
+        return _print_help("launch", about, add_launch_options)
     return launching.run(argv, Bar())
 
 
 def rebatch(argv: list[str], *, exits: bool = False) -> int:
     """Deliver with live counters; `--help` shows our options, not Beam's hundreds. `exits`: the process ends then."""
-    if any(flag in argv for flag in ("-h", "--help")):
-        parser = argparse.ArgumentParser(
-            prog="campaigns rebatch",
-            description="Deliver events: each customer once, up to 50 a call. The same command again goes on where "
-            "it stopped; Ctrl-C delivers what was read, then stops.",
-            epilog=ENGINE,
-        )
-        add_rebatch_options(parser)
-        parser.print_help()
-        return 0
+    if {"-h", "--help"} & {*argv}:
+        about = "Deliver events: each customer once, up to 50 a call. The same command again goes on where it stopped; "
+        return _print_help("rebatch", f"{about}Ctrl-C delivers what was read, then stops.", add_rebatch_options)
     with live_counters() as show:
         return rebatching.run(argv, show, exits=exits)
+
+
+def _print_help(command: str, about: str, add_options: Callable[[argparse.ArgumentParser], None]) -> int:
+    parser = argparse.ArgumentParser(prog=f"campaigns {command}", description=about, epilog=ENGINE)
+    add_options(parser)
+    parser.print_help()
+    return 0
 
 
 def replay(args: argparse.Namespace) -> int:

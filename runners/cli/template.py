@@ -39,15 +39,9 @@ def template_spec(job: str, image: str) -> dict[str, Any]:
 
 def commands(job: str, image: str) -> list[list[str]]:
     """The Docker commands, as lists of arguments."""
-    options = [
-        "--build-arg",
-        f"JOB={job}",
-        "--build-arg",
-        f"IMAGE={image}",
-        "--file",
-        str(ROOT / "templates/Dockerfile"),
-    ]
-    return [["docker", "build", "--tag", image, *options, str(ROOT)], ["docker", "push", image]]
+    arguments = ["--build-arg", f"JOB={job}", "--build-arg", f"IMAGE={image}"]
+    build = ["docker", "build", "--tag", image, *arguments, "--file", str(ROOT / "templates/Dockerfile"), str(ROOT)]
+    return [build, ["docker", "push", image]]
 
 
 def build(args: argparse.Namespace) -> int:

@@ -7,9 +7,10 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -58,37 +59,67 @@ PUBSUB = Emulator(
 )
 
 
-def pubsub_jar() -> Path:
-    """The emulator's jar: PUBSUB_EMULATOR_JAR, or the newest one in a Cloud SDK. Raises EmulatorError."""
-    return PUBSUB.find_jar()
+FIRESTORE = Emulator(
+    "Firestore", "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar", "cloud-firestore-emulator",
+    "FIRESTORE_EMULATOR_JAR", "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
+)  # fmt: skip
+
+
+def pubsub_emulator(port: int | None = None, wait_s: float = 60.0) -> AbstractContextManager[str]:
+    """`host:port` of a running emulator of Pub/Sub, as `run_emulator` gives it."""
+    return run_emulator(PUBSUB, port, wait_s)
+
+
+def firestore_emulator(port: int | None = None, wait_s: float = 60.0) -> AbstractContextManager[str]:
+    """`host:port` of a running emulator of Firestore, as `run_emulator` gives it."""
+    return run_emulator(FIRESTORE, port, wait_s)
 
 
 @contextmanager
-def pubsub_emulator(port: int | None = None, wait_s: float = 60.0) -> Iterator[str]:
-    """`host:port` of a running emulator, which ends with the block. It keeps all messages in memory.
+def run_emulator(emulator: Emulator, port: int | None, wait_s: float) -> Iterator[str]:
+    """`host:port` of a running emulator, which ends with the block. It keeps all data in memory.
 
     Raises EmulatorError when Java or the jar is missing or it does not answer within `wait_s` seconds.
     """
-    with run(PUBSUB, port, wait_s) as host:
-        yield host
-
-
-@contextmanager
-def run(emulator: Emulator, port: int | None, wait_s: float) -> Iterator[str]:
-    """`host:port` of a running emulator, which ends with the block. Raises EmulatorError when it cannot run."""
     java = shutil.which("java")
     if java is None:
         raise EmulatorError(f"no java found; {emulator.todo}")
     host, jar = f"127.0.0.1:{port or free_port()}", str(emulator.find_jar())
     start = ["-cp", jar, emulator.main] if emulator.main else ["-jar", jar]
     command = [java, *_SMALL, *start, "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_until_it_answers(emulator.name, host, process, time.monotonic() + wait_s)
+    with run_server(command, f"the {emulator.name} emulator", host, partial(_accepts_calls, host), wait_s):
         yield host
+
+
+@contextmanager
+def run_server(
+    command: Sequence[str], name: str, address: str, answers: Callable[[], bool], wait_s: float, log: str = os.devnull
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that answers, and is killed when the block ends. Its output is appended to `log`. Raises EmulatorError
+    when it does not answer within `wait_s` seconds."""
+    with open(log, "ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    end = time.monotonic() + wait_s
+    try:
+        while time.monotonic() < end and process.poll() is None:
+            if answers():
+                yield process
+                return
+            time.sleep(0.05)
+        last = Path(log).read_text("utf-8", "replace").strip()[-500:]
+        raise EmulatorError(f"{name} does not answer on {address} (exit status {process.poll()}). {last}".strip())
     finally:
         process.kill()
         process.wait()
+
+
+def _accepts_calls(host: str) -> bool:
+    with grpc.insecure_channel(host) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=1)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def _sdk_roots() -> list[Path]:
@@ -102,14 +133,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_until_it_answers(name: str, host: str, process: subprocess.Popen[bytes], end: float) -> None:
-    while time.monotonic() < end and process.poll() is None:
-        with grpc.insecure_channel(host) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=1)
-            except grpc.FutureTimeoutError:
-                continue
-            return
-    raise EmulatorError(f"the {name} emulator does not answer on {host} (exit status {process.poll()})")

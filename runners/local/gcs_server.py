@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from runners.local.emulators import EmulatorError, free_port
+from runners.local.emulators import EmulatorError, free_port, run_server
 
 TODO = "run `make engines` (it needs Go), or set FAKE_GCS_SERVER to the program"
 _INSTALLED = Path(__file__).parents[2] / ".engines/fake-gcs-server"
@@ -44,23 +43,15 @@ def gcs_server(buckets: tuple[str, ...] = ("bucket",), wait_s: float = 30.0) -> 
             (Path(seed) / bucket).mkdir()
         command = [str(program), "-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory",
                    f"-data={seed}", f"-public-host=127.0.0.1:{port}", f"-external-url={address}"]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            _wait_until_it_answers(address, buckets, process, time.monotonic() + wait_s)
+        answers = partial(_has_buckets, address, buckets)
+        with run_server(command, "the Cloud Storage stand-in", address, answers, wait_s):
             yield address
-        finally:
-            process.kill()
-            process.wait()
 
 
-def _wait_until_it_answers(
-    address: str, buckets: tuple[str, ...], process: subprocess.Popen[bytes], end: float
-) -> None:
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            for bucket in buckets:
-                urllib.request.urlopen(f"{address}/storage/v1/b/{bucket}", timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise EmulatorError(f"the Cloud Storage stand-in does not answer on {address} (exit status {process.poll()})")
+def _has_buckets(address: str, buckets: tuple[str, ...]) -> bool:
+    try:
+        for bucket in buckets:
+            urllib.request.urlopen(f"{address}/storage/v1/b/{bucket}", timeout=2).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True

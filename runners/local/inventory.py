@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pipelines.engines.prism import find_prism
-from runners.local.emulators import PUBSUB, EmulatorError
-from runners.local.firestore_emulator import FIRESTORE
+from runners.local.emulators import FIRESTORE, PUBSUB, EmulatorError
 from runners.local.flink.cluster import find_flink
 from runners.local.gcs_server import find_gcs_server
 from runners.local.install import PARTS

@@ -8,17 +8,17 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from runners.local.emulators import EmulatorError, free_port
+from runners.local.emulators import EmulatorError, free_port, run_server
 
 _TODO = "run `make engines`, or set CAMPAIGNS_KAFKA to a folder with the jars of Kafka 4"
 _INSTALLED = Path(__file__).parents[2] / ".engines/kafka"  # by `make engines`
@@ -71,14 +71,9 @@ def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: floa
             done = subprocess.run(format_log, capture_output=True, text=True, timeout=wait_s, check=False)
             if done.returncode:
                 raise EmulatorError(f"Kafka cannot use {folder} ({(done.stderr or done.stdout).strip()[-500:]})")
-        with (folder / "output.log").open("ab") as output:
-            process = subprocess.Popen([*run, "kafka.Kafka", str(settings)], stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_it_answers(hosts[0], process, time.monotonic() + wait_s, folder)
+        command, log = [*run, "kafka.Kafka", str(settings)], str(folder / "output.log")
+        with run_server(command, "Kafka", hosts[0], partial(_lists_topics, hosts[0]), wait_s, log) as process:
             yield KafkaBroker(hosts[0], hosts[1], _USER, password, process.pid)
-        finally:
-            process.kill()
-            process.wait()
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -120,13 +115,9 @@ log.cleaner.dedupe.buffer.size=2097152
 """
 
 
-def _wait_until_it_answers(host: str, process: subprocess.Popen[bytes], end: float, folder: Path) -> None:
-    admin = AdminClient({"bootstrap.servers": host, "log_level": 0})
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            admin.list_topics(timeout=1)
-        except KafkaException:
-            continue
-        return
-    log = (folder / "output.log").read_text("utf-8", "replace").strip()[-500:]
-    raise EmulatorError(f"Kafka does not answer on {host} (exit status {process.poll()}). {log}")
+def _lists_topics(host: str) -> bool:
+    try:
+        AdminClient({"bootstrap.servers": host, "log_level": 0}).list_topics(timeout=1)
+    except KafkaException:
+        return False
+    return True

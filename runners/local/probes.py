@@ -9,13 +9,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from runners.local.emulators import EmulatorError, pubsub_emulator
-from runners.local.firestore_emulator import firestore_emulator
+from runners.local.emulators import EmulatorError, firestore_emulator, pubsub_emulator
 from runners.local.flink.cluster import FlinkCluster, default_cluster_answers
 from runners.local.gcs_server import gcs_server
-from runners.local.kafka_broker import kafka_broker
+from runners.local.kafka_broker import KafkaBroker, kafka_broker
 
 
 def _run_pipeline(name: str) -> str:
@@ -59,23 +59,9 @@ def _dataflow() -> str:
     return f"has credentials, of {project or 'no project: give --project'}"
 
 
-def _kafka() -> str:
-    with kafka_broker(wait_s=60) as broker:
-        return f"answered on {broker.host}"
-
-
-def _pubsub() -> str:
-    with pubsub_emulator() as host:
-        return f"answered on {host}"
-
-
-def _firestore() -> str:
-    with firestore_emulator() as host:
-        return f"answered on {host}"
-
-
-def _gcs() -> str:
-    with gcs_server() as address:
+def _answers(server: AbstractContextManager[str | KafkaBroker]) -> str:
+    with server as running:
+        address = running if isinstance(running, str) else running.host
         return f"answered on {address.removeprefix('http://')}"
 
 
@@ -84,10 +70,10 @@ PROBES: dict[str, Callable[[], str]] = {
     "prism": lambda: _run_pipeline("prism"),
     "flink": _flink,
     "dataflow": _dataflow,
-    "kafka": _kafka,
-    "pubsub": _pubsub,
-    "firestore": _firestore,
-    "gcs": _gcs,
+    "kafka": lambda: _answers(kafka_broker()),
+    "pubsub": lambda: _answers(pubsub_emulator()),
+    "firestore": lambda: _answers(firestore_emulator()),
+    "gcs": lambda: _answers(gcs_server()),
 }
 
 

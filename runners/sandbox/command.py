@@ -12,10 +12,9 @@ import yaml
 from pipelines.command_line.parse import parse_words
 from runners.cli.arguments import argument, problem
 from runners.sandbox.book import Book
-from runners.sandbox.bucket import CALLS_PER_HOUR
 from runners.sandbox.script import ScriptError, load_script
 from runners.sandbox.server import serve
-from runners.sandbox.stand_in import StandIn
+from runners.sandbox.stand_in import CALLS_PER_HOUR, StandIn
 from schemas.problems import InputError, JobError
 
 ARGUMENTS = (

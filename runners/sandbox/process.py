@@ -13,7 +13,7 @@ from typing import Any
 
 import urllib3
 
-from runners.sandbox.bucket import CALLS_PER_HOUR
+from runners.sandbox.stand_in import CALLS_PER_HOUR
 
 Rules = Sequence[Mapping[str, Any]]
 _ROOT = Path(__file__).resolve().parents[2]

@@ -15,19 +15,6 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from schemas.campaigns.audience import Strict
 
 Named = Literal["errors", "fatal", "hang", "reset", "slow", "lose"]
-Form = Literal[
-    "named",
-    "indexed",
-    "vague",
-    "retry-after",
-    "x-ratelimit-retry-after",
-    "reset",
-    "seconds",
-    "none",
-    "hang",
-    "half",
-    "accepted",
-]
 FORMS: dict[object, tuple[str, ...]] = {
     "errors": ("named", "indexed", "vague"),
     429: ("retry-after", "x-ratelimit-retry-after", "reset", "seconds", "none"),
@@ -67,7 +54,7 @@ class Rule(Strict):
     share: float | None = Field(default=None, ge=0, le=1)
     seed: int = 0
     seconds: float | None = Field(default=None, ge=0)
-    form: Form | None = None
+    form: str | None = None
     message: str | None = None
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from runners.sandbox.book import Book, Entry
-from runners.sandbox.bucket import CALLS_PER_HOUR, HourBucket
 from runners.sandbox.endpoints import (
     ENDPOINTS,
     SEND,
@@ -28,6 +27,8 @@ from runners.sandbox.endpoints import (
 from runners.sandbox.script import Asked, Rule, Script
 
 MAX_BODY = 4_000_000
+CALLS_PER_HOUR = 250_000
+_HOUR = 3600
 _WORKSPACE = re.compile(r"/w/([^/]+)(/.*)")
 _MESSAGES = {401: "Invalid API Key", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large"}
 
@@ -48,6 +49,35 @@ class Reply(NamedTuple):
     body: bytes
     delay_s: float = 0.0
     how: Literal["whole", "half", "reset", "hang"] = "whole"
+
+
+class HourBucket:
+    """The vendor's limit: so many calls a workspace until the clock hour ends, then all of them again; and the headers
+    that report it. `clock` gives epoch seconds."""
+
+    def __init__(self, calls_per_hour: int, clock: Callable[[], float]) -> None:
+        if calls_per_hour < 1:
+            raise ValueError(f"calls_per_hour {calls_per_hour} must be positive")
+        self._calls, self._clock = calls_per_hour, clock
+        self._taken: dict[str, tuple[int, int]] = {}
+
+    def take(self, workspace: str) -> tuple[bool, dict[str, str]]:
+        """Take a call: whether it is within the limit, and the limit headers."""
+        hour = int(self._clock() // _HOUR)
+        known, taken = self._taken.get(workspace, (hour, 0))
+        taken = taken if known == hour else 0
+        allowed = taken < self._calls
+        taken += allowed
+        self._taken[workspace] = (hour, taken)
+        return allowed, {
+            "x-ratelimit-limit": str(self._calls),
+            "x-ratelimit-remaining": str(self._calls - taken),
+            "x-ratelimit-reset": str((hour + 1) * _HOUR),
+        }
+
+    def clear(self) -> None:
+        """Reset the limit of every workspace."""
+        self._taken.clear()
 
 
 @dataclass

@@ -31,7 +31,7 @@ from stores.ledger.identity import (
     read_reopened,
     write_beat,
 )
-from stores.ledger.open import open_ledger
+from stores.ledger.open import connected_ledger
 from stores.ledger.sqlite_file import Probe, probe
 
 NEWEST, OLD_FILES, OF_EACH = 4_000, 8, 250
@@ -82,18 +82,14 @@ def guard_ledger(output: str, uri: str) -> None:
     check_identity(folder, uri, traces)
     if path := sqlite_path(uri):
         hold_for_job(path)
-    ledger = open_ledger(uri)
     try:
-        ledger.open()
-        try:
+        with connected_ledger(uri) as ledger:
             identity = read_identity(ledger)
             _compare(folder, uri, traces.copy, identity)
             _check_receipts(folder, uri, ledger, known=identity is not None)
             if read_reopened(ledger) is None:
                 note_reopened(ledger, int(time.time() * 1000))
             note_beat(folder, uri, ledger)
-        finally:
-            ledger.close()
     except JobError as error:
         _raise_if_damaged(uri, error)
         raise

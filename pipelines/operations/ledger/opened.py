@@ -15,7 +15,7 @@ from stores.dead_letters import write_dead_letters
 from stores.deliveries.delivery_folder import DeliveryFolder
 from stores.deliveries.receipts import write_receipts
 from stores.ledger.identity import read_identity
-from stores.ledger.open import open_ledger
+from stores.ledger.open import connected_ledger, open_ledger
 from transforms.delivery.record_receipts import WriteLetters, WriteReceipts
 
 
@@ -48,14 +48,10 @@ def existing_ledger(uri: str) -> Iterator[DeliveryLedger]:
     found = find_ledger(uri)
     if found is not None and found.state != "ledger":
         raise _not_there(uri)
-    ledger = open_ledger(uri)
-    ledger.open()
-    try:
+    with connected_ledger(uri) as ledger:
         if read_identity(ledger) is None and not any(ledger.counts(int(time.time() * 1000)).values()):
             raise _not_there(uri)
         yield ledger
-    finally:
-        ledger.close()
 
 
 def receipt_writers(folder: DeliveryFolder) -> tuple[WriteReceipts, WriteLetters]:

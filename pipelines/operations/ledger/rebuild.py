@@ -23,7 +23,7 @@ from stores.deliveries.receipts import receipt_chunks
 from stores.deliveries.spool import Spool
 from stores.ledger.file_lock import LedgerLock
 from stores.ledger.identity import CELL, decode_identity, read_identity, write_beat
-from stores.ledger.open import open_ledger
+from stores.ledger.open import connected_ledger
 from stores.ledger.sqlite_file import probe
 from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id, read_envelopes
@@ -68,17 +68,13 @@ def rebuild(output: str, receipts: Sequence[str], uri: str | None, move_aside: b
                 progress(f"{count:,} receipts read")
             total = ends.gather()
             result.moved = _make_room(uri, move_aside)
-        ledger = open_ledger(uri)
-        ledger.open()
-        try:
+        with connected_ledger(uri) as ledger:
             _begin(folder, uri, ledger)
             _settle_ends(ledger, ends, total, result, progress)
             _settle_dead(ledger, folder, result)
             _count_spool(ledger, folder, result)
             identity = write_beat(ledger, int(time.time() * 1000), rebuilding=False)
             folder.write_ledger_copy(LedgerCopy(uri, identity.id, identity.beat))
-        finally:
-            ledger.close()
     return result
 
 

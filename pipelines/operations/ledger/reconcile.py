@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import msgspec
@@ -89,7 +88,7 @@ def reconcile(
         con.execute("CREATE TABLE listed AS FROM given")
         con.execute(_UNKNOWN, [campaign, list(retailers)])
         con.execute(_COVERED)
-        before = _find(ledger, ids)
+        before = {event_id: outcome for step in ledger_steps(ids) for event_id, outcome in ledger.find(step).items()}
         own = before.keys() | {row[0] for row in con.execute(_OWN).fetchall()}
         _check_own(accepted, len(ids), len(own), allow_foreign)
         accepted_now = _accept(ledger, folder, con)
@@ -147,10 +146,3 @@ def _reopen(ledger: DeliveryLedger, con: duckdb.DuckDBPyConnection, result: Reco
                 unsent.append(event_id)
         result.reopened += reopen_events(ledger, unsent, int(time.time() * 1000))
     result.uncovered = [Uncovered(*group, events) for group, events in sorted(uncovered.items())]
-
-
-def _find(ledger: DeliveryLedger, ids: Sequence[str]) -> dict[str, Any]:
-    outcomes: dict[str, str] = {}
-    for step in ledger_steps(ids):
-        outcomes |= ledger.find(step)
-    return outcomes

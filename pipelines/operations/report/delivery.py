@@ -10,13 +10,7 @@ from pipelines.operations.report.charts import number
 from transforms.reconciliation.deliveries import EVENT_OUTCOMES, TARGET, on_target, success
 
 SHOWN = 20
-NAMES = {
-    "accepted": "Accepted",
-    "rejected": "Rejected",
-    "expired": "Expired",
-    "unknown": "Unknown",
-    "pending": "Pending",
-}
+NAMES = {end: end.capitalize() for end in EVENT_OUTCOMES}
 _LOST = {
     "rejected": "The vendor refused it",
     "expired": "Too late to be sent",

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from pipelines.operations.why import Condition, Explanation
-from pipelines.operations.why_delivered import EventReceipt
+from pipelines.operations.why import Condition, EventReceipt, Explanation
 
 _MARKS = {True: "yes", False: "no", None: "-"}
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from runners.local.emulators import EmulatorError, pubsub_emulator, pubsub_jar
+from runners.local.emulators import PUBSUB, EmulatorError, pubsub_emulator
 
 
 def test_a_named_jar_is_taken_and_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jar = tmp_path / "emulator.jar"
     monkeypatch.setenv("PUBSUB_EMULATOR_JAR", str(jar))
     with pytest.raises(EmulatorError, match="is no file"):
-        pubsub_jar()
+        PUBSUB.find_jar()
     jar.write_bytes(b"")
-    assert pubsub_jar() == jar
+    assert PUBSUB.find_jar() == jar
 
 
 def test_the_jar_of_a_cloud_sdk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_the_jar_of_a_cloud_sdk_is_found(tmp_path: Path, monkeypatch: pytest.Mon
     jar.write_bytes(b"")
     monkeypatch.delenv("PUBSUB_EMULATOR_JAR", raising=False)
     monkeypatch.setenv("CLOUDSDK_ROOT_DIR", str(tmp_path))
-    assert pubsub_jar() == jar
+    assert PUBSUB.find_jar() == jar
 
 
 def test_without_java_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

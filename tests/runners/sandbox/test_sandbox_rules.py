@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from runners.sandbox.book import Book, Entry
-from runners.sandbox.bucket import HourBucket
 from runners.sandbox.endpoints import trigger_send, users_track, webhook
 from runners.sandbox.script import Asked, ScriptError, load_script, read_script
-from runners.sandbox.stand_in import Request, StandIn
+from runners.sandbox.stand_in import HourBucket, Request, StandIn
 
 HEADERS = {"authorization": "Bearer k", "content-type": "application/json"}
 

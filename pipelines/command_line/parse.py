@@ -5,19 +5,11 @@ argparse stops at the first mistake, and Beam ignores unknown options: a mistype
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
-from argparse import (
-    Action,
-    ArgumentError,
-    ArgumentParser,
-    ArgumentTypeError,
-    Namespace,
-    _AppendAction,
-    _ExtendAction,
-    _HelpAction,
-)
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -69,9 +61,9 @@ def nearest(name: str, known: Collection[str], first: Collection[str] = ()) -> s
     return None
 
 
-def did_you_mean(name: str, known: Collection[str], first: Collection[str] = ()) -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """`did you mean …? `, or nothing if no known word is near."""
-    near = nearest(name, known, first)
+    near = nearest(name, known)
     return f"did you mean {near}? " if near else ""
 
 
@@ -112,10 +104,11 @@ class _Reader:
         action = self._known.get(name)
         if action is None:
             return self._unknown(name, equals, after)
-        if isinstance(action, _HelpAction):
+        if isinstance(action, argparse._HelpAction):
             self._words.options.append(name)
             return 0
-        repeats = isinstance(action, _AppendAction | _ExtendAction) or type(action).__module__ != "argparse"
+        appends = isinstance(action, argparse._AppendAction | argparse._ExtendAction)
+        repeats = appends or type(action).__module__ != "argparse"
         if action.dest in self._seen and action.nargs != 0 and not repeats:
             self._wrong(name, "given twice", "give it once: only one value can count")
         self._seen.add(action.dest)
@@ -187,7 +180,7 @@ def _refused(parser: ArgumentParser, action: Action, name: str, value: str) -> s
             return f"{did_you_mean(value, list(map(str, action.choices)))}one of {', '.join(map(str, action.choices))}"
         if name:
             action(parser, Namespace(**{action.dest: None}), parsed, name)
-    except (ArgumentError, ArgumentTypeError, TypeError, ValueError) as error:
+    except (argparse.ArgumentError, argparse.ArgumentTypeError, TypeError, ValueError) as error:
         return _KINDS.get(action.type) or f"cannot be read ({error})"
     return ""
 

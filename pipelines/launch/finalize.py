@@ -52,10 +52,7 @@ def report_again(job: LaunchJob, receipts: Sequence[str] = ()) -> str:
     `receipts` are folders; without any, the launch's own delivery/receipts is read if it exists. Raises InputError when
     summary.json has other numbers than the batches.
     """
-    summary = read_finished_summary(job)
-    if summary is None:
-        now = sum_up(job, rejected_by_reason(job.snapshot))
-        summary = {**now, "timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    summary = read_finished_summary(job) or _summary_now(job)
     if folders := receipt_folders(job, receipts):
         summary = with_deliveries(summary, join_receipts(job, folders, waits=True))
     write_report(summary, job.folder.report)
@@ -70,8 +67,7 @@ def read_finished_summary(job: LaunchJob) -> dict[str, Any] | None:
     written = job.folder.read_summary()
     if written is None:
         return None
-    now = sum_up(job, rejected_by_reason(job.snapshot))
-    now |= {"timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
+    now = _summary_now(job)
     wrong = contradictions(written, now)
     timing = written.get("timing")
     if not isinstance(timing, dict) or any(type(timing.get(name)) is not dict for name in ("phases", _STAGES)):
@@ -79,6 +75,11 @@ def read_finished_summary(job: LaunchJob) -> dict[str, Any] | None:
     if wrong:
         raise InputError([damaged(job.folder.summary, f"its {', '.join(wrong)} are not those of the batches", SUMMARY)])
     return {**now, "finished_at": str(written.get("finished_at")), "timing": {**now["timing"], **timing}}
+
+
+def _summary_now(job: LaunchJob) -> dict[str, Any]:
+    now = sum_up(job, rejected_by_reason(job.snapshot))
+    return now | {"timing": _timing({}, now), "dead_letter_examples": _examples(job.folder)}
 
 
 def contradictions(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

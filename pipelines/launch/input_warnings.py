@@ -104,6 +104,6 @@ def _counts(plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
 
 def list_lines(lists: list[dict[str, Any]]) -> Iterator[str]:
     """How many ids of each list are customers, as lines for a terminal."""
-    for one in lists:
-        known = f"{one['known']:,} of {plural(one['ids'], 'id')}"
-        yield f"list {one['file']}: {known} found among the customers (by {one['column']})"
+    for use in lists:
+        known = f"{use['known']:,} of {plural(use['ids'], 'id')}"
+        yield f"list {use['file']}: {known} found among the customers (by {use['column']})"

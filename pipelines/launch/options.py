@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,29 +38,24 @@ class LaunchOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        add_once(parser, "--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
-        parser.add_argument(
-            "--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY"
-        )
-        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")
-        add_once(parser, "--output", help="folder of this launch; the same command there resumes it")
-        parser.add_argument("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
-        parser.add_argument(
-            "--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch"
-        )
-        parser.add_argument("--sticky", help="sticky.parquet of an earlier launch")
-        parser.add_argument("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
-        parser.add_argument(
-            "--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)"
-        )
-        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
-        parser.add_argument(
+        add, share = parser.add_argument, partial(add_once, parser)
+        share("--campaigns", help="folder with engine.yaml, the campaigns' *.yaml, audiences/ and lists/")
+        add("--customers", help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:TABLE|QUERY")
+        share("--events", help="file:DIR, pubsub:projects/P/topics/T or kafka:HOST:PORT/TOPIC")
+        share("--output", help="folder of this launch; the same command there resumes it")
+        add("--launch_id", help="name of the launch; made up and kept in OUTPUT when not given")
+        add("--history", action="append", help="earlier sends for the caps: a file, or OUTPUT of a launch")
+        add("--sticky", help="sticky.parquet of an earlier launch")
+        add("--batch_rows", type=int, default=131_072, help="customers a batch (131072)")
+        add("--broker_wait", type=float, default=60.0, help="seconds to wait while nothing can be published (60)")
+        share("--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        add(
             "--strict",
             action="store_true",
             help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
         )
         add_log_option(parser)
-        parser.add_argument("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
+        add("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 
 @dataclass(frozen=True)
@@ -143,12 +139,12 @@ def _download(path: str, mirrors: list[str]) -> str:
     return copy
 
 
-def read_uri(parse: Callable[[str], Uri], text: str, problems: list[Problem]) -> Uri | None:
-    """The transport that --events names; None, and a problem more, where `parse` refuses it."""
+def read_uri(parse: Callable[[str], Uri], text: str, problems: list[Problem], option: str = "--events") -> Uri | None:
+    """The transport or the ledger that an option names; None, and a problem more, where `parse` refuses it."""
     try:
         return parse(text)
     except UriError as error:
-        problems.append(Problem("command line", "--events", text, str(error)))
+        problems.append(Problem("command line", option, text, str(error)))
         return None
 
 

@@ -23,17 +23,9 @@ from pipelines.launch.worker_files import WorkerFiles
 from schemas.columns.ids import id_texts, normal_addresses
 from schemas.elements import LaunchBatch
 from schemas.problems import InputError, JobError, Problem
+from stores.launches import survey_results
 from stores.launches.launch_folder import write_parquet
 from stores.launches.snapshot import read_part
-from stores.launches.survey_results import (
-    ALLOCATIONS,
-    SUPERSEDED,
-    is_complete,
-    read_shared_addresses,
-    working_connection,
-    write_decisions,
-    write_duplicates,
-)
 from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.columnar.duplicate_keys import Keys, codes_of, find_duplicate_keys
 from transforms.columnar.id_index import IdIndex
@@ -50,21 +42,21 @@ Capacity = dict[tuple[str, str], int]
 def survey(job: LaunchJob, options: PipelineOptions) -> None:
     """Write the results into the launch's survey folder, unless they are there."""
     folder, capacity = job.folder.survey, job.offer_capacity
-    if is_complete(folder):
+    if survey_results.is_complete(folder):
         return
     duplicates, shared_addresses = _find_duplicates(job)
-    write_duplicates(folder, duplicates, shared_addresses)
-    superseded, allocations = SUPERSEDED.empty_table(), ALLOCATIONS.empty_table()
+    survey_results.write_duplicates(folder, duplicates, shared_addresses)
+    superseded, allocations = survey_results.SUPERSEDED.empty_table(), survey_results.ALLOCATIONS.empty_table()
     if shared_addresses.num_rows or capacity:
         for old in folder.glob("*-*.parquet"):
             old.unlink()
         with beam.Pipeline(options=options) as p:
             batches = run_to_suppress(p, job, only_shared_addresses=not capacity)
             _ = batches | "SurveyCandidates" >> beam.ParDo(_WriteCandidates(job.plan, capacity, folder))
-        con = working_connection(folder)
+        con = survey_results.working_connection(folder)
         superseded = _find_superseded(con, folder)
         allocations = _allocate_offers(con, job.plan, folder, superseded, capacity)
-    write_decisions(folder, superseded, allocations)
+    survey_results.write_decisions(folder, superseded, allocations)
 
 
 def run_to_suppress(
@@ -94,7 +86,8 @@ class _WriteCandidates(beam.DoFn):
         self._plan, self._capacity, self._folder = plan, capacity, folder
 
     def setup(self) -> None:
-        shared = {channel: IdIndex.build(keys) for channel, keys in read_shared_addresses(self._folder).items()}
+        addresses = survey_results.read_shared_addresses(self._folder)
+        shared = {channel: IdIndex.build(keys) for channel, keys in addresses.items()}
         self._finder = CandidateFinder(self._plan, shared, self._capacity)
 
     def process(self, element: LaunchBatch) -> None:
@@ -156,7 +149,7 @@ def _find_superseded(con: Any, folder: Path) -> pa.Table:
     return con.sql(
         "SELECT campaign, batch, row FROM shared "
         "QUALIFY row_number() OVER (PARTITION BY campaign, address ORDER BY value DESC NULLS LAST, tie) > 1"
-    ).to_arrow_table().cast(SUPERSEDED)  # fmt: skip
+    ).to_arrow_table().cast(survey_results.SUPERSEDED)  # fmt: skip
 
 
 def _allocate_offers(con: Any, plan: Plan, folder: Path, superseded: pa.Table, capacity: Capacity) -> pa.Table:
@@ -174,7 +167,7 @@ def _allocate_offers(con: Any, plan: Plan, folder: Path, superseded: pa.Table, c
         if (campaign, offer) not in listed:
             keys = keys.slice(max(limit - 1, 0))
         rows.append({"campaign": campaign, "offer": offer, "keys": keys.to_pylist()})
-    return pa.Table.from_pylist(rows, schema=ALLOCATIONS)
+    return pa.Table.from_pylist(rows, schema=survey_results.ALLOCATIONS)
 
 
 def _view(con: Any, folder: Path, kind: str, schema: pa.Schema) -> None:

@@ -19,14 +19,9 @@ from schemas.contracts import DeadLetter
 from schemas.elements import Ints
 from schemas.problems import JobError
 from stores.dead_letters import write_dead_letters
+from stores.launches import survey_results
 from stores.launches.launch_folder import LaunchFolder
 from stores.launches.snapshot import Part, read_part
-from stores.launches.survey_results import (
-    read_duplicates,
-    read_offer_allocations,
-    read_rows_with_shared_address,
-    read_superseded,
-)
 from transforms.offers.generate_offers import Allocations
 from transforms.suppression.suppress import Superseded
 
@@ -92,19 +87,19 @@ class WorkerFiles:
 
     def read_duplicates(self) -> dict[str, Ints]:
         """The rows of customers that stand in an earlier row too, by batch name."""
-        return self._read(read_duplicates, self._survey)
+        return self._read(survey_results.read_duplicates, self._survey)
 
     def read_rows_with_shared_address(self) -> dict[str, Ints]:
         """The rows that share an address, by batch name."""
-        return self._read(read_rows_with_shared_address, self._survey)
+        return self._read(survey_results.read_rows_with_shared_address, self._survey)
 
     def read_superseded(self) -> Superseded:
         """The rows whose address belongs to a customer that is preferred to them, by batch name and campaign."""
-        return self._read(read_superseded, self._survey)
+        return self._read(survey_results.read_superseded, self._survey)
 
     def read_allocations(self) -> Allocations:
         """The order keys that the survey granted each limited offer."""
-        return self._read(read_offer_allocations, self._survey)
+        return self._read(survey_results.read_offer_allocations, self._survey)
 
     def read_secret(self) -> bytes:
         """The secret of the unique codes. Raises JobError when it is not the one that the launch was started with."""

@@ -16,7 +16,8 @@ from connectors.files.replay import fits_file
 from connectors.gcs import is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.open import open_publisher, read_between
-from connectors.uri import SinkUri, SourceUri, UriError, sink_uri, source_uri
+from connectors.uri import SinkUri, SourceUri, sink_uri, source_uri
+from pipelines.launch.options import read_uri
 from pipelines.operations.ledger.names import find_unknown
 from pipelines.operations.ledger.opened import existing_ledger, opened_ledger
 from schemas.contracts import ContractError, DeadLetter, decode, resolve
@@ -105,17 +106,11 @@ def replay_between(
 
 def _target(events: str, ledger: str | None) -> SinkUri:
     """Where to publish. Raises InputError for a target or a ledger whose URI cannot be read."""
-    problems = []
-    try:
-        target = sink_uri(events)
-    except UriError as error:
-        problems.append(Problem("command line", "--events", events, str(error)))
-    try:
-        if ledger:
-            open_ledger(ledger)
-    except UriError as error:
-        problems.append(Problem("command line", "--ledger", ledger or "", str(error)))
-    if problems:
+    problems = list[Problem]()
+    target = read_uri(sink_uri, events, problems)
+    if ledger:
+        read_uri(open_ledger, ledger, problems, "--ledger")
+    if target is None or problems:
         raise InputError(problems)
     return target
 
@@ -132,13 +127,13 @@ def _opened(ledger: str | None, output: str | None = None) -> Iterator[DeliveryL
 
 def _source(text: str, target: SinkUri) -> SourceUri:
     """Where the messages are read from."""
-    try:
-        uri = source_uri(text)
-    except UriError as error:
-        raise InputError([Problem("command line", "SOURCE", text, str(error))]) from error
-    if uri.folder is not None and uri == target:
+    problems = list[Problem]()
+    uri = read_uri(source_uri, text, problems, "SOURCE")
+    if uri is not None and uri.folder is not None and uri == target:
         fix = "is where the events go as well; name another folder, or let rebatch read this one again"
-        raise InputError([Problem("command line", "SOURCE", text, fix)])
+        problems.append(Problem("command line", "SOURCE", text, fix))
+    if uri is None or problems:
+        raise InputError(problems)
     return uri
 
 

@@ -12,7 +12,6 @@ from pipelines.launch.input_warnings import input_warnings
 from pipelines.rebatch.delivery_files import check_delivery
 from schemas.campaigns.accounts import configured_retailers
 from schemas.campaigns.configuration import load_configuration, load_engine
-from schemas.campaigns.engine import EngineConfig
 from schemas.problems import InputError
 from stores.launches.distinct import distinct_values
 from stores.launches.snapshot import source_schema
@@ -42,7 +41,9 @@ def validate(campaigns: str, customers: str | None, strict: bool) -> Validated:
         if customers:
             schema = source_schema(customers, id_columns(config))
             problems += make_plan(config, schema, "validate", 0)[1]
-            retailers = _retailers_with_accounts(config.engine, customers, schema.names)
+            column = config.engine.columns.retailer
+            if config.engine.delivery.vendor != "outbox" and column in schema.names:  # the others have no accounts
+                retailers = distinct_values(customers, column)
     if engine is not None:
         problems += check_delivery(root, engine, {*configured_retailers(engine), *retailers}, None)
     if problems or config is None:
@@ -52,9 +53,3 @@ def validate(campaigns: str, customers: str | None, strict: bool) -> Validated:
         raise refusal(warnings)
     names = [campaign.id for campaign in config.campaigns]
     return Validated(names, sorted(config.audiences), sorted(retailers), lists, warnings)
-
-
-def _retailers_with_accounts(engine: EngineConfig, customers: str, columns: list[str]) -> set[str]:
-    """The retailers of the customers, if the vendor needs accounts."""
-    column = engine.columns.retailer
-    return distinct_values(customers, column) if engine.delivery.vendor != "outbox" and column in columns else set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -13,7 +14,7 @@ from connectors.gcs import absolute_path, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
-from connectors.uri import SourceUri, UriError, source_uri
+from connectors.uri import SourceUri, source_uri
 from pipelines.command_line.logs import add_log_option
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
@@ -29,37 +30,28 @@ class RebatchOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        add_once(
-            parser, "--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes"
-        )
-        add_once(parser, "--events", help="file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC")
-        add_once(
-            parser,
-            "--output",
-            help="folder of this delivery: receipts, dead letters, ledger; used again by the next run",
-        )
-        add_once(parser, "--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
-        parser.add_argument(
-            "--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)"
-        )
-        parser.add_argument("--drain", action="store_true", help="deliver what is there, then stop")
-        parser.add_argument(
-            "--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)"
-        )
-        parser.add_argument(
+        add, share = parser.add_argument, partial(add_once, parser)
+        share("--campaigns", help="folder with engine.yaml: vendor, workspaces, pace; read again as it changes")
+        share("--events", help="file:DIR, pubsub:projects/P/subscriptions/S or kafka:HOST:PORT/TOPIC")
+        share("--output", help="folder of this delivery: receipts, dead letters, ledger; used again by the next run")
+        share("--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
+        add("--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)")
+        add("--drain", action="store_true", help="deliver what is there, then stop")
+        add("--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)")
+        add(
             "--patience",
             type=float,
             default=60.0,
             help="when a run ends: stop waiting for events that cannot be sent yet after so many seconds without any "
             "being sent (60)",
         )
-        parser.add_argument(
+        add(
             "--ignore_times",
             action="store_true",
             help="for tests: send events at once, also those that are not due yet or have expired",
         )
         add_log_option(parser)
-        parser.add_argument("--readers", type=int, default=1, help="readers of the source (1)")
+        add("--readers", type=int, default=1, help="readers of the source (1)")
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class RebatchConfig:
             )
             problems.append(Problem("command line", "--ledger", "missing", fix))
         else:
-            problems += _ledger_problems(ledger)
+            read_uri(open_ledger, ledger, problems, "--ledger")
         problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})
         kafka_options = options.view_as(KafkaOptions)
         kafka, start = read_client(kafka_options, problems), read_start(kafka_options, problems)
@@ -110,11 +102,3 @@ class RebatchConfig:
             start=start,
             **{name: getattr(options, name) for name in _AS_GIVEN},
         )
-
-
-def _ledger_problems(uri: str) -> list[Problem]:
-    try:
-        open_ledger(uri)
-    except UriError as error:
-        return [Problem("command line", "--ledger", uri, str(error))]
-    return []

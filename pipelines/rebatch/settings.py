@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,10 +84,6 @@ class Settings:
         if retailer not in files.accounts:
             files.accounts[retailer] = self._account(files, retailer)
         return files.accounts[retailer]
-
-    def warm_up_limit(self, retailer: str, day: date) -> int | None:
-        """The most messages of a retailer on a day of its time zone; None for no limit."""
-        return self.files.current().warm_up_limit(retailer, day)
 
     def limits(self, retailer: str) -> WorkspaceLimits:
         """The limits that a retailer's calls keep to."""

@@ -40,7 +40,6 @@ def problem(name: str, value: str, fix: str) -> Problem:
 
 
 CAMPAIGNS = argument("--campaigns", required=True, help="folder with engine.yaml and the campaigns")
-CUSTOMERS = argument("--customers", required=True, help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:…")
 LAUNCH = argument("launch", metavar="LAUNCH", help="the --output folder of a launch")
 RECEIPTS = repeated(
     "--receipts",
@@ -49,5 +48,4 @@ RECEIPTS = repeated(
 )
 KAFKA = tuple(argument(name, **OPTIONS[name]) for name in PUBLISHING)
 STRICT = argument("--strict", action="store_true", help="treat warnings as mistakes: exit code 2 (engine.yaml: strict)")
-HISTORY = repeated("--history", help="earlier sends, for the caps: a table or OUTPUT of a launch; may be repeated")
 JSON = argument("--json", action="store_true", help="print the result as JSON")

@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from runners.cli import commands
-from runners.cli.arguments import (
-    CAMPAIGNS,
-    CUSTOMERS,
-    HISTORY,
-    JSON,
-    KAFKA,
-    LAUNCH,
-    RECEIPTS,
-    STRICT,
-    Command,
-    argument,
-    repeated,
-)
+from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRICT, Command, argument, repeated
 from runners.cli.engines_command import ENGINES, engines
 from runners.cli.ledger_command import LEDGER, ledger
 from runners.cli.template import TEMPLATE
@@ -30,8 +18,10 @@ COMMANDS = {
         (
             argument("campaign", metavar="CAMPAIGN", help="id of the campaign"),
             CAMPAIGNS,
-            CUSTOMERS,
-            HISTORY,
+            argument(
+                "--customers", required=True, help="Parquet, CSV, NDJSON, Avro (file, folder, glob) or bigquery:…"
+            ),
+            repeated("--history", help="earlier sends, for the caps: a table or OUTPUT of a launch; may be repeated"),
             argument("--sticky", help="sticky.parquet of an earlier launch"),
             argument("--samples", type=int, default=3, help="number of events to show (3)"),
             STRICT,

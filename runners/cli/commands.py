@@ -11,7 +11,7 @@ from typing import Any
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import read_client, read_time
 from connectors.open import create_topic
-from connectors.uri import UriError, topic_uri
+from connectors.uri import topic_uri
 from pipelines.command_line.commands import add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
@@ -19,6 +19,7 @@ from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import list_lines
 from pipelines.launch.inputs import open_launch
+from pipelines.launch.options import read_uri
 from pipelines.operations import check as checking
 from pipelines.operations import preview as previewing
 from pipelines.operations import replay as replaying
@@ -30,7 +31,6 @@ from runners.cli.arguments import problem
 from runners.cli.live_counters import live_counters
 from runners.cli.output import show_progress, write_result
 from runners.cli.progress_bar import Bar
-from runners.cli.text.check import check_lines
 from runners.cli.text.preview import preview_lines
 from runners.cli.text.why import why_lines
 from schemas.campaigns.audience import NamedAudience
@@ -131,8 +131,15 @@ def why(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     result = checking.check(args.launch, args.receipts)
-    write_result(args, result, check_lines(result))
+    write_result(args, result, _check_lines(result))
     return EXIT_CODES[Ending.DONE if result.all_hold else Ending.CHECK_FAILED]
+
+
+def _check_lines(findings: checking.Findings) -> Iterator[str]:
+    marks = {True: "ok     ", False: "WRONG  ", None: "note   "}
+    yield f"launch {findings.launch_id}: {findings.batches_done} of {findings.batches} batches done"
+    for finding in findings.findings:
+        yield marks[finding.holds] + finding.text + (f": {finding.detail}" if finding.detail else "")
 
 
 def report(args: argparse.Namespace) -> int:
@@ -186,11 +193,10 @@ def verify_code(args: argparse.Namespace) -> int:
 
 
 def topic(args: argparse.Namespace) -> int:
-    try:
-        uri = topic_uri(args.uri)
-    except UriError as error:
-        raise InputError([problem("uri", args.uri, str(error))]) from error
     problems: list[Problem] = []
+    uri = read_uri(topic_uri, args.uri, problems, "uri")
+    if uri is None:
+        raise InputError(problems)
     client = read_client(args, problems) if uri.has_partitions else KafkaClient()
     if uri.has_partitions and args.partitions < 1:
         problems.append(problem("--partitions", str(args.partitions), "must be 1 or more"))

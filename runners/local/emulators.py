@@ -17,6 +17,7 @@ import grpc
 
 from schemas.problems import JobError
 
+_START_S = 60.0
 _SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # the default heap grows by gigabytes
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
 
@@ -65,21 +66,21 @@ FIRESTORE = Emulator(
 )  # fmt: skip
 
 
-def pubsub_emulator(port: int | None = None, wait_s: float = 60.0) -> AbstractContextManager[str]:
+def pubsub_emulator(port: int | None = None) -> AbstractContextManager[str]:
     """`host:port` of a running emulator of Pub/Sub, as `run_emulator` gives it."""
-    return run_emulator(PUBSUB, port, wait_s)
+    return run_emulator(PUBSUB, port)
 
 
-def firestore_emulator(port: int | None = None, wait_s: float = 60.0) -> AbstractContextManager[str]:
+def firestore_emulator() -> AbstractContextManager[str]:
     """`host:port` of a running emulator of Firestore, as `run_emulator` gives it."""
-    return run_emulator(FIRESTORE, port, wait_s)
+    return run_emulator(FIRESTORE)
 
 
 @contextmanager
-def run_emulator(emulator: Emulator, port: int | None, wait_s: float) -> Iterator[str]:
+def run_emulator(emulator: Emulator, port: int | None = None) -> Iterator[str]:
     """`host:port` of a running emulator, which ends with the block. It keeps all data in memory.
 
-    Raises EmulatorError when Java or the jar is missing or it does not answer within `wait_s` seconds.
+    Raises EmulatorError when Java or the jar is missing or it does not answer within a minute.
     """
     java = shutil.which("java")
     if java is None:
@@ -87,19 +88,19 @@ def run_emulator(emulator: Emulator, port: int | None, wait_s: float) -> Iterato
     host, jar = f"127.0.0.1:{port or free_port()}", str(emulator.find_jar())
     start = ["-cp", jar, emulator.main] if emulator.main else ["-jar", jar]
     command = [java, *_SMALL, *start, "--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
-    with run_server(command, f"the {emulator.name} emulator", host, partial(_accepts_calls, host), wait_s):
+    with run_server(command, f"the {emulator.name} emulator", host, partial(_accepts_calls, host)):
         yield host
 
 
 @contextmanager
 def run_server(
-    command: Sequence[str], name: str, address: str, answers: Callable[[], bool], wait_s: float, log: str = os.devnull
+    command: Sequence[str], name: str, address: str, answers: Callable[[], bool], log: str = os.devnull
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that answers, and is killed when the block ends. Its output is appended to `log`. Raises EmulatorError
-    when it does not answer within `wait_s` seconds."""
+    when it does not answer within a minute."""
     with open(log, "ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    end = time.monotonic() + wait_s
+    end = time.monotonic() + _START_S
     try:
         while time.monotonic() < end and process.poll() is None:
             if answers():

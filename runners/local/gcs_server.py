@@ -30,28 +30,25 @@ def find_gcs_server() -> Path:
 
 
 @contextmanager
-def gcs_server(buckets: tuple[str, ...] = ("bucket",), wait_s: float = 30.0) -> Iterator[str]:
-    """The address of a running server, http://HOST:PORT, for STORAGE_EMULATOR_HOST. It ends with the block
-    and keeps all objects in memory.
+def gcs_server() -> Iterator[str]:
+    """The address of a running server, http://HOST:PORT, for STORAGE_EMULATOR_HOST. It has one bucket, `bucket`; it
+    ends with the block and keeps all objects in memory.
 
-    Raises EmulatorError when the program is missing or does not answer within `wait_s` seconds.
+    Raises EmulatorError when the program is missing or does not answer within a minute.
     """
     program, port = find_gcs_server(), free_port()
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as seed:
-        for bucket in buckets:
-            (Path(seed) / bucket).mkdir()
+        (Path(seed) / "bucket").mkdir()
         command = [str(program), "-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory",
                    f"-data={seed}", f"-public-host=127.0.0.1:{port}", f"-external-url={address}"]  # fmt: skip
-        answers = partial(_has_buckets, address, buckets)
-        with run_server(command, "the Cloud Storage stand-in", address, answers, wait_s):
+        with run_server(command, "the Cloud Storage stand-in", address, partial(_has_bucket, address)):
             yield address
 
 
-def _has_buckets(address: str, buckets: tuple[str, ...]) -> bool:
+def _has_bucket(address: str) -> bool:
     try:
-        for bucket in buckets:
-            urllib.request.urlopen(f"{address}/storage/v1/b/{bucket}", timeout=2).close()
+        urllib.request.urlopen(f"{address}/storage/v1/b/bucket", timeout=2).close()
     except (urllib.error.URLError, OSError):
         return False
     return True

@@ -47,12 +47,12 @@ def kafka_jars() -> Path:
 
 
 @contextmanager
-def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: float = 60.0) -> Iterator[KafkaBroker]:
+def kafka_broker(data: Path | None = None, port: int | None = None) -> Iterator[KafkaBroker]:
     """A running broker, which ends with the block.
 
     With `data` its messages stay in that folder, and a broker started there again, on the same `port`, has them;
     otherwise they are deleted. Topics are not created automatically. Raises EmulatorError when Java or Kafka is missing
-    or it does not answer within `wait_s` seconds.
+    or it does not answer within a minute.
     """
     java, jars = shutil.which("java"), kafka_jars()
     if java is None:
@@ -68,11 +68,11 @@ def kafka_broker(data: Path | None = None, port: int | None = None, wait_s: floa
     try:
         if not (folder / "log" / _FORMATTED).exists():
             format_log = [*run, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)]
-            done = subprocess.run(format_log, capture_output=True, text=True, timeout=wait_s, check=False)
+            done = subprocess.run(format_log, capture_output=True, text=True, timeout=60.0, check=False)
             if done.returncode:
                 raise EmulatorError(f"Kafka cannot use {folder} ({(done.stderr or done.stdout).strip()[-500:]})")
         command, log = [*run, "kafka.Kafka", str(settings)], str(folder / "output.log")
-        with run_server(command, "Kafka", hosts[0], partial(_lists_topics, hosts[0]), wait_s, log) as process:
+        with run_server(command, "Kafka", hosts[0], partial(_lists_topics, hosts[0]), log) as process:
             yield KafkaBroker(hosts[0], hosts[1], _USER, password, process.pid)
     finally:
         if data is None:

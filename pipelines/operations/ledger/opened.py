@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from connectors.uri import UriError
+from pipelines.launch.options import read_uri
 from pipelines.operations.ledger.guard import check_identity, check_open, find_ledger, find_traces, sqlite_path
 from schemas.delivery import DeliveryLedger
 from schemas.problems import InputError, Problem
@@ -21,11 +21,9 @@ from transforms.delivery.record_receipts import WriteLetters, WriteReceipts
 
 def read_ledger_uri(output: str, uri: str | None) -> str:
     """The URI given, or that of the ledger in the output folder. Raises InputError for one that cannot be read."""
-    uri = uri or DeliveryFolder(output).ledger
-    try:
-        open_ledger(uri)
-    except UriError as error:
-        raise InputError([Problem("command line", "--ledger", uri, str(error))]) from None
+    uri, problems = uri or DeliveryFolder(output).ledger, list[Problem]()
+    if read_uri(open_ledger, uri, problems, "--ledger") is None:
+        raise InputError(problems)
     return uri
 
 

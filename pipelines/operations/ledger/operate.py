@@ -14,7 +14,6 @@ from pipelines.launch.inputs import launched_campaigns
 from pipelines.operations.ledger.names import check_names, find_unknown
 from pipelines.operations.ledger.opened import opened_ledger, receipt_writers
 from schemas.delivery import (
-    LEDGER_STEP,
     Claim,
     ClaimRequest,
     ClaimResult,
@@ -172,11 +171,13 @@ def cancel(
         now, delivery = time.time(), DeliveryFolder(output)
         recover(delivery.journals, ledger, int(now * 1000))  # claims of a killed run
         record_unreported(ledger, *receipt_writers(delivery), now, now)  # receipts of a killed cancel
-        for start in range(0, len(rows), LEDGER_STEP):
-            events = {row[0]: row for row in rows[start : start + LEDGER_STEP]}
+        done = 0
+        for step in ledger_steps(rows):
+            events = {row[0]: row for row in step}
             _cancel_some(ledger, delivery, events, result, manifest["launch_id"], vendor)
-            if len(rows) > LEDGER_STEP:
-                progress(start + len(events), len(rows))
+            done += len(step)
+            if len(step) < len(rows):
+                progress(done, len(rows))
     return result
 
 

@@ -158,9 +158,8 @@ def _settle_dead(ledger: DeliveryLedger, folder: DeliveryFolder, result: Rebuilt
         try:
             letters = read_dead_letters(str(path))
         except Exception as error:  # fastavro has no common base
-            raise InputError(
-                [Problem(str(path), "", "dead letters", f"cannot be read ({error}); move it away")]
-            ) from error
+            fix = f"cannot be read ({error}); move it away"
+            raise InputError([Problem(str(path), "", "dead letters", fix)]) from error
         ids = sorted({dead_id(letter) for letter in letters if letter.step == DECODE})
         for step in ledger_steps(ids):
             settlements = [Settlement(event_id, "dead") for event_id in step]

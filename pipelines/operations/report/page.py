@@ -13,14 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from connectors.files.whole_file import write_whole
-from pipelines.operations.report import charts, delivery, labels
-from pipelines.operations.report.equations import (
-    Equation,
-    campaign_equations,
-    launch_equations,
-    open_retailers,
-    outcomes,
-)
+from pipelines.operations.report import charts, delivery, equations, labels
 from schemas.problems import plural, shown
 
 Summary = Mapping[str, Any]
@@ -67,7 +60,7 @@ class Section(NamedTuple):
     outcomes: dict[str, int]
     audience: list[Node]
     steps: list[Step]
-    ledger: list[Equation]
+    ledger: list[equations.Equation]
 
     @property
     def closes(self) -> bool:
@@ -89,7 +82,7 @@ def render_report(summary: Summary) -> str:
     delivered = summary.get("delivery")
     ends = delivered["campaigns"] if delivered else {}
     sections = [_section(place, one, ends.get(one["id"])) for place, one in enumerate(summary["campaigns"], start=1)]
-    ledger = launch_equations(summary)
+    ledger = equations.launch_equations(summary)
     return _template().render(
         s=summary,
         sections=sections,
@@ -140,10 +133,10 @@ def _section(place: int, campaign: Mapping[str, Any], ends: Mapping[str, int] | 
     return Section(
         anchor=f"campaign-{place}",
         c=campaign,
-        outcomes=outcomes(campaign),
+        outcomes=equations.outcomes(campaign),
         audience=list(_flat(campaign["audience"])),
         steps=list(_steps(campaign, ends)),
-        ledger=campaign_equations(campaign, ends),
+        ledger=equations.campaign_equations(campaign, ends),
     )
 
 
@@ -188,10 +181,10 @@ def _dead_letters(summary: Summary) -> list[tuple[str, str, int]]:
     return [(unit, reason, count) for unit, counts in found for reason, count in counts.most_common() if count]
 
 
-def _notices(summary: Summary, sections: list[Section], ledger: list[Equation]) -> Iterator[Notice]:
+def _notices(summary: Summary, sections: list[Section], ledger: list[equations.Equation]) -> Iterator[Notice]:
     unclosed = [Item(line.text, s.c["id"], s.anchor) for s in sections for line in s.ledger if line.gap]
     unclosed += [Item(line.text, "Whole launch", "ledger") for line in ledger if line.gap]
-    unclosed += [Item(line.text, name, "retailers") for name, line in open_retailers(summary)]
+    unclosed += [Item(line.text, name, "retailers") for name, line in equations.open_retailers(summary)]
     if unclosed:
         title = "The ledger does not close: some customers have no outcome, or two. Do not trust these numbers"
         yield Notice("bad", title, unclosed)

@@ -64,7 +64,8 @@ class FlinkCluster(FlinkJobs):
             self.kill(name)
         self.start_jobmanager()
         java, conf = find_java(), ("--configDir", self._conf)
-        self._run("pool", self._pool_command())
+        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
+        self._run("pool", [*pool, f"--service_port={self._pool}", f"--container_executable={self._boot}"])
         self._run("taskmanager", flags.command(java, JARS, flags.TASK_MANAGER, "1152m", *conf))
         self._until("JobManager", lambda: self.rest("GET", "/overview")["slots-total"] >= self._slots)
         ports = [
@@ -158,10 +159,6 @@ class FlinkCluster(FlinkJobs):
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(self.code),
         }
-
-    def _pool_command(self) -> list[str]:
-        pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
-        return [*pool, f"--service_port={self._pool}", f"--container_executable={self._boot}"]
 
     def _write_boot(self) -> Path:
         path = self._folder / "boot"

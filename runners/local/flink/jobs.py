@@ -52,7 +52,7 @@ class FlinkJobs:
             if state not in OVER:
                 self.cancel(job)
 
-    def stop_with_savepoint(self, job: str, folder: str | None = None, seconds: float = _PATIENCE_S) -> str:
+    def stop_with_savepoint(self, job: str, folder: str | None = None) -> str:
         """Stop a job; the savepoint to start the next one from, in a folder or where the cluster keeps them. Without
         `drain`, which never ended."""
         body = {"drain": False, **({"targetDirectory": folder} if folder else {})}
@@ -62,7 +62,7 @@ class FlinkJobs:
             answer = self.rest("GET", f"/jobs/{job}/savepoints/{request}")
             return answer["operation"] if answer["status"]["id"] == "COMPLETED" else None
 
-        operation = self._until("savepoint", ended, seconds)
+        operation = self._until("savepoint", ended)
         if "location" not in operation:
             raise FlinkError(f"no savepoint of job {job}, which goes on: {_cause(operation)}")
         return str(operation["location"])
@@ -87,9 +87,8 @@ def stop_job(address: str, job: str | None, folder: str | None) -> tuple[str, st
     try:
         running = [name for name, state in cluster.jobs().items() if state not in OVER]
     except (urllib3.exceptions.HTTPError, orjson.JSONDecodeError) as error:
-        raise EmulatorError(
-            f"no Flink answers at {address} ({error}); give the JobManager's --address HOST:PORT"
-        ) from error
+        todo = "give the JobManager's --address HOST:PORT"
+        raise EmulatorError(f"no Flink answers at {address} ({error}); {todo}") from error
     if job is None and len(running) == 1:
         job = running[0]
     if job not in running:

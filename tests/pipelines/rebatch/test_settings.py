@@ -99,13 +99,19 @@ def test_an_edited_template_and_edited_signals_are_live_too(tmp_path: Path) -> N
     )
     settings = Settings(folder, clock, "/out")
     day = date(2026, 4, 2)
-    assert (settings.account("kroger").templates["plain"], settings.warm_up_limit("kroger", day)) == ("old", 20)
+    assert (settings.account("kroger").templates["plain"], settings.files.current().warm_up_limit("kroger", day)) == (
+        "old",
+        20,
+    )
     assert settings.limits("kroger").day_limit(day) == 20
-    assert settings.warm_up_limit("other", day) is None
+    assert settings.files.current().warm_up_limit("other", day) is None
     edit(folder, "new", "plain.liquid")
     edit(folder, head + "2026-04-01,kroger,10,5,0\n", "signals.csv")
     clock.now += 5
-    assert (settings.account("kroger").templates["plain"], settings.warm_up_limit("kroger", day)) == ("new", 10)
+    assert (settings.account("kroger").templates["plain"], settings.files.current().warm_up_limit("kroger", day)) == (
+        "new",
+        10,
+    )
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,8 @@ def read_options(
         if not readers or engines & {*readers}:
             continue
         if classes[name] == FlinkOptions.__name__:
-            problems.append(
-                Problem(COMMAND_LINE, name, "not known", "is an option of Flink; remove it, or give --on flink")
-            )
+            fix = "is an option of Flink; remove it, or give --on flink"
+            problems.append(Problem(COMMAND_LINE, name, "not known", fix))
         else:
             ours = " and ".join(sorted(engines))
             warnings.append(f"{name} has no effect on {ours}; only {' and '.join(readers)} reads it")

@@ -85,9 +85,8 @@ def _summary_now(job: LaunchJob) -> dict[str, Any]:
 def contradictions(written: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The parts of a written summary with other numbers than the batches. Fields that only one version of the summary
     has are not compared."""
-    return [
-        name for name in _NUMBERS if name not in written or not _agree(written[name], json.loads(json.dumps(now[name])))
-    ]
+    numbers = json.loads(json.dumps({name: now[name] for name in _NUMBERS}))
+    return [name for name in _NUMBERS if name not in written or not _agree(written[name], numbers[name])]
 
 
 def _agree(written: Any, now: Any) -> bool:
@@ -106,9 +105,7 @@ def check_resumed(job: LaunchJob) -> None:
         return
     problems = []
     for name in sorted(job.folder.done()):
-        emitted = sum(
-            number for _, outcome, _, number in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED
-        )
+        emitted = sum(count for _, outcome, _, count in job.folder.read_counts(name)["outcomes"] if outcome == EMITTED)
         path = event_path(folder, job.plan.launch_id, name)
         if emitted and (damage := record_damage(path, emitted)):
             exposures = job.folder.exposures / f"{name}.parquet"
@@ -154,12 +151,10 @@ def _time(at: datetime) -> str:
 def _rejected(job: LaunchJob) -> dict[str, int]:
     """The rows that the snapshot could not read, by reason. Writes them to the dead letters."""
     reasons: Counter[str] = Counter()
-    letters = []
+    letters, trace = [], f"{job.plan.launch_id}/snapshot"
     for row in read_rejected(job.snapshot):
         reasons[row.reason] += 1
-        letters.append(
-            DeadLetter("TakeSnapshot", row.reason, row.detail, row.source, row.data, f"{job.plan.launch_id}/snapshot")
-        )
+        letters.append(DeadLetter("TakeSnapshot", row.reason, row.detail, row.source, row.data, trace))
     if letters:
         write_dead_letters(str(job.folder.dead_letters), "snapshot", letters)
     return dict(reasons)
@@ -218,13 +213,7 @@ def summary_table(summary: dict[str, Any], report: str) -> str:
         parts = (sum(campaign[key].values()) for key in ("held_out", "outside", "suppressed", "dead_lettered"))
         rows.append((campaign["id"], *(f"{n:,}" for n in (campaign["matched"], *parts, campaign["emitted"]))))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     customers, timing = summary["customers"], summary["timing"]
     emitted = sum(campaign["emitted"] for campaign in summary["campaigns"])
     dead = sum(customers["dead_lettered"].values())

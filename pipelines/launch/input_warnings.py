@@ -80,10 +80,9 @@ def refuse_warnings(job: LaunchJob, options: PipelineOptions) -> None:
     if not kept.exists():
         for old in job.folder.survey.glob("counts-*.json"):
             old.unlink()
+        keep = partial(_keep_counts, job.plan, job.folder.survey)
         with beam.Pipeline(options=options) as p:
-            _ = run_to_suppress(p, job, surveyed=True) | "CountBeforehand" >> beam.Map(
-                partial(_keep_counts, job.plan, job.folder.survey)
-            )
+            _ = run_to_suppress(p, job, surveyed=True) | "CountBeforehand" >> beam.Map(keep)
         totals = Totals()
         for path in sorted(job.folder.survey.glob("counts-*.json")):
             totals.add(json.loads(path.read_text()))

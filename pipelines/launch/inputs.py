@@ -135,9 +135,8 @@ def _make_job(
     """The job of a checked launch, with the warnings of its manifest: the files that they are about may be gone."""
     warnings = [LaunchWarning(**warning) for warning in manifest.get("warnings", ())]
     plan = replace(plan, warnings=(*plan.warnings, *warnings))
-    return LaunchJob(
-        config, folder, plan, snapshot, parts(snapshot, config.batch_rows), _offer_capacity(plan), manifest
-    )
+    capacity = _offer_capacity(plan)
+    return LaunchJob(config, folder, plan, snapshot, parts(snapshot, config.batch_rows), capacity, manifest)
 
 
 def open_launch(folder: LaunchFolder) -> LaunchJob:
@@ -160,9 +159,8 @@ def open_launch(folder: LaunchFolder) -> LaunchJob:
     if snapshot.fingerprint != manifest["inputs"].get("customers_fingerprint"):
         fix = "is not what was launched: the customers have changed since; restore them to ask about this launch"
         raise InputError([Problem(config.customers, "--customers", snapshot.fingerprint, fix)])
-    plan, problems = make_plan(
-        configuration, snapshot.schema, manifest["launch_id"], int(manifest["launched_at"]), config.test
-    )
+    launch_id, launched_at = manifest["launch_id"], int(manifest["launched_at"])
+    plan, problems = make_plan(configuration, snapshot.schema, launch_id, launched_at, config.test)
     if problems:
         raise InputError(problems)
     job = _make_job(config, folder, plan, snapshot, manifest)

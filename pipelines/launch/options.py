@@ -148,9 +148,7 @@ def read_uri(parse: Callable[[str], Uri], text: str, problems: list[Problem], op
         return None
 
 
-def missing_options(
-    options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem] = ()
-) -> list[Problem]:
+def missing_options(options: Any, command: str, names: tuple[str, ...], mistakes: Sequence[Problem]) -> list[Problem]:
     """The mistakes, and a problem for each required option that is missing."""
     fix = f"give it; `campaigns {command} --help` explains it"
     wrong = {mistake.field for mistake in mistakes}

@@ -104,10 +104,9 @@ def _find_duplicates(job: LaunchJob) -> tuple[pa.Table, pa.Table]:
     """(batch, row) of every row of a customer but the first; (channel, key, batch, row) of all that share an
     address."""
     channels = sorted({entry.campaign.channel for entry in job.plan.campaigns})
+    keys = partial(_keys, job, channels)
     try:
-        repeated = find_duplicate_keys(
-            partial(_keys, job, channels), [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey
-        )
+        repeated = find_duplicate_keys(keys, [_CUSTOMER, *channels], job.snapshot.rows, job.folder.survey)
     except JobError as error:  # nothing has been sent yet
         raise InputError([Problem(job.config.customers, "--customers", "", str(error))]) from error
     customers = repeated.filter(pc.equal(repeated["kind"], _CUSTOMER))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ def preview(
     campaign: str,
     campaigns: str,
     customers: str,
-    history: tuple[str, ...],
+    history: Sequence[str],
     sticky: str | None,
     samples: int,
     strict: bool,
@@ -52,7 +52,7 @@ def preview(
             customers=customers,
             events=sink_uri(f"file:{folder}/events"),
             output=f"{folder}/launch",
-            history=history,
+            history=tuple(history),
             sticky=sticky,
             test=True,
             only=campaign,

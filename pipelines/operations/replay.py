@@ -39,9 +39,7 @@ class Replayed(msgspec.Struct):
     kind: str = "letters"
 
 
-def replay(
-    folder: str, events: str, ledger: str | None, reasons: set[str], client: KafkaClient | None = None
-) -> Replayed:
+def replay(folder: str, events: str, ledger: str | None, reasons: set[str], client: KafkaClient) -> Replayed:
     """Publish the messages of a delivery's dead letters: those that could not be decoded, and those that were refused.
 
     With `ledger` the refused events may be sent again; without it they stay settled there. Raises InputError for a
@@ -66,7 +64,7 @@ def replay(
         return Replayed(0, len(letters))
     token = {} if target.folder is not None else {"replay": uuid.uuid4().hex[:12]}
     part = dead_id(next(iter(chosen.values())))[5:]
-    with open_publisher(target, client or KafkaClient(), part) as publish:
+    with open_publisher(target, client, part) as publish:
         accepted = publish([(letter.data, {**_attributes(letter), **token}) for letter in chosen.values()])
     return Replayed(accepted, len(letters) - accepted)
 

@@ -81,10 +81,8 @@ class RebatchConfig:
         problems += secrets_problems(options.secrets)
         ledger = options.ledger or DeliveryFolder(options.output or "").ledger
         if not options.ledger and is_remote(options.output or ""):
-            fix = (
-                "an --output in Cloud Storage has no place for SQLite; give firestore:projects/P/databases/D/COLLECTION"
-            )
-            problems.append(Problem("command line", "--ledger", "missing", fix))
+            fix = "an --output in Cloud Storage has no place for SQLite; give firestore:projects/P/databases/D/"
+            problems.append(Problem("command line", "--ledger", "missing", f"{fix}COLLECTION"))
         else:
             read_uri(open_ledger, ledger, problems, "--ledger")
         problems += small_options(options, {"idle": 0.1, "patience": 0.0, "readers": 1})

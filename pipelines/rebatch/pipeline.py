@@ -37,9 +37,7 @@ from transforms.streaming.engine_traits import EngineTraits
 from transforms.streaming.group_by_shard import GroupByShard
 from transforms.streaming.hold_until_due import HoldUntilDue
 
-RELEASED = Limit(
-    25_000, 20 << 20
-)  # in flight before what has become due waits: more than sources.IN_FLIGHT, to go first
+RELEASED = Limit(25_000, 20 << 20)  # in flight before what is due waits: more than sources.IN_FLIGHT, to go first
 
 
 def build(

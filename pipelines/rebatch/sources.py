@@ -56,15 +56,10 @@ def read_events(
 ) -> beam.PTransform:
     """The transform that reads the envelopes of the events, and of the spool of a local source."""
     if source is not None:  # one source: a Flatten of events and spool would be one more hop
-        reader, limit = partial(make_spooling_reader, source), IN_FLIGHT if part is None else None
+        reader = partial(make_spooling_reader, source)
+        limit, round_ = (IN_FLIGHT, None) if part is None else (None, part.read)
         return ReadMessages(
-            reader,
-            engine,
-            COUNTERS,
-            source.readers,
-            most_in_flight=limit,
-            source=source.name,
-            round_=part.read if part else None,
+            reader, engine, COUNTERS, source.readers, most_in_flight=limit, source=source.name, round_=round_
         )
     if engine.native_pubsub and (subscription := config.events.subscription_path):
         return ReadNativePubsub(subscription)

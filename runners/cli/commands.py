@@ -108,14 +108,7 @@ def preview(args: argparse.Namespace) -> int:
     if args.samples < 0:
         raise InputError([problem("--samples", str(args.samples), "must be 0 or more")])
     result = previewing.preview(
-        args.campaign,
-        args.campaigns,
-        args.customers,
-        tuple(args.history),
-        args.sticky,
-        args.samples,
-        args.strict,
-        Bar(),
+        args.campaign, args.campaigns, args.customers, args.history, args.sticky, args.samples, args.strict, Bar()
     )
     write_result(args, result, preview_lines(result))
     if result.refused:

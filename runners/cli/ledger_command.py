@@ -108,15 +108,9 @@ def _reconcile(args: argparse.Namespace) -> None:
         problems.append(_problem("as_of", args.as_of, "is in the future; give the time at which the list was made"))
     if problems:
         raise InputError(problems)
+    foreign = args.allow_foreign_ids
     result = reconcile(
-        args.output,
-        args.ledger,
-        args.accepted,
-        as_of,
-        args.campaign,
-        args.retailer,
-        args.receipts,
-        args.allow_foreign_ids,
+        args.output, args.ledger, args.accepted, as_of, args.campaign, args.retailer, args.receipts, foreign
     )
     write_result(args, result, text.reconcile_lines(result))
 

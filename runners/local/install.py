@@ -70,9 +70,8 @@ def install(name: str) -> str | None:
     started = time.monotonic()
     ENGINES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ENGINES, prefix=".new-") as new:
-        done = subprocess.run(
-            _command(part, Path(new)), env={**os.environ, "GOBIN": new}, capture_output=True, text=True, check=False
-        )
+        command, variables = _command(part, Path(new)), {**os.environ, "GOBIN": new}
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"{part.tool} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-1500:]}"
         _put(part, Path(new))
@@ -105,9 +104,8 @@ def _put(part: Part, new: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """0 if every part is installed, or was skipped where that is allowed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m runners.local.install", description=(__doc__ or "").partition("\n")[0]
-    )
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m runners.local.install", description=about)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)} (all of them)")
     names = parser.parse_args(argv).names or list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:

@@ -149,21 +149,9 @@ class StandIn:
     ) -> None:
         lost = "lost" if verdict.status < 300 else reply.how
         status = reply.status if reply.how == "whole" else lost
-        self.book.note(
-            Entry(
-                int(self.clock() * 1000),
-                workspace,
-                path,
-                status,
-                dict(request.headers),
-                request.body,
-                verdict.accepted,
-                verdict.rejected,
-                verdict.collapsed,
-                repeated,
-                [] if len(verdict.accepted) else event_ids_of(_parsed(request.body)),
-            )
-        )
+        call = int(self.clock() * 1000), workspace, path, status, dict(request.headers), request.body
+        not_sent = [] if len(verdict.accepted) else event_ids_of(_parsed(request.body))
+        self.book.note(Entry(*call, verdict.accepted, verdict.rejected, verdict.collapsed, repeated, not_sent))
 
 
 def _parsed(body: bytes) -> Json:

@@ -221,11 +221,9 @@ def _cancel_some(
     result.ended.update(one.outcome for one in claim_results if one.state == "settled" and one.outcome)
 
 
-def _receipt(
-    row: tuple[Any, ...], claim_result: ClaimResult, campaign: str, launch: str, vendor: str, now: int
-) -> Receipt:
+def _receipt(row: tuple[Any, ...], claim: ClaimResult, campaign: str, launch: str, vendor: str, now: int) -> Receipt:
     event_id, retailer, customer, channel, variant = row
-    outcome, reason = ("unknown", "no_answer") if claim_result.state == "lapsed" else ("expired", "cancelled")
+    outcome, reason = ("unknown", "no_answer") if claim.state == "lapsed" else ("expired", "cancelled")
     message = Message(event_id, retailer, "", customer, "", b"", arrived_at=now)
     event = {"launch_id": launch, "campaign_id": campaign, "channel": channel, "experiment": {"variant": variant}}
     return make_receipt(message, f"{vendor}:{retailer}", outcome, now, event=event, reason=reason)

@@ -113,10 +113,8 @@ def whiskers(variants: Sequence[Mapping[str, Any]], label: str) -> Markup:
     )
     anchors = ["start", *["middle"] * (len(ticks) - 2), "end"]
     axis = Markup("").join(
-        tick.format(
-            x=place(t), top=_TOP, end=bottom, y=bottom + 17, anchor=anchor, text=f"{100 * t:.{_digits(step)}f}%"
-        )
-        for t, anchor in zip(ticks, anchors, strict=True)
+        tick.format(x=place(t), top=_TOP, end=bottom, y=bottom + 17, anchor=side, text=f"{100 * t:.{_digits(step)}f}%")
+        for t, side in zip(ticks, anchors, strict=True)
     )
     rows = Markup("").join(_whisker(v, _TOP + _ROW * n, place) for n, v in enumerate(variants))
     svg = Markup('<svg class="whiskers" role="img" aria-label="{}" height="{}">{}{}</svg>')

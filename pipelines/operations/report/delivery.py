@@ -53,9 +53,7 @@ def delivery_view(delivery: Mapping[str, Any]) -> View:
         rest=_line(f"The other {number(len(rest))}", "", summed) if rest else None,
         others=len(rest),
         variants=[_line(one["variant"] or "without a variant", one["campaign"], one) for one in delivery["variants"]],
-        reasons=[
-            (end, reason, events) for end, found in delivery["reasons"].items() for reason, events in found.items()
-        ],
+        reasons=[(end, reason, count) for end, by in delivery["reasons"].items() for reason, count in by.items()],
         waits=delivery["waits"],
         facts=list(_facts(delivery)),
     )

@@ -48,9 +48,8 @@ def campaign_equations(campaign: Mapping[str, Any], delivered: Mapping[str, int]
     With the events by the outcome of their delivery, emitted = accepted + rejected + expired + unknown + pending.
     """
     matched = campaign["matched"]
-    first = Equation(
-        (campaign["evaluated"], "evaluated"), ((campaign["not_matched"], "not matched"), (matched, "matched"))
-    )
+    parts = (campaign["not_matched"], "not matched"), (matched, "matched")
+    first = Equation((campaign["evaluated"], "evaluated"), parts)
     last = []
     if delivered is not None:
         last.append(Equation((campaign["emitted"], "emitted"), tuple((n, name) for name, n in delivered.items())))
@@ -83,9 +82,7 @@ def launch_equations(summary: Mapping[str, Any]) -> list[Equation]:
 
 def open_retailers(summary: Mapping[str, Any]) -> list[tuple[str, Equation]]:
     """The retailers whose matched customers do not all end in one place."""
-    lines = [
-        (r["id"], _outcome_equation(r["matched"], {kind: r[kind] for kind in OUTCOMES})) for r in summary["retailers"]
-    ]
+    lines = [(retailer["id"], _outcome_equation(retailer["matched"], retailer)) for retailer in summary["retailers"]]
     return [(name, line) for name, line in lines if line.gap]
 
 

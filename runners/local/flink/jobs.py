@@ -27,12 +27,8 @@ class FlinkJobs:
 
     def rest(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of the REST interface, decoded."""
-        answer = self._http.request(
-            method,
-            f"http://{self.address}{path}",
-            body=None if body is None else orjson.dumps(body),
-            headers={"Content-Type": "application/json"},
-        )
+        data, headers = None if body is None else orjson.dumps(body), {"Content-Type": "application/json"}
+        answer = self._http.request(method, f"http://{self.address}{path}", body=data, headers=headers)
         if answer.status >= 300:
             raise EmulatorError(f"Flink answers {answer.status} to {method} {path}: {answer.data[:500]!r}")
         return orjson.loads(answer.data or b"null")

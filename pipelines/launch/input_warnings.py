@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from connectors.files.whole_file import write_whole
 from connectors.inputs.lists import read_list
 from pipelines.launch.inputs import LaunchJob
-from pipelines.launch.survey import run_to_suppress
+from pipelines.launch.pipeline import run_to_suppress
 from schemas.campaigns.configuration import Configuration
 from schemas.elements import CustomerBatch, LaunchBatch
 from schemas.problems import plural

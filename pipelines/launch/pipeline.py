@@ -9,6 +9,7 @@ become summary.json and report.html after it (pipelines/launch/finalize.py). pip
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import apache_beam as beam
@@ -16,6 +17,7 @@ import apache_beam as beam
 from connectors.open import open_sink
 from pipelines.launch.inputs import LaunchJob
 from pipelines.launch.worker_files import WorkerFiles
+from schemas.elements import LaunchBatch
 from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.customers.read_customers import ReadCustomers
 from transforms.events.build_events import BuildEvents
@@ -35,14 +37,35 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
     plan, config, worker = job.plan, job.config, WorkerFiles.of(job)
     sink = partial(open_sink, config.events, config.kafka, config.broker_wait)
     return (
-        p
-        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done)
-        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
-        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
-        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded)
+        run_to_suppress(p, job, done, surveyed=True)
         | "GenerateOffers"
         >> GenerateOffers(plan, job.offer_capacity, worker.read_allocations, worker.read_codes, worker.read_secret)
         | "BuildEvents" >> BuildEvents(plan)
         | "PublishEvents" >> PublishEvents(plan, sink)
         | "RecordExposures" >> RecordExposures(plan, worker.write_dead_letters, worker.write_exposures)
+    )
+
+
+def run_to_suppress(
+    p: beam.Pipeline,
+    job: LaunchJob,
+    done: Collection[str] = (),
+    *,
+    surveyed: bool = False,
+    only_shared_addresses: bool = False,
+) -> beam.PCollection[LaunchBatch]:
+    """The batches after the steps up to Suppress, without those that are `done`; also the survey's first steps.
+
+    `surveyed`: also suppresses the rows that the survey found superseded. `only_shared_addresses`: reads only rows that
+    share an address.
+    """
+    plan, worker = job.plan, WorkerFiles.of(job)
+    read_selection = worker.read_rows_with_shared_address if only_shared_addresses else None
+    read_superseded = worker.read_superseded if surveyed else dict
+    return (
+        p
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done, read_selection)
+        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
+        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
+        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, read_superseded)
     )

@@ -19,21 +19,18 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.launch.inputs import LaunchJob
-from pipelines.launch.worker_files import WorkerFiles
+from pipelines.launch.pipeline import run_to_suppress
 from schemas.columns.ids import id_texts, normal_addresses
 from schemas.elements import LaunchBatch
 from schemas.problems import InputError, JobError, Problem
 from stores.launches import survey_results
 from stores.launches.launch_folder import write_parquet
 from stores.launches.snapshot import read_part
-from transforms.audience.evaluate_audience import EvaluateAudience
 from transforms.columnar.duplicate_keys import Keys, codes_of, find_duplicate_keys
 from transforms.columnar.id_index import IdIndex
-from transforms.customers.read_customers import ReadCustomers, batch_name
-from transforms.experiments.assign_variants import AssignVariants
+from transforms.customers.read_customers import batch_name
 from transforms.launch_plan import Plan
 from transforms.offers.candidates import SHARING, WANTING, CandidateFinder
-from transforms.suppression.suppress import Suppress
 
 Capacity = dict[tuple[str, str], int]
 """How many customers each limited offer can serve, by (campaign, offer)."""
@@ -57,26 +54,6 @@ def survey(job: LaunchJob, options: PipelineOptions) -> None:
         superseded = _find_superseded(con, folder)
         allocations = _allocate_offers(con, job.plan, folder, superseded, capacity)
     survey_results.write_decisions(folder, superseded, allocations)
-
-
-def run_to_suppress(
-    p: beam.Pipeline, job: LaunchJob, *, surveyed: bool = False, only_shared_addresses: bool = False
-) -> beam.PCollection[LaunchBatch]:
-    """All batches after the launch's own steps up to Suppress.
-
-    `surveyed`: also suppresses the rows that the survey found superseded. `only_shared_addresses`: reads only rows that
-    share an address.
-    """
-    plan, worker = job.plan, WorkerFiles.of(job)
-    read_selection = worker.read_rows_with_shared_address if only_shared_addresses else None
-    return (
-        p
-        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, read_selection=read_selection)
-        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
-        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
-        | "Suppress"
-        >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded if surveyed else dict)
-    )
 
 
 class _WriteCandidates(beam.DoFn):

@@ -42,7 +42,7 @@ def verify(
     if bool(customer) != bool(retailer):
         missing, other = ("--retailer", "--customer") if customer else ("--customer", "--retailer")
         fix = f"is needed with {other}: a customer's id is unique only within a retailer"
-        problems.append(_problem(missing, "missing", fix))
+        problems.append(Problem("command line", missing, "missing", fix))
     secret = os.environ.get(secret_env, "").encode()
     if not secret:
         problems.append(Problem("environment", secret_env, "missing", "set it to the secret that the launch had"))
@@ -75,13 +75,10 @@ def _check_launch(launch: str, offer: str, secret: bytes, secret_env: str, probl
     if offer not in unique:
         known = f"this launch has these offers with unique codes: {', '.join(unique) or 'none'}"
         why = f"its codes are not derived ({kinds[offer]}); " if offer in kinds else ""
-        problems.append(_problem("--offer", offer, f"{why or did_you_mean(offer, unique)}{known}"))
+        fix = f"{why or did_you_mean(offer, unique)}{known}"
+        problems.append(Problem("command line", "--offer", offer, fix))
     digest = manifest["inputs"].get("code_secret")
     if secret and digest and secret_digest(secret) != digest:
         fix = "is not the secret that the launch was started with: set it to that one"
         problems.append(Problem("environment", secret_env, "another secret", fix))
     return str(manifest["launch_id"])
-
-
-def _problem(name: str, value: str, fix: str) -> Problem:
-    return Problem("command line", name, value, fix)

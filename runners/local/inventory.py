@@ -62,7 +62,11 @@ def _prism() -> Found:
     path = find_prism()
     if path is None:
         raise EmulatorError("run `make engines` (it needs Go), or set CAMPAIGNS_PRISM; else Beam downloads it itself")
-    return Found(path, PARTS["prism"].version.removeprefix("v") if ".engines" in path else "")
+    return _installed(path, "prism")
+
+
+def _installed(path: str, name: str) -> Found:
+    return Found(path, PARTS[name].version.removeprefix("v") if ".engines" in path else "")
 
 
 def _java(jars: Path, pattern: str) -> Found:
@@ -77,11 +81,6 @@ def _jar(jar: Path) -> Found:
     return Found(str(jar), number if number[:1].isdigit() else "")
 
 
-def _gcs() -> Found:
-    path = str(find_gcs_server())
-    return Found(path, PARTS["gcs"].version.removeprefix("v") if ".engines" in path else "")
-
-
 INVENTORY = {
     "direct": Part("engine, for tests and launches on one machine", _beam),
     "prism": Part("engine, a service on one machine", _prism),
@@ -90,7 +89,7 @@ INVENTORY = {
     "kafka": Part("broker", lambda: _java(kafka_jars(), "kafka_2.13-*.jar")),
     "pubsub": Part("stand-in for Pub/Sub", lambda: _jar(PUBSUB.find_jar())),
     "firestore": Part("stand-in for Firestore", lambda: _jar(FIRESTORE.find_jar())),
-    "gcs": Part("stand-in for Cloud Storage", _gcs),
+    "gcs": Part("stand-in for Cloud Storage", lambda: _installed(str(find_gcs_server()), "gcs")),
 }
 
 

@@ -6,19 +6,30 @@ import asyncio
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from runners.sandbox.page import page
 from runners.sandbox.script import ScriptError, read_script
 from runners.sandbox.stand_in import Reply, Request, StandIn
 
 _LONGEST_HEAD, _LONGEST_BODY = 64 << 10, 64 << 20
 _JSON = {"content-type": "application/json"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time at all: close sends RST
+_STYLE = "body{font:16px system-ui;margin:2em}td,th{padding:.2em 1em;text-align:right}td:first-child{text-align:left}"
+_LABELS = {
+    "calls": "calls",
+    "accepted": "messages accepted",
+    "events": "different events accepted",
+    "accepted_twice": "events accepted more than once",
+    "rejected": "recipients rejected",
+    "collapsed": "repeated recipients in a call",
+    "repeated_calls": "calls repeated with their idempotency key",
+    "connections": "connections",
+}
 
 
 def ask(stand_in: StandIn, method: str, target: str, body: bytes) -> Reply | None:
@@ -34,7 +45,7 @@ def ask(stand_in: StandIn, method: str, target: str, body: bytes) -> Reply | Non
         ("POST", "/_sandbox/script"): lambda: _changed(stand_in, body),
     }
     if (method, path) == ("GET", "/"):
-        html = page(stand_in.book.summary(), len(stand_in.script.rules))
+        html = _page(stand_in.book.summary(), len(stand_in.script.rules))
         return Reply(200, {"content-type": "text/html; charset=utf-8"}, html.encode())
     if (method, path) in answers:
         try:
@@ -44,6 +55,29 @@ def ask(stand_in: StandIn, method: str, target: str, body: bytes) -> Reply | Non
     if method != "POST" or path.startswith("/_sandbox/"):
         return Reply(404, _JSON, b'{"message":"Not Found"}')
     return None
+
+
+def _page(summary: Mapping[str, Any], rules: int) -> str:
+    """The summary as HTML, which loads itself anew every two seconds."""
+    workspaces = [(name, one["calls"], one["accepted"]) for name, one in summary["by_workspace"].items()]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
+        f"<title>Vendor sandbox</title><style>{_STYLE}</style><h1>Vendor sandbox</h1>"
+        f"<p>A stand-in: nothing is sent to anybody. {rules} rules are in force.</p>"
+        + _table(("", "count"), [(text, summary[key]) for key, text in _LABELS.items()])
+        + _table(("answer", "calls"), list(summary["by_status"].items()))
+        + _table(("workspace", "calls", "accepted"), workspaces)
+        + "</html>"
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    shown = "".join(f"<tr>{''.join(f'<td>{escape(_cell_text(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{shown}</table>"
+
+
+def _cell_text(cell: Any) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def _changed(stand_in: StandIn, body: bytes) -> dict[str, int]:

@@ -10,8 +10,7 @@ from support.launching import any_place
 from connectors.uri import FileUri
 from pipelines.launch.inputs import LaunchJob, prepare_launch
 from pipelines.launch.options import LaunchConfig
-from pipelines.launch.pipeline import build
-from pipelines.launch.survey import run_to_suppress
+from pipelines.launch.pipeline import build, run_to_suppress
 from stores.launches.launch_folder import LaunchFolder
 
 

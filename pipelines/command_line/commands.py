@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from connectors.kafka.options import add_kafka_options
-from pipelines.command_line.engine_options import ParsedOptions, read_options
+from pipelines.command_line.engine_options import AddOptions, ParsedOptions, read_options
 from pipelines.launch.options import LaunchOptions
 from pipelines.rebatch.options import RebatchOptions
 
@@ -35,9 +35,7 @@ def add_rebatch_options(parser: ArgumentParser) -> None:
     add_kafka_options(parser)
 
 
-def _not_of(
-    command: str, add: Callable[[ArgumentParser], None], add_own: Callable[[ArgumentParser], None]
-) -> dict[str, str]:
+def _not_of(command: str, add: AddOptions, add_own: AddOptions) -> dict[str, str]:
     """The options that only the other command has, with what to say about each."""
     other, own = ArgumentParser(add_help=False), ArgumentParser(add_help=False)
     add(other)

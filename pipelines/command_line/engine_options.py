@@ -19,6 +19,7 @@ from pipelines.engines.choose import expand_preset
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
 from schemas.problems import Problem, shown
 
+AddOptions = Callable[[ArgumentParser], None]
 _BEAM = "apache_beam.options.pipeline_options"
 _TESTS = ("TestOptions", "TestDataflowOptions")
 """Options of Beam's own tests, which have no effect here: with --dry_run a launch would be a real one."""
@@ -57,12 +58,7 @@ class ParsedOptions(NamedTuple):
 
 
 def read_options(
-    argv: Sequence[str],
-    command: str,
-    add_own: Callable[[ArgumentParser], None],
-    others: dict[str, str],
-    *,
-    streaming: bool,
+    argv: Sequence[str], command: str, add_own: AddOptions, others: dict[str, str], *, streaming: bool
 ) -> ParsedOptions:
     """Parse the options of a command: its own, which `add_own` adds to a parser, and Beam's. `others` has the options
     of our other commands, with what to say about each."""

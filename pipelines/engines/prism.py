@@ -32,8 +32,12 @@ def patch_beam() -> None:
     guard_servers()
     _finalize_quietly()
     _end_bundles_at_once()
-    _refuse_splits()
-    _answer_progress()
+    # Prism splits a bundle that makes no progress for a tenth of a second, and loses elements when the stage has timers
+    # (Beam issue 35771: it warns of an unexpected split). Nothing here needs to be split.
+    SdkWorker.process_bundle_split = _always(process_bundle_split=beam_fn_api_pb2.ProcessBundleSplitResponse())
+    # Prism asks each running bundle for its progress ten times a second and would only use the answer to split; to
+    # compute it took a tenth of the worker's time.
+    SdkWorker.process_bundle_progress = _always(process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse())
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -60,18 +64,6 @@ def _finalize_quietly() -> None:
 
     quiet.quiet = True  # type: ignore[attr-defined]
     SdkWorker.finalize_bundle = quiet
-
-
-def _refuse_splits() -> None:
-    """Refuses to split a bundle. Prism splits one that makes no progress for a tenth of a second, and loses elements
-    when the stage has timers (Beam issue 35771: it warns of an unexpected split). Nothing here needs to be split."""
-    SdkWorker.process_bundle_split = _always(process_bundle_split=beam_fn_api_pb2.ProcessBundleSplitResponse())
-
-
-def _answer_progress() -> None:
-    """Answers that there is no progress to report. Prism asks each running bundle ten times a second and would only use
-    the answer to split; to compute it took a tenth of the worker's time."""
-    SdkWorker.process_bundle_progress = _always(process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse())
 
 
 def _always(**response: Any) -> Callable[[Any, Any, str], Any]:

@@ -30,6 +30,8 @@ from transforms.delivery.decode_events import STEP as DECODE
 from transforms.delivery.decode_events import dead_id
 from transforms.delivery.receipts import STEP as DELIVER
 
+Progress = Callable[[int], None]
+
 
 class Replayed(msgspec.Struct):
     """The number of messages published again, and of those left out, with the kind of those."""
@@ -70,13 +72,7 @@ def replay(folder: str, events: str, ledger: str | None, reasons: set[str], clie
 
 
 def replay_between(
-    source: str,
-    events: str,
-    since: int,
-    until: int,
-    ledger: str | None,
-    client: KafkaClient,
-    progress: Callable[[int], None],
+    source: str, events: str, since: int, until: int, ledger: str | None, client: KafkaClient, progress: Progress
 ) -> Replayed:
     """Publish again the messages of a transport from `since` on and before `until` (epoch ms).
 

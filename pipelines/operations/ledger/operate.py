@@ -38,6 +38,7 @@ from transforms.pacing.pace import HOUR_MS
 from transforms.reconciliation.record_exposures import SCHEMA
 
 Progress = Callable[[int, int], None]
+Row = tuple[Any, ...]
 _LEASE_MS = 60_000
 _EMITTED = """
 SELECT event_id, retailer_id, customer_id, channel, variant FROM exposures
@@ -181,7 +182,7 @@ def cancel(
     return result
 
 
-def _emitted(folder: LaunchFolder, campaign: str, retailers: Sequence[str]) -> list[tuple[Any, ...]]:
+def _emitted(folder: LaunchFolder, campaign: str, retailers: Sequence[str]) -> list[Row]:
     """The events of a campaign that the launch has emitted so far. Raises InputError for retailers that have none."""
     done = folder.done()
     con = folder.open_exposures(done) if done else None
@@ -195,7 +196,7 @@ def _emitted(folder: LaunchFolder, campaign: str, retailers: Sequence[str]) -> l
 def _cancel_some(
     ledger: DeliveryLedger,
     folder: DeliveryFolder,
-    events: dict[str, tuple[Any, ...]],
+    events: dict[str, Row],
     result: Cancelled,
     launch_id: str,
     vendor: str,
@@ -221,7 +222,7 @@ def _cancel_some(
     result.ended.update(one.outcome for one in claim_results if one.state == "settled" and one.outcome)
 
 
-def _receipt(row: tuple[Any, ...], claim: ClaimResult, campaign: str, launch: str, vendor: str, now: int) -> Receipt:
+def _receipt(row: Row, claim: ClaimResult, campaign: str, launch: str, vendor: str, now: int) -> Receipt:
     event_id, retailer, customer, channel, variant = row
     outcome, reason = ("unknown", "no_answer") if claim.state == "lapsed" else ("expired", "cancelled")
     message = Message(event_id, retailer, "", customer, "", b"", arrived_at=now)

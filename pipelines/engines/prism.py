@@ -68,7 +68,11 @@ def _finalize_quietly() -> None:
 
 def _always(**response: Any) -> Callable[[Any, Any, str], Any]:
     """A method of Beam's worker that gives the same response to every request."""
-    return lambda _, __, id_: beam_fn_api_pb2.InstructionResponse(instruction_id=id_, **response)
+
+    def respond(worker: Any, request: Any, instruction_id: str) -> Any:
+        return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, **response)
+
+    return respond
 
 
 def _end_bundles_at_once() -> None:

@@ -109,7 +109,7 @@ def test_a_job_that_needs_prism_says_at_once_how_to_get_it(argv: tuple[str, ...]
 def test_a_drain_on_prism_that_is_missing_says_so_too(prism_here: bool) -> None:
     if prism_here:
         return
-    with pytest.raises(InputError, match=r"run `make engines`, or set CAMPAIGNS_PRISM to its path$"):
+    with pytest.raises(InputError, match=r"(?m)run `make engines`, or set CAMPAIGNS_PRISM to its path$"):
         chosen(f"--runner={PRISM}", drain=True)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -67,7 +65,8 @@ def kafka_broker(data: Path | None = None, port: int | None = None) -> Iterator[
     run = [java, *_SMALL, "-cp", f"{jars}/*"]
     try:
         if not (folder / "log" / _FORMATTED).exists():
-            format_log = [*run, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)]
+            cluster_id = "A" + secrets.token_urlsafe(16)[1:]  # 22 characters that do not begin with a hyphen
+            format_log = [*run, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(settings)]
             done = subprocess.run(format_log, capture_output=True, text=True, timeout=60.0, check=False)
             if done.returncode:
                 raise EmulatorError(f"Kafka cannot use {folder} ({(done.stderr or done.stdout).strip()[-500:]})")
@@ -77,11 +76,6 @@ def kafka_broker(data: Path | None = None, port: int | None = None) -> Iterator[
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cluster_id() -> str:
-    """A random cluster id: 22 characters of URL-safe base64 that do not begin with a hyphen."""
-    return "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
 
 
 def _properties(log: Path, hosts: list[str], controller: int, password: str) -> str:

@@ -24,7 +24,6 @@ JARS = ROOT / ".engines/flink"
 TODO = "install Java 17 and Maven and run `make engines`"
 REST, JOBS, POOL = 8081, 8099, 50000  # where `campaigns flink` listens, and the preset `flink` looks
 DEFAULT = (REST, JOBS, POOL)
-_START_S = 120.0
 
 
 def find_flink() -> Path:
@@ -166,14 +165,14 @@ class FlinkCluster(FlinkJobs):
         path.chmod(0o755)
         return path
 
-    def _until(self, what: str, ready: Any, seconds: float = _START_S) -> None:
+    def _until(self, what: str, ready: Any) -> Any:
         def ready_or_dead() -> Any:
             for name in self.ended():
                 code = self._processes[name].returncode
                 raise FlinkError(f"Flink's {name} ended with {code}: {self.log(name)[-1500:]}")
             return ready()
 
-        super()._until(what, ready_or_dead, seconds)
+        return super()._until(what, ready_or_dead)
 
 
 def _listens(port: int) -> bool:

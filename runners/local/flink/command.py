@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from runners.cli.arguments import argument, problem
 from runners.local.flink.cluster import DEFAULT, flink_cluster, taken
@@ -50,7 +49,7 @@ def flink(args: argparse.Namespace) -> int:
     if busy := taken(DEFAULT):
         ports = ", ".join(map(str, busy))
         raise JobError(f"port {ports} is in use: a cluster may run already; see `campaigns engines flink`")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with flink_cluster(Path(args.folder), slots=args.slots, backend=args.backend, ports=DEFAULT) as cluster:
             print(f"Flink on http://{cluster.address}; checkpoints and logs in {args.folder}", flush=True)
@@ -67,7 +66,3 @@ def _stop(args: argparse.Namespace) -> int:
     job, savepoint = stop_job(args.address, args.job, args.savepoints)
     print(f"{job} has stopped. Go on with: campaigns rebatch --on flink … --savepoint_path={savepoint}")
     return 0
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

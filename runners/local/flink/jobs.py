@@ -63,8 +63,8 @@ class FlinkJobs:
             raise FlinkError(f"no savepoint of job {job}, which goes on: {_cause(operation)}")
         return str(operation["location"])
 
-    def _until(self, what: str, ready: Any, seconds: float = _PATIENCE_S) -> Any:
-        end = time.monotonic() + seconds
+    def _until(self, what: str, ready: Any) -> Any:
+        end = time.monotonic() + _PATIENCE_S
         while time.monotonic() < end:
             try:
                 if result := ready():
@@ -74,7 +74,7 @@ class FlinkJobs:
             except (EmulatorError, urllib3.exceptions.HTTPError, KeyError):
                 pass  # it is not up yet
             time.sleep(0.2)
-        raise FlinkError(f"Flink's {what} did not come in {seconds:.0f} s{self._logs}")
+        raise FlinkError(f"Flink's {what} did not come in {_PATIENCE_S:.0f} s{self._logs}")
 
 
 def stop_job(address: str, job: str | None, folder: str | None) -> tuple[str, str]:

@@ -20,11 +20,8 @@ _SCHEMA = "dead_letter"
 
 def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter]) -> str:
     """Writes DIRECTORY/PART.avro with the letters in sorted order, so that the same letters give the same bytes; its
-    path.
-
-    Text that UTF-8 cannot encode (lone surrogates) is written as backslash escapes; `data` is verbatim.
-    Raises JobError when it cannot be written.
-    """
+    path. Text that UTF-8 cannot encode (lone surrogates) is written as backslash escapes; `data` is verbatim. Raises
+    JobError when it cannot be written."""
     ordered = sorted(letters)
     columns = {
         name: pa.array(

@@ -37,8 +37,7 @@ class End(NamedTuple):
 
 class ReceiptEnds:
     """Takes receipts and returns the outcome of each event: the first accepted one, else the last one, as the view
-    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open.
-    """
+    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open."""
 
     def __init__(self, folder: Path, memory_mb: int = 256) -> None:
         self._folder, self._memory_mb = folder, memory_mb

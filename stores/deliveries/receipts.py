@@ -55,10 +55,8 @@ SELECT * FROM (FROM receipts SEMI JOIN repeated USING (event_id)) QUALIFY row_nu
 
 
 def encode_receipts(receipts: Sequence[Receipt]) -> pa.LargeBinaryArray:
-    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot encode is escaped.
-
-    Raises ContractError for an outcome that the schema does not know.
-    """
+    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot encode is escaped. Raises
+    ContractError for an outcome that the schema does not know."""
     columns = {
         name: _column([receipt[at] for receipt in receipts], _TYPES[name]) for at, name in enumerate(Receipt._fields)
     }
@@ -74,8 +72,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> str:
     """The path of DIRECTORY/PART.avro with the receipts in the order of their bytes: the same receipts give the same
-    file. Raises JobError when it cannot be written, ContractError for an outcome that the schema does not know.
-    """
+    file. Raises JobError when it cannot be written, ContractError for an outcome that the schema does not know."""
     bodies = encode_receipts(list(receipts))
     ordered, sink = bodies.take(pc.sort_indices(bodies)), FileSink(directory)
     return with_reserve(Path(directory), lambda: sink.write(part, schema(_SCHEMA), ordered))
@@ -254,10 +251,8 @@ def _refuse(problems: list[Problem], path: str, error: Exception) -> None:
 
 
 def _schemas(path: str, header: str) -> tuple[Any, Any]:
-    """The schema that a file was written with, and the one to read it with: None where they are the same.
-
-    Other records are refused by name: read as receipts, an empty file of them would pass.
-    """
+    """The schema that a file was written with, and the one to read it with: None where they are the same. Other records
+    are refused by name: read as receipts, an empty file of them would pass."""
     writer, reader = _parsed(header), _parsed(json.dumps(schema(_SCHEMA)))
     name = writer.get("name") if isinstance(writer, Mapping) else writer
     if name != reader["name"]:

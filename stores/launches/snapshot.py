@@ -68,11 +68,9 @@ class Part(NamedTuple):
 
 
 def take_snapshot(source: str, folder: Path, ids: Collection[str] = ()) -> Snapshot:
-    """The customers of a source. A converted source is kept in `folder`/snapshot, and reused on a resume.
-
-    `ids` are columns whose values are read exactly as they were written. Raises InputError for a source that cannot be
-    read, has no customers, or has more than a tenth of rows that cannot be read.
-    """
+    """The customers of a source. A converted source is kept in `folder`/snapshot, and reused on a resume. `ids` are
+    columns whose values are read exactly as they were written. Raises InputError for a source that cannot be read, has
+    no customers, or has more than a tenth of rows that cannot be read."""
     if source.startswith(BIGQUERY):
         # Of the query text alone: it runs once, as its result may change.
         digest = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
@@ -131,10 +129,8 @@ def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
 def _converted(
     source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path, ids: Collection[str]
 ) -> Snapshot:
-    """The snapshot of a source that is not Parquet; the source is opened only when there is none yet.
-
-    A launch that was started keeps its snapshot: if the fingerprint has changed, the manifest refuses it.
-    """
+    """The snapshot of a source that is not Parquet; the source is opened only when there is none yet. A launch that was
+    started keeps its snapshot: if the fingerprint has changed, the manifest refuses it."""
     if (kept := _kept(source, folder, fingerprint, ids)) is not None:
         return kept
     if (folder / "done.json").exists() and (folder.parent / "manifest.json").exists():

@@ -74,11 +74,8 @@ Decide: TypeAlias = Callable[[Mapping[str, Stored]], tuple[R, Changes]]
 
 
 class Documents:
-    """The documents of a collection by key; safe for several threads.
-
-    A call that fails is retried with back-off for `deadline_s` seconds; then, or when a retry cannot help, it raises
-    JobError.
-    """
+    """The documents of a collection by key; safe for several threads. A call that fails is retried with back-off for
+    `deadline_s` seconds; then, or when a retry cannot help, it raises JobError."""
 
     def __init__(
         self,
@@ -96,10 +93,8 @@ class Documents:
     def step(
         self, collection: str, keys: Iterable[str], decide: Decide[R], known: Mapping[str, Stored] | None = None
     ) -> Done[R]:
-        """Decide on these documents and write the changes, in one atomic commit of at most 500.
-
-        `known` saves the first read: the documents as they are believed to be (one that it lacks, to be absent).
-        """
+        """Decide on these documents and write the changes, in one atomic commit of at most 500. `known` saves the first
+        read: the documents as they are believed to be (one that it lacks, to be absent)."""
         retries, lost = self._retries(), dict[bytes, tuple[R, Changes]]()
         names = self._names(collection, keys)
         while True:

@@ -38,8 +38,7 @@ _COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
 
 class SqliteLedger:
     """A DeliveryLedger in one file, created when it is first opened. Safe for several threads; each process opens its
-    own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
-    """
+    own. A method waits up to `wait_s` seconds for other writers, then raises JobError."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s

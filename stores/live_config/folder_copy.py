@@ -23,10 +23,8 @@ class FolderCopy:
         self.refreshing: Thread | None = None
 
     def refresh(self, now: float, *, wait: bool) -> None:
-        """Refreshes the copy of a gs:// folder: with `wait` before it returns, else in a thread.
-
-        Does nothing within 30 s of the last refresh. Raises JobError with `wait`; a thread logs it.
-        """
+        """Refreshes the copy of a gs:// folder: with `wait` before it returns, else in a thread. Does nothing within 30
+        s of the last refresh. Raises JobError with `wait`; a thread logs it."""
         if self._remote is None or 0 <= now - self._refreshed_at < REFRESH_EVERY_S:
             return
         if wait:

@@ -27,11 +27,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a program that ends when its standard input does: a pipe, which closes when this process ends.
-
-    `settings` are Popen's. No other child inherits our end of the pipe: Python makes it non-inheritable. The signals
-    are blocked in this thread while it starts the child, which keeps the mask; they are pending then and not lost.
-    """
+    """Starts a program that ends when its standard input does: a pipe, which closes when this process ends. `settings`
+    are Popen's. No other child inherits our end of the pipe: Python makes it non-inheritable. The signals are blocked
+    in this thread while it starts the child, which keeps the mask; they are pending then and not lost."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **settings)

@@ -33,11 +33,8 @@ def retry_shard_of(batch: Batch) -> int:
 
 
 def cut(messages: list[Message]) -> tuple[list[Batch], list[Message]]:
-    """(full batches, the remainder) of messages of one retailer and vendor campaign.
-
-    A batch is full with 50 messages, or when the next one would not fit into its 2 MB. No customer is in a batch
-    twice.
-    """
+    """(full batches, the remainder) of messages of one retailer and vendor campaign. A batch is full with 50 messages,
+    or when the next one would not fit into its 2 MB. No customer is in a batch twice."""
     full: list[Batch] = []
     layers: list[list[Message]] = []
     times: dict[str, int] = defaultdict(int)

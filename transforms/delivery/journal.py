@@ -10,11 +10,8 @@ from schemas.delivery import SentFlag, Settlement, always
 
 class CallJournal(Protocol):
     """The records of one process, which survive a kill -9; safe for several threads. A record is stored before its
-    method returns; `claiming` and `started` raise JobError when it cannot be.
-
-    An `owner` is the name of one claim in the ledger (schemas/delivery.DeliveryLedger). It is closed when all its
-    calls are.
-    """
+    method returns; `claiming` and `started` raise JobError when it cannot be. An `owner` is the name of one claim in
+    the ledger (schemas/delivery.DeliveryLedger). It is closed when all its calls are."""
 
     def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
         """The owner is about to claim these events."""

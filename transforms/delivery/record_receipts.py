@@ -98,10 +98,8 @@ def record_unreported(
     ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, before: float, now: float
 ) -> int:
     """Writes the receipts that were settled before a time and never written, because their process died; how many.
-    Times are epoch seconds. They come a thousand at a time: a few younger ones may be among the last.
-
-    A job that continues from a checkpoint does not start anew, and so never runs UnreportedReceipts.
-    """
+    Times are epoch seconds. They come a thousand at a time: a few younger ones may be among the last. A job that
+    continues from a checkpoint does not start anew, and so never runs UnreportedReceipts."""
     count = 0
     while unreported := ledger.unreported(LEDGER_STEP):
         receipts = decode_receipts(data for _, data in unreported)

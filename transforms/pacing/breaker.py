@@ -17,10 +17,8 @@ PROBE_LOST_MS = 60_000
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`failures` in a row; how often it `opened` since it was last closed (0: closed), and until when; until when a
-    probe is waited for (half-open). `reason` is why it opened, such as http_401.
-
-    New fields go to the end and need a default.
-    """
+    probe is waited for (half-open). `reason` is why it opened, such as http_401. New fields go to the end and need a
+    default."""
 
     failures: int = 0
     opened: int = 0
@@ -68,10 +66,8 @@ def slow_down(breaker: Breaker, until: int) -> Breaker:
 
 
 def fail(breaker: Breaker, now: int, immediately: bool = False, limit: int = FAILURES, reason: str = "") -> Breaker:
-    """Counts a failure: opens after `limit` in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s.
-
-    While it is open, the failures of calls that were in flight when it opened change nothing.
-    """
+    """Counts a failure: opens after `limit` in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s. While
+    it is open, the failures of calls that were in flight when it opened change nothing."""
     failures = breaker.failures + 1
     if breaker.opened and not breaker.probe_until:
         return breaker

@@ -28,14 +28,7 @@ class Reservation(NamedTuple):
 
 
 def reserve(
-    state: PaceState,
-    pace: Pace,
-    zone: str,
-    holder: str,
-    times: int,
-    messages: int,
-    calls: int,
-    day_limit: int | None,
+    state: PaceState, pace: Pace, zone: str, holder: str, times: int, messages: int, calls: int, day_limit: int | None
 ) -> tuple[PaceState, Reservation | None]:
     """Reserves tokens for up to `times` requests of so many messages and calls; None if not one fits.
 
@@ -67,11 +60,8 @@ def reserve(
 
 
 def return_unused(state: PaceState, holder: str, rest: Reservation) -> PaceState:
-    """Returns the unspent `rest` of a holder's reservation.
-
-    Call it with an advanced state. Messages return to the bucket only while the reservation is outstanding: later the
-    bucket has refilled without them.
-    """
+    """Returns the unspent `rest` of a holder's reservation. Call it with an advanced state. Messages return to the
+    bucket only while the reservation is outstanding: later the bucket has refilled without them."""
     held = [held for held in state.outstanding if held.holder == holder]
     tokens = state.tokens if state.tokens is None or not held else state.tokens + rest.messages
     return replace(

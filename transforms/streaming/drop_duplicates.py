@@ -145,10 +145,8 @@ class _Drop(beam.DoFn):
 
 class DropDuplicates(beam.PTransform):
     """The lists without the items that came before under the same key, within `remember_s` seconds (to 8/7 of them).
-
     `make_ids` gives the ids of a list's items. Where timers do not follow the clock nothing is forgotten before the
-    input ends. Counts `repeats`. Steps: Drop.
-    """
+    input ends. Counts `repeats`. Steps: Drop."""
 
     def __init__(
         self, make_ids: MakeIds[T], remember_s: float, clock: Clock, engine: EngineTraits, counters: Counters

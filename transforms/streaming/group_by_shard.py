@@ -32,11 +32,7 @@ class Load:
     """
 
     def __init__(
-        self,
-        clock: Callable[[], float],
-        per_shard: float = 1_000.0,
-        per_group: float = 250.0,
-        span_s: float = 10.0,
+        self, clock: Callable[[], float], per_shard: float = 1_000.0, per_group: float = 250.0, span_s: float = 10.0
     ) -> None:
         if min(per_shard, per_group, span_s) <= 0:
             raise ValueError(f"per_shard {per_shard}, per_group {per_group} and span_s {span_s} must be positive")

@@ -13,12 +13,8 @@ import pyarrow as pa
 
 from schemas.problems import InputError, Problem, shown
 
-_OUTCOMES = (
-    "accepted",
-    "rejected",
-    "expired",
-    "unknown",
-)  # best first; aggregates of numbers alone, which DuckDB can move to the disk
+_OUTCOMES = ("accepted", "rejected", "expired", "unknown")  # best first
+# Aggregates of numbers alone, which DuckDB can move to the disk.
 _ENDS = """
 CREATE TABLE ends AS SELECT event_id,
     CASE WHEN min(place) = 0 THEN 0 ELSE 3 - max(greatest(settled_at, 0)::HUGEINT * 4 + 3 - place) % 4 END AS place,
@@ -50,9 +46,7 @@ class ReceiptEnds:
         self._con.execute("CREATE TABLE receipts (event_id VARCHAR, place TINYINT, settled_at BIGINT)")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._con.close()
         self._directory.cleanup()
 

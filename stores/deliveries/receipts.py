@@ -25,6 +25,7 @@ from schemas.codec.avro_columns import encode_records
 from schemas.contracts import parsed, schema
 from schemas.delivery import Receipt
 from schemas.problems import InputError, Problem, shown
+from stores.dead_letters import incomplete_fix
 from stores.local.disk_space import with_reserve
 
 Row: TypeAlias = Mapping[str, Any]
@@ -238,11 +239,7 @@ def _unusable(path: str, error: Exception) -> Problem:
     if isinstance(error, OSError):
         fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
     else:
-        cause = shown(str(error), 120) or "its bytes end early"
-        fix = (
-            f"is no whole file of receipts ({cause}); copy it again from where it was written, or move it out of the "
-            "folder"
-        )
+        fix = incomplete_fix("receipts", error)
     return Problem(path, "", "receipts", fix)
 
 

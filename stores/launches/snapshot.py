@@ -109,8 +109,7 @@ def _nobody(source: str) -> InputError:
 def _kept(
     source: str, folder: Path, fingerprint: str | None = None, ids: Collection[str] | None = None
 ) -> Snapshot | None:
-    """The snapshot that was converted before from the same source: of the same content and with the same id columns, if
-    these are known."""
+    """The snapshot that was converted before from the same source, content and id columns, where these are given."""
     stored = read_json(folder / "done.json", SNAPSHOT)
     if stored is None or stored.get("source") != source or fingerprint not in (None, stored.get("fingerprint")):
         return None
@@ -243,6 +242,14 @@ def open_rows(
     snapshot = _given(source, footers := read_footers(source, paths), footers.fingerprint)
     names = snapshot.schema.names if column is None else [column]
     return snapshot.schema, (batch for part in parts(snapshot) for batch in read_part(part, names))
+
+
+def distinct_values(source: str, column: str) -> set[str]:
+    """The values of a column as ids, without nulls. Reads the whole source; rows that cannot be read are left out."""
+    distinct: set[str] = set()
+    for batch in open_rows(source, column, [column])[1]:
+        distinct.update(id_texts(pc.unique(batch.column(column))).drop_null().to_pylist())
+    return distinct
 
 
 class Column(NamedTuple):

@@ -39,8 +39,7 @@ def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def write_duplicates(folder: Path, duplicates: pa.Table, shared_addresses: pa.Table) -> None:
-    """Write the later rows of each customer (batch, row), and the rows that share an address (channel, key, batch,
-    row)."""
+    """Write the later rows of each customer, and the rows that share an address."""
     write_parquet(folder / "duplicates.parquet", duplicates)
     write_parquet(folder / "sharing.parquet", shared_addresses)
 

@@ -44,8 +44,7 @@ def with_digest(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_digest(path: Path, content: dict[str, Any], fix: str) -> dict[str, Any]:
-    """The content without its digest. Raises InputError when it has changed; files of earlier versions have no
-    digest."""
+    """The content without its digest (earlier versions wrote none). Raises InputError when it has changed."""
     rest = {name: value for name, value in content.items() if name != _DIGEST}
     if content.get(_DIGEST, (digest := _digest(rest))) != digest:
         raise InputError([damaged(path, "it has been changed since it was written", fix)])

@@ -36,13 +36,8 @@ _CONFLICTS = (
     google_errors.Aborted,
 )
 _RETRIED = (
-    google_errors.Aborted,
-    google_errors.ServiceUnavailable,
-    google_errors.GatewayTimeout,
-    google_errors.ResourceExhausted,
-    google_errors.InternalServerError,
-    google_errors.Unknown,
-    google_errors.Cancelled,
+    *(google_errors.Aborted, google_errors.Cancelled, google_errors.GatewayTimeout, google_errors.InternalServerError),
+    *(google_errors.ResourceExhausted, google_errors.ServiceUnavailable, google_errors.Unknown),
 )
 _AGAIN = "then run the same command again: nothing that was claimed or settled is lost"
 _TODO = {

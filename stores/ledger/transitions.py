@@ -37,6 +37,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 Entries = Mapping[str, Entry]
+Changes = Mapping[str, Entry | None]
+"""Entries to write, or to drop (None), by event id."""
 
 
 def grant(entries: Entries, request: ClaimRequest) -> tuple[list[ClaimResult], dict[str, Entry]]:

@@ -40,8 +40,7 @@ def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[byt
 
 
 def start_guarded(command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a program under a guard process, which is returned and ends with its exit code. Close the guard's `stdin`
-    to kill the program."""
+    """The guard process of a program, which it starts. Close its `stdin` to kill the program; it has its exit code."""
     return start_child([sys.executable, "-I", "-S", __file__, *command], **settings)
 
 

@@ -30,8 +30,7 @@ class _Refused(ValueError):
 
 
 def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
-    """The message of an envelope that arrived at `now` (epoch ms), or its dead letter; which of them does not depend on
-    the time. Never raises."""
+    """The message of an envelope that arrived at `now` (epoch ms), or, at any time, its dead letter. Never raises."""
     try:
         return _read(envelope, now)
     except _Refused as refused:

@@ -23,7 +23,7 @@ from transforms.delivery.batch_by_retailer import retry_shard_of
 from transforms.delivery.counters import COUNTERS, LATENCY
 from transforms.delivery.elements import HELD, Addressed, Held, Receipts, Waiting
 from transforms.streaming.elements import END, StructCoder, at_finish, body_bytes
-from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.engine_traits import Clock, EngineTraits
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
@@ -132,7 +132,7 @@ class _Wait(_Deliver):
         self,
         make_dispatcher: Callable[[], Dispatcher],
         shared: Shared,
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         patience_s: float,
         hand_over: HandOver | None,
@@ -272,7 +272,7 @@ class DeliverBatches(beam.PTransform):
     def __init__(
         self,
         make_dispatcher: Callable[[], Dispatcher],
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         *,
         patience_s: float = 60.0,

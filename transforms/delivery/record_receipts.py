@@ -14,9 +14,9 @@ from transforms.delivery.decode_events import dead_id
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import decode_receipts
 from transforms.streaming.elements import at_finish
+from transforms.streaming.engine_traits import Clock
 
 _SWEEP_S = 60.0
-Clock = Callable[[], float]  # epoch seconds
 LedgerFactory = Callable[[], DeliveryLedger]
 WriteReceipts = Callable[[str, Sequence[Receipt]], Any]
 WriteLetters = Callable[[str, list[DeadLetter]], Any]
@@ -79,8 +79,7 @@ class _RecordReceipts(_Recorder):
 def record(
     ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts, now: float
 ) -> None:
-    """Writes receipts and their letters into new files, named by `now` (epoch seconds); then the ledger drops its
-    copies."""
+    """Writes receipts and letters into new files, named by `now` (epoch seconds); then the ledger drops its copies."""
     name = _file_name(now)
     if receipts.letters:
         write_letters(name, receipts.letters)

@@ -17,8 +17,7 @@ PROBE_LOST_MS = 60_000
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`failures` in a row; how often it `opened` since it was last closed (0: closed), and until when; until when a
-    probe is waited for (half-open). `reason` is why it opened, such as http_401. New fields go to the end and need a
-    default."""
+    probe is waited for (half-open). `reason`: why, such as http_401. New fields go to the end and need a default."""
 
     failures: int = 0
     opened: int = 0

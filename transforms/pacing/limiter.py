@@ -21,6 +21,7 @@ from transforms.pacing.breaker import Breaker
 from transforms.pacing.pace import Grant, PaceState
 from transforms.pacing.quiet import quiet_until
 from transforms.pacing.reservations import Reservation, reserve, return_unused
+from transforms.streaming.engine_traits import Clock
 
 T = TypeVar("T")
 CallOutcome = Literal["success", "slow_down", "failure", "blocked", "not_sent"]
@@ -113,9 +114,7 @@ class Limiter:
     A worker reserves up to a second's worth and spends it without the store, so that a 429 of another worker, or a
     breaker that it opened, is noticed up to a second late. Safe for several threads."""
 
-    def __init__(
-        self, change: AtomicUpdate, clock: Callable[[], float], jitter: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, change: AtomicUpdate, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
         self._change = change
         self._clock = clock
         self._jitter = jitter

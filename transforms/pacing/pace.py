@@ -133,8 +133,7 @@ def slow_down(state: PaceState, now: int, retry_after_s: float | None, jitter: f
 
 
 def succeed(state: PaceState, now: int) -> PaceState:
-    """The state after a success: the next back-off starts at 1 s. The success of a call that was in flight at a 429
-    changes nothing."""
+    """The state after a success, unless the call was in flight at a 429: the next back-off starts at 1 s."""
     return state if max(now, state.at) < state.blocked_until else replace(state, slow_downs=0)
 
 

@@ -71,12 +71,8 @@ class _Hold(beam.DoFn):
         buffer: MakeBuffer | None,
         most_in_flight: Limit | None,
     ) -> None:
-        self._kind, self._clock, self._counters, self._wall_clock_timers = (
-            kind,
-            clock,
-            counters,
-            engine.wall_clock_timers,
-        )
+        self._kind, self._clock, self._counters = kind, clock, counters
+        self._wall_clock_timers = engine.wall_clock_timers
         self._make_buffer = None if engine.durable_state else buffer
         self._most_in_flight = most_in_flight if engine.single_process else None
         self._held, self._released = counters.counter("held"), counters.counter("released")

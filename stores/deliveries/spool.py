@@ -90,10 +90,11 @@ class SpoolReader(Reader):
     """Reads these files of the spool, from earlier runs; then it is done."""
 
     def __init__(self, spool: Spool, files: Iterable[Path]) -> None:
-        self._spool, self._files = spool, deque(files)
+        self._spool, self._files = spool, list(files)
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Begin with the first file."""
+        self._unread = deque(self._files)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -105,13 +106,13 @@ class SpoolReader(Reader):
         """Whole files: with the last one there may be more than `most` messages."""
         envelopes: list[Envelope] = []
         size = 0
-        while self._files and len(envelopes) < most and size < POLL_BYTES:
-            path = self._files.popleft()
+        while self._unread and len(envelopes) < most and size < POLL_BYTES:
+            path = self._unread.popleft()
             if path.exists():
                 polled = self._spool.read(path)
                 envelopes += polled
                 size += sum(len(envelope.body) for envelope in polled)
-        return Poll(envelopes, done=not self._files)
+        return Poll(envelopes, done=not self._unread)
 
     def oldest(self) -> float:
         return time.time()

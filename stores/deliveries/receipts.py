@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
@@ -105,7 +105,8 @@ def open_receipts(
     problems: list[Problem] = []
     others = Counter[str]()
     waiting: list[pa.Table] = []
-    for chunk in read_columns(_files(directories, problems), _SCHEMA, types, partial(_refuse, problems)):
+    files = _files(directories, problems)
+    for chunk in read_columns(files, _SCHEMA, types, lambda path, error: problems.append(_unusable(path, error))):
         waiting.append(chunk if launch_id is None else _of_launch(chunk, launch_id, others))
         if sum(table.num_rows for table in waiting) >= _AT_ONCE:
             _insert(con, waiting)
@@ -241,10 +242,6 @@ def _unusable(path: str, error: Exception) -> Problem:
     else:
         fix = incomplete_fix("receipts", error)
     return Problem(path, "", "receipts", fix)
-
-
-def _refuse(problems: list[Problem], path: str, error: Exception) -> None:
-    problems.append(_unusable(path, error))
 
 
 def _schemas(path: str, header: str) -> tuple[Any, Any]:

@@ -115,7 +115,8 @@ def _kept(
         return None
     if ids is not None and sorted(ids) != stored.get("ids", []):
         return None
-    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in stored.get("files", ()))}, SNAPSHOT)
+    files = {*folder.glob("*.parquet"), *(folder / str(name) for name in stored.get("files", ()))}
+    check_parquet(dict.fromkeys(sorted(files), ()), SNAPSHOT)
     return _stored(source, folder, str(stored.get("fingerprint")))
 
 

@@ -19,12 +19,10 @@ _RECONCILE = "reconcile"  # an owner
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The ledger's entry of an event; `outcome` is None while it is claimed.
-
-    `resends`: how often it was granted again after a claim had lapsed (an earlier version stored only whether it was).
-    `owner` outlives the claim only in an unknown outcome; `receipt` is empty once it is reported. `first_claimed`:
-    when the first claim was made that was not released. New fields go to the end and need a default.
-    """
+    """The ledger's entry of an event; `outcome` is None while it is claimed. `resends`: how often it was granted again
+    after a claim had lapsed (an earlier version stored only whether it was). `owner` outlives the claim only in an
+    unknown outcome; `receipt` is empty once it is reported. `first_claimed`: when the first claim was made that was not
+    released. New fields go to the end and need a default."""
 
     owner: str = ""
     batch_id: str = ""

@@ -59,11 +59,9 @@ class Reading(NamedTuple, Generic[T]):
 
 class LiveFiles(Generic[T]):
     """Reads `file` of a folder and the files that it names, at most every 5 s and only when one has changed.
-
     `read(path, last)` gives the new value; `last` is the value in force, None at first. A reading with problems changes
     nothing: the last value stays, `problems` lists what is wrong, and it is logged once. The folder may be gs://. Safe
-    to use from several threads. `clock` gives seconds.
-    """
+    to use from several threads. `clock` gives seconds."""
 
     def __init__(
         self, folder: str | Path, file: str, read: Callable[[Path, T | None], Reading[T]], clock: Callable[[], float]

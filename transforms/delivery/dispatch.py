@@ -133,11 +133,8 @@ class BatchDispatcher:
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
         for batch, claimed in self._claim_messages(batches, ClaimRequest((), owner, now, now + POLL_MS, "hold")):
-            unsent = self._granted(retailer, batch, claimed, now, results)
-            receipts += [
-                make_receipt(message, workspace, "expired", now, reason=expiry_reason(message, now))
-                for message in unsent
-            ]
+            for message in self._granted(retailer, batch, claimed, now, results):
+                receipts.append(make_receipt(message, workspace, "expired", now, reason=expiry_reason(message, now)))
         if receipts:
             self._caller.settle(owner, receipts, results)
         self._journal.granted(owner, 0)

@@ -34,7 +34,11 @@ class _Recorder(beam.DoFn):
         self._swept = self._clock()
 
     def start_bundle(self) -> None:
-        self._items: list[Any] = []
+        self._elements: list[Any] = []
+
+    def process(self, element: Any) -> Iterator[Any]:
+        self._elements.append(element)
+        return iter(())
 
 
 class _End(beam.PTransform):
@@ -57,20 +61,13 @@ class _RecordReceipts(_Recorder):
         super().__init__(make_ledger, write, clock)
         self._write_letters = write_letters
 
-    def start_bundle(self) -> None:
-        super().start_bundle()
-        self._letters: list[DeadLetter] = []
-
-    def process(self, element: Receipts) -> Iterator[Any]:
-        self._items += element.items
-        self._letters += element.letters
-        return iter(())
-
     def finish_bundle(self) -> Iterator[Any]:
         now = self._clock()
-        if self._items:
-            record(self._ledger, self._write, self._write_letters, Receipts(self._items, self._letters), now)
-            yield at_finish(len(self._items))
+        receipts = [receipt for element in self._elements for receipt in element.items]
+        letters = [letter for element in self._elements for letter in element.letters]
+        if receipts:
+            record(self._ledger, self._write, self._write_letters, Receipts(receipts, letters), now)
+            yield at_finish(len(receipts))
         if now - self._swept > _SWEEP_S:
             self._swept = now
             record_unreported(self._ledger, self._write, self._write_letters, now - _SWEEP_S, now)
@@ -150,17 +147,12 @@ class UnreportedReceipts(beam.PTransform):
 
 
 class _RecordDead(_Recorder):
-    def process(self, element: DeadLetter) -> Iterator[Any]:
-        self._items.append(element)
-        return iter(())
-
     def finish_bundle(self) -> Iterator[Any]:
-        if not self._items:
+        if not self._elements:
             return
-        yield at_finish(len(self._items))
-        letters, known = {dead_id(letter): letter for letter in self._items}, set[str]()
-        for step in ledger_steps(list(letters)):
-            known |= set(self._ledger.find(step))
+        yield at_finish(len(self._elements))
+        letters = {dead_id(letter): letter for letter in self._elements}
+        known = {name for step in ledger_steps(list(letters)) for name in self._ledger.find(step)}
         new = {name: letter for name, letter in letters.items() if name not in known}
         now = self._clock()
         if new:

@@ -25,13 +25,10 @@ class Accounts(Protocol):
 
 
 class AccountOwners:
-    """Refuses the account of another retailer. Safe for several threads.
-
-    `change` is `DeliveryLedger.change`: a cell for each digest of an account (of its key's variable, and of its url and
-    key) holds the owner's name, so that it is the same for all workers and after a restart. An owner keeps its account
-    until its settings name another one. Retailers whose workspaces have the same `shared_account` may use one. `clock`
-    gives seconds.
-    """
+    """Refuses the account of another retailer. Safe for several threads. `change` is `DeliveryLedger.change`: a cell
+    for each digest of an account (of its key's variable, and of its url and key) holds the owner's name, so that it is
+    the same for all workers and after a restart. An owner keeps its account until its settings name another one.
+    Retailers whose workspaces have the same `shared_account` may use one. `clock` gives seconds."""
 
     def __init__(self, change: AtomicUpdate, accounts: Accounts, clock: Clock) -> None:
         self._change, self._accounts, self._clock = change, accounts, clock

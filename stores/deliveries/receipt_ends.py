@@ -35,13 +35,13 @@ class ReceiptEnds:
     """Takes receipts and returns the outcome of each event: the first accepted one, else the last one, as the view
     `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open."""
 
-    def __init__(self, folder: Path, memory_mb: int = 256) -> None:
-        self._folder, self._memory_mb = folder, memory_mb
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def __enter__(self) -> ReceiptEnds:
         self._directory = tempfile.TemporaryDirectory(prefix=".rebuild-", dir=self._folder)
         self._con = duckdb.connect(f"{self._directory.name}/ends.duckdb", config={"threads": 2})
-        self._con.execute(f"SET memory_limit = '{self._memory_mb}MB'; SET preserve_insertion_order = false")
+        self._con.execute("SET memory_limit = '256MB'; SET preserve_insertion_order = false")
         self._con.execute("SET enable_progress_bar = false")
         self._con.execute("CREATE TABLE receipts (event_id VARCHAR, place TINYINT, settled_at BIGINT)")
         return self

@@ -63,17 +63,15 @@ class FirestoreLedger(DeliveryLedger):
     """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
     threads. At most 500 events are one atomic step, more are several of them, each event in one.
 
-    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or does
+    Settled and reported entries are dropped by Firestore after 35 days. Raises JobError when Firestore refuses, or does
     not answer for `deadline_s` seconds. A change of a cell whose answer is lost may be made twice if another worker
     changed the same cell at that moment; nothing else is.
     """
 
-    def __init__(
-        self, project: str, database: str, collection: str, deadline_s: float = 60.0, keep: timedelta = KEEP
-    ) -> None:
-        self._arguments = project, database, collection, deadline_s, keep
+    def __init__(self, project: str, database: str, collection: str, deadline_s: float = 60.0) -> None:
+        self._arguments = project, database, collection, deadline_s
         self._database = f"projects/{project}/databases/{database}"
-        self._collection, self._deadline_s, self._keep = collection, deadline_s, keep
+        self._collection, self._deadline_s = collection, deadline_s
         self._channel: grpc.Channel | None = None
         self._opened: Documents | None = None
         self._claims = ClaimCache()
@@ -224,7 +222,7 @@ class FirestoreLedger(DeliveryLedger):
         fields |= {"outcome": entry.outcome}
         if not _is_over(entry):
             return fields | {"queue": f"{_RECEIPT}{shard}{_time(entry.settled_at)}"}
-        forget_at = _EPOCH + timedelta(milliseconds=entry.settled_at) + self._keep
+        forget_at = _EPOCH + timedelta(milliseconds=entry.settled_at) + KEEP
         return fields | {"queue": f"{_OVER}{shard}{_time(entry.settled_at)}", "forget_at": forget_at}
 
 

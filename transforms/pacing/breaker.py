@@ -64,13 +64,13 @@ def slow_down(breaker: Breaker, until: int) -> Breaker:
     return Breaker(opened=1, until=max(until, breaker.until), reason="http_429")
 
 
-def fail(breaker: Breaker, now: int, immediately: bool = False, limit: int = FAILURES, reason: str = "") -> Breaker:
-    """Counts a failure: opens after `limit` in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s. While
+def fail(breaker: Breaker, now: int, immediately: bool = False, reason: str = "") -> Breaker:
+    """Counts a failure: opens after five in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s. While
     it is open, the failures of calls that were in flight when it opened change nothing."""
     failures = breaker.failures + 1
     if breaker.opened and not breaker.probe_until:
         return breaker
-    if not breaker.opened and not immediately and failures < limit:
+    if not breaker.opened and not immediately and failures < FAILURES:
         return replace(breaker, failures=failures)
     wait = min(LONGEST_MS, FIRST_MS * 2 ** min(breaker.opened, 10))
     return Breaker(failures, breaker.opened + 1, now + wait, reason=reason)

@@ -5,7 +5,6 @@ Delivery is at least once: a request whose answer was lost is sent again, and ev
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -13,24 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import Any
 
-import google.auth
 import grpc
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.grpc import secure_authorized_channel
-from google.auth.transport.requests import Request
 
+from connectors.google_channel import open_google_channel
 from connectors.pubsub.publish_requests import PublishRequest, Refused
 from schemas.problems import JobError
 
-HOST = "pubsub.googleapis.com:443"
-SCOPES = ["https://www.googleapis.com/auth/pubsub"]
-_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC waits up to two minutes between attempts to connect: longer than our own deadline.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
+_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _CALL_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 20.0, 0.1, 5.0
 _SYSTEMATIC = 100  # when a request of so many messages is refused whole, the topic is the cause, not the messages
 
@@ -53,19 +41,8 @@ _TODO = {
 
 
 def open_channel() -> grpc.Channel:
-    """A channel to Pub/Sub, or to the emulator that PUBSUB_EMULATOR_HOST names.
-
-    Raises JobError when there are no Google credentials.
-    """
-    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
-    if emulator:
-        return grpc.insecure_channel(emulator, options=_OPTIONS)
-    try:
-        credentials, _ = google.auth.default(scopes=SCOPES)
-    except GoogleAuthError as error:
-        todo = "Run `gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for an emulator"
-        raise JobError(f"No Google credentials ({error})", todo) from error
-    return secure_authorized_channel(credentials, Request(), HOST, options=_OPTIONS)
+    """A channel to Pub/Sub or its emulator. Raises JobError when there are no Google credentials."""
+    return open_google_channel("pubsub", "pubsub", _UNLIMITED)
 
 
 class PubsubPublisher:

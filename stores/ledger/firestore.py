@@ -20,9 +20,9 @@ from zlib import crc32
 import grpc
 import msgspec
 
+from connectors.google_channel import open_google_channel
 from schemas.delivery import ClaimRequest, ClaimResult, DeliveryLedger, Outcome, Settlement
 from stores.ledger import transitions
-from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
 from stores.ledger.identity import FORGOTTEN, note_forgotten
 from stores.ledger.transitions import Changes, Entries, Entry, id_of, key_of
@@ -82,7 +82,7 @@ class FirestoreLedger(DeliveryLedger):
     def open(self) -> None:
         """Connect, lazily. Raises JobError when there are no Google credentials."""
         if self._opened is None:
-            self._channel = open_channel()
+            self._channel = open_google_channel("firestore", "datastore")
             self._opened = Documents(self._database, self._channel, self._deadline_s)
 
     def close(self) -> None:

@@ -133,10 +133,7 @@ def kafka_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
 
 
 def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replicas: int = -1) -> bool:
-    """Makes the topic, replicated as the cluster does by default; False when it is there already.
-
-    Raises JobError.
-    """
+    """Makes the topic, replicated as the cluster does by default; False when it is there already. Raises JobError."""
     errors = KafkaErrors()
     admin = open_client(AdminClient, client, uri, errors, {})
     try:

@@ -24,14 +24,9 @@ _SYSTEMATIC = 100  # when a request of so many messages is refused whole, the to
 
 Code = grpc.StatusCode
 _RETRIED = {
-    Code.UNAVAILABLE,
-    Code.DEADLINE_EXCEEDED,
-    Code.RESOURCE_EXHAUSTED,
-    Code.INTERNAL,
-    Code.ABORTED,
-    Code.UNKNOWN,
+    Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.ABORTED, Code.UNKNOWN,
     Code.CANCELLED,
-}
+}  # fmt: skip
 _AGAIN = "then run the same command again: it goes on where it stopped"
 _TODO = {
     Code.NOT_FOUND: f"Create the topic, `campaigns topic create pubsub:{{topic}}`, {_AGAIN}",
@@ -94,16 +89,8 @@ class PubsubPublisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, requests: Iterable[PublishRequest]) -> list[Refused]:
-        """Publishes the requests, and whatever was submitted before; the messages that were refused."""
-        self.submit(requests)
-        return self.settle()
-
-    def submit(self, requests: Iterable[PublishRequest], batch: object = None) -> None:
-        """Queues the requests of one batch; its refused messages will carry `batch`.
-
-        Raises the JobError of an earlier request.
-        """
+    def submit(self, requests: Iterable[PublishRequest]) -> None:
+        """Queues requests. Raises the JobError of an earlier one."""
         for request in requests:
             with self._change:
                 self._change.wait_for(lambda: self._failure or self._waiting < self._queued_bytes)
@@ -113,13 +100,11 @@ class PubsubPublisher:
                     self._progress = self._clock()
                 self._pending += 1
                 self._waiting += request.size
-            self._pool.submit(self._run, request, batch)
+            self._pool.submit(self._run, request)
 
     def settle(self) -> list[Refused]:
-        """Waits until every submitted request is published or refused; the refused messages, by batch and row.
-
-        Raises JobError when a request could not be published; what was queued behind it is dropped.
-        """
+        """Waits until every submitted request is published or refused; the refused messages, by row. Raises
+        JobError when a request could not be published; what was queued behind it is dropped."""
         with self._change:
             self._change.wait_for(lambda: not self._pending)
             refused, self._refused = self._refused, []
@@ -128,7 +113,7 @@ class PubsubPublisher:
             raise failure
         return sorted(refused, key=lambda refusal: refusal.row)
 
-    def _run(self, request: PublishRequest, batch: object) -> None:
+    def _run(self, request: PublishRequest) -> None:
         refused: list[Refused] = []
         try:
             refused = self._deliver(request)
@@ -138,7 +123,7 @@ class PubsubPublisher:
         except BaseException as error:
             self._failure = self._failure or error
         with self._change:
-            self._refused += [refusal._replace(batch=batch) for refusal in refused]
+            self._refused += refused
             self._pending -= 1
             self._waiting -= request.size
             self._change.notify_all()

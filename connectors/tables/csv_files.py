@@ -37,10 +37,8 @@ class CsvFile(NamedTuple):
 
 
 class CsvFiles:
-    """The rows of CSV files. Raises InputError for a file that is no CSV.
-
-    A column of `ids` stays text unless all its values are whole numbers.
-    """
+    """The rows of CSV files. Raises InputError for a file that is no CSV. A column of `ids` stays text unless all its
+    values are whole numbers."""
 
     def __init__(self, source: str, paths: Sequence[Path], ids: Collection[str] = ()) -> None:
         self._source = source

@@ -144,9 +144,7 @@ def mask_key(words: str, account: Account) -> str:
 
 def find_rejected(errors: Sequence[Any], customers: Sequence[str]) -> dict[int, str]:
     """The places of the recipients that failed, with the reason: an error has an index, or names exactly one of them.
-
-    `customers` are the external ids in the order of the call. An error that names nobody is left out.
-    """
+    `customers` are the external ids in the order of the call. An error that names nobody is left out."""
     return {place: "vendor_error" for error in errors if (place := _place(error, customers)) is not None}
 
 

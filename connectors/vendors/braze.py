@@ -25,10 +25,8 @@ PATH = "/campaigns/trigger/send"
 
 
 class Braze(HttpVendor):
-    """Sends by triggering the vendor campaign. It has no idempotency key: a repeated call sends again.
-
-    `clock` gives epoch seconds.
-    """
+    """Sends by triggering the vendor campaign. It has no idempotency key: a repeated call sends again. `clock` gives
+    epoch seconds."""
 
     name = "braze"
 

@@ -36,9 +36,8 @@ class Webhook(HttpVendor):
         if isinstance(reply, Answer):
             return reply
         data = read_json(reply.body)
-        return success_answer(
-            errors_of(data), data.get("id") if isinstance(data, dict) else None, account, call, recipients
-        )
+        vendor_id = data.get("id") if isinstance(data, dict) else None
+        return success_answer(errors_of(data), vendor_id, account, call, recipients)
 
 
 def _with_content(event: Mapping[str, Any], content: str | None) -> Mapping[str, Any]:

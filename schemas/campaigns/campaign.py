@@ -23,6 +23,7 @@ from schemas.campaigns.checks.values import Count, Duration, Moment, NoBoolean, 
 
 Share = Annotated[float, NoBoolean, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PropertyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Scheme = Literal[
     "growthbook/1", "growthbook/2", "unleash/rollout", "unleash/variant", "eppo",
     "optimizely", "launchdarkly", "planout", "statsig",
@@ -96,10 +97,8 @@ class Experiment(Strict):
         missing = round(1 - sum(given), 6) if given else 0
         if missing:
             fix = f"add {missing:g} to them" if missing > 0 else f"take {-missing:g} from them"
-            less = "coverage: 0.9 leaves a tenth of the units out"
-            raise ValueError(
-                f"the weights sum to {sum(given):g}, not to 1: {fix}, or give none for equal shares; {less}"
-            )
+            other = "or give none for equal shares; coverage: 0.9 leaves a tenth of the units out"
+            raise ValueError(f"the weights sum to {sum(given):g}, not to 1: {fix}, {other}")
         return variants
 
     @model_validator(mode="after")
@@ -161,9 +160,7 @@ class Content(Strict):
     """What is sent: a template, and properties as SQL expressions over the customer's columns."""
 
     template: Text | None = None
-    properties: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], Sql] = Field(
-        default_factory=dict
-    )
+    properties: dict[PropertyName, Sql] = Field(default_factory=dict)
     offers: tuple[Name, ...] = ()
 
 

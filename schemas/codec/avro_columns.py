@@ -103,10 +103,8 @@ def _mapping(spot: Spot, columns: Mapping[str, Column]) -> list[Part]:
 
 
 def _dictionary(spot: Spot, column: pa.Array) -> list[Part]:
-    """The values encoded once and looked up; plainly where that is no gain, or where a value is refused.
-
-    (A refused value may be one that no row uses, and the plain way knows the row.)
-    """
+    """The values encoded once and looked up; plainly where that is no gain, or where a value is refused. (A refused
+    value may be one that no row uses, and the plain way knows the row.)"""
     size, nulls = len(column.dictionary), spot.nulls(column)
     if size > spot.length:
         return _parts(spot, _decoded(spot, column))

@@ -27,10 +27,8 @@ _CLOCKS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """One place in a schema, and the rows that have something there (`present`; None: all of them).
-
-    Where a row is not present its column is null, and nothing may be written for it.
-    """
+    """One place in a schema, and the rows that have something there (`present`; None: all of them). Where a row is not
+    present its column is null, and nothing may be written for it."""
 
     schema: Any
     where: str
@@ -184,9 +182,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return any(
-        fits(kind) for fits in (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
-    )
+    binary = (is_.is_binary, is_.is_large_binary, is_.is_binary_view, is_.is_fixed_size_binary)
+    return any(fits(kind) for fits in binary)
 
 
 def _is_small(kind: pa.DataType) -> bool:

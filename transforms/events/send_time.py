@@ -15,6 +15,7 @@ from schemas.campaigns.checks.values import find_time_zone, time_zones
 from schemas.elements import Bools, Ints
 
 QuietHours = tuple[time, time]
+Expiry = timedelta | datetime
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -36,11 +37,7 @@ class SendTimes(NamedTuple):
 
 
 def send_time(
-    start: datetime,
-    local_time: bool,
-    quiet_hours: QuietHours | None,
-    expires: timedelta | datetime | None,
-    zone: str,
+    start: datetime, local_time: bool, quiet_hours: QuietHours | None, expires: Expiry | None, zone: str
 ) -> SendTime:
     """The send time in one IANA zone; ValueError for an unknown one.
 
@@ -62,11 +59,7 @@ def send_time(
 
 
 def send_times(
-    start: datetime,
-    local_time: bool,
-    quiet_hours: QuietHours | None,
-    expires: timedelta | datetime | None,
-    zones: pa.Array,
+    start: datetime, local_time: bool, quiet_hours: QuietHours | None, expires: Expiry | None, zones: pa.Array
 ) -> SendTimes:
     """The send times of a column of zones, none of which is null; `send_time` is called once a distinct zone.
 

@@ -70,8 +70,7 @@ class CandidateFinder:
         index = self._shared.get(self._plan.campaign_plan(rows.campaign).campaign.channel)
         if index is None or not len(rows.rows):
             return np.zeros(len(rows.rows), np.bool_)
-        mask: Bools = index.contains(self._address_keys(rows)) & rows.emitted
-        return mask
+        return index.contains(self._address_keys(rows)) & rows.emitted
 
     def _sharing(self, batch: LaunchBatch, rows: CampaignRows, chosen: np.ndarray) -> pa.Table:
         rule = self._plan.engine.shared_address
@@ -116,8 +115,7 @@ def _may_be_granted(keys: np.ndarray, shares: Bools, size: int) -> Bools:
         return np.ones(len(keys), np.bool_)
     if size == 0:
         return np.zeros(len(keys), np.bool_)
-    first: Bools = keys <= certain[size - 1]
-    return first
+    return keys <= certain[size - 1]
 
 
 def _fixed_width(keys: np.ndarray) -> pa.Array:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,7 +15,7 @@ from schemas.campaigns.campaign import Campaign, Offer
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch, OfferCount, OfferGrant
 from schemas.outcomes import EMITTED, OUTCOMES, code
 from transforms.columnar.digests import DIGITS, digests
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.launch_plan import Plan
 from transforms.offers.codes import offer_codes
 
@@ -30,7 +29,7 @@ SUPPRESSING = ("suppress", ALL_VARIANTS)
 HELD_OUT = [number for number, outcome in enumerate(OUTCOMES) if outcome.outcome == "held_out"]
 
 
-class GenerateOffers(beam.PTransform):
+class GenerateOffers(MapBatches):
     """LaunchBatches with the offers and codes of every customer.
 
     Once a worker `read_allocations` reads what the survey decided about the limited offers, `read_codes` the codes of
@@ -45,11 +44,7 @@ class GenerateOffers(beam.PTransform):
         read_codes: Callable[[str], pa.Array],
         read_secret: Callable[[], bytes],
     ) -> None:
-        super().__init__()
-        self._factory = partial(OfferGenerator, plan, capacity, read_allocations, read_codes, read_secret)
-
-    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
-        return batches | "GenerateOffers" >> map_batches("offers", self._factory)
+        super().__init__("offers", partial(OfferGenerator, plan, capacity, read_allocations, read_codes, read_secret))
 
 
 class Limit(NamedTuple):
@@ -69,8 +64,7 @@ class Limit(NamedTuple):
             return np.zeros(len(keys), np.bool_)
         if len(self.keys) == 0:
             return np.ones(len(keys), np.bool_)
-        granted: Bools = keys <= self.keys[-1]
-        return granted
+        return keys <= self.keys[-1]
 
     def beyond(self, keys: OrderKeys) -> Bools:
         """Whether each key comes after the last granted one; the keys of customers without the offer may be asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ALARM = 0.001
 """The usual level of this test: a split that is less likely by chance is a fault of the assignment."""
@@ -44,6 +44,12 @@ def sample_ratio_test(observed: Sequence[int], weights: Sequence[float]) -> Samp
     )
     p_value = chi_square_survival(statistic, df)
     return SampleRatio(statistic, df, p_value, p_value < ALARM)
+
+
+def ratio_summary(observed: Sequence[int], weights: Sequence[float]) -> dict[str, Any]:
+    """The sample-ratio test as summary.json has it."""
+    test = sample_ratio_test(observed, weights)
+    return {"p_value": test.p_value, "mismatch": test.mismatch}
 
 
 def chi_square_survival(statistic: float, df: int) -> float:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from schemas.campaigns.audience import Node
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration
 from schemas.campaigns.engine import EngineConfig
@@ -141,7 +140,9 @@ class _Binder:
             fix = f"has more than {MAX_LEVELS} levels, named audiences included; write fewer all, any and not"
             self.problems.append(document.problem(("audience",), "nested too deeply", fix))
             audience = "true"
-        for name in sorted(self._named_audiences(audience) & self._config.audiences.keys()):
+        tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
+        named = {node.label for node in tree.nodes() if node.kind == "audience"}
+        for name in sorted(named & self._config.audiences.keys()):
             shared = self._config.audiences[name]
             written = shared if isinstance(shared, str) else shared.model_dump(by_alias=True)
             for path, text in _conditions(written, ("audience",)):
@@ -158,7 +159,6 @@ class _Binder:
             namespace = campaign.experiment.namespace
             if namespace and namespace.unit:
                 self._bind_column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
-        tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
                 self._bind_column(document.problem(("audience",), node.leaf.column, ""))
@@ -200,10 +200,6 @@ class _Binder:
             if place == "shared_address.column" and not numeric:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
-
-    def _named_audiences(self, audience: Node) -> set[str]:
-        tree = campaign_tree(audience, self._config.audiences, "")
-        return {node.label for node in tree.nodes() if node.kind == "audience"}
 
     def _bind_expression(self, problem: Problem, text: str, sql_type: str | None = "BOOLEAN") -> bool:
         if mistake := self._checker.check(text, sql_type):

@@ -98,7 +98,8 @@ class Checker:
 
     def type_of(self, text: str) -> str:
         """The SQL type of a valid expression."""
-        return str(self._con.execute(_describe(text)).fetchall()[0][1])
+        query = f"DESCRIBE SELECT (\n{text}\n) AS v FROM {TABLE}"  # noqa: S608
+        return str(self._con.execute(query).fetchall()[0][1])
 
     def _parse(self, text: str) -> Any:
         """The statement `SELECT (text)` as JSON, or its Mistake."""
@@ -141,17 +142,14 @@ class Checker:
     def _failing_constant(self, statement: Any, text: str) -> Mistake | None:
         """The mistake of an expression with a part that reads no column and raises an error: it fails for everyone."""
         for node in _constant_parts(statement["select_list"][0]):
-            query = self._as_sql({**statement, "select_list": [node]})
+            tree = json.dumps({"error": False, "statements": [{"node": {**statement, "select_list": [node]}}]})
+            query = self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
             try:
                 self._con.execute(query).fetchall()
             except duckdb.Error as error:
                 message = f"fails for every customer: {first_line(error)}"
                 return _in_characters(Mistake(message, _place(node)), text)
         return None
-
-    def _as_sql(self, statement: Any) -> str:
-        tree = json.dumps({"error": False, "statements": [{"node": statement}]})
-        return self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
 
     def _unknown(self, name: str) -> str:
         if name.lower() in CLOCKS:
@@ -178,10 +176,6 @@ def _depth(tree: Any) -> int:
         inner = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
         level = [value for values in inner for value in values]
     return depth
-
-
-def _describe(text: str) -> str:
-    return f"DESCRIBE SELECT (\n{text}\n) AS v FROM {TABLE}"  # noqa: S608
 
 
 def _is_one_expression(node: Mapping[str, Any]) -> bool:

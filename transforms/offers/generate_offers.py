@@ -91,13 +91,6 @@ def order_keys(plan: Plan, rows: CampaignRows, offer: str, chosen: Ints) -> Orde
     return digests(prefix, rows.retailer.take(which).cast(pa.string()), rows.customer.take(which))
 
 
-def offers_of(campaign: Campaign, variant: int) -> tuple[str, ...]:
-    """The offers of a variant; those of the content where there is none (-1)."""
-    if variant < 0 or campaign.experiment is None:
-        return campaign.content.offers
-    return campaign.experiment.variants[variant].offers
-
-
 def wanted(campaign: Campaign, rows: CampaignRows, offer: str) -> Bools:
     """The rows that are sent a variant with the offer."""
     return np.isin(rows.variant, _variants_with(campaign, offer)) & rows.emitted
@@ -105,8 +98,9 @@ def wanted(campaign: Campaign, rows: CampaignRows, offer: str) -> Bools:
 
 def _variants_with(campaign: Campaign, offer: str) -> list[int]:
     """The numbers of the variants with an offer; -1 for the campaign's content."""
-    variants = range(-1, len(campaign.experiment.variants) if campaign.experiment else 0)
-    return [variant for variant in variants if offer in offers_of(campaign, variant)]
+    variants = campaign.experiment.variants if campaign.experiment else ()
+    offers = [campaign.content.offers, *(variant.offers for variant in variants)]
+    return [number for number, of_variant in enumerate(offers, -1) if offer in of_variant]
 
 
 def order_name(campaign: Campaign, offer: str) -> str:

@@ -124,8 +124,8 @@ class Evaluator:
 
     def evaluate(self, rows: pa.RecordBatch) -> Answers:
         """The answers for one batch."""
-        expressions = [f"CAST(({_own_lines(text)}) AS BOOLEAN)" for text in self._conditions]
-        expressions += [self._value(text) for text in self._computed]
+        expressions = [_cast(text, "BOOLEAN") for text in self._conditions]
+        expressions += [_cast(text, self._plan.values[text]) for text in self._computed]
         failed: dict[str, Mask] = {}
         table = _without_built_ins(rows)
         self._con.register(TABLE, table)
@@ -152,11 +152,8 @@ class Evaluator:
 
     def reason(self, rows: pa.RecordBatch, row: int, text: str) -> str:
         """The error that an expression raises for a row."""
-        expression = self._value(text) if text in self._plan.values else f"CAST(({_own_lines(text)}) AS BOOLEAN)"
+        expression = _cast(text, self._plan.values.get(text, "BOOLEAN"))
         return self._attempts.reason(_without_built_ins(rows.slice(row, 1)), expression)
-
-    def _value(self, text: str) -> str:
-        return f"CAST(({_own_lines(text)}) AS {self._plan.values[text]})"
 
     def _query(self, expressions: list[str]) -> list[pa.Array]:
         if not expressions:
@@ -179,9 +176,9 @@ class Evaluator:
         return arrays, failed
 
 
-def _own_lines(text: str) -> str:
-    """The SQL on lines of its own: a comment in it ends before the closing bracket."""
-    return f"\n{text}\n"
+def _cast(text: str, sql_type: str) -> str:
+    """The SQL as a type. It stands on lines of its own, so that a comment in it ends before the closing bracket."""
+    return f"CAST((\n{text}\n) AS {sql_type})"
 
 
 def _without_built_ins(rows: pa.RecordBatch) -> pa.Table:

@@ -146,10 +146,8 @@ def _experiment(
 
 
 def _share(number: int, total: int) -> dict[str, float]:
-    if not total:
-        return {"share": 0.0, "low": 0.0, "high": 1.0}
     low, high = share_interval(number, total)
-    return {"share": number / total, "low": low, "high": high}
+    return {"share": number / total if total else 0.0, "low": low, "high": high}
 
 
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:

@@ -97,8 +97,7 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
 
 
 def _all_short_ascii(column: pa.Array) -> bool:
-    """Whether every text is short printable ASCII without blanks, decided over the whole buffer instead of row by
-    row."""
+    """Whether every text is short printable ASCII without blanks, decided over the whole buffer at once."""
     if column.null_count or not len(column):
         return False
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]

@@ -128,9 +128,8 @@ def _assign_campaign(
     outcome = holdouts[rows.rows]
     if experiment is None:
         return replace(rows, outcome=outcome)
-    return _Assignment(experiment, batch, rows, outcome).assign(
-        sticky.get(experiment.key) if experiment.sticky else None
-    )
+    earlier = sticky.get(experiment.key) if experiment.sticky else None
+    return _Assignment(experiment, batch, rows, outcome).assign(earlier)
 
 
 class _Assignment:
@@ -147,8 +146,7 @@ class _Assignment:
         self._assigned_by = np.zeros(len(rows.rows), np.uint8)
 
     def assign(self, sticky: Sticky | None) -> CampaignRows:
-        """The assigned rows. The order of the rules: sticky, unit, namespace, campaign holdout, coverage, variant,
-        forced."""
+        """The assigned rows, by these rules: sticky, unit, namespace, campaign holdout, coverage, variant, forced."""
         experiment, units = self._experiment, self._units
         seed = experiment.seed or experiment.key
         buckets = bucket_column(experiment.hash, seed, units)

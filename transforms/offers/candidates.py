@@ -26,8 +26,7 @@ WANTING = pa.schema(
 
 
 def ranks(column: pa.Array, highest: bool) -> pa.Array:
-    """Whole numbers in the exact order of a column's numbers or times, reversed unless `highest`; null for null and
-    NaN."""
+    """Whole numbers in the exact order of numbers or times, reversed unless `highest`; null for null and NaN."""
     kind = column.type
     if pa.types.is_floating(kind):
         column = column.cast(pa.float64())
@@ -108,8 +107,7 @@ class CandidateFinder:
 
 
 def _may_be_granted(keys: np.ndarray, shares: Bools, size: int) -> Bools:
-    """Whether each key can be among the first `size` of all batches, though any row that shares an address may drop
-    out."""
+    """Whether each key can be among the first `size` of all batches; any row that shares an address may drop out."""
     certain = np.sort(keys[~shares])
     if size >= len(certain):
         return np.ones(len(keys), np.bool_)

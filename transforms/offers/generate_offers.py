@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -67,8 +67,7 @@ class Limit(NamedTuple):
         return keys <= self.keys[-1]
 
     def beyond(self, keys: OrderKeys) -> Bools:
-        """Whether each key comes after the last granted one; the keys of customers without the offer may be asked
-        too."""
+        """Whether each key, also one of a customer without the offer, comes after the last granted one."""
         return ~self.within(keys) if self.used_up else np.zeros(len(keys), np.bool_)
 
     @property
@@ -125,8 +124,7 @@ def cut_off(campaign: Campaign, rows: CampaignRows, offer: Offer) -> tuple[Bools
 
 
 def demand(plan: Plan, batch: LaunchBatch) -> dict[str, dict[str, OfferCount]]:
-    """The counts of each offer as if none ran out: `granted` are all customers that are sent it and meet its
-    condition."""
+    """The counts of each offer as if none ran out: `granted` are all that are sent it and meet its condition."""
     counts: dict[str, dict[str, OfferCount]] = {}
     for rows in batch.campaigns:
         campaign = plan.campaign_plan(rows.campaign).campaign
@@ -186,16 +184,13 @@ class OfferGenerator:
             outcome[cut[offer.id]] = code("suppressed", "offer_exhausted")
             suppression[cut[offer.id] | held_out[offer.id]] = code("suppressed", "offer_exhausted")
         sent = outcome == EMITTED
-        fallback = {offer.id: none for offer in campaign.offers}
-        for offer in campaign.offers:
-            if offer.fallback is not None:
-                fallback[offer.fallback] = fallback[offer.fallback] | refused[offer.id]
         grants, counts = [], {}
         for offer in campaign.offers:
             name = offer.id
-            granted = (within[name] | fallback[name]) & sent
+            fallback = reduce(np.logical_or, (refused[o.id] for o in campaign.offers if o.fallback == name), none)
+            granted = (within[name] | fallback) & sent
             grants.append(OfferGrant(name, granted, self._codes_of(rows, offer, granted, keys[name])))
-            by_fallback = fallback[name] & ~within[name] & sent
+            by_fallback = fallback & ~within[name] & sent
             others = cut[name] & ~refused[name]
             masks = (within[name] & sent, unmet[name], refused[name], by_fallback, others, held_out[name])
             counts[name] = OfferCount(*map(_count, masks))

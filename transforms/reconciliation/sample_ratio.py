@@ -39,9 +39,8 @@ def sample_ratio_test(observed: Sequence[int], weights: Sequence[float]) -> Samp
         return SampleRatio(math.inf, df, 0.0, True)
     scale = sum(observed) / sum(weights) if any(weights) else 0.0
     expected = [weight * scale for weight in weights]
-    statistic = math.fsum(
-        (count - share) ** 2 / share for count, share in zip(observed, expected, strict=True) if share
-    )
+    pairs = zip(observed, expected, strict=True)
+    statistic = math.fsum((count - share) ** 2 / share for count, share in pairs if share)
     p_value = chi_square_survival(statistic, df)
     return SampleRatio(statistic, df, p_value, p_value < ALARM)
 

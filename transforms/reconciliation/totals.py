@@ -52,11 +52,8 @@ class Totals:
             self.outcomes[tuple(key)] += number
         for campaign, variant, number in counts["variants"]:
             self.variants[campaign, variant] += number
-        self.evidence.add_rows(counts["evidence"])
-        self.lists.add_rows(counts["lists"])
-        self.suppression_lists.add_rows(counts["suppression_lists"])
-        self.history.add_rows(counts["history"])
-        self.sticky.add_rows(counts["sticky"])
+        for name in ("evidence", "lists", "suppression_lists", "history", "sticky"):
+            getattr(self, name).add_rows(counts[name])
         for campaign, nodes in counts["nodes"].items():
             self.nodes[campaign] = np.add(self.nodes.get(campaign, 0), nodes).tolist()
         for campaign, offers in counts["offers"].items():

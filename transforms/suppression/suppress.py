@@ -185,8 +185,7 @@ class Suppressor:
 
 
 def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:
-    """[customers, an example] of each value, shortened; the values after the hundred most frequent ones are counted
-    together."""
+    """[customers, an example] of each value, shortened; those after the hundred most frequent are counted together."""
     encoded = values.dictionary_encode()
     numbers = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
     counts: dict[str, list[Any]] = {}

@@ -69,15 +69,11 @@ def post(
 
 def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
     """The answer for a reply that is no complete 2xx to a complete request. `now` is epoch seconds."""
-    if not reply.to_all and meaning(vendor, reply.status).kind == "unknown":
+    proof = meaning(vendor, reply.status)
+    if not reply.to_all and proof.kind == "unknown":
         return Answer("failed", "no_connection", f"status {reply.status} before the request was complete")
     if 200 <= reply.status < 300:
         return Answer("unknown", "no_answer", "the reply broke off")
-    return _no_success(vendor, reply, account, now)
-
-
-def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
-    proof = meaning(vendor, reply.status)
     detail = mask_key(message_of(read_json(reply.body)) or proof.why, account)
     wait_s = retry_after(reply.headers, now) if proof.kind == "slow_down" else None
     return Answer(proof.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=proof.divisible)

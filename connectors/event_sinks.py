@@ -66,11 +66,8 @@ class PubsubEvents:
 
     def settle(self) -> list[Refusal]:
         """Wait until all events are published or refused; the refused ones."""
-        refused = [*self._refused, *self._publisher.settle()]
-        self._refused = []
-        return [
-            Refusal(refusal.row, _REASONS.get(refusal.code, "refused_by_broker"), refusal.detail) for refusal in refused
-        ]
+        refused, self._refused = [*self._refused, *self._publisher.settle()], []
+        return [Refusal(row, _REASONS.get(code, "refused_by_broker"), detail) for row, code, detail in refused]
 
     def close(self) -> None:
         """Disconnect."""

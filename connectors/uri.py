@@ -53,38 +53,35 @@ class FileUri(Transport):
 
 
 @dataclass(frozen=True)
-class TopicUri(Transport):
-    """A Pub/Sub topic: a sink only."""
-
+class _PubsubUri(Transport):
+    kind: ClassVar[str]
     project: str
-    topic: str
+    name: str
 
     @property
     def path(self) -> str:
-        return f"projects/{self.project}/topics/{self.topic}"
+        """Its name in Pub/Sub's API."""
+        return f"projects/{self.project}/{self.kind}/{self.name}"
 
     def __str__(self) -> str:
         return f"pubsub:{self.path}"
 
 
-@dataclass(frozen=True)
-class SubscriptionUri(Transport):
+class TopicUri(_PubsubUri):
+    """A Pub/Sub topic: a sink only."""
+
+    kind = "topics"
+
+
+class SubscriptionUri(_PubsubUri):
     """A Pub/Sub subscription: a source only."""
 
-    project: str
-    subscription: str
-
-    @property
-    def path(self) -> str:
-        return f"projects/{self.project}/subscriptions/{self.subscription}"
+    kind = "subscriptions"
 
     @property
     def subscription_path(self) -> str:
         """The same path."""
         return self.path
-
-    def __str__(self) -> str:
-        return f"pubsub:{self.path}"
 
 
 @dataclass(frozen=True)
@@ -142,9 +139,8 @@ def topic_uri(text: str) -> BrokerTopicUri:
 def _file(text: str, rest: str) -> FileUri:
     directory = "/" + rest.lstrip("/") if rest.startswith("//") else rest
     if not directory.strip("/"):
-        raise UriError(
-            f"{text!r} names no folder; write file:DIR, for instance file:out/events or file:gs://bucket/events"
-        )
+        fix = "write file:DIR, for instance file:out/events or file:gs://bucket/events"
+        raise UriError(f"{text!r} names no folder; {fix}")
     return FileUri(directory)
 
 
@@ -155,9 +151,8 @@ def _pubsub(text: str, rest: str) -> TopicUri | SubscriptionUri:
     if not _PROJECT.fullmatch(parts[1]):
         raise UriError(f"{text!r}: {parts[1]!r} is no project id (6 to 30 lower-case letters, digits and hyphens)")
     if not _RESOURCE.fullmatch(parts[3]):
-        raise UriError(
-            f"{text!r}: {parts[3]!r} is no name Pub/Sub takes (3 to 255 characters, a letter first, not goog…)"
-        )
+        rule = "3 to 255 characters, a letter first, not goog…"
+        raise UriError(f"{text!r}: {parts[3]!r} is no name Pub/Sub takes ({rule})")
     return TopicUri(parts[1], parts[3]) if parts[2] == "topics" else SubscriptionUri(parts[1], parts[3])
 
 

@@ -8,16 +8,10 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
-_METADATA_NAMES = (
-    "metadata.google.internal",
-    "metadata.goog",
-    "metadata",
-    "instance-data",
-    "instance-data.ec2.internal",
-)
-_METADATA = frozenset(
-    map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
-)
+_DOMAINS = ("metadata.google.internal", "metadata.goog")
+_METADATA_NAMES = (*_DOMAINS, "metadata", "instance-data", "instance-data.ec2.internal")
+_OTHERS = ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+_METADATA = frozenset(map(ip_address, _OTHERS))
 """The addresses of metadata services that are not link-local: Alibaba, Azure, Oracle, AWS and Google over IPv6."""
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -67,7 +61,7 @@ def forbidden_host(host: str) -> str | None:
     """Why a host may not be called, whatever way its address is written (decimal, hex, octal, IPv6-mapped); None for
     another one. A name that only resolves to such an address is found when it is connected to."""
     name = host.rstrip(".").lower()
-    if name.endswith(tuple(f".{domain}" for domain in _METADATA_NAMES[:2])) or name in _METADATA_NAMES:
+    if name.endswith(tuple(f".{domain}" for domain in _DOMAINS)) or name in _METADATA_NAMES:
         return "is a cloud's metadata service, which knows secrets; write the vendor's address"
     try:
         address: IPv4Address | IPv6Address = IPv4Address(socket.inet_aton(name))

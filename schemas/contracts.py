@@ -44,10 +44,8 @@ coders.registry.register_coder(DeadLetter, coders.RowCoder)
 
 @cache
 def schema(name: str) -> dict[str, Any]:
-    """The schema of schemas/avro/NAME.avsc as it stands today. Shared: do not change it.
-
-    Raises FileNotFoundError for a name without a file.
-    """
+    """The schema of schemas/avro/NAME.avsc as it stands today. Shared: do not change it. Raises FileNotFoundError for a
+    name without a file."""
     text = (resources.files("schemas") / "avro" / f"{name}.avsc").read_text("utf-8")
     return dict(json.loads(text))
 
@@ -62,24 +60,25 @@ def released(name: str = EVENT) -> tuple[dict[str, Any], ...]:
 
 
 def fingerprint(of: str | Mapping[str, Any]) -> str:
-    """The CRC-64-AVRO fingerprint of a schema, or of the current schema of that name, as 16 hex digits.
-
-    It is taken of the parsing canonical form: documentation, defaults and logical types do not change it.
-    """
+    """The CRC-64-AVRO fingerprint of a schema, or of the current schema of that name, as 16 hex digits. It is taken of
+    the parsing canonical form: documentation, defaults and logical types do not change it."""
     written = dict(schema(of) if isinstance(of, str) else of)
     return str(avro_fingerprint(to_parsing_canonical_form(written), "CRC-64-AVRO"))
 
 
 def resolve(digits: str, name: str = EVENT) -> dict[str, Any]:
-    """The writer's schema that has this fingerprint, among the released versions and the current one.
-
-    Raises ContractError for a fingerprint that no version has.
-    """
+    """The writer's schema that has this fingerprint, among the released versions and the current one. Raises
+    ContractError for a fingerprint that no version has."""
     known = _versions(name)
     if digits not in known:
         problem = f"no version has the schema fingerprint {digits!r} (known: {', '.join(known)}); upgrade"
         raise ContractError(name, problem)
     return known[digits]
+
+
+def is_known(digits: str) -> bool:
+    """Whether a version of the event's schema has this fingerprint."""
+    return digits in _versions(EVENT)
 
 
 @cache

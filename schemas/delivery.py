@@ -36,10 +36,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Up to 50 messages of one retailer and vendor campaign, no customer twice.
-
-    `attempt` counts the calls made so far; before `not_before` (epoch ms) no other is made.
-    """
+    """Up to 50 messages of one retailer and vendor campaign, no customer twice. `attempt` counts the calls made so far;
+    before `not_before` (epoch ms) no other is made."""
 
     messages: list[Message]
     attempt: int = 0
@@ -48,9 +46,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def batch_id(self) -> str:
         """32 hex digits, a function of the event ids whatever their order: the idempotency key of the call."""
-        return blake2b(
-            "".join(sorted(message.event_id for message in self.messages)).encode(), digest_size=16
-        ).hexdigest()
+        event_ids = "".join(sorted(message.event_id for message in self.messages))
+        return blake2b(event_ids.encode(), digest_size=16).hexdigest()
 
 
 class Receipt(NamedTuple):
@@ -263,10 +260,8 @@ class DeliveryLedger(Protocol):
         """Entries by state: claimed, lapsed, and each outcome."""
 
     def change(self, cell: str, update: Callable[[bytes | None], tuple[bytes, T]]) -> T:
-        """Read, update and write a small named value in one atomic step; returns the second value of `update`.
-
-        `update` may run several times. Pacing keeps a workspace's state in a cell.
-        """
+        """Read, update and write a small named value in one atomic step; returns the second value of `update`. `update`
+        may run several times. Pacing keeps a workspace's state in a cell."""
 
 
 def ledger_steps(items: Sequence[T]) -> Iterator[Sequence[T]]:

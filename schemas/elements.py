@@ -22,10 +22,8 @@ BROKEN_ROWS = b"campaigns.broken_rows"
 
 
 class CustomerBatch(NamedTuple):
-    """Customers in the order of their file; `name` is stable over runs and workers.
-
-    `places` are the row numbers in the whole batch, where only a part of it was read.
-    """
+    """Customers in the order of their file; `name` is stable over runs and workers. `places` are the row numbers in the
+    whole batch, where only a part of it was read."""
 
     name: str
     rows: pa.RecordBatch
@@ -147,10 +145,8 @@ class LaunchBatch:
 
 
 class EventBatch(NamedTuple):
-    """A batch with its encoded events: `bodies` and the attribute columns have one row per event.
-
-    `place` is the origin of each event: (index of the campaign in the batch, index of its row).
-    """
+    """A batch with its encoded events: `bodies` and the attribute columns have one row per event. `place` is the origin
+    of each event: (index of the campaign in the batch, index of its row)."""
 
     batch: LaunchBatch
     bodies: pa.Array

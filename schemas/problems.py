@@ -60,10 +60,8 @@ class InputError(CommandError):
 
 
 class JobError(CommandError):
-    """A job, file, broker or ledger that cannot go on until somebody acts: what happened, and what to do.
-
-    `damaged`: a file does not hold what it should, so that the same command fails again.
-    """
+    """A job, file, broker or ledger that cannot go on until somebody acts: what happened, and what to do. `damaged`: a
+    file does not hold what it should, so that the same command fails again."""
 
     kind = ErrorKind.JOB
 

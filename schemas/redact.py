@@ -23,10 +23,8 @@ _Span = tuple[int, int]
 
 
 def clean_answer(answer: Answer, account: Account) -> Answer:
-    """The answer as it may be kept, logged and shown: nothing in it quotes the account's key, or parts of it.
-
-    An id of the vendor's has at most 128 letters, digits and `-_.:/+=@~`; other characters become `_`.
-    """
+    """The answer as it may be kept, logged and shown: nothing in it quotes the account's key, or parts of it. An id of
+    the vendor's has at most 128 letters, digits and `-_.:/+=@~`; other characters become `_`."""
     vendor_id = answer.vendor_id
     if vendor_id is not None:
         safe = redact(vendor_id[: 4 * _LONGEST_ID], account.key)
@@ -105,13 +103,9 @@ def _parts(data: bytes, key: str) -> list[_Span]:
 @lru_cache(maxsize=4096)
 def _grams(key: str) -> tuple[tuple[int, frozenset[bytes]], ...]:
     """What to look for, by its length: each run of 8 bytes of the key, and what these are in base64 and hex."""
-    raw = key.encode("utf-8", "surrogatepass")
+    raw, *others = (spelling.encode("utf-8", "surrogatepass") for spelling in (key, key.upper(), key.lower()))
     size = min(PART, len(raw))
-    plain = {
-        run
-        for spelling in {key, key.upper(), key.lower()}
-        for run in _runs(spelling.encode("utf-8", "surrogatepass"), size)
-    }
+    plain = {run for spelling in (raw, *others) for run in _runs(spelling, size)}
     if size < PART:  # what a short key is in base64 may be anywhere
         return ((size, frozenset(plain)),)
     forms: dict[int, set[bytes]] = {size: plain, 2 * size: _runs(raw.hex().encode(), 2 * size)}

@@ -8,9 +8,8 @@ POLL_BYTES = 4 << 20  # of bodies in one poll, unless a single message is larger
 
 
 class Envelope(NamedTuple):
-    """A message as it came: its id in the transport, attributes, bytes, and when it was published (epoch ms).
-    `note` is what the reader knows of bytes that are no whole record of a schema of ours; it goes into the dead letter.
-    """
+    """A message as it came: its id in the transport, attributes, bytes, and when it was published (epoch ms). `note` is
+    what the reader knows of bytes that are no whole record of a schema of ours; it goes into the dead letter."""
 
     message_id: str
     attributes: dict[str, str]

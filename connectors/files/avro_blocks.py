@@ -26,6 +26,7 @@ _ID, _LENGTH = 32, ord("@")  # the hex digits of an event id, and how a zigzag n
 _BRANCH = 2  # before a call's id, which looks like an event's: that it is not null
 _HEX = np.isin(np.arange(256), list(b"0123456789abcdef"))
 
+Types = Mapping[str, pa.DataType]
 Refuse = Callable[[str, Exception], None]
 """Called with the path of a file that cannot be used, and the reason."""
 
@@ -36,13 +37,9 @@ class _Block(NamedTuple):
     data: bytes
 
 
-def read_columns(
-    paths: Iterable[str], name: str, types: Mapping[str, pa.DataType], refuse: Refuse
-) -> Iterator[pa.Table]:
+def read_columns(paths: Iterable[str], name: str, types: Types, refuse: Refuse) -> Iterator[pa.Table]:
     """Columns of the records of these files, local or gs://, in their order, many files or a part of one at a time.
-
-    `name` is our schema, whose fields these columns are. Files of an earlier version of it are read too.
-    """
+    `name` is our schema, whose fields these columns are. Files of an earlier version of it are read too."""
     waiting: list[_Block] = []
     size = 0
     for path in paths:
@@ -72,7 +69,7 @@ def _name(of: Any) -> str:
     return str(of.get("name") if isinstance(of, Mapping) else of)
 
 
-def _read(blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse) -> Iterator[pa.Table]:
+def _read(blocks: list[_Block], name: str, types: Types, refuse: Refuse) -> Iterator[pa.Table]:
     if not blocks:
         return
     data = b"".join([block.data for block in blocks])
@@ -81,12 +78,9 @@ def _read(blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], ref
     if scan is None or not scan.sound.all():
         yield from _read_slowly(blocks, name, types, refuse)
         return
-    symbols = {field["name"]: field["type"]["symbols"] for field in schema(name)["fields"] if _is_enum(field["type"])}
+    fields = {field["name"]: field["type"] for field in schema(name)["fields"]}
+    symbols = {field: kind["symbols"] for field, kind in fields.items() if "symbols" in kind}
     yield pa.table({column: _column(scan, column, kind, symbols.get(column)) for column, kind in types.items()})
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, Mapping) and kind["type"] == "enum"
 
 
 def _lengths(data: bytes, blocks: list[_Block]) -> Rows | None:
@@ -122,21 +116,17 @@ def _column(scan: Scan, name: str, kind: pa.DataType, symbols: list[str] | None)
 
 
 def _read_slowly(
-    blocks: list[_Block], name: str, types: Mapping[str, pa.DataType], refuse: Refuse, writer: Any = None
+    blocks: list[_Block], name: str, types: Types, refuse: Refuse, writer: Any = None
 ) -> Iterator[pa.Table]:
     """The same columns, record by record; `writer` is the schema of the blocks, if it is not ours."""
     for block in blocks:
         data, rows = io.BytesIO(block.data), list[Any]()
         try:
             reader = parsed(schema(name))
-            rows = [
-                fastavro.schemaless_reader(data, writer or reader, reader if writer else None)
-                for _ in range(block.records)
-            ]
-            if data.tell() != len(block.data):
-                raise ValueError(
-                    f"{len(block.data) - data.tell():,} bytes are left in a block of {block.records:,} records"
-                )
+            schemas = (writer, reader) if writer else (reader, None)
+            rows = [fastavro.schemaless_reader(data, *schemas) for _ in range(block.records)]
+            if rest := len(block.data) - data.tell():
+                raise ValueError(f"{rest:,} bytes are left in a block of {block.records:,} records")
         except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, …
             refuse(block.path, error)
             continue

@@ -10,7 +10,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from schemas.codec.avro_container import ContainerReader, Stored
-from schemas.contracts import ContractError, fingerprint, resolve
+from schemas.contracts import fingerprint, is_known
 from schemas.problems import JobError
 from schemas.transport import POLL_BYTES, Envelope, Poll
 
@@ -116,7 +116,7 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
         with FileSystems.open(path, "application/octet-stream") as file:
             container = ContainerReader(file)
             schema_id = fingerprint(container.schema) if isinstance(container.schema, dict) else "no record"
-            name, note = _text(path.rpartition("/")[2]), "" if _known(schema_id) else _schema_note(container.schema)
+            name, note = _text(path.rpartition("/")[2]), "" if is_known(schema_id) else _schema_note(container.schema)
             for record in container.records():
                 yield _envelope(name, schema_id, record, note)
     except JobError:
@@ -124,14 +124,6 @@ def read_envelopes(path: str) -> Iterator[Envelope]:
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, StopIteration, …
         happened = f"{path} cannot be read ({type(error).__name__}: {error})"
         raise JobError(happened, "Take the file away, or write it again: launch again into the folder") from error
-
-
-def _known(schema_id: str) -> bool:
-    try:
-        resolve(schema_id)
-    except ContractError:
-        return False
-    return True
 
 
 def _schema_note(written: Any) -> str:

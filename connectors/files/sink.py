@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +23,6 @@ class FileSink:
     """Writes parts, DIRECTORY/PART.avro, of records that are encoded already; local folders and gs://."""
 
     directory: str
-    codec: Literal["null", "deflate"] = "null"
-
-    def __post_init__(self) -> None:
-        if self.codec not in ("null", "deflate"):
-            raise ValueError(f"codec {self.codec!r} is neither null nor deflate")
 
     def write(self, part: str, schema: Mapping[str, Any], bodies: pa.Array) -> str:
         """The path of the new file, which replaces an earlier one of that name.
@@ -44,27 +38,19 @@ class FileSink:
         write_whole(path, self._chunks(part, schema, bodies.cast(pa.large_binary())))
         return path
 
-    def _chunks(
-        self, part: str, schema: Mapping[str, Any], bodies: pa.LargeBinaryArray
-    ) -> Iterator[bytes | memoryview]:
+    def _chunks(self, part: str, schema: Mapping[str, Any], bodies: pa.Array) -> Iterator[bytes | memoryview]:
         sync = blake2b(part.encode(), digest_size=16).digest()
-        meta = {"avro.codec": self.codec.encode(), "avro.schema": json.dumps(schema).encode()}
+        meta = {"avro.codec": b"null", "avro.schema": json.dumps(schema).encode()}
         pairs = b"".join(_with_length(key.encode()) + _with_length(value) for key, value in meta.items())
         yield b"Obj\x01" + zigzag(len(meta)) + pairs + zigzag(0) + sync
         for count, block in _blocks(bodies):
-            data = _deflated(block) if self.codec == "deflate" else block
-            yield zigzag(count) + zigzag(len(data))
-            yield data
+            yield zigzag(count) + zigzag(len(block))
+            yield block
             yield sync
 
 
 def _with_length(data: bytes) -> bytes:
     return zigzag(len(data)) + data
-
-
-def _deflated(data: memoryview) -> bytes:
-    packer = zlib.compressobj(wbits=-15)
-    return packer.compress(data) + packer.flush()
 
 
 def _blocks(bodies: pa.LargeBinaryArray) -> Iterator[tuple[int, memoryview]]:

@@ -27,10 +27,8 @@ _TODO = {
 
 
 def write_whole(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Writes a local or remote file in place of an earlier one; makes its folder.
-
-    Raises JobError that names the path and what to do.
-    """
+    """Writes a local or remote file in place of an earlier one; makes its folder. Raises JobError that names the path
+    and what to do."""
     if "://" in str(path):
         try:
             _write_remote(str(path), chunks)
@@ -43,10 +41,8 @@ def write_whole(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """An open local file that takes its name at the end of the block, on disk by then; an exception removes it.
-
-    Raises JobError that names the path and what to do.
-    """
+    """An open local file that takes its name at the end of the block, on disk by then; an exception removes it. Raises
+    JobError that names the path and what to do."""
     temporary = Path(_temporary(str(path.absolute())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

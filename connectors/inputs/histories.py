@@ -7,24 +7,20 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from connectors.tables.csv_types import FORMS, literal
 from connectors.tables.input_tables import MOST_PROBLEMS, Table, missing_columns, open_table, read_ids, row_problem
-from connectors.tables.times import read_times
 from schemas.columns.ids import trimmed
 from schemas.problems import InputError, Problem, shown
 
-SCHEMA = pa.schema(
-    [
-        ("retailer", pa.large_string()),
-        ("customer", pa.large_string()),
-        ("channel", pa.string()),
-        ("sent_at", pa.int64()),
-    ]
-)
+_ID = pa.large_string()
+SCHEMA = pa.schema([("retailer", _ID), ("customer", _ID), ("channel", pa.string()), ("sent_at", pa.int64())])
 """`sent_at` in epoch milliseconds."""
+_TIME = f"({FORMS['DATE']}|{FORMS['TIMESTAMP']}|{FORMS['TIMESTAMPTZ']})"
 _EXPOSURES = ("retailer_id", "customer_id", "channel", "outcome", "test", "deliver_after")
 
 
@@ -101,7 +97,7 @@ def _of_launch(table: Table) -> pa.Table:
     rows = table.read(_EXPOSURES)
     sent = np.array(rows["outcome"].cast(pa.string()).to_numpy(zero_copy_only=False) == "emitted")
     rows = rows.filter(pa.array(sent & ~rows["test"].to_numpy(zero_copy_only=False)))
-    at = read_times(table, "deliver_after", rows["deliver_after"])
+    at = _read_times(table, "deliver_after", rows["deliver_after"])
     return pa.table([rows["retailer_id"], rows["customer_id"], rows["channel"], at], SCHEMA.names).cast(SCHEMA)
 
 
@@ -113,7 +109,7 @@ def _of_table(table: Table, columns: Sequence[str]) -> pa.Table:
     texts = {name: trimmed(read_ids(table, name, rows[name])) for name in wanted[:3]}
     if empty := [problem for name, column in texts.items() for problem in _empty(table, name, column)]:
         raise InputError(empty)
-    at = read_times(table, "sent_at", rows["sent_at"])
+    at = _read_times(table, "sent_at", rows["sent_at"])
     return pa.table([*texts.values(), at], SCHEMA.names).cast(SCHEMA)
 
 
@@ -122,3 +118,29 @@ def _empty(table: Table, column: str, values: Any) -> list[Problem]:
     places = np.flatnonzero(~np.asarray(filled))[:MOST_PROBLEMS].tolist()
     fix = "is empty; a send has a retailer, a customer and a channel"
     return [row_problem(table, column, "", fix, row) for row in places]
+
+
+def _read_times(table: Table, column: str, values: pa.ChunkedArray) -> pa.Array:
+    """Times, dates, or texts of them as epoch milliseconds; a time without a zone is in UTC. Raises
+    InputError with the rows that cannot be read, and for a column of another type."""
+    kind = values.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        times = values.cast(pa.timestamp("ms", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+    elif pa.types.is_string(kind) or pa.types.is_null(kind):
+        times = _parse_times(values.cast(pa.string()))
+    else:
+        fix = "must hold times (a TIMESTAMP or a DATE), or text of them"
+        raise InputError([Problem(table.name, column, str(kind), fix)])
+    bad = np.flatnonzero(np.asarray(times.is_null()))[:MOST_PROBLEMS].tolist()
+    if bad:
+        fix = "is no time; write 2026-01-31, 2026-01-31T10:00:00 (UTC), or with a zone: 2026-01-31T10:00:00+02:00"
+        raise InputError(row_problem(table, column, values[row].as_py() or "", fix, row) for row in bad)
+    return times.combine_chunks()
+
+
+def _parse_times(values: pa.ChunkedArray) -> Any:
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    con.register("texts", pa.table({"text": values}))
+    sure = f"CASE WHEN regexp_full_match(trim(text), {literal(_TIME)}) THEN trim(text) END"
+    return con.sql(f"SELECT epoch_ms(TRY_CAST({sure} AS TIMESTAMPTZ)) AS at FROM texts").to_arrow_table()["at"]  # noqa: S608

@@ -26,19 +26,11 @@ _KINDS = {
     "email": {"email", "emails", "e_mail", "mail", "email_address"},
     "phone": {"phone", "phones", "phone_number", "mobile", "mobile_number", "telephone"},
     CODE: {
-        CODE,
-        "codes",
-        "coupon",
-        "coupon_code",
-        "promo_code",
-        "voucher",
-        "voucher_code",
-        "discount_code",
-        "offer_code",
+        CODE, "codes", "coupon", "coupon_code", "promo_code", "voucher", "voucher_code", "discount_code", "offer_code",
     },
     "push_token": {"push_token", "token", "device_token"},
     "household_id": {"household", "household_id"},
-}
+}  # fmt: skip
 """The names by which a column is known, by what it holds."""
 
 
@@ -114,12 +106,8 @@ def _column(table: Table, column: str) -> str:
         _check_separators(table)
     if _normal(column) in names:
         return table.names[names.index(_normal(column))]
-    kind, kinds = _kind(_normal(column)), [_kind(name) for name in names]
-    fitting = [
-        at
-        for at, column_kind in enumerate(kinds)
-        if column_kind == "any" or (column_kind and kind in (None, column_kind))
-    ]
+    wanted, kinds = _kind(_normal(column)), [_kind(name) for name in names]
+    fitting = [at for at, kind in enumerate(kinds) if kind == "any" or (kind and wanted in (None, kind))]
     if len(fitting) == 1:
         return table.names[fitting[0]]
     if len(names) == 1 and kinds[0] is None:
@@ -135,13 +123,9 @@ def _column(table: Table, column: str) -> str:
 def _check_first(table: CsvTable, texts: pa.Array, column: str) -> None:
     """Raises InputError where the first of some ids looks like a header of no known name: all the others have an @, or
     a digit or an @, and it has not; it has no digit but a blank, or a small letter, and none of the others has."""
-    for marks, in_header in (
-        ("@", False),
-        (r"[0-9@]", False),
-        (r"^[^0-9@]*\s[^0-9@]*$", True),
-        (r"^[^0-9@]*\p{Ll}[^0-9@]*$", True),
-    ):
-        marked = to_mask(pc.match_substring_regex(texts, marks)) ^ in_header
+    marks_of_ids, marks_of_headers = ("@", r"[0-9@]"), (r"^[^0-9@]*\s[^0-9@]*$", r"^[^0-9@]*\p{Ll}[^0-9@]*$")
+    for marks in (*marks_of_ids, *marks_of_headers):
+        marked = to_mask(pc.match_substring_regex(texts, marks)) ^ (marks in marks_of_headers)
         if len(marked) > 1 and not marked[0] and marked[1:].all():
             fix = f"may be a header or an id; write {column} in place of a header, or in a line above an id"
             raise InputError([row_problem(table, "first line", texts[0].as_py(), fix, 0)])

@@ -10,14 +10,12 @@ import pyarrow as pa
 from connectors.tables.input_tables import missing_columns, open_table, read_ids
 from schemas.problems import InputError
 
+LineOfRow = Callable[[int], int | None]
 
-def read_signal_rows(
-    path: Path, name: str, columns: Sequence[str]
-) -> tuple[list[dict[str, str]], Callable[[int], int | None]]:
-    """The rows as stripped text, with "" for null, and a function that returns the line of a row.
 
-    Raises InputError for a table that cannot be read, or lacks one of the columns.
-    """
+def read_signal_rows(path: Path, name: str, columns: Sequence[str]) -> tuple[list[dict[str, str]], LineOfRow]:
+    """The rows as stripped text, with "" for null, and a function that returns the line of a row. Raises InputError for
+    a table that cannot be read, or lacks one of the columns."""
     table = open_table(path, name)
     if missing := missing_columns(table, columns, f"signals have the columns {','.join(columns)}"):
         raise InputError(missing)

@@ -14,16 +14,13 @@ import pyarrow.compute as pc
 from connectors.tables.input_tables import MOST_PROBLEMS, missing_columns, open_table, read_ids, row_problem
 from schemas.problems import InputError, Problem, shown
 
-SCHEMA = pa.schema(
-    [("experiment", pa.string()), ("unit", pa.string()), ("variant", pa.string()), ("bucket_version", pa.int64())]
-)
+_TEXT = pa.string()
+SCHEMA = pa.schema([("experiment", _TEXT), ("unit", _TEXT), ("variant", _TEXT), ("bucket_version", pa.int64())])
 
 
 def read_sticky(path: str | Path) -> pa.Table:
-    """The assignments of a table, one a unit and experiment; units are texts (schemas/columns/ids.py).
-
-    Raises InputError for a file that is something else, with the row of a value that cannot be used.
-    """
+    """The assignments of a table, one a unit and experiment; units are texts (schemas/columns/ids.py). Raises
+    InputError for a file that is something else, with the row of a value that cannot be used."""
     table = open_table(Path(path), str(path))
     if missing := missing_columns(table, SCHEMA.names, "give the sticky.parquet that an earlier launch wrote"):
         raise InputError(missing)
@@ -55,10 +52,8 @@ def check_sticky(path: str | Path) -> pa.Table:
         raise InputError([Problem(str(path), "", "0 rows", fix)])
     con = duckdb.connect(":memory:")
     con.register("given", table)
-    twice = con.execute(
-        "SELECT experiment, unit, count(*) FROM given GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 20"
-    ).fetchall()
-    if twice:
+    query = "SELECT experiment, unit, count(*) FROM given GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 20"
+    if twice := con.execute(query).fetchall():
         fix = "the unit has {} assignments in the experiment {}; keep one"
         raise InputError(Problem(str(path), "unit", shown(u), fix.format(n, shown(e))) for e, u, n in twice)
     return table
@@ -77,7 +72,7 @@ def write_sticky(path: Path, before: str | None, exposures: Path, experiments: M
     """
     con = duckdb.connect(":memory:")
     rows = [{"campaign_id": name, "experiment": key, "bucket_version": v} for name, (key, v) in experiments.items()]
-    schema = pa.schema([("campaign_id", pa.string()), ("experiment", pa.string()), ("bucket_version", pa.int64())])
+    schema = pa.schema([("campaign_id", _TEXT), ("experiment", _TEXT), ("bucket_version", pa.int64())])
     con.register("experiments", pa.Table.from_pylist(rows, schema=schema))
     con.register("before", SCHEMA.empty_table() if before is None else read_sticky(before))
     files: list[Any] = sorted(str(file) for file in exposures.glob("*.parquet"))

@@ -96,13 +96,10 @@ def read_properties(text: str) -> tuple[tuple[tuple[str, str], ...], list[tuple[
 
 
 def _filled(name: str, value: str) -> str:
-    def variable(match: re.Match[str]) -> str:
-        set_to = os.environ.get(match[1])
-        if not set_to:
-            raise JobError(f"{name} of Kafka needs the environment variable {match[1]}", "Set it on every worker")
-        return set_to
-
-    return _VARIABLE.sub(variable, value)
+    for variable in _VARIABLE.findall(value):
+        if not os.environ.get(variable):
+            raise JobError(f"{name} of Kafka needs the environment variable {variable}", "Set it on every worker")
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
 def open_client(kind: Any, client: KafkaClient, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> Any:
@@ -133,10 +130,7 @@ def kafka_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
 
 
 def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replicas: int = -1) -> bool:
-    """Makes the topic, replicated as the cluster does by default; False when it is there already.
-
-    Raises JobError.
-    """
+    """Makes the topic, replicated as the cluster does by default; False when it is there already. Raises JobError."""
     errors = KafkaErrors()
     admin = open_client(AdminClient, client, uri, errors, {})
     try:

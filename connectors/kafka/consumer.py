@@ -44,10 +44,8 @@ class Start(NamedTuple):
 
 
 class PartitionConsumer:
-    """A client that reads some partitions of a topic from given offsets. One thread at a time polls.
-
-    Raises JobError when the topic cannot be read until somebody acts.
-    """
+    """A client that reads some partitions of a topic from given offsets. One thread at a time polls. Raises JobError
+    when the topic cannot be read until somebody acts."""
 
     def __init__(self, uri: KafkaUri, client: KafkaClient, group: str) -> None:
         self._uri, self._client, self._group = uri, client, group
@@ -84,10 +82,8 @@ class PartitionConsumer:
 
     def bounds(self, partition: int, wait_s: float = WAIT_S) -> tuple[int, int]:
         """The first offset that is kept, and the one that the next message will have."""
-        return self._ask(
-            "cannot be read",
-            lambda: self._consumer.get_watermark_offsets(self._at(partition), timeout=wait_s, cached=False),
-        )
+        watermarks, at = self._consumer.get_watermark_offsets, self._at(partition)
+        return self._ask("cannot be read", lambda: watermarks(at, timeout=wait_s, cached=False))
 
     def at_time(self, partitions: range, at: int) -> dict[int, int]:
         """The offset of the first message published at that time (epoch ms) or after it; the end if there is none."""
@@ -206,12 +202,9 @@ def first_offsets(consumer: PartitionConsumer, start: Start, partitions: range) 
     """The offset of each partition for a start."""
     if start.at is not None:
         return consumer.at_time(partitions, start.at)
-    offsets = dict(start.offsets)
     end = start.word == "latest"
-    return {
-        partition: offsets[partition] if partition in offsets else consumer.bounds(partition)[end]
-        for partition in partitions
-    }
+    known = {partition: offset for partition, offset in start.offsets if partition in partitions}
+    return known | {partition: consumer.bounds(partition)[end] for partition in partitions if partition not in known}
 
 
 def current_offsets(consumer: PartitionConsumer, partitions: range) -> dict[int, int]:
@@ -219,6 +212,4 @@ def current_offsets(consumer: PartitionConsumer, partitions: range) -> dict[int,
     if not partitions:
         return {}
     known = consumer.committed(partitions)
-    return {
-        partition: known[partition] if partition in known else consumer.bounds(partition)[0] for partition in partitions
-    }
+    return known | {partition: consumer.bounds(partition)[0] for partition in partitions if partition not in known}

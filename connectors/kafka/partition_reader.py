@@ -30,10 +30,8 @@ class _Open:
 
 
 class KafkaPartitionReader:
-    """Reads the partitions of a topic, each by a client of its own in this process.
-
-    `idle_s`: a partition is done once it was read to its end and nothing has come for so long; `stop` ends them all.
-    """
+    """Reads the partitions of a topic, each by a client of its own in this process. `idle_s`: a partition is done once
+    it was read to its end and nothing has come for so long; `stop` ends them all."""
 
     def __init__(
         self,

@@ -32,10 +32,8 @@ class Decoder:
                 attributes = {name: value.decode() for name, value in headers}
             except (UnicodeDecodeError, AttributeError):  # no UTF-8, or null
                 attributes = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
-            name = f"{message.partition()}:{message.offset()}"
-            envelopes.append(
-                Envelope(name, attributes, message.value() or b"", min(max(0, message.timestamp()[1]), now))
-            )
+            name, time_ms = f"{message.partition()}:{message.offset()}", message.timestamp()[1]
+            envelopes.append(Envelope(name, attributes, message.value() or b"", min(max(0, time_ms), now)))
         return envelopes if self._registry is None else [self._registry.unframe(envelope) for envelope in envelopes]
 
 
@@ -94,10 +92,9 @@ class KafkaReader:
     def commit(self, handle: dict[int, int]) -> None:
         """Commit the offsets behind these messages."""
         with self._lock:
-            news = {
-                partition: offset for partition, offset in handle.items() if offset > self._committed.get(partition, -1)
-            }
-            self._committed.update(news)
+            before = self._committed
+            news = {partition: offset for partition, offset in handle.items() if offset > before.get(partition, -1)}
+            before.update(news)
         if news:
             self._consumer.commit(news)
 

@@ -13,7 +13,7 @@ from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.kafka.sink import KafkaPublisher, Row
 from connectors.replay import MOST, Message, Publish, Window
 from connectors.uri import KafkaUri
-from schemas.contracts import ContractError, resolve
+from schemas.contracts import is_known
 from schemas.problems import JobError
 
 _LATE_MS = 600_000  # a message of a partition may be so much older than the one before it
@@ -53,18 +53,11 @@ def publisher(uri: KafkaUri, client: KafkaClient) -> Iterator[Publish]:
         def publish(messages: Sequence[Message]) -> int:
             rows: list[Row] = []
             for number, (body, attributes) in enumerate(messages):
-                frame = _frame(registry, uri.topic, attributes.get("schema", "")) if registry else b""
+                schema_id = attributes.get("schema", "")
+                # The bodies of a schema that is not ours were read with their frame.
+                frame = registry.frame(uri.topic, schema_id) if registry and is_known(schema_id) else b""
                 rows.append((number, frame + body, attributes.get("retailer_id"), list(attributes.items())))
             kafka.submit(rows)
             return len(messages) - len(kafka.settle())
 
         yield publish
-
-
-def _frame(registry: SchemaRegistry, topic: str, fingerprint: str) -> bytes:
-    """The registry's frame; empty for a schema that is not ours, whose bodies were read with their frame."""
-    try:
-        resolve(fingerprint)
-    except ContractError:
-        return b""
-    return registry.frame(topic, fingerprint)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import urllib3
 
-from schemas.contracts import fingerprint, resolve
+from schemas.contracts import fingerprint, is_known, resolve
 from schemas.problems import JobError
 from schemas.transport import Envelope
 
@@ -22,10 +22,8 @@ _JSON = "application/vnd.schemaregistry.v1+json"
 
 
 class SchemaRegistry:
-    """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD.
-
-    Asks for each id and each schema once. Raises JobError when it refuses, or gives no answer five times.
-    """
+    """A registry by its URL; user and password come from CAMPAIGNS_REGISTRY_USER and CAMPAIGNS_REGISTRY_PASSWORD. Asks
+    for each id and each schema once. Raises JobError when it refuses, or gives no answer five times."""
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
         self._url, self._sleep = url.rstrip("/"), sleep
@@ -64,10 +62,9 @@ class SchemaRegistry:
         try:
             written = json.loads(answer["schema"])
             schema_id = fingerprint(written) if isinstance(written, dict) else ""
-            resolve(schema_id)
-        except Exception:  # no JSON, or no schema (fastavro has no common base), or none of ours
+        except Exception:  # no JSON, or no schema (fastavro has no common base)
             return None
-        return schema_id
+        return schema_id if is_known(schema_id) else None
 
     def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
         """The JSON answer; empty where there is none of that name."""

@@ -85,10 +85,8 @@ class KafkaPublisher:
         self._produce(self._producer, rows)
 
     def settle(self) -> list[Refusal]:
-        """Waits until every message is published or refused; the refused ones, by row.
-
-        Raises JobError when one could not be published; what was queued behind it is dropped.
-        """
+        """Waits until every message is published or refused; the refused ones, by row. Raises JobError when one could
+        not be published; what was queued behind it is dropped."""
         self._flush(self._producer)
         sent, self._sent = self._sent, []
         if any(error.code() in _TOO_LARGE for error in self._refused.values()):
@@ -186,11 +184,10 @@ class KafkaEvents:
 
 
 def _refusal(row: Row, error: KafkaError) -> Refusal:
+    number, body, _, _ = row
     if error.code() in _TOO_LARGE:
-        return Refusal(
-            row[0], "over_size", f"{len(row[1]):,} bytes; the topic or the client takes less ({error.str()})"
-        )
-    return Refusal(row[0], "refused_by_broker", error.str())
+        return Refusal(number, "over_size", f"{len(body):,} bytes; the topic or the client takes less ({error.str()})")
+    return Refusal(number, "refused_by_broker", error.str())
 
 
 class _Rows:

@@ -19,11 +19,11 @@ from schemas.contracts import ContractError
 
 # https://cloud.google.com/pubsub/quotas#resource_limits
 MAX_MESSAGES, MAX_BYTES = 1_000, 10_000_000  # a request
-MAX_DATA, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 10_000_000, 100, 256, 1_024  # a message; the ordering key is a value
+MAX_DATA, MAX_ATTRIBUTES, MAX_KEY, MAX_VALUE = 10_000_000, 100, 256, 1_024  # a message
 
 # Field tags of google.pubsub.v1 (number << 3 | 2): everything here has a length.
 _TOPIC, _MESSAGE = b"\x0a", b"\x12"
-_DATA, _ATTRIBUTE, _ORDERING_KEY = b"\x0a", b"\x12", b"\x2a"
+_DATA, _ATTRIBUTE = b"\x0a", b"\x12"
 _MAP_KEY, _MAP_VALUE = b"\x0a", b"\x12"
 
 Texts: TypeAlias = Any
@@ -36,14 +36,12 @@ class Refused(NamedTuple):
     row: int
     code: str
     detail: str
-    batch: object = None
 
 
 class Messages(NamedTuple):
-    """Framed messages, empty where refused, and the rows at which another ordering key begins."""
+    """Framed messages, empty where refused."""
 
     framed: pa.LargeBinaryArray
-    key_starts: Numbers
     refused: list[Refused]
 
 
@@ -54,10 +52,6 @@ class PublishRequest:
     topic: str
     framed: pa.LargeBinaryArray
     first_row: int
-
-    @property
-    def last_row(self) -> int:
-        return self.first_row + len(self.framed) - 1
 
     @property
     def size(self) -> int:
@@ -85,10 +79,10 @@ class Requests(NamedTuple):
     refused: list[Refused]
 
 
-def pubsub_messages(bodies: pa.Array, attributes: Mapping[str, Texts], ordering_key: Texts | None = None) -> Messages:
-    """One framed message a row: its body, its attributes in the given order, its ordering key.
+def pubsub_messages(bodies: pa.Array, attributes: Mapping[str, Texts]) -> Messages:
+    """One framed message a row: its body, and its attributes in the given order.
 
-    Rows over a limit of Pub/Sub (10 MB of data, 1,024 bytes in an attribute or ordering key) are refused.
+    Rows over a limit of Pub/Sub (10 MB of data, 1,024 bytes in an attribute) are refused.
     Raises ContractError for what is wrong with every row: too many attributes, a name that is too long or
     reserved (goog…), a constant that is too long, null bodies, lengths that differ.
     """
@@ -99,12 +93,11 @@ def pubsub_messages(bodies: pa.Array, attributes: Mapping[str, Texts], ordering_
     data = bodies.cast(pa.large_binary())
     refused = _over("data", "TOO_LARGE", np.diff(offsets(data)), MAX_DATA)
     parts: list[Part] = _field(_DATA, [data], length)
-    keys = {} if ordering_key is None else {"ordering_key": ordering_key}
-    for name, column in {**attributes, **keys}.items():
+    for name, column in attributes.items():
         if not isinstance(column, str) and len(column) != length:
             raise ContractError(name, f"{len(column)} values for {length} rows")
         refused += _over(name, "ATTRIBUTE_TOO_LONG", _lengths(name, column), MAX_VALUE)
-        parts += _text(name, column, length, whole=name in keys)
+        parts += _attribute(name, column, length)
     framed = join(_field(_MESSAGE, parts, length), length)
     if refused:
         bad = np.zeros(length, bool)
@@ -112,18 +105,16 @@ def pubsub_messages(bodies: pa.Array, attributes: Mapping[str, Texts], ordering_
         # An Arrow null may keep its bytes in the buffer, and requests are slices of that: joined again without.
         framed = join([pc.if_else(pa.array(bad), pa.scalar(None, framed.type), framed)], length)
     first = {refusal.row: refusal for refusal in reversed(refused)}
-    return Messages(framed, _starts(ordering_key), [first[row] for row in sorted(first)])
+    return Messages(framed, [first[row] for row in sorted(first)])
 
 
 def publish_requests(topic: str, messages: Messages) -> Requests:
-    """The messages as requests of at most 1,000 messages and 10,000,000 bytes, one ordering key in each.
-
-    The requests share the messages' buffer. `refused` adds to what the messages themselves were refused for.
-    """
+    """The messages as requests of at most 1,000 messages and 10,000,000 bytes. The requests
+    share the messages' buffer. `refused` adds to what the messages themselves were refused for."""
     edges, room = offsets(messages.framed), MAX_BYTES - len(_topic_field(topic))
     large = _over("message", "TOO_LARGE", np.diff(edges), room)
     around_large = [row for refusal in large for row in (refusal.row, refusal.row + 1)]
-    stops = np.unique([*messages.key_starts.tolist(), *around_large, len(messages.framed)])
+    stops = np.unique([*around_large, len(messages.framed)])
     skipped, requests, start = {refusal.row for refusal in large}, [], 0
     while start < len(messages.framed):
         fits = np.searchsorted(edges, edges[start] + room, side="right") - 1
@@ -145,20 +136,18 @@ def _field(tag: bytes, parts: list[Part], length: int, present: Numbers | None =
     return [constant(tag, length, present), varints(sizes(parts, length), present), *parts]
 
 
-def _text(name: str, column: Texts, length: int, whole: bool) -> list[Part]:
-    """An attribute of each row that has one, or (`whole`) the ordering key."""
+def _attribute(name: str, column: Texts, length: int) -> list[Part]:
+    """An attribute of each row that has one."""
     if isinstance(column, str):
-        return _named(name, [column.encode()], 1, None, whole)
+        return _entry(name, [column.encode()], 1, None)
     if pa.types.is_dictionary(column.type):
         size = len(column.dictionary)
-        return [join(_text(name, column.dictionary, size, whole), size).take(column.indices)]
+        return [join(_attribute(name, column.dictionary, size), size).take(column.indices)]
     valid = np.asarray(column.is_valid()) if column.null_count else None
-    return _named(name, [column.cast(pa.large_binary())], length, valid, whole)
+    return _entry(name, [column.cast(pa.large_binary())], length, valid)
 
 
-def _named(name: str, text: list[Part], length: int, present: Numbers | None, whole: bool) -> list[Part]:
-    if whole:
-        return _field(_ORDERING_KEY, text, length, present)
+def _entry(name: str, text: list[Part], length: int, present: Numbers | None) -> list[Part]:
     key = constant(_MAP_KEY + varint(len(name.encode())) + name.encode(), length, present)
     return _field(_ATTRIBUTE, [key, *_field(_MAP_VALUE, text, length, present)], length, present)
 
@@ -188,12 +177,3 @@ def _lengths(name: str, column: Texts) -> Numbers:
 def _over(what: str, code: str, lengths: Numbers, limit: int) -> list[Refused]:
     rows = np.flatnonzero(lengths > limit).tolist()
     return [Refused(row, code, f"{what} has {lengths[row]:,} bytes; Pub/Sub takes {limit:,}") for row in rows]
-
-
-def _starts(ordering_key: Texts | None) -> Numbers:
-    """The rows whose ordering key differs from the row's before."""
-    if ordering_key is None or isinstance(ordering_key, str) or len(ordering_key) < 2:
-        return np.zeros(0, np.int64)
-    coded = pa.types.is_dictionary(ordering_key.type)
-    keys = (ordering_key.dictionary_decode() if coded else ordering_key).fill_null("")
-    return np.flatnonzero(np.asarray(pc.not_equal(keys[1:], keys[:-1]))) + 1

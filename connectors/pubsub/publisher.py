@@ -36,14 +36,9 @@ _SYSTEMATIC = 100  # when a request of so many messages is refused whole, the to
 
 Code = grpc.StatusCode
 _RETRIED = {
-    Code.UNAVAILABLE,
-    Code.DEADLINE_EXCEEDED,
-    Code.RESOURCE_EXHAUSTED,
-    Code.INTERNAL,
-    Code.ABORTED,
-    Code.UNKNOWN,
+    Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.INTERNAL, Code.ABORTED, Code.UNKNOWN,
     Code.CANCELLED,
-}
+}  # fmt: skip
 _AGAIN = "then run the same command again: it goes on where it stopped"
 _TODO = {
     Code.NOT_FOUND: f"Create the topic, `campaigns topic create pubsub:{{topic}}`, {_AGAIN}",
@@ -53,10 +48,8 @@ _TODO = {
 
 
 def open_channel() -> grpc.Channel:
-    """A channel to Pub/Sub, or to the emulator that PUBSUB_EMULATOR_HOST names.
-
-    Raises JobError when there are no Google credentials.
-    """
+    """A channel to Pub/Sub, or to the emulator that PUBSUB_EMULATOR_HOST names. Raises JobError when there are no
+    Google credentials."""
     emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
     if emulator:
         return grpc.insecure_channel(emulator, options=_OPTIONS)
@@ -117,16 +110,8 @@ class PubsubPublisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def publish(self, requests: Iterable[PublishRequest]) -> list[Refused]:
-        """Publishes the requests, and whatever was submitted before; the messages that were refused."""
-        self.submit(requests)
-        return self.settle()
-
-    def submit(self, requests: Iterable[PublishRequest], batch: object = None) -> None:
-        """Queues the requests of one batch; its refused messages will carry `batch`.
-
-        Raises the JobError of an earlier request.
-        """
+    def submit(self, requests: Iterable[PublishRequest]) -> None:
+        """Queues requests. Raises the JobError of an earlier one."""
         for request in requests:
             with self._change:
                 self._change.wait_for(lambda: self._failure or self._waiting < self._queued_bytes)
@@ -136,13 +121,11 @@ class PubsubPublisher:
                     self._progress = self._clock()
                 self._pending += 1
                 self._waiting += request.size
-            self._pool.submit(self._run, request, batch)
+            self._pool.submit(self._run, request)
 
     def settle(self) -> list[Refused]:
-        """Waits until every submitted request is published or refused; the refused messages, by batch and row.
-
-        Raises JobError when a request could not be published; what was queued behind it is dropped.
-        """
+        """Waits until every submitted request is published or refused; the refused messages, by row. Raises
+        JobError when a request could not be published; what was queued behind it is dropped."""
         with self._change:
             self._change.wait_for(lambda: not self._pending)
             refused, self._refused = self._refused, []
@@ -151,7 +134,7 @@ class PubsubPublisher:
             raise failure
         return sorted(refused, key=lambda refusal: refusal.row)
 
-    def _run(self, request: PublishRequest, batch: object) -> None:
+    def _run(self, request: PublishRequest) -> None:
         refused: list[Refused] = []
         try:
             refused = self._deliver(request)
@@ -161,7 +144,7 @@ class PubsubPublisher:
         except BaseException as error:
             self._failure = self._failure or error
         with self._change:
-            self._refused += [refusal._replace(batch=batch) for refusal in refused]
+            self._refused += refused
             self._pending -= 1
             self._waiting -= request.size
             self._change.notify_all()
@@ -177,10 +160,10 @@ class PubsubPublisher:
 
     def _send(self, payload: bytes) -> str | None:
         """Sends until it is published (None) or refused (why); nothing at all once another request failed."""
-        wait = _FIRST_WAIT_S
+        wait, metadata = _FIRST_WAIT_S, [("x-goog-request-params", f"topic={self._topic}")]
         while not self._failure:
             try:
-                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=self._metadata)
+                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=metadata)
             except grpc.RpcError as error:
                 if error.code() is Code.INVALID_ARGUMENT:
                     return str(error.details())
@@ -191,10 +174,6 @@ class PubsubPublisher:
             self._sleep(random.uniform(wait / 2, wait))
             wait = min(2 * wait, _LONGEST_WAIT_S)
         return None
-
-    @property
-    def _metadata(self) -> list[tuple[str, str]]:
-        return [("x-goog-request-params", f"topic={self._topic}")]
 
     def _check_retry(self, error: Any) -> None:
         """Raises JobError unless the request may be sent again."""

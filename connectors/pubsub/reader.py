@@ -119,11 +119,8 @@ class PubsubReader:
             self._change.notify_all()
         if received:
             self._last = time.monotonic()
-        return Poll(
-            [_envelope(raw.message) for raw in received],
-            [raw.ack_id for raw in received],
-            not received and self._is_empty(),
-        )
+        ack_ids = [raw.ack_id for raw in received]
+        return Poll([_envelope(raw.message) for raw in received], ack_ids, not received and self._is_empty())
 
     def _take(self, most: int) -> list[Raw]:
         """The first of the prefetched messages."""

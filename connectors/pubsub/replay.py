@@ -24,7 +24,7 @@ def seek(uri: SubscriptionUri, since: int) -> None:
         try:
             current = client.get_subscription(subscription=uri.path)
             if not current.retain_acked_messages and not current.topic_message_retention_duration:
-                keep = f"gcloud pubsub subscriptions update {uri.subscription} --retain-acked-messages"
+                keep = f"gcloud pubsub subscriptions update {uri.name} --retain-acked-messages"
                 happened = f"{uri} keeps no message that was acknowledged, so none can be read again"
                 raise JobError(happened, f"For the next time: `{keep}`")
             client.seek(request={"subscription": uri.path, "time": datetime.fromtimestamp(since / 1000, UTC)})

@@ -103,9 +103,8 @@ def _schema(source: str, path: Path) -> pa.Schema:
     try:
         return pa.schema([(f["name"], _arrow(source, path, f["name"], f["type"], named)) for f in schema["fields"]])
     except RecursionError as error:
-        raise unusable(
-            source, path.name, "has types nested within one another without an end; write it flatter"
-        ) from error
+        fix = "has types nested within one another without an end; write it flatter"
+        raise unusable(source, path.name, fix) from error
 
 
 def _arrow(source: str, path: Path, name: str, schema: Any, named: dict[str, Any]) -> pa.DataType:

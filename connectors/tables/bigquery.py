@@ -36,11 +36,8 @@ _TYPES = {
 
 
 class BigQueryRows:
-    """The rows of `bigquery:PROJECT.DATASET.TABLE` or `bigquery:SELECT …`.
-
-    Raises InputError when BigQuery refuses the query, the table or the account's rights, JobError when it cannot be
-    reached or nobody is logged in.
-    """
+    """The rows of `bigquery:PROJECT.DATASET.TABLE` or `bigquery:SELECT …`. Raises InputError when BigQuery refuses the
+    query, the table or the account's rights, JobError when it cannot be reached or nobody is logged in."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -74,9 +71,8 @@ class BigQueryRows:
         config = bigquery.QueryJobConfig(dry_run=True)
         job = self._client.query(self._sql, job_config=config, job_retry=None, **_limits())
         if job.statement_type not in (None, "SELECT") or not job.schema:
-            raise unusable(
-                self._source, str(job.statement_type), "gives no rows, or is several statements; write one SELECT"
-            )
+            fix = "gives no rows, or is several statements; write one SELECT"
+            raise unusable(self._source, str(job.statement_type), fix)
         return list(job.schema)
 
     def _answer(self) -> Any:
@@ -178,9 +174,7 @@ def _explained(source: str, error: Exception) -> Exception:
     error = getattr(error, "cause", None) or error  # of a RetryError, what was tried again
     first = next((entry for entry in getattr(error, "errors", ()) if isinstance(entry, dict)), {})
     message = shown(str(first.get("message") or getattr(error, "message", None) or error), 400)
-    if isinstance(error, Unauthorized) or (
-        isinstance(error, GoogleAuthError) and not isinstance(error, TransportError)
-    ):
+    if isinstance(error, Unauthorized | GoogleAuthError) and not isinstance(error, TransportError):
         fix = "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
         return JobError(f"BigQuery does not know this account ({message}); {fix}")
     if isinstance(error, TooManyRequests) or first.get("reason") in ("quotaExceeded", "rateLimitExceeded"):

@@ -15,10 +15,8 @@ MAX_ROW = 16 << 20
 
 
 def row_at(file: BinaryIO, place: int, one_line: bool) -> tuple[int, bytes]:
-    """The line ends up to a place, and the row there, whose quotes may hold line ends unless it is `one_line`.
-
-    With \\r\\n the engine's place is at times a byte too early or too late: a row follows a line end, and is not empty.
-    """
+    """The line ends up to a place, and the row there, whose quotes may hold line ends unless it is `one_line`. With
+    \\r\\n the engine's place is at times a byte too early or too late: a row follows a line end, and is not empty."""
     count, skipped = place - 1 - file.tell(), 0
     while count > 0 and (block := file.read(min(count, 1 << 20))):
         skipped += block.count(b"\n")

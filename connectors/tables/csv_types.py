@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from connectors.tables.sources import SAMPLE_ROWS
 
@@ -39,13 +39,9 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def column_types(
-    con: duckdb.DuckDBPyConnection, names: Collection[str], rows: str, ids: Collection[str]
-) -> dict[str, str]:
-    """The type of each column of some rows (SQL, all text): that of the first ones, widened by what comes after them.
-
-    A column of `ids` is whole numbers if every value is one, written as a number is; else it stays the text it is.
-    """
+def column_types(con: Connection, names: Collection[str], rows: str, ids: Collection[str]) -> dict[str, str]:
+    """The type of each column of some rows (SQL, all text): that of the first ones, widened by what comes after them. A
+    column of `ids` is whole numbers if every value is one, written as a number is; else it stays the text it is."""
     sampled = _forms(con, {name: list(FORMS) for name in names}, f"(FROM {rows} LIMIT {SAMPLE_ROWS})")
     later = _forms(con, {n: ["BIGINT"] if n in ids else _to_ask(forms) for n, forms in sampled.items()}, rows)
     return {
@@ -61,17 +57,16 @@ def common_type(types: Collection[str]) -> str:
     return "DOUBLE" if set(types) <= {"BIGINT", "DOUBLE"} else "VARCHAR"
 
 
-def _forms(con: duckdb.DuckDBPyConnection, asked: dict[str, list[str]], rows: str) -> dict[str, set[str]]:
+def _forms(con: Connection, asked: dict[str, list[str]], rows: str) -> dict[str, set[str]]:
     """The forms that some value of each column has, of those that are asked for; `OTHER` for none of all."""
     asked = {name: forms for name, forms in asked.items() if forms}
     if not asked:
         return {}
     columns = []
     for name, forms in asked.items():
-        cases = " ".join(
-            f"WHEN regexp_full_match({quoted(name)}, {literal(FORMS[form])}) THEN {literal(form)}" for form in forms
-        )
-        columns.append(f"list(DISTINCT CASE {cases} ELSE '{_OTHER}' END) FILTER (WHERE {quoted(name)} IS NOT NULL)")
+        column = quoted(name)
+        cases = [f"WHEN regexp_full_match({column}, {literal(FORMS[form])}) THEN {literal(form)}" for form in forms]
+        columns.append(f"list(DISTINCT CASE {' '.join(cases)} ELSE '{_OTHER}' END) FILTER (WHERE {column} IS NOT NULL)")
     forms = con.sql(f"SELECT {', '.join(columns)} FROM {rows}").fetchall()[0]  # noqa: S608
     return {name: set(forms or ()) for name, forms in zip(asked, forms, strict=True)}
 

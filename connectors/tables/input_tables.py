@@ -182,10 +182,9 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        problems = [
-            problem._replace(file=name, field=re.sub("^--customers$", "", problem.field)) for problem in error.problems
-        ]
-        raise InputError(problems) from error
+        fields = [re.sub("^--customers$", "", problem.field) for problem in error.problems]
+        named = zip(error.problems, fields, strict=True)
+        raise InputError(problem._replace(file=name, field=field) for problem, field in named) from error
 
 
 def _whole(name: str, batches: Any, columns: Sequence[str]) -> pa.Table:

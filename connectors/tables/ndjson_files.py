@@ -32,10 +32,8 @@ Line = tuple[int, bytes]
 
 
 class NdjsonFiles:
-    """The objects of NDJSON files. Raises InputError when no line of the sample is a JSON object.
-
-    A column of `ids` with whole numbers has an integer type: floats would not hold them all.
-    """
+    """The objects of NDJSON files. Raises InputError when no line of the sample is a JSON object. A column of `ids`
+    with whole numbers has an integer type: floats would not hold them all."""
 
     def __init__(self, source: str, paths: Sequence[Path], ids: Container[str] = ()) -> None:
         self._files = [TextFile(source, path) for path in paths]

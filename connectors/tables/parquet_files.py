@@ -79,15 +79,11 @@ def _check_types(source: str, schema: pa.Schema) -> None:
 
 def _check_alike(first: Path, schema: pa.Schema, path: Path, file_schema: pa.Schema) -> None:
     check_same(first, schema.names, path, file_schema.names)
+    types = [(name, schema.field(name).type, file_schema.field(name).type) for name in schema.names]
     problems = [
-        Problem(
-            path.name,
-            name,
-            str(file_schema.field(name).type),
-            f"{first.name} has {schema.field(name).type}; write all alike",
-        )
-        for name in schema.names
-        if file_schema.field(name).type != schema.field(name).type
+        Problem(path.name, name, str(kind), f"{first.name} has {first_kind}; write all alike")
+        for name, first_kind, kind in types
+        if kind != first_kind
     ]
     if problems:
         raise InputError(problems)
@@ -123,10 +119,8 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 def read_row_groups(
     path: str, row_groups: Sequence[int], columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of exactly `batch_rows` rows except the last; texts are valid UTF-8 (see BROKEN_ROWS).
-
-    Raises JobError where the file is damaged between its footer and its beginning.
-    """
+    """Batches of exactly `batch_rows` rows except the last; texts are valid UTF-8 (see BROKEN_ROWS). Raises JobError
+    where the file is damaged between its footer and its beginning."""
     with pq.ParquetFile(path, memory_map=True) as file:
         batches = file.iter_batches(batch_rows, row_groups=list(row_groups), columns=list(columns))
         for batch in resize_batches(_undamaged(path, batches), batch_rows):

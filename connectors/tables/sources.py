@@ -82,9 +82,8 @@ def files_fingerprint(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for path in files:
         with open_binary(path) as file:
-            total.update(
-                f"{path.name}\0{hashlib.file_digest(cast(io.BufferedReader, file), 'sha256').hexdigest()}\0".encode()
-            )
+            digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256")
+        total.update(f"{path.name}\0{digest.hexdigest()}\0".encode())
     return total.hexdigest()[:16]
 
 
@@ -103,9 +102,8 @@ def check_names(where: str, names: Sequence[str]) -> None:
     for name in names:
         other = seen.setdefault(name.lower(), name)
         if not name.strip():
-            problems.append(
-                Problem(where, "column name", repr(name), "a column has no name; name it in the first line")
-            )
+            fix = "a column has no name; name it in the first line"
+            problems.append(Problem(where, "column name", repr(name), fix))
         elif other is not name:
             problems.append(Problem(where, "column name", name, f"is the name of two columns ({other}); rename one"))
     if problems:

@@ -29,8 +29,7 @@ _OTHERS = {
 
 class TextFile:
     """A text file whose lines end in \\n or \\r\\n. A file in UTF-16, or with bare carriage returns as line ends, is
-    rewritten into a temporary file. Raises InputError for a file that is no text, or contradicts its name.
-    """
+    rewritten into a temporary file. Raises InputError for a file that is no text, or contradicts its name."""
 
     def __init__(self, source: str, path: Path) -> None:
         self.source, self.name, self.path = source, path.name, path

@@ -28,6 +28,7 @@ MAX_ANSWER = 1 << 20
 IDLE_S = 4.0
 _KEPT = 64
 _HEADER = re.compile(r"[\x20-\x7e]*")
+Headers = Mapping[str, str]
 
 
 class Reply(NamedTuple):
@@ -35,7 +36,7 @@ class Reply(NamedTuple):
     `to_all` is false when the reply came before the whole request was sent."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
     whole: bool
     to_all: bool = True
@@ -62,24 +63,15 @@ class NoAnswer(CallError):
 
 
 class HttpClient:
-    """Posts over pooled connections; safe to use from several threads.
-
-    Follows no redirects, retries nothing, uses no proxy of the environment.
-    """
+    """Posts over pooled connections; safe to use from several threads. Follows no redirects, retries nothing, uses no
+    proxy of the environment."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._idle: dict[tuple[str, str], list[tuple[HTTPConnection, float]]] = defaultdict(list)
         self._tls = ssl.create_default_context()
 
-    def post(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        timeout_s: float,
-        begin: Begin = always,
-    ) -> Reply:
+    def post(self, url: str, body: bytes, headers: Headers, timeout_s: float, begin: Begin = always) -> Reply:
         """The reply, within `timeout_s` in all: name look-up, connection, request and reply. `begin` is asked once the
         connection is ready, right before the first byte of the request is sent; if it returns None, nothing is sent. A
         request is complete with its last byte: no server acts on less, so one that breaks earlier has sent nothing.
@@ -159,18 +151,6 @@ class HttpClient:
         return connection
 
 
-class _CheckedHttp(HTTPConnection):
-    """A connection to checked addresses only: a name may resolve to a metadata service."""
-
-    def _new_conn(self) -> socket.socket:
-        return _connect_checked(self)
-
-
-class _CheckedHttps(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect_checked(self)
-
-
 def _connect_checked(connection: HTTPConnection) -> socket.socket:
     """A socket to the first address of the host that answers; the name is looked up once, so that the checked address
     is the one that is connected to. Raises CannotSend when one of its addresses is forbidden."""
@@ -182,12 +162,21 @@ def _connect_checked(connection: HTTPConnection) -> socket.socket:
     failure: OSError = OSError("the name has no address")
     for address in addresses:
         try:
-            return create_connection(
-                (address, connection.port), connection.timeout, socket_options=connection.socket_options
-            )
+            place, options = (address, connection.port), connection.socket_options
+            return create_connection(place, connection.timeout, socket_options=options)
         except OSError as error:
             failure = error
     raise failure
+
+
+class _CheckedHttp(HTTPConnection):
+    """A connection to checked addresses only: a name may resolve to a metadata service."""
+
+    _new_conn = _connect_checked
+
+
+class _CheckedHttps(HTTPSConnection):
+    _new_conn = _connect_checked
 
 
 def _connect(connection: HTTPConnection, failure: list[BaseException]) -> None:
@@ -198,7 +187,7 @@ def _connect(connection: HTTPConnection, failure: list[BaseException]) -> None:
         connection.close()
 
 
-def _checked(url: str, headers: Mapping[str, str]) -> SplitResult:
+def _checked(url: str, headers: Headers) -> SplitResult:
     """The parts of a valid URL. Raises CannotSend for any other, and for invalid headers (the library's own error would
     quote the key)."""
     try:
@@ -214,7 +203,7 @@ def _left(end: float) -> float:
     return max(end - time.monotonic(), 0.001)
 
 
-def _request(connection: HTTPConnection, target: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+def _request(connection: HTTPConnection, target: str, body: bytes, headers: Headers) -> bytes:
     """The bytes of a request, none of which is sent."""
     parts = list[bytes]()
     connection.send = parts.append  # type: ignore[method-assign, assignment]

@@ -194,13 +194,12 @@ def _filter_mistake(used_filter: Filter) -> str | None:
     if function is None:
         return f"unknown filter {used_filter.name!r}"
     named = {argument.name: None for argument in used_filter.args if isinstance(argument, KeywordArgument)}
+    unnamed = [None for argument in used_filter.args if not isinstance(argument, KeywordArgument)]
     signature = inspect.signature(function)
     if "environment" in signature.parameters:
         named["environment"] = None
     try:
-        signature.bind(
-            None, *[None] * sum(not isinstance(argument, KeywordArgument) for argument in used_filter.args), **named
-        )
+        signature.bind(None, *unnamed, **named)
     except TypeError as error:
         return f"the filter {used_filter.name} {error}"
     return None

@@ -34,10 +34,8 @@ class Contents(NamedTuple):
 
 
 def render(text: str, event: Mapping[str, Any]) -> str:
-    """A template's text for an event: its message_fields and customer_id, retailer_id and recipient.
-
-    Values are escaped for HTML on the channel email. Raises TemplateError.
-    """
+    """A template's text for an event: its message_fields and customer_id, retailer_id and recipient. Values are escaped
+    for HTML on the channel email. Raises TemplateError."""
     template = parse_template(text, event["channel"] == "email")
     if isinstance(template, Mistake):
         raise TemplateError(str(template))
@@ -51,10 +49,8 @@ def render(text: str, event: Mapping[str, Any]) -> str:
 
 
 def render_all(templates: Mapping[str, str], events: Sequence[Mapping[str, Any]]) -> Contents:
-    """The texts of a call's events; a template that fails for one event does not stop the others.
-
-    A template that was over its limits for three events of the call is not rendered for the rest.
-    """
+    """The texts of a call's events; a template that fails for one event does not stop the others. A template that was
+    over its limits for three events of the call is not rendered for the rest."""
     texts: dict[int, str | None] = {}
     broken: dict[int, str] = {}
     over: Counter[str] = Counter()

@@ -28,21 +28,18 @@ class Recipients(NamedTuple):
 
 
 def make_recipients(templates: Mapping[str, str], events: Sequence[Event], build: Build) -> Recipients:
-    """The recipients that `build` returns for each event and its text (None: the vendor's template is used).
-
-    An event whose template fails is left out as `template_error`, any other that fails as `unusable_event`.
-    """
+    """The recipients that `build` returns for each event and its text (None: the vendor's template is used). An event
+    whose template fails is left out as `template_error`, any other that fails as `unusable_event`."""
     texts = _texts(templates, events)
     try:
         encoded = _json([build(events[at], text) for at, text in texts.texts.items()])
         return Recipients(msgspec.Raw(encoded), list(texts.texts), texts.broken, texts.words)
     except Exception:  # whatever it is, it is some event's: one by one they show whose
-        encoded_by_place, broken, detail = make_each(
-            list(texts.texts), lambda at: _json(build(events[at], texts.texts[at])), events
-        )
-    encoded = b"[" + b",".join(encoded_by_place.values()) + b"]"
+        places = list(texts.texts)
+        recipients, broken, detail = make_each(places, lambda at: _json(build(events[at], texts.texts[at])), events)
+    encoded = b"[" + b",".join(recipients.values()) + b"]"
     detail = "; ".join(filter(None, (texts.words, detail)))[:_MOST_WORDS]
-    return Recipients(msgspec.Raw(encoded), list(encoded_by_place), {**texts.broken, **broken}, detail)
+    return Recipients(msgspec.Raw(encoded), list(recipients), {**texts.broken, **broken}, detail)
 
 
 def make_each(

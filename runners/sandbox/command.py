@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.command_line.exit_codes import exit_code
 from pipelines.command_line.parse import parse_words
 from runners.cli.arguments import argument, problem
 from runners.sandbox.book import Book
@@ -69,8 +70,4 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="campaigns sandbox", description=sandbox.__doc__, allow_abbrev=False)
     for names, settings in ARGUMENTS:
         parser.add_argument(*names, **settings)
-    try:
-        return sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return exit_code(lambda: sandbox(parse_words(parser, sys.argv[1:] if argv is None else argv)))

@@ -45,12 +45,9 @@ def account_problems(engine: EngineConfig, retailers: Iterable[str], keys: Keys 
     vendor = engine.delivery.vendor
     if vendor == "outbox":
         fix = "is no folder; the vendor outbox writes files: give a path or gs://…, or leave url out"
-        urls = {name: workspace.url for name, workspace in engine.workspaces.items() if workspace.url}
-        return [
-            Problem(FILE, f"workspaces.{name}.url", url, fix)
-            for name, url in urls.items()
-            if url.startswith(("http://", "https://"))
-        ]
+        urls = {name: workspace.url or "" for name, workspace in engine.workspaces.items()}
+        web = {name: url for name, url in urls.items() if url.startswith(("http://", "https://"))}
+        return [Problem(FILE, f"workspaces.{name}.url", url, fix) for name, url in web.items()]
     problems: dict[tuple[str, str], Problem] = {}
     for retailer in sorted(set(retailers)):
         workspace, place = engine.workspace(retailer), workspace_place(engine, retailer)

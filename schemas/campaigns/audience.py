@@ -84,11 +84,11 @@ class NamedAudience(Strict):
     description: str = ""
 
 
-def listed(node: Node) -> Iterator[tuple[str, str]]:
-    """The lists in a tree, with their columns."""
-    if isinstance(node, InList):
-        yield node.list, node.column
+def leaves(node: Node) -> Iterator[str | Named | InList]:
+    """The conditions, named audiences and lists of a tree, in order."""
+    if isinstance(node, str | Named | InList):
+        yield node
     for child in node.all if isinstance(node, AllOf) else node.any if isinstance(node, AnyOf) else ():
-        yield from listed(child)
+        yield from leaves(child)
     if isinstance(node, Not):
-        yield from listed(node.not_)
+        yield from leaves(node.not_)

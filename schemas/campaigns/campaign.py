@@ -19,10 +19,11 @@ from pydantic import (
 )
 
 from schemas.campaigns.audience import ListFile, Name, Node, Sql, Strict
-from schemas.campaigns.checks.values import Count, Duration, Moment, NoBoolean, Version
+from schemas.campaigns.checks.values import Count, Duration, Moment, NoBoolean, Version, is_number, refuse
 
 Share = Annotated[float, NoBoolean, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PropertyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Scheme = Literal[
     "growthbook/1", "growthbook/2", "unleash/rollout", "unleash/variant", "eppo",
     "optimizely", "launchdarkly", "planout", "statsig",
@@ -96,10 +97,8 @@ class Experiment(Strict):
         missing = round(1 - sum(given), 6) if given else 0
         if missing:
             fix = f"add {missing:g} to them" if missing > 0 else f"take {-missing:g} from them"
-            less = "coverage: 0.9 leaves a tenth of the units out"
-            raise ValueError(
-                f"the weights sum to {sum(given):g}, not to 1: {fix}, or give none for equal shares; {less}"
-            )
+            other = "or give none for equal shares; coverage: 0.9 leaves a tenth of the units out"
+            raise ValueError(f"the weights sum to {sum(given):g}, not to 1: {fix}, {other}")
         return variants
 
     @model_validator(mode="after")
@@ -161,22 +160,14 @@ class Content(Strict):
     """What is sent: a template, and properties as SQL expressions over the customer's columns."""
 
     template: Text | None = None
-    properties: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], Sql] = Field(
-        default_factory=dict
-    )
+    properties: dict[PropertyName, Sql] = Field(default_factory=dict)
     offers: tuple[Name, ...] = ()
 
 
-def _clock(raw: object) -> object:
-    if isinstance(raw, int | float):
-        raise ValueError('put the time in quotes: "21:00"')
-    return raw
-
-
-def _wall(clock: time) -> time:
-    if clock.tzinfo is not None:
-        raise ValueError("quiet hours are the customer's: write the time without a zone")
-    return clock
+_in_quotes = refuse(is_number, 'put the time in quotes: "21:00"')
+_no_zone = refuse(
+    lambda clock: clock.tzinfo is not None, "quiet hours are the customer's: write the time without a zone"
+)
 
 
 def _expiry(raw: object) -> str:
@@ -184,7 +175,7 @@ def _expiry(raw: object) -> str:
     return "moment" if moment else "duration"
 
 
-Clock = Annotated[time, BeforeValidator(_clock), AfterValidator(_wall)]
+Clock = Annotated[time, BeforeValidator(_in_quotes), AfterValidator(_no_zone)]
 Expiry = Annotated[Annotated[Duration, Tag("duration")] | Annotated[Moment, Tag("moment")], Discriminator(_expiry)]
 
 

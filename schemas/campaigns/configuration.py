@@ -13,17 +13,26 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.addresses import url_problem, without_user
 from schemas.campaigns.accounts import filled_url
-from schemas.campaigns.audience import AllOf, AnyOf, Named, NamedAudience, Node, Not, listed
+from schemas.campaigns.audience import InList, Named, NamedAudience, Node, leaves
 from schemas.campaigns.campaign import Campaign
-from schemas.campaigns.checks.campaigns import duplicate_ids, shared_codes, unknown_channels
+from schemas.campaigns.checks.campaigns import duplicate_ids, shared_codes, unknown_channels, unread_files
 from schemas.campaigns.checks.experiments import experiment_problems
-from schemas.campaigns.checks.files import unread_files
-from schemas.campaigns.checks.messages import MESSAGES
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.yaml_files import Document, read_yaml
 from schemas.problems import Problem
 
 M = TypeVar("M", bound=BaseModel)
+_FIELDS = "must hold fields, each on a line of its own: name: value"
+_LIST = "must be a list: [first, second], or a line with a dash for each"
+_FIXES = {
+    "missing": "is missing; add it",
+    "too_short": "is empty; name one at least",
+    "string_type": "must be a text; put it in quotes",
+    "string_too_short": "is empty; write a value, or remove the line",
+    **dict.fromkeys(("tuple_type", "list_type"), _LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _FIELDS),
+}
+"""By the type of pydantic's error: what to do, where pydantic names a type of Python."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Configuration:
         """Each list file with the customers' column that is looked up in it; a code list without one."""
         lists: list[tuple[str, str | None]] = [(entry.file, entry.column) for entry in self.engine.suppression_lists]
         for node in (*(campaign.audience for campaign in self.campaigns), *self.audiences.values()):
-            lists += listed(node)
+            lists += [(leaf.list, leaf.column) for leaf in leaves(node) if isinstance(leaf, InList)]
         lists += [(o.codes, None) for campaign in self.campaigns for o in campaign.offers if o.codes]
         return tuple(dict.fromkeys(lists))
 
@@ -67,10 +76,8 @@ def load_configuration(root: Path) -> tuple[Configuration | None, list[Problem]]
         problems.append(Problem(str(root), "", "no *.yaml", "holds no campaign; add a file such as welcome.yaml"))
     for document in [*campaign_files, *audience_files.values()]:
         problems += _references(document, {path.stem for path in root.glob("audiences/*.yaml")}, root)
-    problems += _cycles(audience_files)
-    problems += duplicate_ids(campaigns)
-    problems += experiment_problems(campaigns)
-    problems += shared_codes(campaigns, root)
+    problems += _cycles(audience_files) + duplicate_ids(campaigns)
+    problems += experiment_problems(campaigns) + shared_codes(campaigns, root)
     for document, campaign in campaigns:
         problems += _campaign_references(document, campaign, engine, root)
     problems += _engine_references(documents.get("engine.yaml"), engine, root)
@@ -123,12 +130,10 @@ def _list_files(
 
 
 def _documents(root: Path, problems: list[Problem]) -> dict[str, Document]:
-    documents = {}
+    documents: dict[str, Document] = {}
     for path in [root / "engine.yaml", *sorted(root.glob("audiences/*.yaml")), *sorted(root.glob("*.yaml"))]:
         name = path.relative_to(root).as_posix()
-        if name in documents:
-            continue
-        document = read_yaml(path, name)
+        document = documents.get(name) or read_yaml(path, name)
         if isinstance(document, Problem):
             problems.append(document)
         else:
@@ -149,9 +154,10 @@ def read_model(document: Document | None, model: type[M], problems: list[Problem
 
 def _problem(document: Document, model: type[BaseModel], detail: Any) -> Problem:
     path = _written_path(document.data, detail["loc"])
-    message = MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     if detail["type"] == "extra_forbidden":
         message = _unknown_field(model, path)
+    else:
+        message = _FIXES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     value = "" if detail["type"] == "missing" else detail["input"]
     return document.problem(path, value if not isinstance(value, dict | list) else "…", message)
 
@@ -172,16 +178,10 @@ def _written_path(data: Any, loc: tuple[str | int, ...]) -> tuple[str | int, ...
 
 
 def _unknown_field(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
-    names = _field_names(model, set())
+    schema = model.model_json_schema()
+    names = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part.get("properties", {})}
     near = difflib.get_close_matches(str(path[-1]), names, n=1)
     return "is not a known field" + (f"; did you mean {near[0]!r}?" if near else "; remove it")
-
-
-def _field_names(model: type[BaseModel], seen: set[str]) -> set[str]:
-    schema = model.model_json_schema()
-    for part in [schema, *schema.get("$defs", {}).values()]:
-        seen |= set(part.get("properties", {}))
-    return seen
 
 
 def _written_leaves(raw: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
@@ -219,20 +219,9 @@ def used_audiences(config: Configuration) -> set[str]:
     reached = set[str]()
     while frontier:
         reached |= frontier
-        frontier = {name for used in frontier & config.audiences.keys() for name in _named(config.audiences[used])}
-        frontier -= reached
+        parts = [leaf for name in frontier & config.audiences.keys() for leaf in leaves(config.audiences[name])]
+        frontier = {leaf.audience for leaf in parts if isinstance(leaf, Named)} - reached
     return reached
-
-
-def _named(node: Node) -> Iterator[str]:
-    """The named audiences in a tree."""
-    if isinstance(node, Named):
-        yield node.audience
-    elif isinstance(node, Not):
-        yield from _named(node.not_)
-    elif isinstance(node, AllOf | AnyOf):
-        for child in node.all if isinstance(node, AllOf) else node.any:
-            yield from _named(child)
 
 
 def _file(document: Document, path: tuple[str | int, ...], name: str, root: Path) -> list[Problem]:

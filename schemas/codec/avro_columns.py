@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fastavro.schema import parse_schema
 
-from schemas.codec.avro_values import LEAVES, Spot, branch_of, kind_of
+from schemas.codec.avro_values import Spot, branch_of, kind_of, leaf_parts
 from schemas.codec.varints import Numbers, Part, join, offsets, zigzag, zigzags
 from schemas.contracts import ContractError
 
@@ -73,7 +73,7 @@ def _parts(spot: Spot, column: Column) -> list[Part]:
         raise spot.refuse("null where the schema has none", nulls)
     if is_.is_null(column.type):
         return []
-    return (_NESTS.get(spot.kind) or LEAVES[spot.kind])(spot, column)
+    return _NESTS.get(spot.kind, leaf_parts)(spot, column)
 
 
 def _as_given(spot: Spot, data: pa.Array | bytes) -> Part:
@@ -103,10 +103,8 @@ def _mapping(spot: Spot, columns: Mapping[str, Column]) -> list[Part]:
 
 
 def _dictionary(spot: Spot, column: pa.Array) -> list[Part]:
-    """The values encoded once and looked up; plainly where that is no gain, or where a value is refused.
-
-    (A refused value may be one that no row uses, and the plain way knows the row.)
-    """
+    """The values encoded once and looked up; plainly where that is no gain, or where a value is refused. (A refused
+    value may be one that no row uses, and the plain way knows the row.)"""
     size, nulls = len(column.dictionary), spot.nulls(column)
     if size > spot.length:
         return _parts(spot, _decoded(spot, column))

@@ -22,10 +22,8 @@ _LONGEST_VARINT = 10
 
 
 class Stored(NamedTuple):
-    """One record's own bytes, its number in the file, and its values: text as bytes where it is no UTF-8.
-
-    What cannot be separated into records is one piece: `values` is None, and `problem` says what it is.
-    """
+    """One record's own bytes, its number in the file, and its values: text as bytes where it is no UTF-8. What cannot
+    be separated into records is one piece: `values` is None, and `problem` says what it is."""
 
     number: int
     body: bytes
@@ -34,10 +32,8 @@ class Stored(NamedTuple):
 
 
 class ContainerReader:
-    """The header of a container file, which raises for what is none; then its records.
-
-    `schema` is the writer's, as it stands in the file.
-    """
+    """The header of a container file, which raises for what is none; then its records. `schema` is the writer's, as it
+    stands in the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -213,11 +213,8 @@ class Scan:
         return self._places.setdefault(path, (self._starts.copy(), np.zeros(len(self._ends), np.int64)))
 
     def _check_texts(self) -> None:
-        """Text with bytes beyond ASCII is decoded to see whether it is UTF-8.
-
-        Every byte of sound records is in a text, a varint or a fixed value. Where the latter two have all the bytes
-        beyond ASCII, there is no such text.
-        """
+        """Text with bytes beyond ASCII is decoded to see whether it is UTF-8. Every byte of sound records is in a text,
+        a varint or a fixed value. Where the latter two have all the bytes beyond ASCII, there is no such text."""
         beyond = self._bytes > 127
         if self.sound.all() and np.count_nonzero(beyond) == self._high_elsewhere:
             return

@@ -168,6 +168,5 @@ def _column(part: Part) -> bytes | pa.Array:
 
 def _binary(widths: Numbers, data: Any) -> pa.LargeBinaryArray:
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)])
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(widths), [None, pa.py_buffer(ends), pa.py_buffer(data)]
-    )
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(widths), buffers)

@@ -92,9 +92,8 @@ def _of_decimals(column: pa.Array) -> IdTexts:
     whole = column.cast(wide(digits, 0), safe=False)
     if column.type.scale <= 0:
         return IdTexts(whole.cast(pa.string()), np.zeros(0, np.int64))
-    same = pc.equal(
-        whole.cast(wide(digits, column.type.scale), safe=False), column.cast(wide(digits, column.type.scale))
-    )
+    scaled = wide(digits, column.type.scale)
+    same = pc.equal(whole.cast(scaled, safe=False), column.cast(scaled))
     texts = pc.if_else(same, whole.cast(pa.string()), pa.scalar(None, pa.string()))
     return IdTexts(texts, np.flatnonzero(pc.fill_null(pc.invert(same), False).to_numpy(zero_copy_only=False)))
 

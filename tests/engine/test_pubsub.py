@@ -46,7 +46,8 @@ def published(topic: str, bodies: pa.Array, attributes: Any = None, **options: A
     messages = pubsub_messages(bodies, attributes or {})
     made = publish_requests(topic, messages)
     with PubsubPublisher(topic, **options) as sink:
-        refused = sink.publish(made.requests)
+        sink.submit(made.requests)
+        refused = sink.settle()
     return [(one.row, one.code) for one in (*messages.refused, *made.refused, *refused)]
 
 
@@ -63,7 +64,7 @@ def test_five_thousand_events_arrive_as_they_were_with_their_attributes(topic: A
 
 def test_a_topic_with_our_schema_takes_our_bytes_and_refuses_a_corrupted_body_only(topic: Any, drain: Any) -> None:
     uri = TopicUri("project-1", f"{topic.path.rpartition('/')[2]}-s")
-    made = create_topic(uri, subscription=uri.topic)
+    made = create_topic(uri, subscription=uri.name)
     good = any_events(1_500).to_pylist()
     bodies = [*good[:700], good[0][:-3], *good[700:], b"no event"]
     assert published(uri.path, pa.array(bodies)) == [(700, "INVALID_ARGUMENT"), (1501, "INVALID_ARGUMENT")]
@@ -127,9 +128,11 @@ def test_a_restart_of_the_broker_is_survived(topic: Any, drain: Any, monkeypatch
     try:
         create_topic(uri)
         with PubsubPublisher(uri.path, in_flight=1, sleep=restart, deadline_s=60.0) as sink:
-            assert sink.publish(publish_requests(uri.path, pubsub_messages(before, {})).requests) == []
+            sink.submit(publish_requests(uri.path, pubsub_messages(before, {})).requests)
+            assert sink.settle() == []
             running.__exit__(None, None, None)
-            assert sink.publish(publish_requests(uri.path, pubsub_messages(during, {})).requests) == []
+            sink.submit(publish_requests(uri.path, pubsub_messages(during, {})).requests)
+            assert sink.settle() == []
         assert restarts == 1
         got = drain("projects/project-1/subscriptions/rebatch", COUNT)
         assert Counter(m.data for m in got) == Counter(during.to_pylist())

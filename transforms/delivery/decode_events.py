@@ -10,7 +10,7 @@ import orjson
 from msgspec.structs import replace
 
 from schemas.codec.avro_scan import Scan
-from schemas.contracts import ContractError, DeadLetter, resolve, writer_schema
+from schemas.contracts import ContractError, DeadLetter, is_known, resolve, writer_schema
 from schemas.delivery import Message
 from schemas.transport import Envelope
 from transforms.delivery.event_checks import LIMITS, NEEDED, expiry, find_flaw
@@ -61,7 +61,7 @@ def _escaped(text: str) -> str:
 
 def _read(envelope: Envelope, now: int) -> Message:
     attributes, replay = envelope.attributes, envelope.attributes.get("replay", "")
-    if envelope.note and _is_known(attributes.get("schema", "")):
+    if envelope.note and is_known(attributes.get("schema", "")):
         raise _Refused("broken_bytes", "not whole records of its schema")
     missing = [name for name in _NEEDED if not attributes.get(name)]
     if missing:
@@ -98,14 +98,6 @@ def _read(envelope: Envelope, now: int) -> Message:
         expires_at=expiry(event),
         replay=replay,
     )
-
-
-def _is_known(fingerprint: str) -> bool:
-    try:
-        resolve(fingerprint)
-    except ContractError:
-        return False
-    return True
 
 
 def dead_id(letter: DeadLetter) -> str:

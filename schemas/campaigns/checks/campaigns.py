@@ -1,7 +1,8 @@
-"""What no two campaigns of a folder may share: an id, a code list."""
+"""Checks of a folder of campaigns: files that are not read, and ids and code lists that two campaigns share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.campaigns.campaign import Campaign
@@ -30,10 +31,9 @@ def shared_codes(campaigns: list[tuple[Document, Campaign]], root: Path) -> list
             if offer.codes is None:
                 continue
             name = f"{campaign.id}/{offer.id}"
-            if (other := first.setdefault((root / offer.codes).resolve(), name)) != name:
-                fix = (
-                    f"the offer {other} hands out these codes too: two customers would get each; write a list for each"
-                )
+            other = first.setdefault((root / offer.codes).resolve(), name)
+            fix = f"the offer {other} hands out these codes too: two customers would get each; write a list for each"
+            if other != name:
                 problems.append(document.problem(("offers", index, "codes"), offer.codes, fix))
     return problems
 
@@ -48,3 +48,29 @@ def unknown_channels(document: Document, engine: EngineConfig) -> list[Problem]:
         for name, index, channel in rules
         if channel is not None and channel not in engine.channels
     ]
+
+
+def unread_files(root: Path) -> list[Problem]:
+    """A problem for each .yml file, and for each YAML file in a folder that is not read."""
+    fix = "would not be read: name it .yaml, or move it out of this folder"
+    unread = [
+        _problem(root, path, ".yml", fix) for path in sorted([*root.glob("*.yml"), *root.glob("audiences/*.yml")])
+    ]
+    fix = f"would not be read: move it to {root.name}/ itself (an audience to {root.name}/audiences/), or out of there"
+    return [*unread, *(_problem(root, path, "in a folder below", fix) for path in _files_below(root))]
+
+
+def _problem(root: Path, path: Path, value: str, fix: str) -> Problem:
+    return Problem(path.relative_to(root).as_posix(), "", value, fix)
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """The YAML files one or two folders below that are no audiences, hidden, or of another folder of campaigns."""
+    for pattern in ("*/*.yaml", "*/*.yml", "*/*/*.yaml", "*/*/*.yml"):
+        for path in sorted(root.glob(pattern)):
+            name = path.relative_to(root)
+            folders = [folder for folder in name.parents if folder.name]
+            if name.parent.as_posix() == "audiences" or any(folder.name.startswith(".") for folder in folders):
+                continue
+            if not any((root / folder / "engine.yaml").exists() for folder in folders):
+                yield path

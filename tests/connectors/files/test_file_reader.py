@@ -8,6 +8,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pytest
+from support.containers import block, write_container
 from support.wire_events import ARRIVED, MARK, body_of
 
 from connectors.files import reader as file_reader
@@ -21,10 +22,10 @@ from schemas.transport import Envelope, Poll
 from transforms.delivery.decode_events import read_envelope
 
 
-def put(folder: Path, part: str, *numbers: int, codec: Any = "null", **event: Any) -> Path:
+def put(folder: Path, part: str, *numbers: int, **event: Any) -> Path:
     """A launch's file with these events."""
     bodies = pa.array([body_of(number, **event) for number in numbers], pa.large_binary())
-    return Path(FileSink(str(folder), codec).write(part, schema("campaign_event"), bodies))
+    return Path(FileSink(str(folder)).write(part, schema("campaign_event"), bodies))
 
 
 def foreign(path: Path, fields: dict[str, str], record: dict[str, Any]) -> None:
@@ -53,7 +54,8 @@ def read(reader: FileReader, most: int = 100) -> list[Envelope]:
 
 @pytest.mark.parametrize("codec", ["null", "deflate"])
 def test_a_launchs_events_come_as_it_would_publish_them(tmp_path: Path, codec: str) -> None:
-    put(tmp_path, "launch-1-part-0", 1, 2, codec=codec, emitted_at=77)
+    bodies = [body_of(number, emitted_at=77) for number in (1, 2)]
+    write_container(tmp_path / "launch-1-part-0.avro", [block(*bodies, codec=codec)], codec=codec)
     one, two = read(opened(f"{tmp_path}/"))
     ids = {"event_id": f"{1:032x}", "retailer_id": "store-1", "campaign_id": "welcome", "launch_id": "launch-1"}
     assert one == Envelope("launch-1-part-0.avro:0", {"schema": MARK, **ids}, body_of(1, emitted_at=77), 77)

@@ -17,8 +17,8 @@ from schemas.contracts import ContractError
 TOPIC = "projects/project-1/topics/events"
 
 
-def requests(bodies: list[bytes], attributes: dict[str, Any] | None = None, key: Any = None) -> Requests:
-    messages = pubsub_messages(pa.array(bodies, pa.large_binary()), attributes or {}, key)
+def requests(bodies: list[bytes], attributes: dict[str, Any] | None = None) -> Requests:
+    messages = pubsub_messages(pa.array(bodies, pa.large_binary()), attributes or {})
     made = publish_requests(TOPIC, messages)
     return Requests(made.requests, [*messages.refused, *made.refused])
 
@@ -31,36 +31,33 @@ def read(made: Requests) -> list[PubsubMessage]:
         assert real.topic == TOPIC
         assert len(real.messages) <= 1_000
         assert len(request.payload()) <= 10_000_000
-        assert len({message.ordering_key for message in real.messages}) == 1
         out += real.messages
     return out
 
 
 texts = st.none() | st.text(max_size=40) | st.sampled_from(["a" * 127, "b" * 128, "c" * 1024])
-rows = st.lists(st.tuples(st.binary(max_size=300), texts, texts, st.sampled_from(["", "r-1", "r-2"])), max_size=40)
+rows = st.lists(st.tuples(st.binary(max_size=300), texts, texts), max_size=40)
 
 
-@given(rows, st.text(max_size=30), st.booleans())
-def test_any_messages_are_read_back_as_they_were(rows: list[Any], constant: str, coded: bool) -> None:
+@given(rows, st.text(max_size=30))
+def test_any_messages_are_read_back_as_they_were(rows: list[Any], constant: str) -> None:
     bodies = [row[0] for row in rows]
-    plain, other, keys = (pa.array([row[i] for row in rows], pa.string()) for i in (1, 2, 3))
+    plain, other = (pa.array([row[i] for row in rows], pa.string()) for i in (1, 2))
     attributes = {"id": plain, "retailer": other.dictionary_encode(), "é": constant}
-    key = keys.dictionary_encode() if coded else keys
-    got = read(requests(bodies, attributes, key))
+    got = read(requests(bodies, attributes))
     expected = [
         PubsubMessage(
             data=body,
             attributes={k: v for k, v in {"id": a, "retailer": b, "é": constant}.items() if v is not None},
-            ordering_key=k,
         )
-        for body, a, b, k in rows
+        for body, a, b in rows
     ]
     assert got == expected
 
 
 def test_a_batch_is_cut_at_a_thousand_messages_and_keeps_its_rows() -> None:
     made = requests([str(i).encode() for i in range(2_500)])
-    assert [(r.first_row, r.last_row) for r in made.requests] == [(0, 999), (1000, 1999), (2000, 2499)]
+    assert [(r.first_row, len(r.framed)) for r in made.requests] == [(0, 1000), (1000, 1000), (2000, 500)]
     assert [m.data for m in read(made)] == [str(i).encode() for i in range(2_500)]
 
 
@@ -79,11 +76,9 @@ def test_the_largest_message_that_fits_is_sent_and_a_byte_more_is_refused_alone(
     assert [(one.row, one.code) for one in made.refused] == [(3, "TOO_LARGE")]
 
 
-def test_an_attribute_or_key_over_1024_bytes_refuses_its_row_only() -> None:
-    names = pa.array(["ok", "é" * 513, None, "ok"])
-    made = requests(
-        [b"0", b"1", b"2", b"3"], {"name": names.dictionary_encode()}, pa.array(["k", "k", "k", "k" * 1025])
-    )
+def test_an_attribute_over_1024_bytes_refuses_its_row_only() -> None:
+    names = pa.array(["ok", "é" * 513, None, "k" * 1025])
+    made = requests([b"0", b"1", b"2", b"3"], {"name": names.dictionary_encode()})
     assert [(one.row, one.code) for one in made.refused] == [(1, "ATTRIBUTE_TOO_LONG"), (3, "ATTRIBUTE_TOO_LONG")]
     assert "1,026 bytes" in made.refused[0].detail
     assert [m.data for m in read(made)] == [b"0", b"2"]

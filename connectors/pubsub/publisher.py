@@ -139,10 +139,10 @@ class PubsubPublisher:
 
     def _send(self, payload: bytes) -> str | None:
         """Sends until it is published (None) or refused (why); nothing at all once another request failed."""
-        wait = _FIRST_WAIT_S
+        wait, metadata = _FIRST_WAIT_S, [("x-goog-request-params", f"topic={self._topic}")]
         while not self._failure:
             try:
-                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=self._metadata)
+                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=metadata)
             except grpc.RpcError as error:
                 if error.code() is Code.INVALID_ARGUMENT:
                     return str(error.details())
@@ -153,10 +153,6 @@ class PubsubPublisher:
             self._sleep(random.uniform(wait / 2, wait))
             wait = min(2 * wait, _LONGEST_WAIT_S)
         return None
-
-    @property
-    def _metadata(self) -> list[tuple[str, str]]:
-        return [("x-goog-request-params", f"topic={self._topic}")]
 
     def _check_retry(self, error: Any) -> None:
         """Raises JobError unless the request may be sent again."""

@@ -94,7 +94,7 @@ class _WriteCandidates(beam.DoFn):
         self._plan, self._capacity, self._folder = plan, capacity, folder
 
     def setup(self) -> None:
-        shared = {channel: IdIndex.build(keys) for channel, keys in read_shared_addresses(self._folder).items()}
+        shared = {channel: IdIndex(keys) for channel, keys in read_shared_addresses(self._folder).items()}
         self._finder = CandidateFinder(self._plan, shared, self._capacity)
 
     def process(self, element: LaunchBatch) -> None:

@@ -15,21 +15,16 @@ from schemas.contracts import DeadLetter, schema
 from schemas.problems import InputError, Problem, shown
 from stores.local.disk_space import with_reserve
 
-_SCHEMA = "dead_letter"
+_SCHEMA, _TYPES = "dead_letter", {"data": pa.large_binary()}
 
 
 def write_dead_letters(directory: str, part: str, letters: Iterable[DeadLetter]) -> str:
     """Writes DIRECTORY/PART.avro with the letters in sorted order, so that the same letters give the same bytes; its
-    path.
-
-    Text that UTF-8 cannot encode (lone surrogates) is written as backslash escapes; `data` is verbatim.
-    Raises JobError when it cannot be written.
-    """
+    path. Text that UTF-8 cannot encode (lone surrogates) is written as backslash escapes; `data` is verbatim. Raises
+    JobError when it cannot be written."""
     ordered = sorted(letters)
     columns = {
-        name: pa.array(
-            [_storable(letter[place]) for letter in ordered], pa.large_binary() if name == "data" else pa.large_string()
-        )
+        name: pa.array([_storable(letter[place]) for letter in ordered], _TYPES.get(name, pa.large_string()))
         for place, name in enumerate(DeadLetter._fields)
     }
     bodies = encode_records(schema(_SCHEMA), columns, len(ordered))
@@ -46,9 +41,12 @@ def read_dead_letters(path: str) -> list[DeadLetter]:
         with FileSystems.open(path, "application/octet-stream") as file:
             return [DeadLetter(**record) for record in fastavro.reader(file, reader_schema=schema(_SCHEMA))]
     except Exception as error:  # fastavro has no common base: EOFError, ValueError, IndexError, zlib.error, …
-        cause = shown(str(error), 120) or "its bytes end early"
-        fix = (
-            f"is no whole file of dead letters ({cause}); copy it again from where it was written, or move it out of "
-            "the folder"
-        )
-        raise InputError([Problem(path, "", "dead letters", fix)]) from error
+        raise InputError([Problem(path, "", "dead letters", incomplete_fix("dead letters", error))]) from error
+
+
+def incomplete_fix(kind: str, error: Exception) -> str:
+    """The fix for an Avro file of a kind that cannot be read to its end."""
+    cause = shown(str(error), 120) or "its bytes end early"
+    return (
+        f"is no whole file of {kind} ({cause}); copy it again from where it was written, or move it out of the folder"
+    )

@@ -65,7 +65,7 @@ def test_the_order_of_decisions_names_every_outcome_and_reason_in_order() -> Non
 
 
 def test_the_warnings_of_a_launch_are_those_of_its_page() -> None:
-    kinds = literals(r'(?:LaunchWarning|warn)\(\s*"(\w+)"', "transforms/warnings") | find._TEXTS.keys()
+    kinds = literals(r'(?:(?:LaunchWarning|warning)\(|yield )\s*"(\w+)"', "transforms/warnings") | find._TEXTS.keys()
     assert len(kinds) == 27
     assert first_column(section("launch.md", "What do the warnings mean?")) == kinds
 

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from schemas.campaigns.audience import Node
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.configuration import Configuration
 from schemas.campaigns.engine import EngineConfig
 from schemas.columns.ids import id_type_problem, is_text
 from schemas.problems import Problem
-from transforms.audience.conditions import Checker, Mistake
+from transforms.audience.conditions import Checker
 from transforms.audience.tree import MAX_LEVELS, Leaf, Tree, campaign_tree, is_too_deep
 from transforms.warnings.configuration import ended_campaigns, shadowed_names, unused_audiences
 from transforms.warnings.warning import LaunchWarning
@@ -40,6 +39,11 @@ class CampaignPlan:
         if (self.campaign.surface == MARKETPLACE) != (retailer == MARKETPLACE):
             return False
         return "*" in self.campaign.retailers or retailer in self.campaign.retailers
+
+    def warning(self, kind: str, place: str, value: str, count: int, example: str, text: str) -> LaunchWarning:
+        """A warning about a field of the campaign's file; `place` names another file before a colon and the field."""
+        file, _, field = place.rpartition(": ")
+        return LaunchWarning(kind, self.campaign.id, file or self.file, field, value, count, example, text)
 
 
 @dataclass(frozen=True)
@@ -130,21 +134,22 @@ class _Binder:
     def bind_campaign(self, campaign: Campaign) -> CampaignPlan:
         document = self._config.documents[campaign.id]
         for path, text in _conditions(document.data.get("audience"), ("audience",)):
-            self._bind_expression(document.problem(path, text, ""), text, "BOOLEAN")
+            self._bind_expression(document.problem(path, text, ""), text)
         audience = campaign.audience
         if is_too_deep(audience, self._config.audiences):
             fix = f"has more than {MAX_LEVELS} levels, named audiences included; write fewer all, any and not"
             self.problems.append(document.problem(("audience",), "nested too deeply", fix))
             audience = "true"
-        for name in sorted(self._named_audiences(audience) & self._config.audiences.keys()):
-            for path, text in _conditions_of(self._config.audiences[name], ()):
-                problem = Problem(f"audiences/{name}.yaml", ".".join(["audience", *map(str, path)]), text, "")
-                self._bind_expression(problem, text, "BOOLEAN")
+        tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
+        named = {node.label for node in tree.nodes() if node.kind == "audience"}
+        for name in sorted(named & self._config.audiences.keys()):
+            shared = self._config.audiences[name]
+            written = shared if isinstance(shared, str) else shared.model_dump(by_alias=True)
+            for path, text in _conditions(written, ("audience",)):
+                self._bind_expression(Problem(f"audiences/{name}.yaml", ".".join(map(str, path)), text, ""), text)
         for index, offer in enumerate(campaign.offers):
             if offer.when:
-                self._bind_expression(
-                    document.problem(("offers", index, "when"), offer.when, ""), offer.when, "BOOLEAN"
-                )
+                self._bind_expression(document.problem(("offers", index, "when"), offer.when, ""), offer.when)
         for key, text in campaign.content.properties.items():
             problem = document.problem(("content", "properties", key), text, "")
             if self._bind_expression(problem, text, None):
@@ -154,7 +159,6 @@ class _Binder:
             namespace = campaign.experiment.namespace
             if namespace and namespace.unit:
                 self._bind_column(document.problem(("experiment", "namespace", "unit"), namespace.unit, ""))
-        tree = campaign_tree(audience, self._config.audiences, _scope_label(campaign))
         for node in tree.nodes():
             if node.leaf and node.leaf.column:
                 self._bind_column(document.problem(("audience",), node.leaf.column, ""))
@@ -197,13 +201,8 @@ class _Binder:
                 fix = f"must be a number or a time, this is {kind}"
                 self.problems.append(Problem("engine.yaml", place, name, fix))
 
-    def _named_audiences(self, audience: Node) -> set[str]:
-        tree = campaign_tree(audience, self._config.audiences, "")
-        return {node.label for node in tree.nodes() if node.kind == "audience"}
-
-    def _bind_expression(self, problem: Problem, text: str, sql_type: str | None) -> bool:
-        mistake: Mistake | None = self._checker.check(text, sql_type)
-        if mistake is not None:
+    def _bind_expression(self, problem: Problem, text: str, sql_type: str | None = "BOOLEAN") -> bool:
+        if mistake := self._checker.check(text, sql_type):
             self.problems.append(problem._replace(fix=mistake.shown(text)))
             return False
         self.columns |= self._checker.columns(text)
@@ -231,17 +230,11 @@ def _conditions(raw: object, path: tuple[str | int, ...]) -> Iterator[tuple[tupl
         yield from _conditions(raw.get("not"), (*path, "not"))
 
 
-def _conditions_of(node: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    dumped = node if isinstance(node, str) else node.model_dump(by_alias=True)  # type: ignore[attr-defined]
-    yield from _conditions(dumped, path)
-
-
 def _scope_label(campaign: Campaign) -> str:
     if campaign.surface == MARKETPLACE:
         return "customers of the marketplace"
-    return "storefront customers of " + (
-        "every retailer" if "*" in campaign.retailers else ", ".join(campaign.retailers)
-    )
+    retailers = "every retailer" if "*" in campaign.retailers else ", ".join(campaign.retailers)
+    return f"storefront customers of {retailers}"
 
 
 def single_campaign(plan: Plan, campaign_id: str) -> Plan:

@@ -96,13 +96,10 @@ def read_properties(text: str) -> tuple[tuple[tuple[str, str], ...], list[tuple[
 
 
 def _filled(name: str, value: str) -> str:
-    def variable(match: re.Match[str]) -> str:
-        set_to = os.environ.get(match[1])
-        if not set_to:
-            raise JobError(f"{name} of Kafka needs the environment variable {match[1]}", "Set it on every worker")
-        return set_to
-
-    return _VARIABLE.sub(variable, value)
+    for variable in _VARIABLE.findall(value):
+        if not os.environ.get(variable):
+            raise JobError(f"{name} of Kafka needs the environment variable {variable}", "Set it on every worker")
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
 def open_client(kind: Any, client: KafkaClient, uri: KafkaUri, errors: KafkaErrors, ours: Mapping[str, Any]) -> Any:

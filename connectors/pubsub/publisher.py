@@ -5,7 +5,6 @@ Delivery is at least once: a request whose answer was lost is sent again, and ev
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -13,24 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import Any
 
-import google.auth
 import grpc
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.grpc import secure_authorized_channel
-from google.auth.transport.requests import Request
 
+from connectors.google_channel import open_google_channel
 from connectors.pubsub.publish_requests import PublishRequest, Refused
 from schemas.problems import JobError
 
-HOST = "pubsub.googleapis.com:443"
-SCOPES = ["https://www.googleapis.com/auth/pubsub"]
-_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC waits up to two minutes between attempts to connect: longer than our own deadline.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
+_UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _CALL_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 20.0, 0.1, 5.0
 _SYSTEMATIC = 100  # when a request of so many messages is refused whole, the topic is the cause, not the messages
 
@@ -48,17 +36,8 @@ _TODO = {
 
 
 def open_channel() -> grpc.Channel:
-    """A channel to Pub/Sub, or to the emulator that PUBSUB_EMULATOR_HOST names. Raises JobError when there are no
-    Google credentials."""
-    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
-    if emulator:
-        return grpc.insecure_channel(emulator, options=_OPTIONS)
-    try:
-        credentials, _ = google.auth.default(scopes=SCOPES)
-    except GoogleAuthError as error:
-        todo = "Run `gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for an emulator"
-        raise JobError(f"No Google credentials ({error})", todo) from error
-    return secure_authorized_channel(credentials, Request(), HOST, options=_OPTIONS)
+    """A channel to Pub/Sub or its emulator. Raises JobError when there are no Google credentials."""
+    return open_google_channel("pubsub", "pubsub", _UNLIMITED)
 
 
 class PubsubPublisher:
@@ -160,10 +139,10 @@ class PubsubPublisher:
 
     def _send(self, payload: bytes) -> str | None:
         """Sends until it is published (None) or refused (why); nothing at all once another request failed."""
-        wait = _FIRST_WAIT_S
+        wait, metadata = _FIRST_WAIT_S, [("x-goog-request-params", f"topic={self._topic}")]
         while not self._failure:
             try:
-                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=self._metadata)
+                self._call(payload, timeout=min(_CALL_S, self._deadline_s), metadata=metadata)
             except grpc.RpcError as error:
                 if error.code() is Code.INVALID_ARGUMENT:
                     return str(error.details())
@@ -174,10 +153,6 @@ class PubsubPublisher:
             self._sleep(random.uniform(wait / 2, wait))
             wait = min(2 * wait, _LONGEST_WAIT_S)
         return None
-
-    @property
-    def _metadata(self) -> list[tuple[str, str]]:
-        return [("x-goog-request-params", f"topic={self._topic}")]
 
     def _check_retry(self, error: Any) -> None:
         """Raises JobError unless the request may be sent again."""

@@ -47,7 +47,8 @@ class CsvFiles:
             check_same(paths[0], list(files[0].types), path, list(file.types))
         self._types = {name: common_type([file.types[name] for file in files]) for name in files[0].types}
         self._files = files
-        self.schema = _connection().sql(f"SELECT {_nothing(self._types)}").to_arrow_table().schema
+        columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in self._types.items())
+        self.schema = _connection().sql(f"SELECT {columns} WHERE false").to_arrow_table().schema
 
     def batches(self, reject: Reject) -> Iterator[pa.RecordBatch]:
         """The rows whose fields all fit their columns."""
@@ -76,10 +77,6 @@ def _connection() -> duckdb.DuckDBPyConnection:
     for setting in ("threads = 2", "TimeZone = 'UTC'", "python_enable_replacements = false"):
         con.execute(f"SET {setting}")
     return con
-
-
-def _nothing(types: dict[str, str]) -> str:
-    return ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items()) + " WHERE false"
 
 
 def _read(file: CsvFile, types: dict[str, str], more: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.vendors.http_client import CannotSend, HttpClient, NoAnswer, NotSent, Reply, Withdrawn
+from connectors.vendors.http_client import CannotSend, Headers, HttpClient, NoAnswer, NotSent, Reply, Withdrawn
 from connectors.vendors.statuses import meaning
 from schemas.delivery import Account, Answer, Begin
 from schemas.redact import clean_words
@@ -24,6 +24,8 @@ _SHORT = 4  # an id of fewer characters may be a number or a word of the text: i
 
 class HttpVendor:
     """The base of vendors over HTTP: the clock (epoch seconds) and the connections."""
+
+    name: str
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -38,46 +40,34 @@ class HttpVendor:
         if self._http is not None:
             self._http.close()
 
-
-def post(
-    http: HttpClient,
-    vendor: str,
-    account: Account,
-    url: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    now: Callable[[], float],
-    begin: Begin,
-) -> Reply | Answer:
-    """The reply to a POST of JSON if it is a complete 2xx; else the answer for it, or for the missing reply."""
-    if len(body) > MAX_PAYLOAD:
-        return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
-    try:
-        reply = http.post(url, body, {"Content-Type": "application/json", **headers}, account.timeout_s, begin)
-    except CannotSend as error:
-        return Answer("blocked", "bad_configuration", str(error))
-    except NotSent as error:
-        return Answer("failed", "no_connection", str(error))
-    except Withdrawn as error:
-        return Answer("withdrawn", "withdrawn", str(error))
-    except NoAnswer as error:
-        return Answer("unknown", "no_answer", str(error))
-    if reply.to_all and reply.whole and 200 <= reply.status < 300:
-        return reply
-    return answer_of(vendor, reply, account, now())
+    def post(self, account: Account, url: str, body: bytes, headers: Headers, begin: Begin) -> Reply | Answer:
+        """The reply to a POST of JSON if it is a complete 2xx; else the answer for it, or for the missing reply."""
+        assert self._http is not None, "open() comes first"
+        if len(body) > MAX_PAYLOAD:
+            return Answer("refused", "payload_over_4_mb", f"{len(body):,} bytes", divisible=True)
+        headers = {"Content-Type": "application/json", **headers}
+        try:
+            reply = self._http.post(url, body, headers, account.timeout_s, begin)
+        except CannotSend as error:
+            return Answer("blocked", "bad_configuration", str(error))
+        except NotSent as error:
+            return Answer("failed", "no_connection", str(error))
+        except Withdrawn as error:
+            return Answer("withdrawn", "withdrawn", str(error))
+        except NoAnswer as error:
+            return Answer("unknown", "no_answer", str(error))
+        if reply.to_all and reply.whole and 200 <= reply.status < 300:
+            return reply
+        return answer_of(self.name, reply, account, self._clock())
 
 
 def answer_of(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
     """The answer for a reply that is no complete 2xx to a complete request. `now` is epoch seconds."""
-    if not reply.to_all and meaning(vendor, reply.status).kind == "unknown":
+    proof = meaning(vendor, reply.status)
+    if not reply.to_all and proof.kind == "unknown":
         return Answer("failed", "no_connection", f"status {reply.status} before the request was complete")
     if 200 <= reply.status < 300:
         return Answer("unknown", "no_answer", "the reply broke off")
-    return _no_success(vendor, reply, account, now)
-
-
-def _no_success(vendor: str, reply: Reply, account: Account, now: float) -> Answer:
-    proof = meaning(vendor, reply.status)
     detail = mask_key(message_of(read_json(reply.body)) or proof.why, account)
     wait_s = retry_after(reply.headers, now) if proof.kind == "slow_down" else None
     return Answer(proof.kind, f"http_{reply.status}", detail, retry_after_s=wait_s, divisible=proof.divisible)

@@ -14,7 +14,6 @@ from connectors.vendors.answers import (
     find_rejected,
     mask_key,
     message_of,
-    post,
     read_json,
 )
 from connectors.vendors.message_fields import message_fields
@@ -33,7 +32,6 @@ class Braze(HttpVendor):
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """The answer to one call. Raises ValueError for more than 50 events, and for a customer with two events: the
         vendor would send one message for both."""
-        assert self._http is not None, "open() comes first"
         check_call(call)
         recipients = make_recipients(account.templates, call.events, recipient)
         if not recipients.places:
@@ -41,7 +39,7 @@ class Braze(HttpVendor):
         body = msgspec.json.encode({"campaign_id": call.vendor_campaign, "recipients": recipients.encoded})
         headers = {"Authorization": f"Bearer {account.key}"}
         url = account.url.rstrip("/") + PATH
-        reply = post(self._http, self.name, account, url, body, headers, self._clock, begin)
+        reply = self.post(account, url, body, headers, begin)
         if isinstance(reply, Answer):
             return reply
         return _success(read_json(reply.body), account, call, recipients)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.vendors.answers import HttpVendor, errors_of, mask_key, post, read_json
+from connectors.vendors.answers import HttpVendor, errors_of, mask_key, read_json
 from connectors.vendors.braze import check_call, success_answer
 from connectors.vendors.recipients import make_recipients
 from schemas.delivery import Account, Answer, Begin, Call, always
@@ -23,7 +23,6 @@ class Webhook(HttpVendor):
 
     def send(self, account: Account, call: Call, begin: Begin = always) -> Answer:
         """The answer to one call; any 2xx is success. Raises ValueError as Braze.send."""
-        assert self._http is not None, "open() comes first"
         check_call(call)
         recipients = make_recipients(account.templates, call.events, _with_content)
         if not recipients.places:
@@ -32,7 +31,7 @@ class Webhook(HttpVendor):
         body = msgspec.json.encode({**about, "events": recipients.encoded})
         signed = sign(account.key, body, int(self._clock()))
         headers = {"Idempotency-Key": call.batch_id, "X-Campaigns-Signature": signed}
-        reply = post(self._http, self.name, account, account.url, body, headers, self._clock, begin)
+        reply = self.post(account, account.url, body, headers, begin)
         if isinstance(reply, Answer):
             return reply
         data = read_json(reply.body)

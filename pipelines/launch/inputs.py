@@ -126,7 +126,7 @@ def _check_tables(
     if configuration is None:
         return []
     warnings = history_warnings(configuration, config.history, sends or {})
-    return warnings + sticky_warnings(configuration, config.sticky, assignments)
+    return [*warnings, *sticky_warnings(configuration, config.sticky, assignments)]
 
 
 def _make_job(

@@ -64,7 +64,7 @@ class _WriteCandidates(beam.DoFn):
 
     def setup(self) -> None:
         addresses = survey_results.read_shared_addresses(self._folder)
-        shared = {channel: IdIndex.build(keys) for channel, keys in addresses.items()}
+        shared = {channel: IdIndex(keys) for channel, keys in addresses.items()}
         self._finder = CandidateFinder(self._plan, shared, self._capacity)
 
     def process(self, element: LaunchBatch) -> None:

@@ -22,13 +22,13 @@ from stores.launches.snapshot import rejected_by_reason
 from transforms.reconciliation.deliveries import (
     TARGET,
     Group,
-    accepted_ratio,
     count_outcomes,
     on_target,
     open_groups,
     reasons,
     success,
 )
+from transforms.reconciliation.sample_ratio import ratio_summary
 from transforms.reconciliation.totals import Totals, check_ledger
 
 _WRONG_EVENTS = """
@@ -187,7 +187,7 @@ def _check_deliveries(findings: Findings, job: LaunchJob, deliveries: Deliveries
     for entry in job.plan.campaigns:
         if experiment := entry.campaign.experiment:
             pairs = [deliveries.accepted.get((entry.campaign.id, arm.key), (0, 0)) for arm in experiment.variants]
-            test = accepted_ratio([units for _, units in pairs], experiment.weights)
+            test = ratio_summary([units for _, units in pairs], experiment.weights)
             _check_split(findings, entry.campaign.id, "accepted", test)
 
 

@@ -14,13 +14,13 @@ from transforms.reconciliation.deliveries import (
     EVENT_OUTCOMES,
     EventCount,
     Group,
-    accepted_ratio,
     count_outcomes,
     count_outcomes_by,
     open_groups,
     reasons,
 )
 from transforms.reconciliation.record_exposures import SCHEMA
+from transforms.reconciliation.sample_ratio import ratio_summary
 
 _COLUMNS = ("campaign_id", "retailer_id", "variant", "resent", "arrived_at")
 _EXPOSED = """
@@ -164,6 +164,6 @@ def _campaign(campaign: Mapping[str, Any], found: Deliveries) -> dict[str, Any]:
         return dict(campaign)
     pairs = [found.accepted.get((campaign["id"], one["key"]), (0, 0)) for one in experiment["variants"]]
     variants = [{**one, "accepted": pair[0]} for one, pair in zip(experiment["variants"], pairs, strict=True)]
-    test = accepted_ratio([units for _, units in pairs], [one["weight"] for one in variants])
+    test = ratio_summary([units for _, units in pairs], [one["weight"] for one in variants])
     tests = {**experiment["sample_ratio"], "accepted": test}
     return {**campaign, "experiment": {**experiment, "variants": variants, "sample_ratio": tests}}

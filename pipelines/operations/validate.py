@@ -13,8 +13,7 @@ from pipelines.rebatch.delivery_files import check_delivery
 from schemas.campaigns.accounts import configured_retailers
 from schemas.campaigns.configuration import load_configuration, load_engine
 from schemas.problems import InputError
-from stores.launches.distinct import distinct_values
-from stores.launches.snapshot import source_schema
+from stores.launches.snapshot import distinct_values, source_schema
 from transforms.launch_plan import id_columns, make_plan
 from transforms.warnings.warning import refusal
 

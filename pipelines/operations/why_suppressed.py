@@ -48,7 +48,7 @@ def suppression_facts(
         if rule.channel in (None, name):
             value = _id(job, values, rule.column)
             ids = read_list(job.config.campaigns / rule.file, rule.column)
-            index = ListIndex.build(ids, rule.column, engine)
+            index = ListIndex(ids, rule.column, engine)
             listed = index.find(pa.array([value], pa.string()))[0] >= 0
             yield Fact("list", f"{rule.column} is {'' if listed else 'not '}in {rule.file}")
     yield Fact("address", f"{channel.address} = {values.get(channel.address)!r}")

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from schemas.campaigns.audience import ListFile, Name, Node, Sql, Strict
-from schemas.campaigns.checks.values import Count, Duration, Moment, NoBoolean, Version
+from schemas.campaigns.checks.values import Count, Duration, Moment, NoBoolean, Version, is_number, refuse
 
 Share = Annotated[float, NoBoolean, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -164,16 +164,10 @@ class Content(Strict):
     offers: tuple[Name, ...] = ()
 
 
-def _clock(raw: object) -> object:
-    if isinstance(raw, int | float):
-        raise ValueError('put the time in quotes: "21:00"')
-    return raw
-
-
-def _wall(clock: time) -> time:
-    if clock.tzinfo is not None:
-        raise ValueError("quiet hours are the customer's: write the time without a zone")
-    return clock
+_in_quotes = refuse(is_number, 'put the time in quotes: "21:00"')
+_no_zone = refuse(
+    lambda clock: clock.tzinfo is not None, "quiet hours are the customer's: write the time without a zone"
+)
 
 
 def _expiry(raw: object) -> str:
@@ -181,7 +175,7 @@ def _expiry(raw: object) -> str:
     return "moment" if moment else "duration"
 
 
-Clock = Annotated[time, BeforeValidator(_clock), AfterValidator(_wall)]
+Clock = Annotated[time, BeforeValidator(_in_quotes), AfterValidator(_no_zone)]
 Expiry = Annotated[Annotated[Duration, Tag("duration")] | Annotated[Moment, Tag("moment")], Discriminator(_expiry)]
 
 

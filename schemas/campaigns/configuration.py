@@ -17,12 +17,22 @@ from schemas.campaigns.audience import InList, Named, NamedAudience, Node, leave
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.checks.campaigns import duplicate_ids, shared_codes, unknown_channels, unread_files
 from schemas.campaigns.checks.experiments import experiment_problems
-from schemas.campaigns.checks.messages import MESSAGES
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.yaml_files import Document, read_yaml
 from schemas.problems import Problem
 
 M = TypeVar("M", bound=BaseModel)
+_FIELDS = "must hold fields, each on a line of its own: name: value"
+_LIST = "must be a list: [first, second], or a line with a dash for each"
+_FIXES = {
+    "missing": "is missing; add it",
+    "too_short": "is empty; name one at least",
+    "string_type": "must be a text; put it in quotes",
+    "string_too_short": "is empty; write a value, or remove the line",
+    **dict.fromkeys(("tuple_type", "list_type"), _LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _FIELDS),
+}
+"""By the type of pydantic's error: what to do, where pydantic names a type of Python."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def _problem(document: Document, model: type[BaseModel], detail: Any) -> Problem
     if detail["type"] == "extra_forbidden":
         message = _unknown_field(model, path)
     else:
-        message = MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+        message = _FIXES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     value = "" if detail["type"] == "missing" else detail["input"]
     return document.problem(path, value if not isinstance(value, dict | list) else "…", message)
 

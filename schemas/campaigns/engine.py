@@ -9,17 +9,11 @@ from pydantic import AfterValidator, Field
 
 from schemas.campaigns.audience import ListFile, Name, Strict
 from schemas.campaigns.campaign import Share, Text
-from schemas.campaigns.checks.values import Count, Duration, time_zones
+from schemas.campaigns.checks.values import Count, Duration, refuse, time_zones
 from schemas.campaigns.workspaces import Delivery, Workspace
 
-
-def _zone(name: str) -> str:
-    if name not in time_zones():
-        raise ValueError("is no IANA time zone; write one such as America/Chicago")
-    return name
-
-
-TimeZone = Annotated[str, AfterValidator(_zone)]
+_known_zone = refuse(lambda name: name not in time_zones(), "is no IANA time zone; write one such as America/Chicago")
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Columns(Strict):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fastavro.schema import parse_schema
 
-from schemas.codec.avro_values import LEAVES, Spot, branch_of, kind_of
+from schemas.codec.avro_values import Spot, branch_of, kind_of, leaf_parts
 from schemas.codec.varints import Numbers, Part, join, offsets, zigzag, zigzags
 from schemas.contracts import ContractError
 
@@ -73,7 +73,7 @@ def _parts(spot: Spot, column: Column) -> list[Part]:
         raise spot.refuse("null where the schema has none", nulls)
     if is_.is_null(column.type):
         return []
-    return (_NESTS.get(spot.kind) or LEAVES[spot.kind])(spot, column)
+    return _NESTS.get(spot.kind, leaf_parts)(spot, column)
 
 
 def _as_given(spot: Spot, data: pa.Array | bytes) -> Part:

@@ -80,14 +80,10 @@ def _null(spot: Spot, column: pa.Array) -> list[Part]:
 
 
 def _boolean(spot: Spot, column: pa.Array) -> list[Part]:
-    if not is_.is_boolean(column.type):
-        raise spot.refuse_type(column.type)
     return [_own_bytes(spot, np.asarray(column.fill_null(False)))]
 
 
 def _float(spot: Spot, column: pa.Array) -> list[Part]:
-    if not (is_.is_floating(column.type) or is_.is_integer(column.type)):
-        raise spot.refuse_type(column.type)
     values = np.asarray(column.fill_null(pa.scalar(0, column.type)))
     with np.errstate(over="ignore"):
         written = values.astype("<f4" if spot.kind == "float" else "<f8")
@@ -137,25 +133,12 @@ def _in_unit(spot: Spot, column: pa.Array, unit: str) -> Numbers:
     return values * (want // have)
 
 
-def _string(spot: Spot, column: pa.Array) -> list[Part]:
-    if not _is_text(column.type):
-        raise spot.refuse_type(column.type)
-    return _with_length(spot, column.cast(pa.large_binary()))
-
-
-def _bytes(spot: Spot, column: pa.Array) -> list[Part]:
-    if not _is_bytes(column.type):
-        raise spot.refuse_type(column.type)
-    return _with_length(spot, column.cast(pa.large_binary()))
-
-
-def _with_length(spot: Spot, data: pa.Array) -> list[Part]:
+def _with_length(spot: Spot, column: pa.Array) -> list[Part]:
+    data = column.cast(pa.large_binary())
     return [zigzags(np.diff(offsets(data)), spot.present), data]
 
 
 def _fixed(spot: Spot, column: pa.Array) -> list[Part]:
-    if not _is_bytes(column.type):
-        raise spot.refuse_type(column.type)
     data = column.cast(pa.large_binary())
     wrong = np.diff(offsets(data)) != spot.schema["size"]
     if spot.present is not None:
@@ -166,8 +149,6 @@ def _fixed(spot: Spot, column: pa.Array) -> list[Part]:
 
 
 def _enum(spot: Spot, column: pa.Array) -> list[Part]:
-    if not _is_text(column.type):
-        raise spot.refuse_type(column.type)
     text, symbols = column.cast(pa.large_string()), spot.schema["symbols"]
     places = pc.index_in(text, value_set=pa.array(symbols, pa.large_string()))
     unknown = spot.nulls(places)
@@ -190,19 +171,32 @@ def _is_small(kind: pa.DataType) -> bool:
     return is_.is_integer(kind) and (kind.bit_width < 32 or kind == pa.int32())
 
 
-LEAVES: dict[str, Callable[[Spot, pa.Array], list[Part]]] = {
-    "null": _null,
-    "boolean": _boolean,
-    "int": _integer,
-    "long": _integer,
-    "float": _float,
-    "double": _float,
-    "bytes": _bytes,
-    "string": _string,
-    "fixed": _fixed,
-    "enum": _enum,
+def _is_number(kind: pa.DataType) -> bool:
+    return is_.is_floating(kind) or is_.is_integer(kind)
+
+
+_LEAVES: dict[str, tuple[Callable[[pa.DataType], bool] | None, Callable[[Spot, pa.Array], list[Part]]]] = {
+    "null": (None, _null),
+    "boolean": (is_.is_boolean, _boolean),
+    "int": (None, _integer),
+    "long": (None, _integer),
+    "float": (_is_number, _float),
+    "double": (_is_number, _float),
+    "bytes": (_is_bytes, _with_length),
+    "string": (_is_text, _with_length),
+    "fixed": (_is_bytes, _fixed),
+    "enum": (_is_text, _enum),
 }
-"""The parts of one column, by the kind of its type; it is null where the spot is not present, only there."""
+"""By the kind of an Avro type: the Arrow types that fit (None: the encoder looks itself), and the encoder."""
+
+
+def leaf_parts(spot: Spot, column: pa.Array) -> list[Part]:
+    """The parts of one column, which is null where the spot is not present, only there."""
+    fits, encode = _LEAVES[spot.kind]
+    if fits is not None and not fits(column.type):
+        raise spot.refuse_type(column.type)
+    return encode(spot, column)
+
 
 _CHOICES: tuple[tuple[Callable[[pa.DataType], bool], tuple[str, ...]], ...] = (
     (is_.is_boolean, ("boolean",)),

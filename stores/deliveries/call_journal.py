@@ -26,6 +26,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.call_journal import CallJournal
 from schemas.delivery import SentFlag, Settlement
 from schemas.problems import JobError
 
@@ -50,7 +51,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class FileJournal:
+class FileJournal(CallJournal):
     """A CallJournal in FOLDER/PROCESS.journal. The first record creates it; `close` deletes it if nothing is open."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,31 +65,25 @@ class FileJournal:
         self._calls: dict[str, int] = {}  # owner to its open calls
 
     def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
-        """The owner is about to claim these events."""
         self._note(Record("claiming", owner, event_ids=list(event_ids)))
 
     def granted(self, owner: str, calls: int) -> None:
-        """The owner makes so many calls; 0 closes it."""
         self._calls[owner] = calls
         if not calls:
             self.closed(owner, "")
 
     def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
-        """The first byte of a call is about to be sent; set the flag with its last one."""
         number = next(self._numbers)
         self._note(Record("started", owner, batch_id, list(event_ids), number=number))
         assert self._flags is not None
         return SentFlag(self._flags, *flag_place(number))
 
     def answered(self, owner: str, batch_id: str, settlements: Sequence[Settlement] | None) -> None:
-        """A call is answered, with the settlements of its events (None: nothing was sent). On a full disk this is not
-        recorded: the ledger has it next."""
-        with suppress(JobError):
+        with suppress(JobError):  # a full disk: the ledger has it next
             ends = None if settlements is None else list(settlements)
             self._note(Record("answered", owner, batch_id, settlements=ends))
 
     def closed(self, owner: str, batch_id: str) -> None:
-        """The ledger has the settlements of the call."""
         with self._lock:
             open_calls = self._calls[owner] = self._calls.get(owner, 0) - 1
             if open_calls <= 0:

@@ -6,7 +6,8 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,13 +81,13 @@ def register_output(ledger: DeliveryLedger, output: Path, *, most: int = 200) ->
 def recover(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
     """Settles and releases in an open ledger what the journals of dead processes say, and deletes them: those in
     `folder`, and those of the other deliveries on this machine that use this ledger."""
-    recovered = _recover_folder(folder, ledger, now)
+    counts = list(_recover_folder(folder, ledger, now))
     others = [path for path in map(Path, _read_outputs(ledger)) if DeliveryFolder(path).journals != folder.absolute()]
     identity = read_identity(ledger) if others else None
     for output in others:
         if identity is not None and _uses(output, identity.id):
-            recovered = _sum(recovered, _recover_folder(DeliveryFolder(output).journals, ledger, now))
-    return recovered
+            counts += _recover_folder(DeliveryFolder(output).journals, ledger, now)
+    return Recovered(*map(sum, zip(*counts, strict=True)))
 
 
 def _read_outputs(ledger: DeliveryLedger) -> list[str]:
@@ -109,8 +110,8 @@ def _uses(output: Path, ledger_id: str) -> bool:
     return copy is not None and copy.id == ledger_id
 
 
-def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered:
-    recovered = Recovered()
+def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Iterator[Recovered]:
+    """The counts of each owner."""
     for path in folder.glob("*.new"):  # of a process that was killed while it rewrote its journal
         if _read_dead(path, older_s=_OLD_S) is not None:
             path.unlink(missing_ok=True)
@@ -121,15 +122,14 @@ def _recover_folder(folder: Path, ledger: DeliveryLedger, now: int) -> Recovered
         flags, records = _read_flags(flags_path(path)), list(read_records(journal.data))
         first = Record("boot", boot_id(), journal.file_id, number=len(journal.data))
         is_whole = bool(first.owner) and records[:1] == [first] and _is_sound(journal.data)
-        for owner, owned in _by_owner(record for record in records if record.kind != "boot").items():
-            recovered = _sum(recovered, _recover_owner(ledger, owner, owned, flags, now, is_whole))
+        by_owner: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            if record.kind != "boot":
+                by_owner[record.owner].append(record)
+        for owner, owned in by_owner.items():
+            yield _recover_owner(ledger, owner, owned, flags, now, is_whole)
         path.unlink(missing_ok=True)
         flags_path(path).unlink(missing_ok=True)
-    return recovered
-
-
-def _sum(left: Recovered, right: Recovered) -> Recovered:
-    return Recovered(*(a + b for a, b in zip(left, right, strict=True)))
 
 
 def _read_flags(path: Path) -> bytes | None:
@@ -167,13 +167,6 @@ def _read_dead(path: Path, older_s: float = 0.0) -> _DeadJournal | None:
         return None
 
 
-def _by_owner(records: Iterable[Record]) -> dict[str, list[Record]]:
-    owners: dict[str, list[Record]] = {}
-    for record in records:
-        owners.setdefault(record.owner, []).append(record)
-    return owners
-
-
 def _recover_owner(
     ledger: DeliveryLedger, owner: str, records: list[Record], flags: bytes | None, now: int, is_whole: bool
 ) -> Recovered:
@@ -183,11 +176,8 @@ def _recover_owner(
     calls = {record.batch_id: record.event_ids for record in records if record.kind == "started"}
     claimed = {event_id for record in records if record.kind == "claiming" for event_id in record.event_ids}
     claimed -= {event_id for batch_id in closed for event_id in calls.pop(batch_id, ())}
-    answers = {
-        record.batch_id: record.settlements
-        for record in records
-        if record.kind == "answered" and record.batch_id not in closed
-    }
+    answered = [record for record in records if record.kind == "answered" and record.batch_id not in closed]
+    answers = {record.batch_id: record.settlements for record in answered}
     sent = {record.batch_id for record in records if record.kind == "started" and _was_sent(record, flags)}
     in_call = {event_id for batch_id, ids in calls.items() if batch_id in sent - set(answers) for event_id in ids}
     if not is_whole:  # records and flags may be lost, or newer elsewhere: a call without an answer may have been sent

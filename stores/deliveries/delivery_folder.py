@@ -18,8 +18,7 @@ _WRITTEN = ("receipts", "dead_letters", "outbox")
 
 
 class LedgerCopy(msgspec.Struct, frozen=True):
-    """The content of ledger.json: the URI of the delivery's ledger, and its id and beat (stores/ledger/identity.py)
-    when the file was written."""
+    """The content of ledger.json: the ledger's URI, and its id and beat (stores/ledger/identity.py) at the writing."""
 
     ledger: str
     id: str

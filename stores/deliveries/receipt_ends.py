@@ -13,12 +13,8 @@ import pyarrow as pa
 
 from schemas.problems import InputError, Problem, shown
 
-_OUTCOMES = (
-    "accepted",
-    "rejected",
-    "expired",
-    "unknown",
-)  # best first; aggregates of numbers alone, which DuckDB can move to the disk
+_OUTCOMES = ("accepted", "rejected", "expired", "unknown")  # best first
+# Aggregates of numbers alone, which DuckDB can move to the disk.
 _ENDS = """
 CREATE TABLE ends AS SELECT event_id,
     CASE WHEN min(place) = 0 THEN 0 ELSE 3 - max(greatest(settled_at, 0)::HUGEINT * 4 + 3 - place) % 4 END AS place,
@@ -37,23 +33,20 @@ class End(NamedTuple):
 
 class ReceiptEnds:
     """Takes receipts and returns the outcome of each event: the first accepted one, else the last one, as the view
-    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open.
-    """
+    `outcomes` of stores/deliveries/receipts.py has it. A context manager; its file is in `folder` while it is open."""
 
-    def __init__(self, folder: Path, memory_mb: int = 256) -> None:
-        self._folder, self._memory_mb = folder, memory_mb
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def __enter__(self) -> ReceiptEnds:
         self._directory = tempfile.TemporaryDirectory(prefix=".rebuild-", dir=self._folder)
         self._con = duckdb.connect(f"{self._directory.name}/ends.duckdb", config={"threads": 2})
-        self._con.execute(f"SET memory_limit = '{self._memory_mb}MB'; SET preserve_insertion_order = false")
+        self._con.execute("SET memory_limit = '256MB'; SET preserve_insertion_order = false")
         self._con.execute("SET enable_progress_bar = false")
         self._con.execute("CREATE TABLE receipts (event_id VARCHAR, place TINYINT, settled_at BIGINT)")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._con.close()
         self._directory.cleanup()
 

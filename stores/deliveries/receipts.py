@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
@@ -25,6 +25,7 @@ from schemas.codec.avro_columns import encode_records
 from schemas.contracts import parsed, schema
 from schemas.delivery import Receipt
 from schemas.problems import InputError, Problem, shown
+from stores.dead_letters import incomplete_fix
 from stores.local.disk_space import with_reserve
 
 Row: TypeAlias = Mapping[str, Any]
@@ -55,10 +56,8 @@ SELECT * FROM (FROM receipts SEMI JOIN repeated USING (event_id)) QUALIFY row_nu
 
 
 def encode_receipts(receipts: Sequence[Receipt]) -> pa.LargeBinaryArray:
-    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot encode is escaped.
-
-    Raises ContractError for an outcome that the schema does not know.
-    """
+    """The Avro body of each receipt (receipt.avsc), in their order; text that UTF-8 cannot encode is escaped. Raises
+    ContractError for an outcome that the schema does not know."""
     columns = {
         name: _column([receipt[at] for receipt in receipts], _TYPES[name]) for at, name in enumerate(Receipt._fields)
     }
@@ -74,8 +73,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def write_receipts(directory: str, part: str, receipts: Iterable[Receipt]) -> str:
     """The path of DIRECTORY/PART.avro with the receipts in the order of their bytes: the same receipts give the same
-    file. Raises JobError when it cannot be written, ContractError for an outcome that the schema does not know.
-    """
+    file. Raises JobError when it cannot be written, ContractError for an outcome that the schema does not know."""
     bodies = encode_receipts(list(receipts))
     ordered, sink = bodies.take(pc.sort_indices(bodies)), FileSink(directory)
     return with_reserve(Path(directory), lambda: sink.write(part, schema(_SCHEMA), ordered))
@@ -107,7 +105,8 @@ def open_receipts(
     problems: list[Problem] = []
     others = Counter[str]()
     waiting: list[pa.Table] = []
-    for chunk in read_columns(_files(directories, problems), _SCHEMA, types, partial(_refuse, problems)):
+    files = _files(directories, problems)
+    for chunk in read_columns(files, _SCHEMA, types, lambda path, error: problems.append(_unusable(path, error))):
         waiting.append(chunk if launch_id is None else _of_launch(chunk, launch_id, others))
         if sum(table.num_rows for table in waiting) >= _AT_ONCE:
             _insert(con, waiting)
@@ -241,23 +240,13 @@ def _unusable(path: str, error: Exception) -> Problem:
     if isinstance(error, OSError):
         fix = f"cannot be read ({error.strerror or error}); check that it is a file and that you may read it"
     else:
-        cause = shown(str(error), 120) or "its bytes end early"
-        fix = (
-            f"is no whole file of receipts ({cause}); copy it again from where it was written, or move it out of the "
-            "folder"
-        )
+        fix = incomplete_fix("receipts", error)
     return Problem(path, "", "receipts", fix)
 
 
-def _refuse(problems: list[Problem], path: str, error: Exception) -> None:
-    problems.append(_unusable(path, error))
-
-
 def _schemas(path: str, header: str) -> tuple[Any, Any]:
-    """The schema that a file was written with, and the one to read it with: None where they are the same.
-
-    Other records are refused by name: read as receipts, an empty file of them would pass.
-    """
+    """The schema that a file was written with, and the one to read it with: None where they are the same. Other records
+    are refused by name: read as receipts, an empty file of them would pass."""
     writer, reader = _parsed(header), _parsed(json.dumps(schema(_SCHEMA)))
     name = writer.get("name") if isinstance(writer, Mapping) else writer
     if name != reader["name"]:

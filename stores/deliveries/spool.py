@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,16 @@ class Spool:
         return swept
 
 
-class SpooledReader:
+class SpooledReader(Reader):
     """A reader whose polls are on disk before they are returned. It is done when the disk has not `enough` room."""
 
     def __init__(self, reader: Reader, spool: Spool, enough: Callable[[], bool] = lambda: True) -> None:
         self._reader, self._spool, self._enough = reader, spool, enough
 
     def open(self) -> None:
-        """Open the reader."""
         self._reader.open()
 
     def close(self) -> None:
-        """Close the reader."""
         self._reader.close()
 
     def poll(self, most: int) -> Poll:
@@ -81,43 +80,39 @@ class SpooledReader:
         return poll._replace(source_resumes=True)
 
     def commit(self, handle: Any) -> None:
-        """Commit to the reader."""
         self._reader.commit(handle)
 
     def oldest(self) -> float:
-        """The reader's oldest."""
         return self._reader.oldest()
 
 
-class SpoolReader:
+class SpoolReader(Reader):
     """Reads these files of the spool, from earlier runs; then it is done."""
 
     def __init__(self, spool: Spool, files: Iterable[Path]) -> None:
         self._spool, self._files = spool, list(files)
 
     def open(self) -> None:
-        """Nothing to open."""
-        self._at = 0
+        """Begin with the first file."""
+        self._unread = deque(self._files)
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def commit(self, handle: Any) -> None:
+        """Nothing to commit: `Spool.sweep` deletes the files when all they hold is settled."""
 
     def poll(self, most: int) -> Poll:
         """Whole files: with the last one there may be more than `most` messages."""
         envelopes: list[Envelope] = []
         size = 0
-        while self._at < len(self._files) and len(envelopes) < most and size < POLL_BYTES:
-            path = self._files[self._at]
-            self._at += 1
+        while self._unread and len(envelopes) < most and size < POLL_BYTES:
+            path = self._unread.popleft()
             if path.exists():
                 polled = self._spool.read(path)
                 envelopes += polled
                 size += sum(len(envelope.body) for envelope in polled)
-        return Poll(envelopes, done=self._at >= len(self._files))
-
-    def commit(self, handle: Any) -> None:
-        """Nothing to commit: `Spool.sweep` deletes the files when all they hold is settled."""
+        return Poll(envelopes, done=not self._unread)
 
     def oldest(self) -> float:
-        """Now."""
         return time.time()

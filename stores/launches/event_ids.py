@@ -21,12 +21,10 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_event_ids(path: str) -> Iterator[str]:
-    """The ids of a file, in its order, repeats included; lines without one are left out.
-
-    A first line that is a JSON object makes it NDJSON with a field `event_id`; a first line that has a column
-    `event_id`, separated by comma, semicolon or tab, makes it CSV; otherwise each line is an id. UTF-8, with or without
-    a byte order mark. Raises InputError with the line that cannot be read.
-    """
+    """The ids of a file, in its order, repeats included; lines without one are left out. A first line that is a JSON
+    object makes it NDJSON with a field `event_id`; a first line that has a column `event_id`, separated by comma,
+    semicolon or tab, makes it CSV; otherwise each line is an id. UTF-8, with or without a byte order mark. Raises
+    InputError with the line that cannot be read."""
     try:
         with _opened(path) as text:
             first = next((line for line in text if line.strip()), "")

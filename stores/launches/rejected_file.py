@@ -11,9 +11,7 @@ from connectors.tables.sources import BATCH_ROWS, Rejected, unusable
 
 MAX_BATCH_BYTES = 256 << 20
 FUSE_SHARE, FUSE_ROWS = 0.1, 100
-_REJECTED = pa.schema(
-    [("reason", pa.string()), ("detail", pa.string()), ("source", pa.string()), ("data", pa.binary())]
-)
+_REJECTED = pa.schema({**dict.fromkeys(("reason", "detail", "source"), pa.string()), "data": pa.binary()})
 
 
 class RejectedFile:

@@ -68,11 +68,9 @@ class Part(NamedTuple):
 
 
 def take_snapshot(source: str, folder: Path, ids: Collection[str] = ()) -> Snapshot:
-    """The customers of a source. A converted source is kept in `folder`/snapshot, and reused on a resume.
-
-    `ids` are columns whose values are read exactly as they were written. Raises InputError for a source that cannot be
-    read, has no customers, or has more than a tenth of rows that cannot be read.
-    """
+    """The customers of a source. A converted source is kept in `folder`/snapshot, and reused on a resume. `ids` are
+    columns whose values are read exactly as they were written. Raises InputError for a source that cannot be read, has
+    no customers, or has more than a tenth of rows that cannot be read."""
     if source.startswith(BIGQUERY):
         # Of the query text alone: it runs once, as its result may change.
         digest = hashlib.sha256(source.removeprefix(BIGQUERY).strip().encode()).hexdigest()[:16]
@@ -111,14 +109,14 @@ def _nobody(source: str) -> InputError:
 def _kept(
     source: str, folder: Path, fingerprint: str | None = None, ids: Collection[str] | None = None
 ) -> Snapshot | None:
-    """The snapshot that was converted before from the same source: of the same content and with the same id columns, if
-    these are known."""
+    """The snapshot that was converted before from the same source, content and id columns, where these are given."""
     stored = read_json(folder / "done.json", SNAPSHOT)
     if stored is None or stored.get("source") != source or fingerprint not in (None, stored.get("fingerprint")):
         return None
     if ids is not None and sorted(ids) != stored.get("ids", []):
         return None
-    check_parquet({*folder.glob("*.parquet"), *(folder / str(name) for name in stored.get("files", ()))}, SNAPSHOT)
+    files = {*folder.glob("*.parquet"), *(folder / str(name) for name in stored.get("files", ()))}
+    check_parquet(dict.fromkeys(sorted(files), ()), SNAPSHOT)
     return _stored(source, folder, str(stored.get("fingerprint")))
 
 
@@ -131,10 +129,8 @@ def _stored(source: str, folder: Path, fingerprint: str) -> Snapshot:
 def _converted(
     source: str, fingerprint: str, open_source: Callable[[], Source], folder: Path, ids: Collection[str]
 ) -> Snapshot:
-    """The snapshot of a source that is not Parquet; the source is opened only when there is none yet.
-
-    A launch that was started keeps its snapshot: if the fingerprint has changed, the manifest refuses it.
-    """
+    """The snapshot of a source that is not Parquet; the source is opened only when there is none yet. A launch that was
+    started keeps its snapshot: if the fingerprint has changed, the manifest refuses it."""
     if (kept := _kept(source, folder, fingerprint, ids)) is not None:
         return kept
     if (folder / "done.json").exists() and (folder.parent / "manifest.json").exists():
@@ -247,6 +243,14 @@ def open_rows(
     snapshot = _given(source, footers := read_footers(source, paths), footers.fingerprint)
     names = snapshot.schema.names if column is None else [column]
     return snapshot.schema, (batch for part in parts(snapshot) for batch in read_part(part, names))
+
+
+def distinct_values(source: str, column: str) -> set[str]:
+    """The values of a column as ids, without nulls. Reads the whole source; rows that cannot be read are left out."""
+    distinct: set[str] = set()
+    for batch in open_rows(source, column, [column])[1]:
+        distinct.update(id_texts(pc.unique(batch.column(column))).drop_null().to_pylist())
+    return distinct
 
 
 class Column(NamedTuple):

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.files.whole_file import write_whole
-from schemas.problems import InputError, Problem
+from schemas.problems import Problem
 from stores.launches.launch_folder import write_parquet
-from stores.launches.whole_files import batch_damage, damaged, read_table
+from stores.launches.whole_files import check_parquet, read_table
 
 Rows = npt.NDArray[np.int64]
 MEMORY = "400MB"
@@ -39,8 +39,7 @@ def working_connection(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def write_duplicates(folder: Path, duplicates: pa.Table, shared_addresses: pa.Table) -> None:
-    """Write the later rows of each customer (batch, row), and the rows that share an address (channel, key, batch,
-    row)."""
+    """Write the later rows of each customer, and the rows that share an address."""
     write_parquet(folder / "duplicates.parquet", duplicates)
     write_parquet(folder / "sharing.parquet", shared_addresses)
 
@@ -56,13 +55,7 @@ def is_complete(folder: Path) -> bool:
     """Whether all results are there. Raises InputError with every file of them that is damaged."""
     if not (folder / _COMPLETE).exists():
         return False
-    paths = {folder / f"{name}.parquet": schema.names for name, schema in _SCHEMAS.items()}
-    if problems := [
-        damaged(path, damage, _FIX)
-        for path, columns in paths.items()
-        if (damage := batch_damage(path, columns, counted=False)) is not None
-    ]:
-        raise InputError(problems)
+    check_parquet({folder / f"{name}.parquet": schema.names for name, schema in _SCHEMAS.items()}, _FIX)
     return True
 
 

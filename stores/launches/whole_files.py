@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,7 @@ def with_digest(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_digest(path: Path, content: dict[str, Any], fix: str) -> dict[str, Any]:
-    """The content without its digest. Raises InputError when it has changed; files of earlier versions have no
-    digest."""
+    """The content without its digest (earlier versions wrote none). Raises InputError when it has changed."""
     rest = {name: value for name, value in content.items() if name != _DIGEST}
     if content.get(_DIGEST, (digest := _digest(rest))) != digest:
         raise InputError([damaged(path, "it has been changed since it was written", fix)])
@@ -104,11 +103,10 @@ def batch_damage(path: Path, columns: Collection[str], *, counted: bool = True) 
         return _describe(error)
 
 
-def check_parquet(paths: Iterable[Path], fix: str) -> None:
-    """Raises InputError with the fix for every file that is not whole."""
-    if problems := [
-        damaged(path, damage, fix) for path in sorted(paths) if (damage := batch_damage(path, (), counted=False))
-    ]:
+def check_parquet(files: Mapping[Path, Collection[str]], fix: str) -> None:
+    """Raises InputError with the fix for every file that is not whole or lacks one of its columns."""
+    damages = {path: batch_damage(path, columns, counted=False) for path, columns in files.items()}
+    if problems := [damaged(path, damage, fix) for path, damage in damages.items() if damage is not None]:
         raise InputError(problems)
 
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from threading import Lock
 from typing import Any, TypeVar, get_args
 from zlib import crc32
 
 import grpc
 import msgspec
 
-from schemas.delivery import ClaimRequest, ClaimResult, Outcome, Settlement
+from connectors.google_channel import open_google_channel
+from schemas.delivery import ClaimRequest, ClaimResult, DeliveryLedger, Outcome, Settlement
 from stores.ledger import transitions
-from stores.ledger.claim_cache import ClaimCache
-from stores.ledger.firestore_channel import open_channel
 from stores.ledger.firestore_documents import WRITES, Documents, Fields, Stored
 from stores.ledger.identity import FORGOTTEN, note_forgotten
-from stores.ledger.transitions import Entry, id_of, key_of
+from stores.ledger.transitions import Changes, Entries, Entry, id_of, key_of
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -37,21 +37,41 @@ _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Ent
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class FirestoreLedger:
+class ClaimCache:
+    """The documents of claims that this process made and has not settled yet, by key: the newest `limit` of them. A
+    miss costs a read. Safe for several threads."""
+
+    def __init__(self, limit: int = 20_000) -> None:
+        self._limit, self._lock, self._documents = limit, Lock(), dict[str, Stored]()
+
+    def keep(self, documents: Mapping[str, Stored]) -> None:
+        """Add documents."""
+        with self._lock:
+            for key, document in documents.items():
+                self._documents.pop(key, None)
+                self._documents[key] = document
+            while len(self._documents) > self._limit:
+                del self._documents[next(iter(self._documents))]
+
+    def take(self, keys: Iterable[str]) -> dict[str, Stored]:
+        """Remove and return the cached ones of these documents."""
+        with self._lock:
+            return {key: self._documents.pop(key) for key in keys if key in self._documents}
+
+
+class FirestoreLedger(DeliveryLedger):
     """A DeliveryLedger in the collection COLLECTION of a database, its cells in COLLECTION-cells. Safe for several
     threads. At most 500 events are one atomic step, more are several of them, each event in one.
 
-    Settled and reported entries are dropped by Firestore after `keep`. Raises JobError when Firestore refuses, or does
+    Settled and reported entries are dropped by Firestore after 35 days. Raises JobError when Firestore refuses, or does
     not answer for `deadline_s` seconds. A change of a cell whose answer is lost may be made twice if another worker
     changed the same cell at that moment; nothing else is.
     """
 
-    def __init__(
-        self, project: str, database: str, collection: str, deadline_s: float = 60.0, keep: timedelta = KEEP
-    ) -> None:
-        self._arguments = project, database, collection, deadline_s, keep
+    def __init__(self, project: str, database: str, collection: str, deadline_s: float = 60.0) -> None:
+        self._arguments = project, database, collection, deadline_s
         self._database = f"projects/{project}/databases/{database}"
-        self._collection, self._deadline_s, self._keep = collection, deadline_s, keep
+        self._collection, self._deadline_s = collection, deadline_s
         self._channel: grpc.Channel | None = None
         self._opened: Documents | None = None
         self._claims = ClaimCache()
@@ -62,17 +82,15 @@ class FirestoreLedger:
     def open(self) -> None:
         """Connect, lazily. Raises JobError when there are no Google credentials."""
         if self._opened is None:
-            self._channel = open_channel()
+            self._channel = open_google_channel("firestore", "datastore")
             self._opened = Documents(self._database, self._channel, self._deadline_s)
 
     def close(self) -> None:
-        """Disconnect; may be called twice."""
         if self._channel is not None:
             self._channel.close()
             self._channel = self._opened = None
 
     def claim(self, request: ClaimRequest) -> list[ClaimResult]:
-        """The result of each claim, in order."""
         results: dict[int, ClaimResult] = {}
         for ids in _parts(claim.event_id for claim in request.claims):
             places = [place for place, claim in enumerate(request.claims) if claim.event_id in ids]
@@ -82,54 +100,23 @@ class FirestoreLedger:
         return [results[place] for place in range(len(request.claims))]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids that are settled by this."""
-        settled: set[str] = set()
-        for ids in _parts(end.event_id for end in settlements):
-            asked = [end for end in settlements if end.event_id in ids]
-
-            def decide(
-                entries: Mapping[str, Entry], asked: list[Settlement] = asked
-            ) -> tuple[list[str], Mapping[str, Entry]]:
-                changes = transitions.settle(entries, owner, asked, now)
-                return list(changes), changes
-
-            settled.update(self._step(ids, decide, self._claims.take(map(key_of, ids))))
-        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
+        return self._settle(settlements, partial(transitions.settle, owner=owner, now=now), claimed=True)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids of unknown events that are settled by this."""
-        settled: set[str] = set()
-        for ids in _parts(end.event_id for end in settlements):
-            asked = [end for end in settlements if end.event_id in ids]
-
-            def decide(
-                entries: Mapping[str, Entry], asked: list[Settlement] = asked
-            ) -> tuple[list[str], Mapping[str, Entry]]:
-                changes = transitions.reconcile(entries, asked, now)
-                return list(changes), changes
-
-            settled.update(self._step(ids, decide))
-        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
+        return self._settle(settlements, partial(transitions.reconcile, now=now), claimed=False)
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Release this owner's claims."""
         for ids in _parts(event_ids):
             known = self._claims.take(map(key_of, ids))
 
-            def decide(
-                entries: Mapping[str, Entry], ids: Mapping[str, None] = ids
-            ) -> tuple[None, Mapping[str, Entry | None]]:
-                return None, transitions.release(entries, owner, ids)
-
+            decide = partial(_changed, partial(transitions.release, owner=owner, event_ids=ids))
             self._step(ids, decide, known if len(known) == len(ids) else None)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """Event id to outcome, of those that are settled."""
         documents = self._documents.read(self._collection, map(key_of, dict.fromkeys(event_ids))) if event_ids else {}
         return {id_of(key): doc.fields["outcome"] for key, doc in documents.items() if "outcome" in doc.fields}
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Drop the entries of the rejected, unknown and dead among these; how many."""
         return sum(self._drop(ids, lambda entry: entry.outcome in transitions.REOPENED) for ids in _parts(event_ids))
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
@@ -142,9 +129,7 @@ class FirestoreLedger:
         return [(event_id, receipt) for _, event_id, receipt in heapq.nsmallest(limit, waiting)]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Drop the stored receipts of these events."""
-
-        def decide(entries: Mapping[str, Entry]) -> tuple[None, Mapping[str, Entry]]:
+        def decide(entries: Entries) -> tuple[None, Entries]:
             waiting = {event_id: entry for event_id, entry in entries.items() if entry.receipt}
             return None, {name: msgspec.structs.replace(entry, receipt=b"") for name, entry in waiting.items()}
 
@@ -180,6 +165,17 @@ class FirestoreLedger:
 
         return self._documents.step(f"{self._collection}-cells", [key], decide).result
 
+    def _settle(
+        self, settlements: Sequence[Settlement], transition: Callable[..., dict[str, Entry]], *, claimed: bool
+    ) -> list[str]:
+        """The ids that a transition settles. Of events that were `claimed` the cache may have the documents."""
+        settled: set[str] = set()
+        for ids in _parts(end.event_id for end in settlements):
+            part = [end for end in settlements if end.event_id in ids]
+            decide = partial(_changed, partial(transition, settlements=part))
+            settled.update(self._step(ids, decide, self._claims.take(map(key_of, ids)) if claimed else None))
+        return [event_id for event_id in dict.fromkeys(end.event_id for end in settlements) if event_id in settled]
+
     @property
     def _documents(self) -> Documents:
         if self._opened is None:
@@ -193,7 +189,7 @@ class FirestoreLedger:
     def _drop(
         self, ids: Mapping[str, None], is_dropped: Callable[[Entry], bool], known: Mapping[str, Stored] | None = None
     ) -> int:
-        def decide(entries: Mapping[str, Entry]) -> tuple[int, Mapping[str, None]]:
+        def decide(entries: Entries) -> tuple[int, Mapping[str, None]]:
             dropped = dict.fromkeys(event_id for event_id, entry in entries.items() if is_dropped(entry))
             return len(dropped), dropped
 
@@ -202,7 +198,7 @@ class FirestoreLedger:
     def _step(
         self,
         ids: Mapping[str, None],
-        decide: Callable[[Mapping[str, Entry]], tuple[R, Mapping[str, Entry | None]]],
+        decide: Callable[[Entries], tuple[R, Changes]],
         known: Mapping[str, Stored] | None = None,
     ) -> R:
         """Decide on entries and write them; the claims among them are cached for their settlement."""
@@ -226,7 +222,7 @@ class FirestoreLedger:
         fields |= {"outcome": entry.outcome}
         if not _is_over(entry):
             return fields | {"queue": f"{_RECEIPT}{shard}{_time(entry.settled_at)}"}
-        forget_at = _EPOCH + timedelta(milliseconds=entry.settled_at) + self._keep
+        forget_at = _EPOCH + timedelta(milliseconds=entry.settled_at) + KEEP
         return fields | {"queue": f"{_OVER}{shard}{_time(entry.settled_at)}", "forget_at": forget_at}
 
 
@@ -235,6 +231,11 @@ def _parts(event_ids: Iterable[str]) -> Iterator[dict[str, None]]:
     ids = iter(dict.fromkeys(event_ids))
     while part := dict.fromkeys(islice(ids, WRITES)):
         yield part
+
+
+def _changed(transition: Callable[[Entries], Changes], entries: Entries) -> tuple[list[str], Changes]:
+    changes = transition(entries)
+    return list(changes), changes
 
 
 def _entries(stored: Mapping[str, Stored]) -> dict[str, Entry]:

@@ -36,13 +36,8 @@ _CONFLICTS = (
     google_errors.Aborted,
 )
 _RETRIED = (
-    google_errors.Aborted,
-    google_errors.ServiceUnavailable,
-    google_errors.GatewayTimeout,
-    google_errors.ResourceExhausted,
-    google_errors.InternalServerError,
-    google_errors.Unknown,
-    google_errors.Cancelled,
+    *(google_errors.Aborted, google_errors.Cancelled, google_errors.GatewayTimeout, google_errors.InternalServerError),
+    *(google_errors.ResourceExhausted, google_errors.ServiceUnavailable, google_errors.Unknown),
 )
 _AGAIN = "then run the same command again: nothing that was claimed or settled is lost"
 _TODO = {
@@ -74,21 +69,11 @@ Decide: TypeAlias = Callable[[Mapping[str, Stored]], tuple[R, Changes]]
 
 
 class Documents:
-    """The documents of a collection by key; safe for several threads.
+    """The documents of a collection by key; safe for several threads. A call that fails is retried with back-off for
+    `deadline_s` seconds; then, or when a retry cannot help, it raises JobError."""
 
-    A call that fails is retried with back-off for `deadline_s` seconds; then, or when a retry cannot help, it raises
-    JobError.
-    """
-
-    def __init__(
-        self,
-        database: str,
-        channel: grpc.Channel,
-        deadline_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._database, self._deadline_s, self._clock, self._sleep = database, deadline_s, clock, sleep
+    def __init__(self, database: str, channel: grpc.Channel, deadline_s: float) -> None:
+        self._database, self._deadline_s = database, deadline_s
         self._root = f"{database}/documents"
         self._client = FirestoreClient(transport=FirestoreGrpcTransport(channel=channel))
         self._options = {"retry": None, "timeout": min(_CALL_S, deadline_s)}
@@ -96,11 +81,9 @@ class Documents:
     def step(
         self, collection: str, keys: Iterable[str], decide: Decide[R], known: Mapping[str, Stored] | None = None
     ) -> Done[R]:
-        """Decide on these documents and write the changes, in one atomic commit of at most 500.
-
-        `known` saves the first read: the documents as they are believed to be (one that it lacks, to be absent).
-        """
-        retries, lost = self._retries(), dict[bytes, tuple[R, Changes]]()
+        """Decide on these documents and write the changes, in one atomic commit of at most 500. `known` saves the first
+        read: the documents as they are believed to be (one that it lacks, to be absent)."""
+        retries, lost = _Retries(self._database, self._deadline_s), dict[bytes, tuple[R, Changes]]()
         names = self._names(collection, keys)
         while True:
             try:
@@ -174,36 +157,31 @@ class Documents:
         }
 
     def _retried(self, work: Callable[[], R]) -> R:
-        retries = self._retries()
+        retries = _Retries(self._database, self._deadline_s)
         while True:
             try:
                 return work()
             except GoogleAPICallError as error:
                 retries.wait_or_raise(error)
 
-    def _retries(self) -> _Retries:
-        return _Retries(self._database, self._deadline_s, self._clock, self._sleep)
-
 
 class _Retries:
     """The retries of one step."""
 
-    def __init__(
-        self, database: str, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
-    ) -> None:
-        self._database, self._clock, self._sleep = database, clock, sleep
-        self._begin, self._deadline_s, self._wait = clock(), deadline_s, _FIRST_WAIT_S
+    def __init__(self, database: str, deadline_s: float) -> None:
+        self._database, self._deadline_s = database, deadline_s
+        self._begin, self._wait = time.monotonic(), _FIRST_WAIT_S
 
     def wait_or_raise(self, error: GoogleAPICallError, conflict: bool = False) -> None:
         """Waits before a retry, or raises JobError when a retry cannot help or the deadline has passed."""
         if not conflict and not isinstance(error, _RETRIED):
             todo = next((todo for kind, todo in _TODO.items() if isinstance(error, kind)), "Put it right")
             raise JobError(f"Firestore refuses {self._database} ({error})", f"{todo}, {_AGAIN}") from error
-        waited = self._clock() - self._begin
+        waited = time.monotonic() - self._begin
         if waited >= self._deadline_s:
             happened = f"Firestore kept {self._database} away for {waited:.0f} s ({error})"
             raise JobError(happened, f"Check the network, the project's quotas and status, {_AGAIN}") from error
-        self._sleep(random.uniform(0, self._wait) if conflict else random.uniform(self._wait / 2, self._wait))
+        time.sleep(random.uniform(0, self._wait) if conflict else random.uniform(self._wait / 2, self._wait))
         self._wait = min(2 * self._wait, _LONGEST_WAIT_S)
 
 

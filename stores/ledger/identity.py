@@ -48,10 +48,8 @@ def read_identity(ledger: DeliveryLedger) -> Identity | None:
 def write_beat(
     ledger: DeliveryLedger, now: int, *, ledger_id: str | None = None, rebuilding: bool | None = None
 ) -> Identity:
-    """Writes a new beat into an open ledger; returns its identity.
-
-    A ledger without an identity gets `ledger_id` or a random one. `rebuilding` is not changed if it is None.
-    """
+    """Writes a new beat into an open ledger; returns its identity. A ledger without an identity gets `ledger_id` or a
+    random one. `rebuilding` is not changed if it is None."""
 
     def update(raw: bytes | None) -> tuple[bytes, Identity]:
         before = decode_identity(raw) or Identity(ledger_id or fresh, 0)

@@ -18,10 +18,8 @@ _COLLECTION = re.compile(r"(?!__.*__$)(?!\.{1,2}$)[^\s/]{1,200}")
 
 
 def open_ledger(uri: str) -> DeliveryLedger:
-    """The ledger of a URI, not connected yet: it can be pickled, and `.open()` connects it where it is used.
-
-    Raises UriError with the part that is wrong and the right form.
-    """
+    """The ledger of a URI, not connected yet: it can be pickled, and `.open()` connects it where it is used. Raises
+    UriError with the part that is wrong and the right form."""
     scheme, colon, rest = uri.partition(":")
     if not colon or scheme not in _PARSERS:
         raise UriError(f"{uri!r} names no ledger; write {FORMS}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from schemas.delivery import ClaimRequest, ClaimResult, Settlement
+from schemas.delivery import ClaimRequest, ClaimResult, DeliveryLedger, Settlement
 from stores.ledger import transitions
 from stores.ledger.identity import FORGOTTEN, note_forgotten
 from stores.ledger.sqlite_bulk import claim_new, find_all, report_all, settle_own
@@ -36,10 +36,9 @@ _COUNT = """SELECT 0, lease_until <= ?, count(*) FROM claims GROUP BY 2
     UNION ALL SELECT outcome, 0, count(*) FROM settled GROUP BY 1"""
 
 
-class SqliteLedger:
+class SqliteLedger(DeliveryLedger):
     """A DeliveryLedger in one file, created when it is first opened. Safe for several threads; each process opens its
-    own. A method waits up to `wait_s` seconds for other writers, then raises JobError.
-    """
+    own. A method waits up to `wait_s` seconds for other writers, then raises JobError."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
@@ -57,15 +56,12 @@ class SqliteLedger:
             self._opened = self._opened or connect(self._path, self._wait_s)
 
     def close(self) -> None:
-        """Disconnect; may be called twice."""
         with self._lock:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
 
     def claim(self, request: ClaimRequest) -> list[ClaimResult]:
-        """The result of each claim, in order."""
-
         def step(con: sqlite3.Connection) -> list[ClaimResult]:
             if request.now < request.lease_until and claim_new(con, request, _packed(request.owner)):
                 return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
@@ -77,8 +73,6 @@ class SqliteLedger:
         return self._commit(step)
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids that are settled by this."""
-
         def step(con: sqlite3.Connection) -> list[str]:
             if settle_own(con, _packed(owner), settlements, now, _OUTCOMES):
                 return [end.event_id for end in settlements]
@@ -93,8 +87,6 @@ class SqliteLedger:
         return self._commit(step)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids of unknown events that are settled by this."""
-
         def step(con: sqlite3.Connection) -> list[str]:
             entries = _read(con, [end.event_id for end in settlements])
             changes = transitions.reconcile(entries, settlements, now)
@@ -105,8 +97,6 @@ class SqliteLedger:
         return self._commit(step)
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Release this owner's claims."""
-
         def step(con: sqlite3.Connection) -> None:
             changes = transitions.release(_read(con, event_ids), owner, event_ids)
             _drop_claims(con, changes)
@@ -115,7 +105,6 @@ class SqliteLedger:
         self._commit(step)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """Event id to outcome, of those that are settled."""
         with self._reading() as con, sound_rows():
             if (rows := find_all(con, event_ids)) is not None:
                 return {key.hex(): _OUTCOMES[place] or "" for key, place in rows}
@@ -123,8 +112,6 @@ class SqliteLedger:
             return {event_id: entry.outcome for event_id, entry in entries if entry.outcome}
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Drop the entries of the rejected, unknown and dead among these; how many."""
-
         def step(con: sqlite3.Connection) -> int:
             entries = _read(con, event_ids).items()
             reopened = [event_id for event_id, entry in entries if entry.outcome in transitions.REOPENED]
@@ -135,19 +122,15 @@ class SqliteLedger:
         return self._commit(step)
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
-        """Event ids and receipts that are not yet reported, oldest first."""
         with self._reading() as con:
             rows = con.execute("SELECT id, body FROM receipts ORDER BY settled_at, id LIMIT ?", (limit,)).fetchall()
             with sound_rows():
                 return [(_unpacked(row[0]), memoryview(row[1]).tobytes()) for row in rows]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Drop the stored receipts of these events."""
         self._commit(lambda con: None if report_all(con, event_ids) else _drop_receipts(con, event_ids))
 
     def forget(self, before: int) -> int:
-        """Drop the entries that were settled, and reported where they have a receipt, before a time."""
-
         def step(con: sqlite3.Connection) -> int:
             _change(con, FORGOTTEN, partial(note_forgotten, before=before))
             return con.execute(_FORGET, (before,)).rowcount

@@ -37,7 +37,7 @@ _TABLES = (
     f"PRAGMA user_version = {VERSION}",
 )
 _UPGRADES = {  # by the version that a file has; `again` counts since version 2, in which it was 0 or 1 before
-    1: ("ALTER TABLE claims ADD COLUMN first_claimed INTEGER NOT NULL DEFAULT 0", "PRAGMA user_version = 2"),
+    1: ("ALTER TABLE claims ADD COLUMN first_claimed INTEGER NOT NULL DEFAULT 0", "PRAGMA user_version = 2")
 }
 _RESTORE = RESTORE[0].upper() + RESTORE[1:]
 _TODO = {
@@ -72,11 +72,8 @@ class _Connection(sqlite3.Connection):
 
 def connect(path: str, wait_s: float) -> sqlite3.Connection:
     """A connection to the ledger's file, which is created if missing; each statement is its own transaction. It shares
-    the ledger's lock (file_lock.py).
-
-    Raises JobError for a file that is no ledger, one of a newer version, one that cannot be opened, and while a
-    rebuild renames the ledger.
-    """
+    the ledger's lock (file_lock.py). Raises JobError for a file that is no ledger, one of a newer version, one that
+    cannot be opened, and while a rebuild renames the ledger."""
     lock = LedgerLock(path)
     lock.share()
     with as_job_errors(path):
@@ -91,11 +88,9 @@ def connect(path: str, wait_s: float) -> sqlite3.Connection:
 
 
 def probe(path: str, cell: str, wait_s: float = 10.0) -> Probe:
-    """The state of a path, and a cell's value; changes neither the file nor its -wal.
-
-    A file that is missing or empty is not opened: SQLite would delete a -wal beside it. Raises JobError, with
-    `damaged` for what can be no ledger: other bytes, a part of a file, a folder.
-    """
+    """The state of a path, and a cell's value; changes neither the file nor its -wal. A file that is missing or empty
+    is not opened: SQLite would delete a -wal beside it. Raises JobError, with `damaged` for what can be no ledger:
+    other bytes, a part of a file, a folder."""
     file = Path(path)
     try:
         size = file.stat().st_size

@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from schemas.delivery import ClaimRequest, ClaimResult, Settlement
+from schemas.delivery import ClaimRequest, ClaimResult, DeliveryLedger, Settlement
 from schemas.problems import JobError
 from stores.ledger.answer_watch import AnswerWatch
-from stores.ledger.framing import read_message, write_message
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_file import sound_cell
 from stores.local.child_process import ignore_stop_signals, start_child
@@ -34,9 +33,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
-class SqliteProcess:
-    """A DeliveryLedger like SqliteLedger, safe for several threads. After the process has ended, a claim raises
-    JobError."""
+class SqliteProcess(DeliveryLedger):
+    """A DeliveryLedger like SqliteLedger, safe for several threads. A claim after the process's end raises JobError."""
 
     def __init__(self, path: str, wait_s: float = 60.0) -> None:
         self._path, self._wait_s = path, wait_s
@@ -77,43 +75,34 @@ class SqliteProcess:
                 self._file = None
 
     def claim(self, request: ClaimRequest) -> list[ClaimResult]:
-        """The result of each claim, in order."""
         claim_results = self._ask("claim", request)
         if claim_results is None:  # the common case: every claim is granted
             return [ClaimResult(claim.event_id, "granted") for claim in request.claims]
         return [ClaimResult(*result) for result in claim_results]
 
     def settle(self, owner: str, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids that are settled by this."""
         settled = self._ask("settle", owner, settlements, now)
         return [end.event_id for end in settlements] if settled is None else list(settled)
 
     def reconcile(self, settlements: Sequence[Settlement], now: int) -> list[str]:
-        """The ids of unknown events that are settled by this."""
         return list(self._ask("reconcile", settlements, now))
 
     def release(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Release this owner's claims."""
         self._ask("release", owner, event_ids)
 
     def find(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """Event id to outcome, of those that are settled."""
         return dict(self._ask("find", event_ids))
 
     def reopen(self, event_ids: Sequence[str]) -> int:
-        """Drop the entries of the rejected, unknown and dead among these; how many."""
         return int(self._ask("reopen", event_ids))
 
     def unreported(self, limit: int) -> list[tuple[str, bytes]]:
-        """Event ids and receipts that are not yet reported, oldest first."""
         return [(name, receipt) for name, receipt in self._ask("unreported", limit)]
 
     def report(self, event_ids: Sequence[str]) -> None:
-        """Drop the stored receipts of these events."""
         self._ask("report", event_ids)
 
     def forget(self, before: int) -> int:
-        """Drop the entries that were settled, and reported where they have a receipt, before a time."""
         return int(self._ask("forget", before))
 
     def counts(self, now: int) -> dict[str, int]:
@@ -202,8 +191,7 @@ class SqliteProcess:
 
 
 class _Request:
-    """A request and its result. It is encoded here, so that one that cannot be encoded fails for its caller alone. None
-    ends the process."""
+    """A request and its result; None ends the process. One that cannot be encoded fails here, for its caller alone."""
 
     def __init__(self, words: list[Any] | None) -> None:
         self.data = None if words is None else msgspec.Raw(_encode(words))
@@ -267,6 +255,20 @@ def _encode_error(error: Exception) -> tuple[None, list[str]]:
     if isinstance(error, JobError):
         return None, ["JobError", error.happened, error.todo]
     return None, ["ValueError", f"{type(error).__name__}: {error}"]
+
+
+def write_message(stream: BinaryIO | Any, data: bytes) -> None:
+    """Write the length of a message, then the message."""
+    stream.write(len(data).to_bytes(4, "big") + data)
+    stream.flush()
+
+
+def read_message(stream: BinaryIO | Any) -> bytes | None:
+    """The next message; None at the end of the stream, also in the middle of a message."""
+    head = stream.read(4)
+    size = int.from_bytes(head, "big")
+    data = stream.read(size) if len(head) == 4 else b""
+    return data if len(head) == 4 and len(data) == size else None
 
 
 def main(path: str, wait_s: str) -> None:

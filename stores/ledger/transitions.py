@@ -19,12 +19,10 @@ _RECONCILE = "reconcile"  # an owner
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The ledger's entry of an event; `outcome` is None while it is claimed.
-
-    `resends`: how often it was granted again after a claim had lapsed (an earlier version stored only whether it was).
-    `owner` outlives the claim only in an unknown outcome; `receipt` is empty once it is reported. `first_claimed`:
-    when the first claim was made that was not released. New fields go to the end and need a default.
-    """
+    """The ledger's entry of an event; `outcome` is None while it is claimed. `resends`: how often it was granted again
+    after a claim had lapsed (an earlier version stored only whether it was). `owner` outlives the claim only in an
+    unknown outcome; `receipt` is empty once it is reported. `first_claimed`: when the first claim was made that was not
+    released. New fields go to the end and need a default."""
 
     owner: str = ""
     batch_id: str = ""
@@ -37,15 +35,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 Entries = Mapping[str, Entry]
+Changes = Mapping[str, Entry | None]
+"""Entries to write, or to drop (None), by event id."""
 
 
 def grant(entries: Entries, request: ClaimRequest) -> tuple[list[ClaimResult], dict[str, Entry]]:
-    """The result of each claim, and the entries to write.
-
-    An event that is claimed twice in one request is granted once; the second claim is taken. An owner that claims what
-    it holds already (it lost the answer, or wants a longer lease) is granted it again.
-    Raises ValueError for a lease that ends before it begins.
-    """
+    """The result of each claim, and the entries to write. An event that is claimed twice in one request is granted
+    once; the second claim is taken. An owner that claims what it holds already (it lost the answer, or wants a longer
+    lease) is granted it again. Raises ValueError for a lease that ends before it begins."""
     claims, owner, now, lease_until, on_unknown, limit = request
     if lease_until <= now:
         raise ValueError(f"a lease until {lease_until} is over at {now}")
@@ -108,11 +105,8 @@ def _applies(entry: Entry | None, owner: str, outcome: str, now: int) -> bool:
 
 
 def release(entries: Entries, owner: str, event_ids: Iterable[str]) -> dict[str, Entry | None]:
-    """The entries to write, or to drop (None).
-
-    An event that was granted to this owner after another's claim had lapsed is lapsed again: that claim may have sent
-    it.
-    """
+    """The entries to write, or to drop (None). An event that was granted to this owner after another's claim had lapsed
+    is lapsed again: that claim may have sent it."""
     held = {name: entries[name] for name in event_ids if name in entries and entries[name].owner == owner}
     return {event_id: _released(entry) for event_id, entry in held.items() if not entry.outcome}
 

@@ -6,16 +6,46 @@ import logging
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import Generic, NamedTuple, TypeVar
 
-from schemas.problems import InputError, Problem
-from stores.live_config.folder_copy import FolderCopy
+from connectors.gcs import RemoteFolder, is_remote
+from schemas.problems import InputError, JobError, Problem
 
 LOOK_EVERY_S = 5.0
+REFRESH_EVERY_S = 30.0
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _State = tuple[str, int, int]  # a file's name, time of change (ns) and size; 0 and -1 for one that is missing
+
+
+class FolderCopy:
+    """A folder, at `path` on this machine; a local one is its own copy."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._remote = RemoteFolder(str(folder)) if is_remote(folder) else None
+        self.path = Path(folder) if self._remote is None else self._remote.path
+        self._refreshed_at = float("-inf")
+        self.refreshing: Thread | None = None
+
+    def refresh(self, now: float, *, wait: bool) -> None:
+        """Refreshes the copy of a gs:// folder: with `wait` before it returns, else in a thread. Does nothing for 30 s
+        after a refresh. Raises JobError with `wait`; a thread logs it."""
+        if self._remote is None or 0 <= now - self._refreshed_at < REFRESH_EVERY_S:
+            return
+        if wait:
+            self._remote.pull()
+        elif self.refreshing is None or not self.refreshing.is_alive():
+            self.refreshing = Thread(target=_pull, args=(self._remote,), daemon=True)
+            self.refreshing.start()
+        self._refreshed_at = now
+
+
+def _pull(remote: RemoteFolder) -> None:
+    try:
+        remote.pull()
+    except JobError as error:
+        _log.warning("%s The settings that were read stay in force.", error)
 
 
 class Reading(NamedTuple, Generic[T]):
@@ -29,11 +59,9 @@ class Reading(NamedTuple, Generic[T]):
 
 class LiveFiles(Generic[T]):
     """Reads `file` of a folder and the files that it names, at most every 5 s and only when one has changed.
-
     `read(path, last)` gives the new value; `last` is the value in force, None at first. A reading with problems changes
     nothing: the last value stays, `problems` lists what is wrong, and it is logged once. The folder may be gs://. Safe
-    to use from several threads. `clock` gives seconds.
-    """
+    to use from several threads. `clock` gives seconds."""
 
     def __init__(
         self, folder: str | Path, file: str, read: Callable[[Path, T | None], Reading[T]], clock: Callable[[], float]

@@ -27,11 +27,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a program that ends when its standard input does: a pipe, which closes when this process ends.
-
-    `settings` are Popen's. No other child inherits our end of the pipe: Python makes it non-inheritable. The signals
-    are blocked in this thread while it starts the child, which keeps the mask; they are pending then and not lost.
-    """
+    """Starts a program that ends when its standard input does: a pipe, which closes when this process ends. `settings`
+    are Popen's. No other child inherits our end of the pipe: Python makes it non-inheritable. The signals are blocked
+    in this thread while it starts the child, which keeps the mask; they are pending then and not lost."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **settings)
@@ -42,8 +40,7 @@ def start_child(command: Sequence[str], **settings: Any) -> subprocess.Popen[byt
 
 
 def start_guarded(command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a program under a guard process, which is returned and ends with its exit code. Close the guard's `stdin`
-    to kill the program."""
+    """The guard process of a program, which it starts. Close its `stdin` to kill the program; it has its exit code."""
     return start_child([sys.executable, "-I", "-S", __file__, *command], **settings)
 
 

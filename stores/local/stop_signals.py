@@ -29,8 +29,7 @@ class StopSignals:
 
     @contextmanager
     def calling(self, act: Callable[[], None]) -> Iterator[None]:
-        """Call `act` in the block when the process is asked to stop, at its start if it was already. `act` may
-        raise."""
+        """Call `act`, which may raise, in the block when the process is asked to stop, or at its start if it was."""
         self._act = act
         try:
             if self.asked:

@@ -12,8 +12,7 @@ from support.delivering import Delivery
 from connectors.gcs import RemoteFolder, download_copy
 from pipelines.rebatch.settings import Settings
 from schemas.problems import JobError
-from stores.live_config.folder_copy import REFRESH_EVERY_S
-from stores.live_config.live_files import LOOK_EVERY_S
+from stores.live_config.live_files import LOOK_EVERY_S, REFRESH_EVERY_S
 
 pytestmark = pytest.mark.engine
 

@@ -98,35 +98,33 @@ class Checker:
 
     def type_of(self, text: str) -> str:
         """The SQL type of a valid expression."""
-        return str(self._con.execute(_describe(text)).fetchall()[0][1])
+        query = f"DESCRIBE SELECT (\n{text}\n) AS v FROM {TABLE}"  # noqa: S608
+        return str(self._con.execute(query).fetchall()[0][1])
 
     def _parse(self, text: str) -> Any:
-        query = f"{_PREFIX}{text}\n)"
-        raw = self._con.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
+        """The statement `SELECT (text)` as JSON, or its Mistake."""
+        statements = self._statements(_PREFIX, text, "\n)")
+        if isinstance(statements, Mistake):
+            return statements
+        if len(statements) != 1 or not _is_one_expression(statements[0]["node"]):
+            return Mistake("must be one expression, not a list or a query")
+        # The brackets of a text such as `a) OR (b` match only those put around it.
+        alone = self._statements("SELECT\n", text, "\n")
+        return alone if isinstance(alone, Mistake) else statements[0]["node"]
+
+    def _statements(self, before: str, text: str, after: str) -> Any:
+        query = f"{before}{text}{after}"
         try:
-            tree = json.loads(raw)
+            tree = json.loads(self._con.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
         except RecursionError:
             return _TOO_DEEP
         if _depth(tree) > MAX_DEPTH:
             return _TOO_DEEP
-        if tree["error"]:
-            place = tree.get("position")
-            message = f"is not an SQL expression: {tree['error_message']}"
-            return Mistake(message, None if place is None else min(int(place) - len(_PREFIX), len(text)))
-        node = tree["statements"][0]["node"]
-        if len(tree["statements"]) != 1 or not _is_one_expression(node):
-            return Mistake("must be one expression, not a list or a query")
-        return self._open_brackets(text) or node
-
-    def _open_brackets(self, text: str) -> Mistake | None:
-        """The mistake of a text whose brackets match only those put around it, as in `a) OR (b`."""
-        raw = self._con.execute("SELECT json_serialize_sql(?)", [f"SELECT\n{text}\n"]).fetchall()[0][0]
-        tree = json.loads(raw)
         if not tree["error"]:
-            return None
+            return tree["statements"]
         place = tree.get("position")
         message = f"is not an SQL expression: {tree['error_message']}"
-        return Mistake(message, None if place is None else min(int(place) - len("SELECT\n"), len(text)))
+        return Mistake(message, None if place is None else min(int(place) - len(before), len(text)))
 
     def _refused(self, node: Mapping[str, Any]) -> Mistake | None:
         kind, place = node["class"], _place(node)
@@ -144,18 +142,14 @@ class Checker:
     def _failing_constant(self, statement: Any, text: str) -> Mistake | None:
         """The mistake of an expression with a part that reads no column and raises an error: it fails for everyone."""
         for node in _constant_parts(statement["select_list"][0]):
-            query = self._as_sql({**statement, "select_list": [node]})
+            tree = json.dumps({"error": False, "statements": [{"node": {**statement, "select_list": [node]}}]})
+            query = self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
             try:
                 self._con.execute(query).fetchall()
             except duckdb.Error as error:
                 message = f"fails for every customer: {first_line(error)}"
                 return _in_characters(Mistake(message, _place(node)), text)
         return None
-
-    def _as_sql(self, statement: Any) -> str:
-        tree = json.dumps({"error": False, "statements": [{"node": statement}]})
-        query: str = self._con.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
-        return query
 
     def _unknown(self, name: str) -> str:
         if name.lower() in CLOCKS:
@@ -182,10 +176,6 @@ def _depth(tree: Any) -> int:
         inner = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
         level = [value for values in inner for value in values]
     return depth
-
-
-def _describe(text: str) -> str:
-    return f"DESCRIBE SELECT (\n{text}\n) AS v FROM {TABLE}"  # noqa: S608
 
 
 def _is_one_expression(node: Mapping[str, Any]) -> bool:

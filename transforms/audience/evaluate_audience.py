@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -18,7 +17,7 @@ from transforms.audience.attempts import ROW_ERRORS, Attempts
 from transforms.audience.conditions import LAUNCHED_AT, TABLE, open_connection
 from transforms.audience.tree import Leaf, Mask, Masks, Match, match
 from transforms.columnar.list_index import ListIndex, ReadList
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.customers.validate_customers import validate_customers
 from transforms.launch_plan import CampaignPlan, Plan
 from transforms.warnings.evidence import Evidence, list_use
@@ -27,19 +26,17 @@ ReadDuplicates = Callable[[], Mapping[str, Ints]]
 _ARROW_TYPES = {"BOOLEAN": pa.bool_(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "VARCHAR": pa.string()}
 
 
-class EvaluateAudience(beam.PTransform):
+class EvaluateAudience(MapBatches):
     """LaunchBatches with the matched rows of each campaign; rows that are no customers become dead letters.
 
     `read_list` reads the ids of a list file, `read_duplicates` the rows to refuse by batch name; both are called once
     a worker.
     """
 
-    def __init__(self, plan: Plan, read_list: ReadList, read_duplicates: ReadDuplicates) -> None:
-        super().__init__()
-        self._factory = partial(make_evaluator, plan, read_list, read_duplicates)
+    input_type = CustomerBatch
 
-    def expand(self, batches: beam.PCollection[CustomerBatch]) -> beam.PCollection[LaunchBatch]:
-        return batches | "EvaluateAudience" >> map_batches("audience", self._factory)
+    def __init__(self, plan: Plan, read_list: ReadList, read_duplicates: ReadDuplicates) -> None:
+        super().__init__("audience", partial(make_evaluator, plan, read_list, read_duplicates))
 
 
 def make_evaluator(
@@ -114,13 +111,12 @@ class Evaluator:
         self._plan = plan
         self.customer = plan.engine.columns.customer
         self._con = open_connection()
-        self._conditions = [leaf.sql for leaf in plan.leaves if leaf.sql] + list(plan.offer_conditions)
-        self._conditions = list(dict.fromkeys(self._conditions))
+        self._conditions = list(
+            dict.fromkeys([*(leaf.sql for leaf in plan.leaves if leaf.sql), *plan.offer_conditions])
+        )
         self._computed = [text for text in plan.values if text not in plan.columns or plan.values[text] == "VARCHAR"]
         lists = dict.fromkeys((leaf.file, leaf.column) for leaf in plan.leaves if leaf.file)
-        self.lists = {
-            (file, column): ListIndex.build(read_list(file, column), column, plan.engine) for file, column in lists
-        }
+        self.lists = {(file, column): ListIndex(read_list(file, column), column, plan.engine) for file, column in lists}
         launched = plan.launched.strftime("%Y-%m-%d %H:%M:%S.%f")
         column = f", TIMESTAMP '{launched}' AS {LAUNCHED_AT}"
         self._source = f"(SELECT *{column} FROM {TABLE})"  # noqa: S608
@@ -128,8 +124,8 @@ class Evaluator:
 
     def evaluate(self, rows: pa.RecordBatch) -> Answers:
         """The answers for one batch."""
-        expressions = [f"CAST(({_own_lines(text)}) AS BOOLEAN)" for text in self._conditions]
-        expressions += [self._value(text) for text in self._computed]
+        expressions = [_cast(text, "BOOLEAN") for text in self._conditions]
+        expressions += [_cast(text, self._plan.values[text]) for text in self._computed]
         failed: dict[str, Mask] = {}
         table = _without_built_ins(rows)
         self._con.register(TABLE, table)
@@ -156,11 +152,8 @@ class Evaluator:
 
     def reason(self, rows: pa.RecordBatch, row: int, text: str) -> str:
         """The error that an expression raises for a row."""
-        expression = self._value(text) if text in self._plan.values else f"CAST(({_own_lines(text)}) AS BOOLEAN)"
+        expression = _cast(text, self._plan.values.get(text, "BOOLEAN"))
         return self._attempts.reason(_without_built_ins(rows.slice(row, 1)), expression)
-
-    def _value(self, text: str) -> str:
-        return f"CAST(({_own_lines(text)}) AS {self._plan.values[text]})"
 
     def _query(self, expressions: list[str]) -> list[pa.Array]:
         if not expressions:
@@ -173,9 +166,8 @@ class Evaluator:
         """The same columns, expression by expression, after a row made one of them fail; and the failed rows by SQL."""
         arrays: list[pa.Array] = []
         failed: dict[str, Mask] = {}
-        kinds = [pa.bool_() for _ in self._conditions] + [
-            _ARROW_TYPES[self._plan.values[text]] for text in self._computed
-        ]
+        kinds = [pa.bool_()] * len(self._conditions)
+        kinds += [_ARROW_TYPES[self._plan.values[text]] for text in self._computed]
         for text, expression, kind in zip([*self._conditions, *self._computed], expressions, kinds, strict=True):
             array, mask = self._attempts.values(table, expression, kind)
             arrays.append(array)
@@ -184,9 +176,9 @@ class Evaluator:
         return arrays, failed
 
 
-def _own_lines(text: str) -> str:
-    """The SQL on lines of its own: a comment in it ends before the closing bracket."""
-    return f"\n{text}\n"
+def _cast(text: str, sql_type: str) -> str:
+    """The SQL as a type. It stands on lines of its own, so that a comment in it ends before the closing bracket."""
+    return f"CAST((\n{text}\n) AS {sql_type})"
 
 
 def _without_built_ins(rows: pa.RecordBatch) -> pa.Table:

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-ALLOWED_NODES = frozenset(
-    {
-        "COLUMN_REF",
-        "CONSTANT",
-        "COMPARISON",
-        "CONJUNCTION",
-        "OPERATOR",
-        "FUNCTION",
-        "CAST",
-        "CASE",
-        "BETWEEN",
-        "TYPE",
-    }
-)
+ALLOWED_NODES = frozenset("COLUMN_REF CONSTANT COMPARISON CONJUNCTION OPERATOR FUNCTION CAST CASE BETWEEN TYPE".split())
 
 ALLOWED_FUNCTIONS = frozenset(
     # arithmetic and comparison operators, LIKE, ILIKE, GLOB, SIMILAR TO

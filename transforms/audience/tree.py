@@ -53,8 +53,7 @@ class NodeCount(NamedTuple):
 
 
 def is_too_deep(node: Node, audiences: Mapping[str, Node]) -> bool:
-    """Whether an audience, named audiences unfolded, has more than MAX_LEVELS levels. A deeper plan cannot
-    be sent to workers."""
+    """Whether an audience has more than MAX_LEVELS levels. A deeper plan cannot be sent to workers."""
     level: list[tuple[Node, tuple[str, ...]]] = [(node, ())]
     for _ in range(MAX_LEVELS):
         below: list[tuple[Node, tuple[str, ...]]] = []

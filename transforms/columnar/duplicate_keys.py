@@ -120,5 +120,4 @@ def codes_of(table: pa.Table) -> npt.NDArray[np.int64]:
     """A number for the kind and key of each row, by the first row with them."""
     kinds = table["kind"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     keys = table["key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    codes: npt.NDArray[np.int64] = np.unique(keys * (kinds.max(initial=0) + 1) + kinds, return_inverse=True)[1]
-    return codes
+    return np.unique(keys * (kinds.max(initial=0) + 1) + kinds, return_inverse=True)[1]

@@ -117,9 +117,8 @@ def _added(digits: int) -> Hashes32:
     numbers = np.arange(10**digits, dtype=np.uint32)[None, :]
     hashes = np.broadcast_to(last, (256, 10**digits)).copy()
     for power in range(digits - 1, -1, -1):
-        hashes = (hashes ^ (numbers // np.uint32(10**power) % np.uint32(10) + np.uint32(ord("0")))) * np.uint32(
-            _FNV_PRIME
-        )
+        digit = numbers // np.uint32(10**power) % np.uint32(10) + np.uint32(ord("0"))
+        hashes = (hashes ^ digit) * np.uint32(_FNV_PRIME)
     return hashes - last * _power(digits)
 
 

@@ -20,7 +20,7 @@ class IdIndex:
     """The position of each id in a list: sorted hashes, found by their top bits; then the texts are compared.
 
     So an answer is exact, though two ids may have one hash. Holds 12 bytes for each id, half a byte to two of bucket
-    starts, and the list itself. Build it with `IdIndex.build`.
+    starts, and the list itself. The first position of an id counts; nulls are ignored.
     """
 
     def __init__(self, ids: pa.Array, hashed: Callable[[pa.Array], Hashes64] = hash64_rows) -> None:
@@ -35,11 +35,6 @@ class IdIndex:
         self._shift = np.uint64(64 - bits)
         edges = np.arange(1 << bits, dtype=np.uint64) << self._shift
         self._starts = np.append(np.searchsorted(self._hashes, edges), len(present)).astype(np.int32)
-
-    @classmethod
-    def build(cls, ids: pa.Array) -> IdIndex:
-        """The index of a list of ids. The first position of an id counts; nulls are ignored."""
-        return cls(ids)
 
     def __len__(self) -> int:
         """The number of entries of the list, with repetitions and nulls."""
@@ -65,8 +60,7 @@ class IdIndex:
 
     def contains(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         """Whether each row's id is in the list."""
-        mask: npt.NDArray[np.bool_] = self.find(column) >= 0
-        return mask
+        return self.find(column) >= 0
 
     def _first_not_below(self, hashes: Hashes64) -> npt.NDArray[np.int64]:
         """np.searchsorted, without its twenty steps over memory for every hash."""

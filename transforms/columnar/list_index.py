@@ -17,18 +17,14 @@ ReadList = Callable[[str, str], pa.Array]
 
 
 class ListIndex:
-    """The ids of a list. Invisible characters around an id are ignored, in the list and in the customers' column; of
-    an address so is the case, since it reaches the same person."""
+    """The ids of a list, for look-ups by a column of the customers. Invisible characters around an id are ignored, in
+    the list and in the column; of an address of a channel so is the case, since it reaches the same person."""
 
-    def __init__(self, ids: pa.Array, address: bool) -> None:
-        self._to_keys = normal_addresses if address else trimmed
-        self._index = IdIndex.build(self._to_keys(ids))
+    def __init__(self, ids: pa.Array, column: str, engine: EngineConfig) -> None:
+        addresses = {channel.address for channel in engine.channels.values()}
+        self._to_keys = normal_addresses if column in addresses else trimmed
+        self._index = IdIndex(self._to_keys(ids))
         self.first = str(ids[0]) if len(ids) else ""
-
-    @classmethod
-    def build(cls, ids: pa.Array, column: str, engine: EngineConfig) -> ListIndex:
-        """The index of a list for a column, which may be the address of a channel."""
-        return cls(ids, any(channel.address == column for channel in engine.channels.values()))
 
     def __len__(self) -> int:
         """The number of ids in the list."""

@@ -1,4 +1,4 @@
-"""map_batches: applies a function to each batch, made once a worker process, and notes its seconds."""
+"""MapBatches: applies a function to each batch, made once a worker process, and notes its seconds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,18 @@ class _MapBatches(beam.DoFn):
         yield result.with_seconds(self._stage, time.perf_counter() - started)
 
 
-def map_batches(stage: str, factory: Factory, output_type: type = LaunchBatch) -> beam.PTransform:
-    """Applies a function to each batch. `factory` makes it once a worker process; the result is a new LaunchBatch or
-    EventBatch, which also carries the function's seconds under the name `stage`."""
-    return beam.ParDo(_MapBatches(stage, factory)).with_output_types(output_type)
+class MapBatches(beam.PTransform):
+    """Applies a function to each batch. `factory` makes it once a worker process; the result is a new batch, which also
+    carries the function's seconds under the name `stage`."""
+
+    input_type: type = LaunchBatch
+    output_type: type = LaunchBatch
+
+    def __init__(self, stage: str, factory: Factory) -> None:
+        super().__init__()
+        self._stage, self._factory = stage, factory
+
+    def expand(self, batches: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        step = beam.ParDo(_MapBatches(self._stage, self._factory))
+        step = step.with_input_types(self.input_type).with_output_types(self.output_type)
+        return batches | type(self).__name__ >> step

@@ -20,11 +20,6 @@ def batch_name(part: int, ordinal: int) -> str:
     return f"{part:05d}-{ordinal:03d}"
 
 
-def unfinished_parts(parts: Collection[Any], done: Collection[str]) -> list[Any]:
-    """The parts with a batch that is not in `done`."""
-    return [part for part in parts if any(batch_name(part.number, n) not in done for n in range(part.batches))]
-
-
 def select_rows(rows: pa.RecordBatch, places: Ints) -> pa.RecordBatch:
     """Rows of a batch, in ascending order, with their part of its BROKEN_ROWS."""
     selection = rows.take(pa.array(places))
@@ -67,7 +62,7 @@ class ReadCustomers(beam.PTransform):
         read_selection: ReadSelection | None = None,
     ) -> None:
         super().__init__()
-        self._parts = unfinished_parts(parts, done)
+        self._parts = [p for p in parts if any(batch_name(p.number, n) not in done for n in range(p.batches))]
         self._read = _Read(read_part, frozenset(done), read_selection)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[CustomerBatch]:

@@ -72,11 +72,8 @@ def validate_customers(plan: Plan, duplicates: np.ndarray | None, batch: Custome
 
 def _inexact_rows(plan: Plan, rows: pa.RecordBatch) -> dict[int, str]:
     """The rows that have a value but no exact id in a column of ids, with the first such column."""
-    columns: dict[int, str] = {}
-    for name in plan.id_columns:
-        for row in exact_ids(rows.column(name)).inexact.tolist():
-            columns.setdefault(row, name)
-    return columns
+    last_first = reversed(plan.id_columns)
+    return {row: name for name in last_first for row in exact_ids(rows.column(name)).inexact.tolist()}
 
 
 def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, inexact: Mapping[int, str]) -> np.ndarray:
@@ -100,8 +97,7 @@ def _reasons(plan: Plan, rows: pa.RecordBatch, duplicates: np.ndarray | None, in
 
 
 def _all_short_ascii(column: pa.Array) -> bool:
-    """Whether every text is short printable ASCII without blanks, decided over the whole buffer instead of row by
-    row."""
+    """Whether every text is short printable ASCII without blanks, decided over the whole buffer at once."""
     if column.null_count or not len(column):
         return False
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from threading import Lock
+
+from transforms.streaming.engine_traits import Clock
 
 MOST_FAILURES = 5  # in a row, before they are logged
 REPEAT_S = 300.0  # an alarm that lasts is logged again
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 class Alarms:
     """Logs alarms of one process; safe for several threads. `clock` gives epoch seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock, self._lock = clock, Lock()
         self._stopped: dict[str, tuple[str, float]] = {}
         self._failures: Counter[str] = Counter()

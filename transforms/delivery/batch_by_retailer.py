@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam import DoFn
 from apache_beam.coders import FloatCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -33,11 +34,8 @@ def retry_shard_of(batch: Batch) -> int:
 
 
 def cut(messages: list[Message]) -> tuple[list[Batch], list[Message]]:
-    """(full batches, the remainder) of messages of one retailer and vendor campaign.
-
-    A batch is full with 50 messages, or when the next one would not fit into its 2 MB. No customer is in a batch
-    twice.
-    """
+    """(full batches, the remainder) of messages of one retailer and vendor campaign. A batch is full with 50 messages,
+    or when the next one would not fit into its 2 MB. No customer is in a batch twice."""
     full: list[Batch] = []
     layers: list[list[Message]] = []
     times: dict[str, int] = defaultdict(int)
@@ -99,7 +97,7 @@ def split(batch: Batch, messages: int) -> tuple[Batch, list[Batch]]:
     return replace(batch, messages=batch.messages[:messages]), [replace(batch, messages=batch.messages[messages:])]
 
 
-class _Cut(beam.DoFn):
+class _Cut(DoFn):
     """Yields the batches that a list fills by itself; the remainders go on under the list's key."""
 
     def process(self, element: Keyed) -> Iterator[Any]:
@@ -114,7 +112,7 @@ class _Cut(beam.DoFn):
             yield beam.pvalue.TaggedOutput(_REST, (key, Messages(remainders)))
 
 
-class _Gather(beam.DoFn):
+class _Gather(DoFn):
     """Keyed as the lists are: `rest` holds the remainders of many retailers and dies when its timer fires, `wait_s`
     after the first of them came, or when the input ends. `due` is the time of the timer, or the process's memory where
     that mirrors the state."""
@@ -134,10 +132,10 @@ class _Gather(beam.DoFn):
     def process(
         self,
         element: Keyed,
-        rest: Any = beam.DoFn.StateParam(REST),
-        due: Any = beam.DoFn.StateParam(DUE),
-        leave: Any = beam.DoFn.TimerParam(LEAVE),
-        over: Any = beam.DoFn.TimerParam(OVER),
+        rest: Any = DoFn.StateParam(REST),
+        due: Any = DoFn.StateParam(DUE),
+        leave: Any = DoFn.TimerParam(LEAVE),
+        over: Any = DoFn.TimerParam(OVER),
     ) -> Iterator[Addressed]:
         key, messages = element
         rest.add(messages)
@@ -154,10 +152,7 @@ class _Gather(beam.DoFn):
 
     @on_timer(LEAVE)
     def waited(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        rest: Any = beam.DoFn.StateParam(REST),
-        due: Any = beam.DoFn.StateParam(DUE),
+        self, key: Any = DoFn.KeyParam, rest: Any = DoFn.StateParam(REST), due: Any = DoFn.StateParam(DUE)
     ) -> Iterator[Addressed]:
         """Yields the batches of the gathered remainders."""
         yield from self._leave(key, rest, due)
@@ -165,10 +160,10 @@ class _Gather(beam.DoFn):
     @on_timer(OVER)
     def end(
         self,
-        key: Any = beam.DoFn.KeyParam,
-        rest: Any = beam.DoFn.StateParam(REST),
-        due: Any = beam.DoFn.StateParam(DUE),
-        leave: Any = beam.DoFn.TimerParam(LEAVE),
+        key: Any = DoFn.KeyParam,
+        rest: Any = DoFn.StateParam(REST),
+        due: Any = DoFn.StateParam(DUE),
+        leave: Any = DoFn.TimerParam(LEAVE),
     ) -> Iterator[Addressed]:
         """Yields them when the input has ended: nothing more will come."""
         leave.clear()
@@ -192,7 +187,7 @@ class _DueTimes:
         self.by_key: dict[Any, float] = {}
 
 
-class _Pack(beam.DoFn):
+class _Pack(DoFn):
     """Packs the groups of GroupIntoBatches, and yields the batches of a bundle together: as few lists as may be."""
 
     def start_bundle(self) -> None:

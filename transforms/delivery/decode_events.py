@@ -30,8 +30,7 @@ class _Refused(ValueError):
 
 
 def read_envelope(envelope: Envelope, now: int) -> Message | DeadLetter:
-    """The message of an envelope that arrived at `now` (epoch ms), or its dead letter; which of them does not depend on
-    the time. Never raises."""
+    """The message of an envelope that arrived at `now` (epoch ms), or, at any time, its dead letter. Never raises."""
     try:
         return _read(envelope, now)
     except _Refused as refused:
@@ -142,23 +141,13 @@ def _scanned(scan: Scan, envelopes: list[Envelope], now: int) -> Iterator[Messag
         scan.numbers["expires_at"].tolist() if "expires_at" in scan.numbers else never,
         strict=True,
     )
-    for envelope, sound, event_id, retailer_id, customer_id, campaign_id, vendor_campaign, after, expires in columns:
+    for envelope, sound, event_id, retailer, customer, campaign_id, vendor_campaign, due, expires in columns:
         attributes, campaign = envelope.attributes, vendor_campaign or campaign_id
-        same = event_id == attributes.get("event_id") and retailer_id == attributes.get("retailer_id")
-        replay = attributes.get("replay", "")
-        short = max(len(event_id), len(retailer_id), len(customer_id), len(campaign), len(replay)) <= _LONGEST
-        if sound and same and short and event_id and retailer_id:
-            yield Message(
-                event_id,
-                retailer_id,
-                campaign,
-                customer_id,
-                attributes["schema"],
-                envelope.body,
-                now,
-                after,
-                expires,
-                replay,
-            )
+        same = event_id == attributes.get("event_id") and retailer == attributes.get("retailer_id")
+        schema, replay = attributes.get("schema", ""), attributes.get("replay", "")
+        short = max(len(event_id), len(retailer), len(customer), len(campaign), len(replay)) <= _LONGEST
+        if sound and same and short and event_id and retailer:
+            body = envelope.body
+            yield Message(event_id, retailer, campaign, customer, schema, body, now, due, expires, replay)
         else:
             yield None

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
+from apache_beam import DoFn
 from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -23,7 +24,7 @@ from transforms.delivery.batch_by_retailer import retry_shard_of
 from transforms.delivery.counters import COUNTERS, LATENCY
 from transforms.delivery.elements import HELD, Addressed, Held, Receipts, Waiting
 from transforms.streaming.elements import END, StructCoder, at_finish, body_bytes
-from transforms.streaming.engine_traits import EngineTraits
+from transforms.streaming.engine_traits import Clock, EngineTraits
 from transforms.streaming.state_on_disk import MakeBuffer, OnDisk
 
 _RECEIPTS, _WAIT = "receipts", "wait"
@@ -51,12 +52,13 @@ class Dispatcher(Protocol):
     def close(self) -> None: ...
 
 
-class _Deliver(beam.DoFn):
+class _Deliver(DoFn):
     """Delivers through the process's dispatcher and counts the outcomes."""
 
     def __init__(self, make_dispatcher: Callable[[], Dispatcher], shared: Shared) -> None:
         self._make_dispatcher, self._shared = make_dispatcher, shared
         self._counts = {name: COUNTERS.counter(name) for name in ("accepted", "rejected", "expired", "unknown")}
+        self._batched = COUNTERS.counter("batched")
         self._latency = beam.metrics.Metrics.distribution(COUNTERS.namespace, LATENCY)
 
     def setup(self) -> None:
@@ -79,10 +81,6 @@ class _Deliver(beam.DoFn):
 
 class _Send(_Deliver):
     """Sends at once, the retailers of a bundle concurrently; what must wait goes to _Wait."""
-
-    def __init__(self, make_dispatcher: Callable[[], Dispatcher], shared: Shared) -> None:
-        super().__init__(make_dispatcher, shared)
-        self._batched = COUNTERS.counter("batched")
 
     def setup(self) -> None:
         super().setup()
@@ -132,7 +130,7 @@ class _Wait(_Deliver):
         self,
         make_dispatcher: Callable[[], Dispatcher],
         shared: Shared,
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         patience_s: float,
         hand_over: HandOver | None,
@@ -141,7 +139,7 @@ class _Wait(_Deliver):
         super().__init__(make_dispatcher, shared)
         self._clock, self._wall_clock_timers, self._patience_s = clock, engine.wall_clock_timers, patience_s
         self._hand_over, self._make_buffer = hand_over, None if engine.durable_state else buffer
-        self._left_waiting, self._batched = COUNTERS.counter("left_waiting"), COUNTERS.counter("batched")
+        self._left_waiting = COUNTERS.counter("left_waiting")
 
     def setup(self) -> None:
         super().setup()
@@ -151,10 +149,10 @@ class _Wait(_Deliver):
     def process(
         self,
         element: Held,
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        following: Any = beam.DoFn.StateParam(NEXT),
-        wake: Any = beam.DoFn.TimerParam(WAKE),
-        over: Any = beam.DoFn.TimerParam(OVER),
+        waiting: Any = DoFn.StateParam(WAITING),
+        following: Any = DoFn.StateParam(NEXT),
+        wake: Any = DoFn.TimerParam(WAKE),
+        over: Any = DoFn.TimerParam(OVER),
     ) -> Iterator[Any]:
         (retailer, _), batches = element
         self._batched.inc(0, _body_bytes(batches.items))
@@ -171,10 +169,10 @@ class _Wait(_Deliver):
     @on_timer(WAKE)
     def on_wake(
         self,
-        key: Any = beam.DoFn.KeyParam,
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        following: Any = beam.DoFn.StateParam(NEXT),
-        wake: Any = beam.DoFn.TimerParam(WAKE),
+        key: Any = DoFn.KeyParam,
+        waiting: Any = DoFn.StateParam(WAITING),
+        following: Any = DoFn.StateParam(NEXT),
+        wake: Any = DoFn.TimerParam(WAKE),
     ) -> Iterator[Any]:
         """Delivers the lists that are due; the others, and what could not be sent, wait on."""
         lists = list(waiting.read())
@@ -215,10 +213,7 @@ class _Wait(_Deliver):
 
     @on_timer(OVER)
     def on_input_end(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        wake: Any = beam.DoFn.TimerParam(WAKE),
+        self, key: Any = DoFn.KeyParam, waiting: Any = DoFn.StateParam(WAITING), wake: Any = DoFn.TimerParam(WAKE)
     ) -> Iterator[Any]:
         """Makes a last attempt; then nothing keeps the job from ending."""
         lists = list(waiting.read())
@@ -272,7 +267,7 @@ class DeliverBatches(beam.PTransform):
     def __init__(
         self,
         make_dispatcher: Callable[[], Dispatcher],
-        clock: Callable[[], float],
+        clock: Clock,
         engine: EngineTraits,
         *,
         patience_s: float = 60.0,

@@ -9,17 +9,18 @@ from threading import Lock
 
 from msgspec.structs import replace
 
+from schemas.call_journal import CallJournal
 from schemas.delivery import Batch, Claim, ClaimRequest, ClaimResult, DeliveryLedger, Message, ResendLimit, Vendor
 from transforms.delivery.batch_by_retailer import split
 from transforms.delivery.call_results import CallResult, CallResults, Lease, expiry_reason, has_no_rate
 from transforms.delivery.counters import COUNTERS
 from transforms.delivery.deliver_batches import DeliveryResult
-from transforms.delivery.journal import CallJournal, NoJournal
 from transforms.delivery.receipts import make_receipt
 from transforms.delivery.slots import IN_FLIGHT, CallSlots
 from transforms.delivery.vendor_call import Caller, WorkspaceSettings
 from transforms.pacing.limiter import Limiter, WorkspaceLimits
 from transforms.pacing.pace import Grant
+from transforms.streaming.engine_traits import Clock
 
 _EXPIRE_STEP = 20  # batches whose messages are settled as expired in one step
 _WAIT_S, _WAIT_SLOW_S = 2.0, 0.02  # for answers, and for those of a slow workspace
@@ -42,13 +43,13 @@ class BatchDispatcher:
         vendor: Vendor,
         ledger: DeliveryLedger,
         settings: WorkspaceSettings,
-        clock: Callable[[], float],
+        clock: Clock,
         journal: CallJournal | None = None,
         enough_room: Callable[[], bool] = lambda: True,
         recover: Callable[[DeliveryLedger], object] = lambda ledger: None,
     ) -> None:
         self._vendor, self._ledger, self._settings, self._clock = vendor, ledger, settings, clock
-        self._journal, self._enough_room, self._recover = journal or NoJournal(), enough_room, recover
+        self._journal, self._enough_room, self._recover = journal or CallJournal(), enough_room, recover
         self._settled, self._batched = COUNTERS.counter("already_settled"), COUNTERS.counter("batched")
         self._process = uuid.uuid4().hex[:12]
         self._lock = Lock()
@@ -128,16 +129,12 @@ class BatchDispatcher:
         return live
 
     def _settle_expired(self, retailer: str, batches: list[Batch], now: int, results: CallResults) -> None:
-        """Settles messages as expired. They are claimed first: one that was sent without an answer is unknown, not
-        expired."""
+        """Settles messages as expired, after a claim: one that was sent without an answer is unknown, not expired."""
         owner, workspace = self._owner(), self._caller.workspace(retailer)
         receipts = []
         for batch, claimed in self._claim_messages(batches, ClaimRequest((), owner, now, now + POLL_MS, "hold")):
-            unsent = self._granted(retailer, batch, claimed, now, results)
-            receipts += [
-                make_receipt(message, workspace, "expired", now, reason=expiry_reason(message, now))
-                for message in unsent
-            ]
+            for message in self._granted(retailer, batch, claimed, now, results):
+                receipts.append(make_receipt(message, workspace, "expired", now, reason=expiry_reason(message, now)))
         if receipts:
             self._caller.settle(owner, receipts, results)
         self._journal.granted(owner, 0)

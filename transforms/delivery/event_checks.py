@@ -31,12 +31,10 @@ class Flaw(NamedTuple):
 
 
 def find_flaw(event: Mapping[str, Any]) -> Flaw | None:
-    """The first flaw that keeps a decoded event from being sent; None if it has none.
-
-    `bad_time`: a time outside the years 1 to 9999, most often micro- or nanoseconds. An `expires_at` before that is
-    over, and the end of time (2⁶³ - 1) in `deliver_after` and `expires_at` never comes: both can be used.
-    `unusable_event`: a field that is empty, or a number that JSON does not have.
-    """
+    """The first flaw that keeps a decoded event from being sent; None if it has none. `bad_time`: a time outside the
+    years 1 to 9999, most often micro- or nanoseconds. An `expires_at` before that is over, and the end of time (2⁶³ -
+    1) in `deliver_after` and `expires_at` never comes: both can be used. `unusable_event`: a field that is empty, or a
+    number that JSON does not have."""
     for name, value in _times(event):
         if not FIRST <= value <= LAST:
             detail = f"{name} is {value}, no time in epoch milliseconds (years 1 to 9999); publish milliseconds"

@@ -22,10 +22,9 @@ class _ReadFile(beam.DoFn):
 
     def process(self, path: str) -> Iterator[Addressed]:
         retailer, batches = self._read(path)
+        messages = [message for batch in batches for message in batch.messages]
         # They were counted when they reached the delivery the first time, and will be again.
-        self._batched.inc(
-            -sum(len(batch.messages) for batch in batches), -sum(body_bytes(batch.messages) for batch in batches)
-        )
+        self._batched.inc(-len(messages), -body_bytes(messages))
         yield (retailer, retry_shard_of(batches[0])), Batches(batches)
 
 

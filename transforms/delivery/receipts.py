@@ -22,10 +22,8 @@ _DECODERS = [(longest, lru_cache(maxsize=bodies)(decode)) for longest, bodies in
 
 def decode_body(schema: str, body: bytes) -> dict[str, Any]:
     """The campaign event in a body; do not change it. An event that is sent and then gets its receipt is usually
-    decoded once: the last ones are cached, fewer of long bodies, so that the cache is bounded in bytes.
-
-    Raises ContractError.
-    """
+    decoded once: the last ones are cached, fewer of long bodies, so that the cache is bounded in bytes. Raises
+    ContractError."""
     size = len(body)
     for longest, cached in _DECODERS:
         if size <= longest:

@@ -14,9 +14,9 @@ from transforms.delivery.decode_events import dead_id
 from transforms.delivery.elements import Receipts
 from transforms.delivery.receipts import decode_receipts
 from transforms.streaming.elements import at_finish
+from transforms.streaming.engine_traits import Clock
 
 _SWEEP_S = 60.0
-Clock = Callable[[], float]  # epoch seconds
 LedgerFactory = Callable[[], DeliveryLedger]
 WriteReceipts = Callable[[str, Sequence[Receipt]], Any]
 WriteLetters = Callable[[str, list[DeadLetter]], Any]
@@ -34,7 +34,11 @@ class _Recorder(beam.DoFn):
         self._swept = self._clock()
 
     def start_bundle(self) -> None:
-        self._items: list[Any] = []
+        self._elements: list[Any] = []
+
+    def process(self, element: Any) -> Iterator[Any]:
+        self._elements.append(element)
+        return iter(())
 
 
 class _End(beam.PTransform):
@@ -57,20 +61,13 @@ class _RecordReceipts(_Recorder):
         super().__init__(make_ledger, write, clock)
         self._write_letters = write_letters
 
-    def start_bundle(self) -> None:
-        super().start_bundle()
-        self._letters: list[DeadLetter] = []
-
-    def process(self, element: Receipts) -> Iterator[Any]:
-        self._items += element.items
-        self._letters += element.letters
-        return iter(())
-
     def finish_bundle(self) -> Iterator[Any]:
         now = self._clock()
-        if self._items:
-            record(self._ledger, self._write, self._write_letters, Receipts(self._items, self._letters), now)
-            yield at_finish(len(self._items))
+        receipts = [receipt for element in self._elements for receipt in element.items]
+        letters = [letter for element in self._elements for letter in element.letters]
+        if receipts:
+            record(self._ledger, self._write, self._write_letters, Receipts(receipts, letters), now)
+            yield at_finish(len(receipts))
         if now - self._swept > _SWEEP_S:
             self._swept = now
             record_unreported(self._ledger, self._write, self._write_letters, now - _SWEEP_S, now)
@@ -79,8 +76,7 @@ class _RecordReceipts(_Recorder):
 def record(
     ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, receipts: Receipts, now: float
 ) -> None:
-    """Writes receipts and their letters into new files, named by `now` (epoch seconds); then the ledger drops its
-    copies."""
+    """Writes receipts and letters into new files, named by `now` (epoch seconds); then the ledger drops its copies."""
     name = _file_name(now)
     if receipts.letters:
         write_letters(name, receipts.letters)
@@ -98,10 +94,8 @@ def record_unreported(
     ledger: DeliveryLedger, write: WriteReceipts, write_letters: WriteLetters, before: float, now: float
 ) -> int:
     """Writes the receipts that were settled before a time and never written, because their process died; how many.
-    Times are epoch seconds. They come a thousand at a time: a few younger ones may be among the last.
-
-    A job that continues from a checkpoint does not start anew, and so never runs UnreportedReceipts.
-    """
+    Times are epoch seconds. They come a thousand at a time: a few younger ones may be among the last. A job that
+    continues from a checkpoint does not start anew, and so never runs UnreportedReceipts."""
     count = 0
     while unreported := ledger.unreported(LEDGER_STEP):
         receipts = decode_receipts(data for _, data in unreported)
@@ -153,17 +147,12 @@ class UnreportedReceipts(beam.PTransform):
 
 
 class _RecordDead(_Recorder):
-    def process(self, element: DeadLetter) -> Iterator[Any]:
-        self._items.append(element)
-        return iter(())
-
     def finish_bundle(self) -> Iterator[Any]:
-        if not self._items:
+        if not self._elements:
             return
-        yield at_finish(len(self._items))
-        letters, known = {dead_id(letter): letter for letter in self._items}, set[str]()
-        for step in ledger_steps(list(letters)):
-            known |= set(self._ledger.find(step))
+        yield at_finish(len(self._elements))
+        letters = {dead_id(letter): letter for letter in self._elements}
+        known = {name for step in ledger_steps(list(letters)) for name in self._ledger.find(step)}
         new = {name: letter for name, letter in letters.items() if name not in known}
         now = self._clock()
         if new:

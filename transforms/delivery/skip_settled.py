@@ -26,9 +26,7 @@ class _Skip(beam.DoFn):
             yield element  # the claim finds the few that were settled when the last run was killed
             return
         ids = [message.event_id for message in element.items]
-        settled: set[str] = set()
-        for step in ledger_steps(ids):
-            settled |= set(self._ledger.find(step))
+        settled = {event_id for step in ledger_steps(ids) for event_id in self._ledger.find(step)}
         if not settled:
             yield element
             return

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from threading import Lock
 from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
+from schemas.call_journal import CallJournal
 from schemas.campaigns.workspaces import Delivery
 from schemas.contracts import DeadLetter
 from schemas.delivery import (
@@ -38,11 +39,11 @@ from transforms.delivery.call_results import (
     make_receipts,
     to_settlements,
 )
-from transforms.delivery.journal import CallJournal
 from transforms.delivery.receipts import decode_message
 from transforms.delivery.templates import TemplateFailures
-from transforms.pacing.account_owners import AccountOwners
-from transforms.pacing.limiter import CallOutcome, Limiter, WorkspaceLimits
+from transforms.pacing.account_owners import AccountOwners, Accounts
+from transforms.pacing.limiter import CallOutcome, Limiter
+from transforms.streaming.engine_traits import Clock
 
 LONGEST_MS = 30_000
 _FIRST_MS = 500
@@ -59,17 +60,14 @@ _CALL_OUTCOMES: dict[str, CallOutcome] = {
 _log = logging.getLogger(__name__)
 
 
-class WorkspaceSettings(Protocol):
+class WorkspaceSettings(Accounts, Protocol):
     """The live settings: pipelines/rebatch/settings.py."""
 
     def delivery(self) -> Delivery: ...
-    def limits(self, retailer: str) -> WorkspaceLimits: ...
-    def account(self, retailer: str) -> Account: ...
 
 
 def back_off_ms(attempt: int, luck: float) -> int:
-    """The wait after `attempt` failed calls: doubling from 0.5 to 30 s, shortened by `luck` in [0, 1) to no less than
-    half."""
+    """The wait after `attempt` failed calls: doubling from 0.5 to 30 s, shortened by `luck` in [0, 1) by up to half."""
     whole = min(LONGEST_MS, _FIRST_MS * 2 ** min(attempt - 1, 10))
     return int(whole * (0.5 + luck / 2))
 
@@ -84,7 +82,7 @@ class Caller:
         settings: WorkspaceSettings,
         limiter: Limiter,
         journal: CallJournal,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._vendor, self._ledger, self._settings, self._limiter = vendor, ledger, settings, limiter
         self._journal, self._clock = journal, clock

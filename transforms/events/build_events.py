@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -17,7 +16,7 @@ from schemas.contracts import fingerprint, schema
 from schemas.elements import CampaignRows, EventBatch, Ints, LaunchBatch, OfferGrant
 from schemas.outcomes import ASSIGNED_BY, BY_FORCE, BY_STICKY
 from transforms.columnar.digests import SEPARATOR, hex_digests
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.launch_plan import CampaignPlan, Plan
 
 EVENT = schema("campaign_event")
@@ -29,16 +28,13 @@ OFFER_TYPE = pa.struct(
 )  # fmt: skip
 
 
-class BuildEvents(beam.PTransform):
+class BuildEvents(MapBatches):
     """EventBatches: an Avro body with its attributes for each emitted row of each campaign."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
+    output_type = EventBatch
 
-    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[EventBatch]:
-        step = map_batches("encode", partial(partial, build_events, self._plan), EventBatch)
-        return batches | "BuildEvents" >> step
+    def __init__(self, plan: Plan) -> None:
+        super().__init__("encode", partial(partial, build_events, plan))
 
 
 def build_events(plan: Plan, batch: LaunchBatch) -> EventBatch:
@@ -79,12 +75,14 @@ def _with_event_ids(batch: LaunchBatch, ids: pa.Array) -> list[CampaignRows]:
 class _Sent:
     """The emitted rows of all campaigns, one after the other: `index` of the campaign in the batch, `row` within it.
 
-    `keeps` are the emitted rows of each of the `campaigns`, which all emit some.
+    `keeps` are the emitted rows of each of the `campaigns`, which all emit some; `which` is the number of each row's
+    campaign among them.
     """
 
     campaigns: list[CampaignRows]
     entries: list[CampaignPlan]
     keeps: list[Ints]
+    which: Ints
     index: Ints
     row: Ints
 
@@ -92,14 +90,17 @@ class _Sent:
     def of(cls, plan: Plan, batch: LaunchBatch) -> _Sent:
         """The emitted rows of a batch, without the campaigns that emit nothing."""
         keeps = [np.flatnonzero(rows.emitted) for rows in batch.campaigns]
-        which = [place for place, keep in enumerate(keeps) if len(keep)]
-        campaigns = [batch.campaigns[place] for place in which]
+        places = np.array([place for place, keep in enumerate(keeps) if len(keep)], np.int64)
+        campaigns = [batch.campaigns[place] for place in places]
+        keeps = [keeps[place] for place in places]
+        which = np.repeat(np.arange(len(keeps)), [len(keep) for keep in keeps])
         return cls(
             campaigns=campaigns,
             entries=[plan.campaign_plan(rows.campaign) for rows in campaigns],
-            keeps=[keeps[place] for place in which],
-            index=np.repeat(np.array(which, np.int64), [len(keeps[place]) for place in which]),
-            row=np.concatenate([np.zeros(0, np.int64), *(keeps[place] for place in which)]),
+            keeps=keeps,
+            which=which,
+            index=places[which],
+            row=np.concatenate([np.zeros(0, np.int64), *keeps]),
         )
 
     def columns(self, plan: Plan, batch: LaunchBatch) -> dict[str, Any]:
@@ -129,8 +130,7 @@ class _Sent:
 
     def _event_ids(self, plan: Plan, retailers: pa.Array, customers: pa.Array) -> pa.Array:
         prefixes = [f"{plan.launch_id}{SEPARATOR}{rows.campaign}{SEPARATOR}" for rows in self.campaigns]
-        which = np.repeat(np.arange(len(prefixes)), [len(keep) for keep in self.keeps])
-        return hex_digests(pa.array(prefixes, pa.string()).take(pa.array(which)), retailers, customers)
+        return hex_digests(pa.array(prefixes, pa.string()).take(pa.array(self.which)), retailers, customers)
 
     def _joined(self, name: str, kind: pa.DataType) -> pa.Array:
         columns = [getattr(r, name).take(pa.array(keep)) for r, keep in zip(self.campaigns, self.keeps, strict=True)]
@@ -142,32 +142,28 @@ class _Sent:
 
     def of_campaign(self, value: Callable[[CampaignPlan], str | None]) -> pa.DictionaryArray:
         """A column that is constant within each campaign."""
-        values = [value(entry) for entry in self.entries]
-        return _named(np.repeat(np.arange(len(values)), [len(keep) for keep in self.keeps]), values)
+        return _named(self.which, [value(entry) for entry in self.entries])
 
-    def _variant_codes(self) -> tuple[Ints, Ints]:
-        """The place of each row's variant in one list of all campaigns' variants, and where each campaign's begin:
-        first "no variant", then its variants."""
+    def _variant_codes(self) -> Ints:
+        """The place of each row's variant in one list of all campaigns' variants, where "no variant" comes before the
+        variants of each campaign."""
         sizes = [1 + len(_variants(entry.campaign)) for entry in self.entries]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        counts = [len(keep) for keep in self.keeps]
-        return np.repeat(starts[:-1], counts) + self._numbers("variant") + 1, starts
+        return starts[self.which] + self._numbers("variant") + 1
 
     def _experiment(self) -> Any:
         """The experiment of each row, null without one; `scheme` is `sticky` or `forced` where no hash decided."""
         if not any(entry.campaign.experiment for entry in self.entries):
             return None
-        codes, _ = self._variant_codes()
         variants = [name for entry in self.entries for name in (None, *(v.key for v in _variants(entry.campaign)))]
         schemes = [name for entry in self.entries for name in _schemes(entry.campaign)]
-        by = np.repeat(np.arange(len(self.entries)), [len(keep) for keep in self.keeps]) * len(ASSIGNED_BY)
         bucket = self._numbers("bucket")
         keys = self.of_campaign(lambda entry: entry.campaign.experiment.key if entry.campaign.experiment else None)
         fields = {
             "key": keys,
-            "variant": _named(codes, variants),
+            "variant": _named(self._variant_codes(), variants),
             "bucket": pa.array(bucket, mask=np.isnan(bucket)),
-            "scheme": _named(by + self._numbers("assigned_by"), schemes),
+            "scheme": _named(self.which * len(ASSIGNED_BY) + self._numbers("assigned_by"), schemes),
         }
         if not keys.null_count:
             return fields
@@ -176,16 +172,11 @@ class _Sent:
 
     def _template(self) -> Any:
         """The variant's template, else the campaign's."""
-        codes, _ = self._variant_codes()
-        names = [
-            name
-            for entry in self.entries
-            for name in (
-                entry.campaign.content.template,
-                *(variant.template or entry.campaign.content.template for variant in _variants(entry.campaign)),
-            )
-        ]
-        return _named(codes, names)
+        names: list[str | None] = []
+        for entry in self.entries:
+            template = entry.campaign.content.template
+            names += [template, *(variant.template or template for variant in _variants(entry.campaign))]
+        return _named(self._variant_codes(), names)
 
     def _expires_at(self) -> pa.Array:
         parts = [
@@ -198,17 +189,17 @@ class _Sent:
         """Each row's offers, in the order of their declaration."""
         starts = np.cumsum([0, *(len(keep) for keep in self.keeps)])
         grants = [
-            _Grants.of(entry.campaign, rows, keep, grant, start)
+            _grant_items(entry.campaign, rows, keep, grant, start)
             for entry, rows, keep, start in zip(self.entries, self.campaigns, self.keeps, starts[:-1], strict=True)
             for grant in rows.offers
             if grant.granted.any()
         ]
         if not grants:
             return Encoded(b"\x00")
-        rows = np.concatenate([grant.rows for grant in grants])
+        rows = np.concatenate([rows for rows, _ in grants])
         order = np.argsort(rows, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(self.row)))])
-        items = pa.concat_arrays([grant.items for grant in grants]).take(pa.array(order))
+        items = pa.concat_arrays([items for _, items in grants]).take(pa.array(order))
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
 
     def _properties(self, batch: LaunchBatch) -> Any:
@@ -253,30 +244,25 @@ def _named(codes: Any, names: Sequence[str | None]) -> pa.DictionaryArray:
     )
 
 
-@dataclass(frozen=True)
-class _Grants:
-    """One offer's items, and the row of each among the batch's events."""
-
-    rows: Ints
-    items: pa.StructArray
-
-    @classmethod
-    def of(cls, campaign: Campaign, rows: CampaignRows, keep: Ints, grant: OfferGrant, start: int) -> _Grants:
-        offer = next(offer for offer in campaign.offers if offer.id == grant.offer)
-        granted = grant.granted[keep]
-        n = int(np.count_nonzero(granted))
-        expires_at = None
-        if offer.valid_for is not None:
-            expires_at = rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000)
-        columns = [
-            _repeat(offer.id, n),
-            _repeat(offer.kind, n),
-            _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
-            _repeat(offer.amount, n),
-            _repeat(offer.currency, n),
-            pa.nulls(n, pa.int64()) if expires_at is None else pa.array(expires_at),
-        ]
-        return cls(start + np.flatnonzero(granted), pa.StructArray.from_arrays(columns, fields=list(OFFER_TYPE)))
+def _grant_items(
+    campaign: Campaign, rows: CampaignRows, keep: Ints, grant: OfferGrant, start: int
+) -> tuple[Ints, pa.StructArray]:
+    """The rows that are granted an offer, numbered from `start` on among the batch's events, and an item for each."""
+    offer = next(offer for offer in campaign.offers if offer.id == grant.offer)
+    granted = grant.granted[keep]
+    n = int(np.count_nonzero(granted))
+    expires_at = pa.nulls(n, pa.int64())
+    if offer.valid_for is not None:
+        expires_at = pa.array(rows.deliver_after[keep[granted]] + int(offer.valid_for.total_seconds() * 1000))
+    columns = [
+        _repeat(offer.id, n),
+        _repeat(offer.kind, n),
+        _repeat(offer.code, n) if grant.code is None else grant.code.cast(pa.string()),
+        _repeat(offer.amount, n),
+        _repeat(offer.currency, n),
+        expires_at,
+    ]
+    return start + np.flatnonzero(granted), pa.StructArray.from_arrays(columns, fields=list(OFFER_TYPE))
 
 
 def _repeat(text: str | None, n: int) -> pa.Array:

@@ -15,6 +15,7 @@ from schemas.campaigns.checks.values import find_time_zone, time_zones
 from schemas.elements import Bools, Ints
 
 QuietHours = tuple[time, time]
+Expiry = timedelta | datetime
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
@@ -36,11 +37,7 @@ class SendTimes(NamedTuple):
 
 
 def send_time(
-    start: datetime,
-    local_time: bool,
-    quiet_hours: QuietHours | None,
-    expires: timedelta | datetime | None,
-    zone: str,
+    start: datetime, local_time: bool, quiet_hours: QuietHours | None, expires: Expiry | None, zone: str
 ) -> SendTime:
     """The send time in one IANA zone; ValueError for an unknown one.
 
@@ -49,7 +46,9 @@ def send_time(
     moves to their end. A wall time that does not exist moves forward by the gap, one that occurs twice is
     the first. Relative expiry counts from the delivery, in elapsed time.
     """
-    customers = _zone(zone)
+    if zone not in time_zones():
+        raise ValueError(f"{zone!r} is no IANA time zone; write one such as America/Chicago")
+    customers = ZoneInfo(zone)
     wall = customers if local_time else UTC
     deliver = _after_quiet_hours(quiet_hours, _instant(start, wall), customers)
     deliver_after = _milliseconds(deliver)
@@ -62,11 +61,7 @@ def send_time(
 
 
 def send_times(
-    start: datetime,
-    local_time: bool,
-    quiet_hours: QuietHours | None,
-    expires: timedelta | datetime | None,
-    zones: pa.Array,
+    start: datetime, local_time: bool, quiet_hours: QuietHours | None, expires: Expiry | None, zones: pa.Array
 ) -> SendTimes:
     """The send times of a column of zones, none of which is null; `send_time` is called once a distinct zone.
 
@@ -98,12 +93,6 @@ def customer_zones(written: pa.Array, retailers: pa.Array) -> tuple[pa.Array, Bo
     not_empty = pa.array([bool(text.strip()) for text in texts], pa.bool_()).take(encoded.indices)
     unknown = pc.and_(pc.is_null(named), pc.fill_null(not_empty, False))
     return pc.coalesce(named, retailers), np.asarray(unknown.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
-def _zone(name: str) -> ZoneInfo:
-    if name not in time_zones():
-        raise ValueError(f"{name!r} is no IANA time zone; write one such as America/Chicago")
-    return ZoneInfo(name)
 
 
 def _instant(moment: datetime, zone: Any) -> datetime:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +15,7 @@ from schemas.campaigns.campaign import Experiment, Namespace
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch
 from schemas.outcomes import BY_FORCE, BY_HASH, BY_STICKY, EMITTED, code
 from transforms.columnar.id_index import IdIndex
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.experiments.assignment import scheme_ranges
 from transforms.experiments.hash_schemes_arrow import (
     bucket_column,
@@ -32,7 +31,7 @@ HOLDOUT_SCHEME = "growthbook/2"
 ReadSticky = Callable[[], pa.Table | None]
 
 
-class AssignVariants(beam.PTransform):
+class AssignVariants(MapBatches):
     """LaunchBatches with the holdouts and variants of every matched customer.
 
     `read_sticky` reads the earlier assignments once a worker: a table of (experiment, unit, variant, bucket_version),
@@ -40,11 +39,7 @@ class AssignVariants(beam.PTransform):
     """
 
     def __init__(self, plan: Plan, read_sticky: ReadSticky) -> None:
-        super().__init__()
-        self._factory = partial(make_assigner, plan, read_sticky)
-
-    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
-        return batches | "AssignVariants" >> map_batches("assignment", self._factory)
+        super().__init__("assignment", partial(make_assigner, plan, read_sticky))
 
 
 def make_assigner(plan: Plan, read_sticky: ReadSticky = lambda: None) -> Callable[[LaunchBatch], LaunchBatch]:
@@ -73,15 +68,10 @@ def _forced_units(plan: Plan, batch: LaunchBatch) -> Iterator[list[Any]]:
     rows = np.arange(batch.rows.num_rows)
     for campaign in (entry.campaign for entry in plan.campaigns):
         if campaign.experiment and campaign.experiment.force:
-            units = units_of(batch, campaign.experiment.unit, rows)
+            units = batch.column(campaign.experiment.unit, rows)
             forced = units.filter(pc.is_in(units, pa.array(list(campaign.experiment.force), pa.string())))
             for unit in pc.value_counts(forced).to_pylist():
                 yield [FORCED, campaign.id, "experiment.force", unit["values"], unit["counts"], "", ""]
-
-
-def units_of(batch: LaunchBatch, column: str, rows: Ints) -> pa.Array:
-    """The texts of a column that are hashed."""
-    return batch.column(column, rows)
 
 
 @dataclass(frozen=True)
@@ -99,14 +89,14 @@ class Sticky:
         rows = table.filter(pc.equal(table["experiment"], experiment)).combine_chunks()
         units = rows["unit"].combine_chunks()
         first = str(units[0]) if len(units) else ""
-        return cls(IdIndex.build(units), rows["variant"].combine_chunks(), rows["bucket_version"].to_numpy(), first)
+        return cls(IdIndex(units), rows["variant"].combine_chunks(), rows["bucket_version"].to_numpy(), first)
 
 
 def _sticky_counts(plan: Plan, sticky: Mapping[str, Sticky], batch: LaunchBatch) -> list[list[Any]]:
     rows = np.arange(batch.rows.num_rows)
     units = {e.key: e.unit for entry in plan.campaigns if (e := entry.campaign.experiment)}
     return [
-        [key, len(entries.units), entries.first, int(entries.units.contains(units_of(batch, units[key], rows)).sum())]
+        [key, len(entries.units), entries.first, int(entries.units.contains(batch.column(units[key], rows)).sum())]
         for key, entries in sticky.items()
         if len(entries.units)
     ]
@@ -119,7 +109,7 @@ def _holdouts(plan: Plan, batch: LaunchBatch) -> np.ndarray:
     if (not holdouts.global_.share and not holdouts.retailers) or not batch.campaigns:
         return outcome
     rows = batch.matched()
-    units, seed = units_of(batch, holdouts.global_.unit, rows), holdouts.global_.seed
+    units, seed = batch.column(holdouts.global_.unit, rows), holdouts.global_.seed
     matched = np.full(len(rows), EMITTED, np.uint8)
     shares = [holdouts.retailers.get(name, holdouts.retailers.get("*", 0.0)) for name in batch.retailers]
     share = np.array(shares, np.float64)[batch.retailer[rows]]
@@ -138,9 +128,8 @@ def _assign_campaign(
     outcome = holdouts[rows.rows]
     if experiment is None:
         return replace(rows, outcome=outcome)
-    return _Assignment(experiment, batch, rows, outcome).assign(
-        sticky.get(experiment.key) if experiment.sticky else None
-    )
+    earlier = sticky.get(experiment.key) if experiment.sticky else None
+    return _Assignment(experiment, batch, rows, outcome).assign(earlier)
 
 
 class _Assignment:
@@ -152,13 +141,12 @@ class _Assignment:
         self._batch, self._rows = batch, rows
         self._outcome = outcome
         self._undecided: Bools = outcome == EMITTED
-        self._units = units_of(batch, experiment.unit, rows.rows)
+        self._units = batch.column(experiment.unit, rows.rows)
         self._variant = np.full(len(rows.rows), -1, np.int16)
         self._assigned_by = np.zeros(len(rows.rows), np.uint8)
 
     def assign(self, sticky: Sticky | None) -> CampaignRows:
-        """The assigned rows. The order of the rules: sticky, unit, namespace, campaign holdout, coverage, variant,
-        forced."""
+        """The assigned rows, by these rules: sticky, unit, namespace, campaign holdout, coverage, variant, forced."""
         experiment, units = self._experiment, self._units
         seed = experiment.seed or experiment.key
         buckets = bucket_column(experiment.hash, seed, units)
@@ -211,7 +199,7 @@ class _Assignment:
         return np.where(keep, numbers[place] if len(numbers) else -1, none).astype(np.int16)
 
     def _in_namespace(self, namespace: Namespace) -> Bools:
-        units = units_of(self._batch, namespace.unit, self._rows.rows) if namespace.unit else self._units
+        units = self._batch.column(namespace.unit, self._rows.rows) if namespace.unit else self._units
         return in_ranges_column(*namespace.hashing, units, namespace.all_ranges)
 
     def _force(self, experiment: Experiment) -> None:

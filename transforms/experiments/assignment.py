@@ -141,8 +141,7 @@ def bucket(scheme: str, seed: str, unit: object) -> float | int | None:
     if not text:
         return None
     before, after = chosen.affixes(seed)
-    place: float | int = chosen.place(chosen.number(before + text + after))
-    return place
+    return chosen.place(chosen.number(before + text + after))
 
 
 def unit_text(unit: object) -> str | None:
@@ -177,11 +176,6 @@ def _number_text(number: float) -> str:
     return f"-{text}" if number < 0 else text
 
 
-def equal_weights(n: int) -> list[float]:
-    """1/n for each of n variants; empty for n ≤ 0."""
-    return [1 / n] * n if n > 0 else []
-
-
 def bucket_ranges(n: int, coverage: float = 1.0, weights: Sequence[float] | None = None) -> list[Range]:
     """The share [lo, hi) of each of n variants, by GrowthBook's arithmetic: a running float sum of the weights.
 
@@ -199,7 +193,7 @@ def bucket_ranges(n: int, coverage: float = 1.0, weights: Sequence[float] | None
 
 def _usable(n: int, weights: Sequence[float] | None) -> Sequence[float]:
     if weights is None or len(weights) != n or min(weights, default=0) < 0 or not 0.99 <= sum(weights) <= 1.01:
-        return equal_weights(n)
+        return [1 / n] * n if n > 0 else []
     return weights
 
 

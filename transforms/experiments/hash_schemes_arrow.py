@@ -1,4 +1,4 @@
-"""assignment.py for Arrow columns, with equal results on every input; NaN for no bucket, -1 for no variant."""
+"""assignment.py for Arrow columns of texts, with equal results on every input; NaN for no bucket, -1 for no variant."""
 
 from __future__ import annotations
 
@@ -10,70 +10,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.columnar.hashing import (
-    FNV_BASIS,
-    FnvRows,
-    Hashes32,
-    fnv1a32,
-    fnv1a32_of_digits,
-    fnv1a32_suffixed,
-)
-from transforms.experiments.assignment import Range, in_space, scheme_named, unit_text
+from transforms.columnar.hashing import FNV_BASIS, FnvRows, Hashes32, fnv1a32, fnv1a32_of_digits, fnv1a32_suffixed
+from transforms.experiments.assignment import Range, in_space, scheme_named
 
 Buckets = npt.NDArray[np.float64]
-_SAFE = 2.0**53
 
 
-def bucket_column(scheme: str, seed: str, column: pa.Array | pa.ChunkedArray) -> Buckets:
-    """The bucket of every row in the scheme's own space, NaN where there is none.
-
-    Takes text, whole numbers, floats, booleans, nulls and dictionaries of these, else TypeError.
-    """
-    scheme_named(scheme)
-    if isinstance(column, pa.ChunkedArray):
-        chunks = [bucket_column(scheme, seed, chunk) for chunk in column.chunks]
-        return np.concatenate([np.zeros(0), *chunks])
-    if pa.types.is_dictionary(column.type):
-        buckets = np.append(bucket_column(scheme, seed, column.dictionary), np.nan)
-        places: npt.NDArray[np.int64] = column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        return buckets[places]
-    texts = unit_texts(column)
-    present = np.asarray(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False))
-    if not present.all():
-        texts = texts.filter(pa.array(present))
+def bucket_column(scheme: str, seed: str, column: pa.Array) -> Buckets:
+    """The bucket of every row in the scheme's own space, NaN where there is none."""
+    place = scheme_named(scheme).place
+    present = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
+    texts = column if present.all() else column.filter(pa.array(present))
     buckets = np.full(len(present), np.nan)
-    buckets[present] = scheme_named(scheme).place(_numbers(scheme, seed, texts))
+    buckets[present] = place(_numbers(scheme, seed, texts))
     return buckets
-
-
-def unit_texts(column: pa.Array) -> pa.Array:
-    """The hashed texts of a column: `unit_text` of every row, null for None."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return unit_texts(column.dictionary).take(column.indices)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return column
-    if pa.types.is_floating(kind):
-        return _float_texts(column.cast(pa.float64()))
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return column.cast(pa.string())
-    if pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
-    raise TypeError(f"units are texts, numbers or booleans, not {kind}; cast the column to text")
-
-
-def _float_texts(column: pa.Array) -> pa.Array:
-    """The texts of floats: whole numbers (ids in a column with nulls) in one cast, the few others one by one."""
-    numbers = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore"):
-        whole = (np.abs(numbers) < _SAFE) & (np.trunc(numbers) == numbers)
-    texts = pa.array(np.where(whole, numbers, 0).astype(np.int64), mask=~whole).cast(pa.string())
-    others = np.flatnonzero(~whole & ~np.isnan(numbers))
-    if not len(others):
-        return texts
-    mask = np.zeros(len(numbers), np.bool_)
-    mask[others] = True
-    return pc.replace_with_mask(texts, pa.array(mask), pa.array(map(unit_text, numbers[others].tolist()), pa.string()))
 
 
 def _numbers(scheme: str, seed: str, texts: pa.Array) -> Hashes32 | npt.NDArray[np.uint64]:
@@ -101,10 +51,7 @@ def _fnv_rows(texts: pa.Array) -> FnvRows:
 
 
 def bucket_column_each(seeds: Sequence[str], which: npt.NDArray[np.int64], column: pa.Array) -> Buckets:
-    """The growthbook/2 bucket of every row under its own seed, `seeds[which[row]]`; NaN where there is none.
-
-    `column` holds texts.
-    """
+    """The growthbook/2 bucket of every row under its own seed, `seeds[which[row]]`; NaN where there is none."""
     states = np.array([fnv1a32(seed) for seed in seeds], np.uint32)[which]
     present = np.asarray(pc.fill_null(pc.greater(pc.binary_length(column), 0), False))
     if not present.all():
@@ -125,8 +72,7 @@ def choose_column(ranges: Sequence[Range], buckets: Buckets) -> npt.NDArray[np.i
 
 def in_ranges_column(scheme: str, seed: str, column: pa.Array, ranges: Iterable[Range]) -> npt.NDArray[np.bool_]:
     """Whether each row's bucket is in one of several shares of [0, 1)."""
-    within: npt.NDArray[np.bool_] = choose_column(in_space(scheme, ranges), bucket_column(scheme, seed, column)) >= 0
-    return within
+    return choose_column(in_space(scheme, ranges), bucket_column(scheme, seed, column)) >= 0
 
 
 def normalise_column(scheme: str, buckets: Buckets) -> Buckets:

@@ -26,8 +26,7 @@ WANTING = pa.schema(
 
 
 def ranks(column: pa.Array, highest: bool) -> pa.Array:
-    """Whole numbers in the exact order of a column's numbers or times, reversed unless `highest`; null for null and
-    NaN."""
+    """Whole numbers in the exact order of numbers or times, reversed unless `highest`; null for null and NaN."""
     kind = column.type
     if pa.types.is_floating(kind):
         column = column.cast(pa.float64())
@@ -70,8 +69,7 @@ class CandidateFinder:
         index = self._shared.get(self._plan.campaign_plan(rows.campaign).campaign.channel)
         if index is None or not len(rows.rows):
             return np.zeros(len(rows.rows), np.bool_)
-        mask: Bools = index.contains(self._address_keys(rows)) & rows.emitted
-        return mask
+        return index.contains(self._address_keys(rows)) & rows.emitted
 
     def _sharing(self, batch: LaunchBatch, rows: CampaignRows, chosen: np.ndarray) -> pa.Table:
         rule = self._plan.engine.shared_address
@@ -109,15 +107,13 @@ class CandidateFinder:
 
 
 def _may_be_granted(keys: np.ndarray, shares: Bools, size: int) -> Bools:
-    """Whether each key can be among the first `size` of all batches, though any row that shares an address may drop
-    out."""
+    """Whether each key can be among the first `size` of all batches; any row that shares an address may drop out."""
     certain = np.sort(keys[~shares])
     if size >= len(certain):
         return np.ones(len(keys), np.bool_)
     if size == 0:
         return np.zeros(len(keys), np.bool_)
-    first: Bools = keys <= certain[size - 1]
-    return first
+    return keys <= certain[size - 1]
 
 
 def _fixed_width(keys: np.ndarray) -> pa.Array:

@@ -50,7 +50,7 @@ _WEIGHTS = _weights()
 
 def offer_code(secret: bytes, launch_id: str, offer_id: str, retailer_id: str, customer_id: str) -> str:
     """The code of one customer; ValueError for an empty secret."""
-    who = _characters(_mac(secret, "who", launch_id, offer_id, retailer_id, customer_id), _WHO)
+    who = _characters(secret, _WHO, "who", launch_id, offer_id, retailer_id, customer_id)
     body = who + _tag(secret, launch_id, offer_id, who)
     return _grouped(body + ALPHABET[_sum(body)])
 
@@ -113,15 +113,13 @@ def _sum(plain: str) -> int:
 
 
 def _tag(secret: bytes, launch_id: str, offer_id: str, who: str) -> str:
-    return _characters(_mac(secret, "tag", launch_id, offer_id, who), _TAG)
+    return _characters(secret, _TAG, "tag", launch_id, offer_id, who)
 
 
-def _characters(digest: bytes, count: int) -> str:
+def _characters(secret: bytes, count: int, *fields: str) -> str:
+    """The first characters of the HMAC of several fields."""
+    digest = hmac.digest(_nonempty(secret), _prefix(fields[:-1]) + fields[-1].encode(), "sha256")
     return "".join(ALPHABET[byte % 32] for byte in digest[:count])
-
-
-def _mac(secret: bytes, *fields: str) -> bytes:
-    return hmac.digest(_nonempty(secret), _prefix(fields[:-1]) + fields[-1].encode(), "sha256")
 
 
 def _prefix(fields: Iterable[str]) -> bytes:
@@ -136,20 +134,14 @@ def _nonempty(secret: bytes) -> bytes:
 
 
 def _column(secret: bytes, fields: Iterable[str], lasts: list[bytes], count: int) -> Values:
-    """The first `count` characters of `_mac` for every last field, as values 0 to 31."""
-    digests = b"".join(_macs(secret, _prefix(fields), lasts))
-    return np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)[:, :count] % 32
-
-
-def _macs(secret: bytes, prefix: bytes, lasts: list[bytes]) -> list[bytes]:
-    """HMAC (RFC 2104) of each prefix + last, with the key and the prefix hashed once.
+    """`_characters` for every last field, as values 0 to 31: HMAC (RFC 2104), with the key and the prefix hashed once.
 
     The fastest way that was measured, 0.9 µs each: DuckDB's sha256 twice takes 1.5, hmac.digest 2.3, SHA-256 in
     numpy 2.7.
     """
     key = _nonempty(secret) if len(secret) <= _BLOCK else hashlib.sha256(secret).digest()
     key = key.ljust(_BLOCK, b"\0")
-    inside = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + prefix)
+    inside = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + _prefix(fields))
     outside = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
     macs = []
     for last in lasts:
@@ -158,7 +150,7 @@ def _macs(secret: bytes, prefix: bytes, lasts: list[bytes]) -> list[bytes]:
         outer = outside.copy()
         outer.update(inner.digest())
         macs.append(outer.digest())
-    return macs
+    return np.frombuffer(b"".join(macs), np.uint8).reshape(-1, outside.digest_size)[:, :count] % 32
 
 
 def _texts(letters: Values) -> pa.Array:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,7 +15,7 @@ from schemas.campaigns.campaign import Campaign, Offer
 from schemas.elements import Bools, CampaignRows, Ints, LaunchBatch, OfferCount, OfferGrant
 from schemas.outcomes import EMITTED, OUTCOMES, code
 from transforms.columnar.digests import DIGITS, digests
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.launch_plan import Plan
 from transforms.offers.codes import offer_codes
 
@@ -30,7 +29,7 @@ SUPPRESSING = ("suppress", ALL_VARIANTS)
 HELD_OUT = [number for number, outcome in enumerate(OUTCOMES) if outcome.outcome == "held_out"]
 
 
-class GenerateOffers(beam.PTransform):
+class GenerateOffers(MapBatches):
     """LaunchBatches with the offers and codes of every customer.
 
     Once a worker `read_allocations` reads what the survey decided about the limited offers, `read_codes` the codes of
@@ -45,11 +44,7 @@ class GenerateOffers(beam.PTransform):
         read_codes: Callable[[str], pa.Array],
         read_secret: Callable[[], bytes],
     ) -> None:
-        super().__init__()
-        self._factory = partial(OfferGenerator, plan, capacity, read_allocations, read_codes, read_secret)
-
-    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
-        return batches | "GenerateOffers" >> map_batches("offers", self._factory)
+        super().__init__("offers", partial(OfferGenerator, plan, capacity, read_allocations, read_codes, read_secret))
 
 
 class Limit(NamedTuple):
@@ -69,12 +64,10 @@ class Limit(NamedTuple):
             return np.zeros(len(keys), np.bool_)
         if len(self.keys) == 0:
             return np.ones(len(keys), np.bool_)
-        granted: Bools = keys <= self.keys[-1]
-        return granted
+        return keys <= self.keys[-1]
 
     def beyond(self, keys: OrderKeys) -> Bools:
-        """Whether each key comes after the last granted one; the keys of customers without the offer may be asked
-        too."""
+        """Whether each key, also one of a customer without the offer, comes after the last granted one."""
         return ~self.within(keys) if self.used_up else np.zeros(len(keys), np.bool_)
 
     @property
@@ -97,13 +90,6 @@ def order_keys(plan: Plan, rows: CampaignRows, offer: str, chosen: Ints) -> Orde
     return digests(prefix, rows.retailer.take(which).cast(pa.string()), rows.customer.take(which))
 
 
-def offers_of(campaign: Campaign, variant: int) -> tuple[str, ...]:
-    """The offers of a variant; those of the content where there is none (-1)."""
-    if variant < 0 or campaign.experiment is None:
-        return campaign.content.offers
-    return campaign.experiment.variants[variant].offers
-
-
 def wanted(campaign: Campaign, rows: CampaignRows, offer: str) -> Bools:
     """The rows that are sent a variant with the offer."""
     return np.isin(rows.variant, _variants_with(campaign, offer)) & rows.emitted
@@ -111,8 +97,9 @@ def wanted(campaign: Campaign, rows: CampaignRows, offer: str) -> Bools:
 
 def _variants_with(campaign: Campaign, offer: str) -> list[int]:
     """The numbers of the variants with an offer; -1 for the campaign's content."""
-    variants = range(-1, len(campaign.experiment.variants) if campaign.experiment else 0)
-    return [variant for variant in variants if offer in offers_of(campaign, variant)]
+    variants = campaign.experiment.variants if campaign.experiment else ()
+    offers = [campaign.content.offers, *(variant.offers for variant in variants)]
+    return [number for number, of_variant in enumerate(offers, -1) if offer in of_variant]
 
 
 def order_name(campaign: Campaign, offer: str) -> str:
@@ -137,8 +124,7 @@ def cut_off(campaign: Campaign, rows: CampaignRows, offer: Offer) -> tuple[Bools
 
 
 def demand(plan: Plan, batch: LaunchBatch) -> dict[str, dict[str, OfferCount]]:
-    """The counts of each offer as if none ran out: `granted` are all customers that are sent it and meet its
-    condition."""
+    """The counts of each offer as if none ran out: `granted` are all that are sent it and meet its condition."""
     counts: dict[str, dict[str, OfferCount]] = {}
     for rows in batch.campaigns:
         campaign = plan.campaign_plan(rows.campaign).campaign
@@ -198,16 +184,13 @@ class OfferGenerator:
             outcome[cut[offer.id]] = code("suppressed", "offer_exhausted")
             suppression[cut[offer.id] | held_out[offer.id]] = code("suppressed", "offer_exhausted")
         sent = outcome == EMITTED
-        fallback = {offer.id: none for offer in campaign.offers}
-        for offer in campaign.offers:
-            if offer.fallback is not None:
-                fallback[offer.fallback] = fallback[offer.fallback] | refused[offer.id]
         grants, counts = [], {}
         for offer in campaign.offers:
             name = offer.id
-            granted = (within[name] | fallback[name]) & sent
+            fallback = reduce(np.logical_or, (refused[o.id] for o in campaign.offers if o.fallback == name), none)
+            granted = (within[name] | fallback) & sent
             grants.append(OfferGrant(name, granted, self._codes_of(rows, offer, granted, keys[name])))
-            by_fallback = fallback[name] & ~within[name] & sent
+            by_fallback = fallback & ~within[name] & sent
             others = cut[name] & ~refused[name]
             masks = (within[name] & sent, unmet[name], refused[name], by_fallback, others, held_out[name])
             counts[name] = OfferCount(*map(_count, masks))

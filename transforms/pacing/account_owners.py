@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from schemas.campaigns.accounts import sharing_fix
 from schemas.delivery import Account
 from schemas.problems import InputError
 from transforms.pacing.limiter import AtomicUpdate, WorkspaceLimits
+from transforms.streaming.engine_traits import Clock
 
 KEEP_S = 600.0
 """How long an owner is cached before it is read again from the ledger."""
@@ -20,23 +20,17 @@ _log = logging.getLogger(__name__)
 class Accounts(Protocol):
     """The accounts and workspaces of the live settings: pipelines/rebatch/settings.py."""
 
-    def account(self, retailer: str) -> Account:
-        """A retailer's account; InputError when it has none."""
-
-    def limits(self, retailer: str) -> WorkspaceLimits:
-        """A retailer's workspace and limits."""
+    def account(self, retailer: str) -> Account: ...  # InputError when the retailer has none
+    def limits(self, retailer: str) -> WorkspaceLimits: ...
 
 
 class AccountOwners:
-    """Refuses the account of another retailer. Safe for several threads.
+    """Refuses the account of another retailer. Safe for several threads. `change` is `DeliveryLedger.change`: a cell
+    for each digest of an account (of its key's variable, and of its url and key) holds the owner's name, so that it is
+    the same for all workers and after a restart. An owner keeps its account until its settings name another one.
+    Retailers whose workspaces have the same `shared_account` may use one. `clock` gives seconds."""
 
-    `change` is `DeliveryLedger.change`: a cell for each digest of an account (of its key's variable, and of its url and
-    key) holds the owner's name, so that it is the same for all workers and after a restart. An owner keeps its account
-    until its settings name another one. Retailers whose workspaces have the same `shared_account` may use one. `clock`
-    gives seconds.
-    """
-
-    def __init__(self, change: AtomicUpdate, accounts: Accounts, clock: Callable[[], float]) -> None:
+    def __init__(self, change: AtomicUpdate, accounts: Accounts, clock: Clock) -> None:
         self._change, self._accounts, self._clock = change, accounts, clock
         self._lock = Lock()
         self._owners: dict[bytes, tuple[str, float]] = {}
@@ -50,7 +44,7 @@ class AccountOwners:
             if owner == account.retailer_id or self._shared(owner, account):
                 continue
             if self._has_left(owner, digest):
-                owner = self._take_over(digest, owner, account.retailer_id)
+                owner = self._take(digest, owner, account.retailer_id)
                 if owner == account.retailer_id:
                     continue
             return self._alarm(f"{field} = {value} {sharing_fix(owner, account.retailer_id)}", account.retailer_id)
@@ -60,25 +54,16 @@ class AccountOwners:
         """The owner of a digest: this retailer if there was none."""
         with self._lock:
             owner, until = self._owners.get(digest, ("", 0.0))
-        if owner and self._clock() < until:
-            return owner
+        return owner if owner and self._clock() < until else self._take(digest, "", retailer)
+
+    def _take(self, digest: bytes, former: str, retailer: str) -> str:
+        """The owner after this retailer replaced a former one (empty: none), unless another retailer was faster."""
 
         def update(raw: bytes | None) -> tuple[bytes, str]:
-            name = raw or retailer.encode()
+            name = raw if raw and raw != former.encode() else retailer.encode()
             return name, name.decode()
 
-        return self._cache(digest, self._change(cell_name(digest), update))
-
-    def _take_over(self, digest: bytes, former: str, retailer: str) -> str:
-        """The owner after this retailer replaced a former one, unless another retailer was faster."""
-
-        def update(raw: bytes | None) -> tuple[bytes, str]:
-            name = (retailer.encode() if raw in (None, former.encode()) else raw) or b""
-            return name, name.decode()
-
-        return self._cache(digest, self._change(cell_name(digest), update))
-
-    def _cache(self, digest: bytes, owner: str) -> str:
+        owner = self._change(cell_name(digest), update)
         with self._lock:
             self._owners[digest] = owner, self._clock() + KEEP_S
         return owner
@@ -99,12 +84,8 @@ class AccountOwners:
             known = problem in self._alarmed
             self._alarmed.add(problem)
         if not known:
-            _log.error(
-                "ALARM: nothing is sent to %s, its events wait: engine.yaml %s",
-                retailer,
-                problem,
-                extra={"retailer": retailer},
-            )
+            text = "ALARM: nothing is sent to %s, its events wait: engine.yaml %s"
+            _log.error(text, retailer, problem, extra={"retailer": retailer})
         return problem
 
 

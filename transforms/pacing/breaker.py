@@ -17,10 +17,7 @@ PROBE_LOST_MS = 60_000
 
 class Breaker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`failures` in a row; how often it `opened` since it was last closed (0: closed), and until when; until when a
-    probe is waited for (half-open). `reason` is why it opened, such as http_401.
-
-    New fields go to the end and need a default.
-    """
+    probe is waited for (half-open). `reason`: why, such as http_401. New fields go to the end and need a default."""
 
     failures: int = 0
     opened: int = 0
@@ -67,15 +64,13 @@ def slow_down(breaker: Breaker, until: int) -> Breaker:
     return Breaker(opened=1, until=max(until, breaker.until), reason="http_429")
 
 
-def fail(breaker: Breaker, now: int, immediately: bool = False, limit: int = FAILURES, reason: str = "") -> Breaker:
-    """Counts a failure: opens after `limit` in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s.
-
-    While it is open, the failures of calls that were in flight when it opened change nothing.
-    """
+def fail(breaker: Breaker, now: int, immediately: bool = False, reason: str = "") -> Breaker:
+    """Counts a failure: opens after five in a row, or `immediately` (the key was refused), for 1, 2, 4 … 60 s. While
+    it is open, the failures of calls that were in flight when it opened change nothing."""
     failures = breaker.failures + 1
     if breaker.opened and not breaker.probe_until:
         return breaker
-    if not breaker.opened and not immediately and failures < limit:
+    if not breaker.opened and not immediately and failures < FAILURES:
         return replace(breaker, failures=failures)
     wait = min(LONGEST_MS, FIRST_MS * 2 ** min(breaker.opened, 10))
     return Breaker(failures, breaker.opened + 1, now + wait, reason=reason)

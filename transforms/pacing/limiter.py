@@ -21,6 +21,7 @@ from transforms.pacing.breaker import Breaker
 from transforms.pacing.pace import Grant, PaceState
 from transforms.pacing.quiet import quiet_until
 from transforms.pacing.reservations import Reservation, reserve, return_unused
+from transforms.streaming.engine_traits import Clock
 
 T = TypeVar("T")
 CallOutcome = Literal["success", "slow_down", "failure", "blocked", "not_sent"]
@@ -109,15 +110,11 @@ class _WorkspaceView:
 
 
 class Limiter:
-    """Grants messages; all workers that share `change` keep a workspace's limits together.
+    """Grants messages; all workers that share `change` keep a workspace's limits together. `clock` gives epoch seconds.
+    A worker reserves up to a second's worth and spends it without the store, so that a 429 of another worker, or a
+    breaker that it opened, is noticed up to a second late. Safe for several threads."""
 
-    `clock` gives epoch seconds. A worker reserves up to a second's worth and spends it without the store, so that
-    a 429 of another worker, or a breaker that it opened, is noticed up to a second late. Safe for several threads.
-    """
-
-    def __init__(
-        self, change: AtomicUpdate, clock: Callable[[], float], jitter: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, change: AtomicUpdate, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
         self._change = change
         self._clock = clock
         self._jitter = jitter
@@ -126,10 +123,8 @@ class Limiter:
 
     def acquire(self, retailer: str, limits: WorkspaceLimits, messages: int, calls: int = 1) -> Grant:
         """The grant of messages and calls now. `wake_at` is at most 30 s away, so that changed settings are noticed.
-
         Best called batch by batch: that costs no more, and nothing is granted that does not fit. A batch is granted
-        whole or not at all, except where the burst or the day never allows a whole one: split it then.
-        """
+        whole or not at all, except where the burst or the day never allows a whole one: split it then."""
         view = self._view(retailer)
         with view.lock:
             now = self._now()
@@ -239,13 +234,7 @@ class _Acquired(NamedTuple):
 
 
 def _acquire(
-    shared: SharedState,
-    now: int,
-    holder: str,
-    view: _WorkspaceView,
-    limits: WorkspaceLimits,
-    messages: int,
-    calls: int,
+    shared: SharedState, now: int, holder: str, view: _WorkspaceView, limits: WorkspaceLimits, messages: int, calls: int
 ) -> _Acquired:
     """One step of the shared state: returns the old reservation, grants, and reserves if the grant is whole."""
     state = pace.advance(shared.pace, view.pace, now, limits.zone)

@@ -31,10 +31,8 @@ class Outstanding(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class PaceState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The use of a workspace: its bucket's `tokens` (None: full) as of `at`, the `calls` of the hour, the messages
-    `sent` of the day, until when the vendor wants no call, the reservations of workers, and the rate at `at`.
-
-    New fields go to the end and need a default.
-    """
+    `sent` of the day, until when the vendor wants no call, the reservations of workers, and the rate at `at`. New
+    fields go to the end and need a default."""
 
     at: int = 0
     tokens: float | None = None
@@ -49,12 +47,9 @@ class PaceState(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Grant(NamedTuple):
-    """Messages and calls that may be sent now.
-
-    When they are fewer than requested, `wake_at` says when to request again, and `reason` is one of paused,
-    quiet_hours, breaker, slow_down, calls_per_hour, warm_up, per_second. A grant is to be used before `until`; later
-    it has to be confirmed (Limiter.confirm).
-    """
+    """Messages and calls that may be sent now. When they are fewer than requested, `wake_at` says when to request
+    again, and `reason` is one of paused, quiet_hours, breaker, slow_down, calls_per_hour, warm_up, per_second. A grant
+    is to be used before `until`; later it has to be confirmed (Limiter.confirm)."""
 
     messages: int
     calls: int
@@ -121,11 +116,9 @@ def advance(state: PaceState, pace: Pace, now: int, zone: str) -> PaceState:
 
 
 def slow_down(state: PaceState, now: int, retry_after_s: float | None, jitter: float) -> PaceState:
-    """The state after a 429: no call for as long as the vendor says (a day at most).
-
-    Without a time: 1, 2, 4 … 60 s, shortened by `jitter` in [0, 1) to no less than half. The 429s of calls that were
-    in flight at the first one do not double it.
-    """
+    """The state after a 429: no call for as long as the vendor says (a day at most). Without a time: 1, 2, 4 … 60 s,
+    shortened by `jitter` in [0, 1) to no less than half. The 429s of calls that were in flight at the first one do not
+    double it."""
     at = max(now, state.at)
     in_flight = at < state.blocked_until
     if in_flight and retry_after_s is None:
@@ -140,8 +133,7 @@ def slow_down(state: PaceState, now: int, retry_after_s: float | None, jitter: f
 
 
 def succeed(state: PaceState, now: int) -> PaceState:
-    """The state after a success: the next back-off starts at 1 s. The success of a call that was in flight at a 429
-    changes nothing."""
+    """The state after a success, unless the call was in flight at a 429: the next back-off starts at 1 s."""
     return state if max(now, state.at) < state.blocked_until else replace(state, slow_downs=0)
 
 

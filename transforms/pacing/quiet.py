@@ -10,11 +10,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def quiet_until(now: int, quiet_hours: tuple[str, str] | None, zone: str) -> int | None:
-    """When the current quiet hours end (epoch milliseconds); None outside of them.
-
-    [from, to) as HH:MM, over midnight when from > to, never when they are the same; the days on which the clocks
-    change as in `transforms.events.send_time`.
-    """
+    """When the current quiet hours end (epoch milliseconds); None outside of them. [from, to) as HH:MM, over midnight
+    when from > to, never when they are the same; the days on which the clocks change as in
+    `transforms.events.send_time`."""
     if quiet_hours is None:
         return None
     begin, end = map(time.fromisoformat, quiet_hours)

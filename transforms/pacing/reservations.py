@@ -28,21 +28,12 @@ class Reservation(NamedTuple):
 
 
 def reserve(
-    state: PaceState,
-    pace: Pace,
-    zone: str,
-    holder: str,
-    times: int,
-    messages: int,
-    calls: int,
-    day_limit: int | None,
+    state: PaceState, pace: Pace, zone: str, holder: str, times: int, messages: int, calls: int, day_limit: int | None
 ) -> tuple[PaceState, Reservation | None]:
-    """Reserves tokens for up to `times` requests of so many messages and calls; None if not one fits.
-
-    Call it with an advanced state. A reservation counts against the capacity, so that a window of t seconds has no
-    more than burst + per_second × t messages whenever it is spent. At most half of the bucket is reserved, and a batch
-    always fits into the rest.
-    """
+    """Reserves tokens for up to `times` requests of so many messages and calls; None if not one fits. Call it with an
+    advanced state. A reservation counts against the capacity, so that a window of t seconds has no more than burst +
+    per_second × t messages whenever it is spent. At most half of the bucket is reserved, and a batch always fits into
+    the rest."""
     fits = [times, (pace.calls_per_hour - state.calls) // SHARE // max(1, calls)]
     lasts_ms = min(LASTS_MS, (state.hour + 1) * HOUR_MS - state.at)
     if pace.per_second is not None and state.tokens is not None:
@@ -67,11 +58,8 @@ def reserve(
 
 
 def return_unused(state: PaceState, holder: str, rest: Reservation) -> PaceState:
-    """Returns the unspent `rest` of a holder's reservation.
-
-    Call it with an advanced state. Messages return to the bucket only while the reservation is outstanding: later the
-    bucket has refilled without them.
-    """
+    """Returns the unspent `rest` of a holder's reservation. Call it with an advanced state. Messages return to the
+    bucket only while the reservation is outstanding: later the bucket has refilled without them."""
     held = [held for held in state.outstanding if held.holder == holder]
     tokens = state.tokens if state.tokens is None or not held else state.tokens + rest.messages
     return replace(

@@ -35,13 +35,10 @@ Signals = Mapping[date, Signal]
 
 
 def day_limit(warm_up: WarmUp, day: date, signals: Signals | None = None) -> int | None:
-    """The most messages of a day; None after the ladder's end.
-
-    Without signals the ladder rises day by day from `started` (before it, the first rung holds). With signals of this
-    retailer: a day with more bounces or complaints than `stop` allows is followed by the same rung, one with more
-    than twice as many by the rung below; after 30 days without a message the ladder begins again, and stays at its
-    beginning until messages are recorded.
-    """
+    """The most messages of a day; None after the ladder's end. Without signals the ladder rises day by day from
+    `started` (before it, the first rung holds). With signals of this retailer: a day with more bounces or complaints
+    than `stop` allows is followed by the same rung, one with more than twice as many by the rung below; after 30 days
+    without a message the ladder begins again, and stays at its beginning until messages are recorded."""
     ladder = LADDERS[warm_up.ladder] if isinstance(warm_up.ladder, str) else warm_up.ladder
     place, last_sent = 0, warm_up.started - timedelta(days=1)
     for days in range((day - warm_up.started).days if signals else 0):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
-
-from transforms.reconciliation.sample_ratio import sample_ratio_test
 
 EVENT_OUTCOMES = ("accepted", "rejected", "expired", "unknown", "pending")
 """The outcomes of an emitted event: the best of its receipts in this order, or pending without one."""
@@ -82,9 +80,3 @@ def open_groups(rows: Iterable[EventCount], emitted: Mapping[Group, int]) -> dic
             terms = " + ".join(f"{number:,} {outcome}" for outcome, number in counts.items() if number) or "nothing"
             problems[group] = f"{emitted.get(group, 0):,} emitted is not {terms}"
     return problems
-
-
-def accepted_ratio(accepted: Sequence[int], weights: Sequence[float]) -> dict[str, Any]:
-    """The sample-ratio test over accepted events, in the form that summary.json has for assigned and emitted ones."""
-    test = sample_ratio_test(accepted, weights)
-    return {"p_value": test.p_value, "mismatch": test.mismatch}

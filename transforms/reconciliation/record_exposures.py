@@ -15,7 +15,6 @@ from schemas.contracts import DeadLetter
 from schemas.elements import CampaignRows, LaunchBatch, OfferGrant
 from schemas.outcomes import ASSIGNED_BY, OUTCOMES
 from transforms.customers.validate_customers import STEP as VALIDATION
-from transforms.experiments.assign_variants import units_of
 from transforms.launch_plan import Plan
 
 _OUTCOMES = [outcome.outcome for outcome in OUTCOMES]
@@ -101,7 +100,7 @@ def _campaign(plan: Plan, batch: LaunchBatch, rows: CampaignRows) -> pa.Table:
             _coded(rows.outcome, _OUTCOMES),
             _coded(rows.outcome, _REASONS),
             _coded(rows.suppression, _REASONS),
-            pa.nulls(n, pa.string()) if unit == columns.customer else units_of(batch, unit, rows.rows),
+            pa.nulls(n, pa.string()) if unit == columns.customer else batch.column(unit, rows.rows),
             pa.array(rows.bucket, mask=np.isnan(rows.bucket)),
             _coded(rows.variant, variants, rows.variant < 0),
             _coded(rows.assigned_by, ASSIGNED_BY),
@@ -133,9 +132,8 @@ def _offers(rows: CampaignRows) -> tuple[pa.Array, pa.Array]:
     row, which = np.nonzero(masks.T)
     offsets = pa.array(np.concatenate([[0], np.cumsum(masks.sum(axis=0))]).astype(np.int32))
     names = pa.array([grant.offer for grant in grants], pa.string()).take(pa.array(which))
-    return pa.ListArray.from_arrays(offsets, names), pa.ListArray.from_arrays(
-        offsets, _codes(grants, masks, row, which)
-    )
+    codes = _codes(grants, masks, row, which)
+    return pa.ListArray.from_arrays(offsets, names), pa.ListArray.from_arrays(offsets, codes)
 
 
 def _codes(grants: list[OfferGrant], masks: np.ndarray, row: np.ndarray, which: np.ndarray) -> pa.Array:
@@ -143,15 +141,13 @@ def _codes(grants: list[OfferGrant], masks: np.ndarray, row: np.ndarray, which: 
     if not grants:
         return pa.array([], pa.string())
     sizes = masks.sum(axis=1)
-    codes = pa.concat_arrays(
-        [
-            pa.nulls(size, pa.string()) if grant.code is None else grant.code.cast(pa.string())
-            for grant, size in zip(grants, sizes.tolist(), strict=True)
-        ]
-    )
+    codes = [
+        pa.nulls(size, pa.string()) if grant.code is None else grant.code.cast(pa.string())
+        for grant, size in zip(grants, sizes.tolist(), strict=True)
+    ]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     rank = np.cumsum(masks, axis=1) - 1
-    return codes.take(pa.array(starts[which] + rank[which, row]))
+    return pa.concat_arrays(codes).take(pa.array(starts[which] + rank[which, row]))
 
 
 def outcome_counts(rows: CampaignRows) -> list[list[Any]]:
@@ -179,11 +175,9 @@ def batch_counts(batch: LaunchBatch) -> dict[str, Any]:
         },
         "outcomes": [count for rows in batch.campaigns for count in outcome_counts(rows)],
         "variants": [count for rows in batch.campaigns for count in variant_counts(rows)],
-        "evidence": batch.counts.get("evidence", []),
-        "lists": batch.counts.get("lists", []),
-        "suppression_lists": batch.counts.get("suppression_lists", []),
-        "history": batch.counts.get("history", []),
-        "sticky": batch.counts.get("sticky", []),
+        **{
+            name: batch.counts.get(name, []) for name in ("evidence", "lists", "suppression_lists", "history", "sticky")
+        },
         "unknown_time_zones": batch.counts.get("unknown_time_zones", {}),
         "seconds": dict(batch.seconds),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ALARM = 0.001
 """The usual level of this test: a split that is less likely by chance is a fault of the assignment."""
@@ -39,11 +39,16 @@ def sample_ratio_test(observed: Sequence[int], weights: Sequence[float]) -> Samp
         return SampleRatio(math.inf, df, 0.0, True)
     scale = sum(observed) / sum(weights) if any(weights) else 0.0
     expected = [weight * scale for weight in weights]
-    statistic = math.fsum(
-        (count - share) ** 2 / share for count, share in zip(observed, expected, strict=True) if share
-    )
+    pairs = zip(observed, expected, strict=True)
+    statistic = math.fsum((count - share) ** 2 / share for count, share in pairs if share)
     p_value = chi_square_survival(statistic, df)
     return SampleRatio(statistic, df, p_value, p_value < ALARM)
+
+
+def ratio_summary(observed: Sequence[int], weights: Sequence[float]) -> dict[str, Any]:
+    """The sample-ratio test as summary.json has it."""
+    test = sample_ratio_test(observed, weights)
+    return {"p_value": test.p_value, "mismatch": test.mismatch}
 
 
 def chi_square_survival(statistic: float, df: int) -> float:

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from schemas.elements import OfferCount
 from transforms.audience.tree import NodeCount, tree_summary
 from transforms.launch_plan import CampaignPlan, Plan
-from transforms.reconciliation.sample_ratio import sample_ratio_test, share_interval
+from transforms.reconciliation.sample_ratio import ratio_summary, share_interval
 from transforms.warnings.evidence import EarlierUses, Evidence, ListUses
 from transforms.warnings.find import find_warnings
 
-HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED = "held_out", "outside", "suppressed", "dead_lettered", "emitted"
+EMITTED = "emitted"
+_NOT_EMITTED = ("held_out", "outside", "suppressed", "dead_lettered")
+_OUTCOMES = (*_NOT_EMITTED, EMITTED)
 
 
 class Totals:
@@ -48,23 +52,14 @@ class Totals:
             self.outcomes[tuple(key)] += number
         for campaign, variant, number in counts["variants"]:
             self.variants[campaign, variant] += number
-        self.evidence.add_rows(counts["evidence"])
-        self.lists.add_rows(counts["lists"])
-        self.suppression_lists.add_rows(counts["suppression_lists"])
-        self.history.add_rows(counts["history"])
-        self.sticky.add_rows(counts["sticky"])
+        for name in ("evidence", "lists", "suppression_lists", "history", "sticky"):
+            getattr(self, name).add_rows(counts[name])
         for campaign, nodes in counts["nodes"].items():
-            self.nodes[campaign] = _sum(self.nodes.get(campaign), nodes)
+            self.nodes[campaign] = np.add(self.nodes.get(campaign, 0), nodes).tolist()
         for campaign, offers in counts["offers"].items():
             sums = self.offers.setdefault(campaign, {})
             for offer, numbers in offers.items():
-                sums[offer] = [a + b for a, b in zip(sums.get(offer, [0] * len(numbers)), numbers, strict=True)]
-
-
-def _sum(before: list[list[int]] | None, now: list[list[int]]) -> list[list[int]]:
-    if before is None:
-        return now
-    return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(before, now, strict=True)]
+                sums[offer] = np.add(sums.get(offer, 0), numbers).tolist()
 
 
 def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
@@ -86,7 +81,7 @@ def campaign_summary(entry: CampaignPlan, totals: Totals) -> dict[str, Any]:
         "not_matched": evaluated - matched,
         "matched": matched,
         "audience": tree_summary(entry.tree, iter(nodes)),
-        **{outcome: _by_reason(rows, outcome) for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD)},
+        **{outcome: _by_reason(rows, outcome) for outcome in _NOT_EMITTED},
         "emitted": sum(n for key, n in rows.items() if key[4] == EMITTED),
         "experiment": _experiment(entry, rows, totals.units),
         "offers": _offers(entry, totals.offers.get(campaign.id, {})),
@@ -141,50 +136,35 @@ def _experiment(
             for key, weight in zip(keys, experiment.weights, strict=True)
         ],
         "sample_ratio": {
-            name: _ratio([counts[key] for key in keys], experiment.weights)
+            name: ratio_summary([counts[key] for key in keys], experiment.weights)
             for name, counts in (("assigned", tested), ("emitted", tested_emitted))
         },
     }
 
 
 def _share(number: int, total: int) -> dict[str, float]:
-    if not total:
-        return {"share": 0.0, "low": 0.0, "high": 1.0}
     low, high = share_interval(number, total)
-    return {"share": number / total, "low": low, "high": high}
-
-
-def _ratio(observed: list[int], weights: list[float]) -> dict[str, Any]:
-    test = sample_ratio_test(observed, weights)
-    return {"p_value": test.p_value, "mismatch": test.mismatch}
+    return {"share": number / total if total else 0.0, "low": low, "high": high}
 
 
 def _offers(entry: CampaignPlan, counts: dict[str, list[int]]) -> list[dict[str, Any]]:
-    offers = []
-    for offer in entry.campaign.offers:
-        count = OfferCount(*counts.get(offer.id, ()))
-        offers.append(
-            {
-                "id": offer.id,
-                "kind": offer.kind,
-                "value": offer.amount,
-                "currency": offer.currency,
-                "budget": offer.budget,
-                **vars(count),
-            }
-        )
-    return offers
+    return [
+        {
+            "id": offer.id,
+            "kind": offer.kind,
+            "value": offer.amount,
+            "currency": offer.currency,
+            "budget": offer.budget,
+            **vars(OfferCount(*counts.get(offer.id, ()))),
+        }
+        for offer in entry.campaign.offers
+    ]
 
 
 def retailer_summaries(totals: Totals) -> list[dict[str, Any]]:
     """For each retailer its customers and its exposures by outcome; most emitted first."""
     rows: dict[str, dict[str, Any]] = {
-        retailer: {
-            "id": retailer,
-            "evaluated": n,
-            "matched": 0,
-            **dict.fromkeys((HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED), 0),
-        }
+        retailer: {"id": retailer, "evaluated": n, **dict.fromkeys(("matched", *_OUTCOMES), 0)}
         for retailer, n in totals.evaluated.items()
     }
     for (_, retailer, _, _, outcome, _), number in totals.ledger.items():
@@ -239,14 +219,13 @@ def check_ledger(summary: dict[str, Any]) -> list[str]:
         name, matched = campaign["id"], campaign["matched"]
         parts = [campaign["not_matched"], matched]
         _check_sum(problems, f"{name}: evaluated = not matched + matched", campaign["evaluated"], parts)
-        parts = [n for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD) for n in campaign[outcome].values()]
+        parts = [n for outcome in _NOT_EMITTED for n in campaign[outcome].values()]
         text = f"{name}: matched = held out + outside + suppressed + dead-lettered + emitted"
         _check_sum(problems, text, matched, [*parts, campaign["emitted"]])
         _check_sum(problems, f"{name}: matched = the sum of its exposures", matched, [by_campaign[name]])
     for retailer in summary["retailers"]:
         name, matched = retailer["id"], retailer["matched"]
-        parts = [retailer[outcome] for outcome in (HELD_OUT, OUTSIDE, SUPPRESSED, DEAD, EMITTED)]
-        _check_sum(problems, f"{name}: matched = its outcomes", matched, parts)
+        _check_sum(problems, f"{name}: matched = its outcomes", matched, [retailer[outcome] for outcome in _OUTCOMES])
         _check_sum(problems, f"{name}: matched = the sum of its exposures", matched, [by_retailer[name]])
     return problems
 

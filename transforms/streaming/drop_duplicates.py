@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 import apache_beam as beam
+from apache_beam import DoFn
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -50,7 +51,7 @@ class _Cache:
                 self._ids -= len(self._keys.popitem(last=False)[1][1])
 
 
-class _Drop(beam.DoFn):
+class _Drop(DoFn):
     """The state of a key: `ids`, a chunk for each list that held new ones, and `stamp`, new whenever `ids` changed.
 
     A process caches the ids of its keys, so that as a rule a list costs one small read (the stamp) and one append.
@@ -77,10 +78,10 @@ class _Drop(beam.DoFn):
     def process(
         self,
         element: Keyed[Any],
-        ids: Any = beam.DoFn.StateParam(IDS),
-        stamp: Any = beam.DoFn.StateParam(STAMP),
-        forget: Any = beam.DoFn.TimerParam(FORGET),
-        over: Any = beam.DoFn.TimerParam(OVER),
+        ids: Any = DoFn.StateParam(IDS),
+        stamp: Any = DoFn.StateParam(STAMP),
+        forget: Any = DoFn.TimerParam(FORGET),
+        over: Any = DoFn.TimerParam(OVER),
     ) -> Iterator[Keyed[Any]]:
         key, arrived = element
         generation = int(self._clock() // self._span)
@@ -110,9 +111,9 @@ class _Drop(beam.DoFn):
     @on_timer(FORGET)
     def forget_generation(
         self,
-        ids: Any = beam.DoFn.StateParam(IDS),
-        stamp: Any = beam.DoFn.StateParam(STAMP),
-        forget: Any = beam.DoFn.TimerParam(FORGET),
+        ids: Any = DoFn.StateParam(IDS),
+        stamp: Any = DoFn.StateParam(STAMP),
+        forget: Any = DoFn.TimerParam(FORGET),
     ) -> Iterator[Keyed[Any]]:
         """Drops the chunks of generations that are no longer remembered."""
         generation = int(self._clock() // self._span)
@@ -131,9 +132,9 @@ class _Drop(beam.DoFn):
     @on_timer(OVER)
     def end(
         self,
-        ids: Any = beam.DoFn.StateParam(IDS),
-        stamp: Any = beam.DoFn.StateParam(STAMP),
-        forget: Any = beam.DoFn.TimerParam(FORGET),
+        ids: Any = DoFn.StateParam(IDS),
+        stamp: Any = DoFn.StateParam(STAMP),
+        forget: Any = DoFn.TimerParam(FORGET),
     ) -> Iterator[Keyed[Any]]:
         """Clears all when the input has ended, so that no timer keeps the job waiting."""
         ids.clear()
@@ -145,10 +146,8 @@ class _Drop(beam.DoFn):
 
 class DropDuplicates(beam.PTransform):
     """The lists without the items that came before under the same key, within `remember_s` seconds (to 8/7 of them).
-
     `make_ids` gives the ids of a list's items. Where timers do not follow the clock nothing is forgotten before the
-    input ends. Counts `repeats`. Steps: Drop.
-    """
+    input ends. Counts `repeats`. Steps: Drop."""
 
     def __init__(
         self, make_ids: MakeIds[T], remember_s: float, clock: Clock, engine: EngineTraits, counters: Counters

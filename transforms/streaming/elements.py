@@ -37,10 +37,8 @@ class Envelopes(msgspec.Struct, frozen=True):
 
 class Items(msgspec.Struct, Generic[T], frozen=True):
     """A list of items of one kind; a pipeline subclasses it for its own item, and registers StructCoder for that.
-
     `source_resumes` as in Poll. In a state the items may be on disk (state_on_disk.py): then `place` is their address
-    there and `count` their number.
-    """
+    there and `count` their number."""
 
     items: list[T]
     source_resumes: bool = msgspec.field(default=False, name="fresh")

@@ -10,6 +10,7 @@ from zlib import crc32
 import apache_beam as beam
 
 from transforms.streaming.elements import LIST, Items, Keyed, T, in_lists, keyed
+from transforms.streaming.engine_traits import Clock
 
 MOST_SHARDS = 16
 GROUPS = 16
@@ -32,11 +33,7 @@ class Load:
     """
 
     def __init__(
-        self,
-        clock: Callable[[], float],
-        per_shard: float = 1_000.0,
-        per_group: float = 250.0,
-        span_s: float = 10.0,
+        self, clock: Clock, per_shard: float = 1_000.0, per_group: float = 250.0, span_s: float = 10.0
     ) -> None:
         if min(per_shard, per_group, span_s) <= 0:
             raise ValueError(f"per_shard {per_shard}, per_group {per_group} and span_s {span_s} must be positive")
@@ -103,9 +100,7 @@ def group(items: list[T], load: Load, kind: type[Items[T]], key_of: TextOf[T], i
 
 
 class _Group(beam.DoFn):
-    def __init__(
-        self, kind: type[Items[Any]], key_of: TextOf[Any], id_of: TextOf[Any], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, kind: type[Items[Any]], key_of: TextOf[Any], id_of: TextOf[Any], clock: Clock) -> None:
         self._kind, self._key_of, self._id_of, self._clock = kind, key_of, id_of, clock
 
     def setup(self) -> None:
@@ -120,7 +115,7 @@ class GroupByShard(beam.PTransform):
     key that `key_of` gives, and all items with the same `id_of` to one shard of it. `clock` gives seconds, never
     fewer. Steps: Group."""
 
-    def __init__(self, kind: type[Items[T]], key_of: TextOf[T], id_of: TextOf[T], clock: Callable[[], float]) -> None:
+    def __init__(self, kind: type[Items[T]], key_of: TextOf[T], id_of: TextOf[T], clock: Clock) -> None:
         super().__init__()
         self._group, self._type = _Group(kind, key_of, id_of, clock), keyed(kind)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam import DoFn
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
@@ -36,7 +37,7 @@ def split_due(items: list[T], due_times: list[int], now: int) -> tuple[list[T], 
     return due, early
 
 
-class _Split(beam.DoFn):
+class _Split(DoFn):
     def __init__(self, kind: type[Items[Any]], due_times: DueTimes[Any], clock: Clock) -> None:
         self._kind, self._due_times, self._clock = kind, due_times, clock
 
@@ -53,7 +54,7 @@ class _Split(beam.DoFn):
             yield beam.pvalue.TaggedOutput(_EARLY, ((key[0], second), self._kind(items)))
 
 
-class _Hold(beam.DoFn):
+class _Hold(DoFn):
     """Keyed by (key, second): the state dies when its timer fires, or when the input ends. What is due in a hundred
     years or later has no timer: no engine could be sure to hold it. What is due is released while no more than
     `most_in_flight` is in flight; the rest a moment later. `waiting` has lists as StructCoder encodes them."""
@@ -71,12 +72,8 @@ class _Hold(beam.DoFn):
         buffer: MakeBuffer | None,
         most_in_flight: Limit | None,
     ) -> None:
-        self._kind, self._clock, self._counters, self._wall_clock_timers = (
-            kind,
-            clock,
-            counters,
-            engine.wall_clock_timers,
-        )
+        self._kind, self._clock, self._counters = kind, clock, counters
+        self._wall_clock_timers = engine.wall_clock_timers
         self._make_buffer = None if engine.durable_state else buffer
         self._most_in_flight = most_in_flight if engine.single_process else None
         self._held, self._released = counters.counter("held"), counters.counter("released")
@@ -88,9 +85,9 @@ class _Hold(beam.DoFn):
     def process(
         self,
         element: Keyed[Any],
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        due: Any = beam.DoFn.TimerParam(DUE),
-        over: Any = beam.DoFn.TimerParam(OVER),
+        waiting: Any = DoFn.StateParam(WAITING),
+        due: Any = DoFn.TimerParam(DUE),
+        over: Any = DoFn.TimerParam(OVER),
     ) -> Iterator[Keyed[Any]]:
         (_, second), held = element
         self._held.inc(held.total, body_bytes(held.items))
@@ -106,10 +103,10 @@ class _Hold(beam.DoFn):
     @on_timer(DUE)
     def release(
         self,
-        key: Any = beam.DoFn.KeyParam,
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        due: Any = beam.DoFn.TimerParam(DUE),
-        over: Any = beam.DoFn.TimerParam(OVER),
+        key: Any = DoFn.KeyParam,
+        waiting: Any = DoFn.StateParam(WAITING),
+        due: Any = DoFn.TimerParam(DUE),
+        over: Any = DoFn.TimerParam(OVER),
     ) -> Iterator[Keyed[Any]]:
         """The items of a second, in lists that have the shard 0 again."""
         lists = deque(waiting.read())
@@ -125,10 +122,7 @@ class _Hold(beam.DoFn):
 
     @on_timer(OVER)
     def end(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        waiting: Any = beam.DoFn.StateParam(WAITING),
-        due: Any = beam.DoFn.TimerParam(DUE),
+        self, key: Any = DoFn.KeyParam, waiting: Any = DoFn.StateParam(WAITING), due: Any = DoFn.TimerParam(DUE)
     ) -> Iterator[Keyed[Any]]:
         """The input has ended: what is not due stays in its source, for the next run."""
         lists = [self._coder.decode(encoded) for encoded in waiting.read()]

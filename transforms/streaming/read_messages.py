@@ -81,12 +81,10 @@ def later(watermark: Any, seconds: float) -> Timestamp:
 
 @dataclass
 class _OpenReader:
-    """An open reader and where it stands.
-
-    `position` counts polls; `idle` those in a row that brought nothing. `bundles` counts the bundles that have begun,
-    `polled` has the handles of those that were not committed, `waiting` the handles that wait for the commit of a
-    bundle that began after so many. `number` and `read` are of the round, `done` is of the source.
-    """
+    """An open reader and where it stands. `position` counts polls; `idle` those in a row that brought nothing.
+    `bundles` counts the bundles that have begun, `polled` has the handles of those that were not committed, `waiting`
+    the handles that wait for the commit of a bundle that began after so many. `number` and `read` are of the round,
+    `done` is of the source."""
 
     reader: Reader
     position: int
@@ -224,12 +222,10 @@ class _Read(beam.DoFn):
 
 
 class ReadMessages(beam.PTransform):
-    """Envelopes, an element a poll. `make` makes the reader of an index below `readers`.
-
-    In a single process no more is read while `most_in_flight` is exceeded: such an engine holds nothing back. `source`
-    names the readers in this process, for `all_read` and `close_readers`: what they poll must be kept elsewhere.
-    `round_` ends this run when its part is read; the next run with that source goes on. Steps: Readers, Spread, Read.
-    """
+    """Envelopes, an element a poll. `make` makes the reader of an index below `readers`. In a single process no more is
+    read while `most_in_flight` is exceeded: such an engine holds nothing back. `source` names the readers in this
+    process, for `all_read` and `close_readers`: what they poll must be kept elsewhere. `round_` ends this run when its
+    part is read; the next run with that source goes on. Steps: Readers, Spread, Read."""
 
     def __init__(
         self,

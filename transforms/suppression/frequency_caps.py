@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.elements import Bools, Ints
+from schemas.elements import Ints
 from transforms.columnar.id_index import IdIndex, joined_key
 from transforms.launch_plan import Plan
 
@@ -28,7 +28,7 @@ class SendHistory:
     def __init__(self, keys: pa.Array, sent_at: Ints, first: str = "") -> None:
         self.first = first
         unique = keys.dictionary_encode()
-        self._index = IdIndex.build(unique.dictionary)
+        self._index = IdIndex(unique.dictionary)
         codes = unique.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         self._composite = np.sort(codes * _SPAN + _clip(sent_at))
 
@@ -51,13 +51,11 @@ class SendHistory:
         window = int(within.total_seconds() * 1000)
         up_to = np.searchsorted(self._composite, base + _clip(at), side="right")
         before = np.searchsorted(self._composite, base + _clip(at - window), side="right")
-        counts: Ints = np.where(places < 0, 0, up_to - before)
-        return counts
+        return np.where(places < 0, 0, up_to - before)
 
 
 def _clip(times: Ints) -> Ints:
-    clipped: Ints = np.clip(times, 0, _SPAN - 1)
-    return clipped
+    return np.clip(times, 0, _SPAN - 1)
 
 
 def send_histories(plan: Plan, read_sends: ReadSends) -> dict[str, SendHistory]:
@@ -79,37 +77,22 @@ def _joined(tables: list[pa.Table], name: str, kind: pa.DataType) -> pa.Array:
 
 
 class LaunchSends:
-    """The sends of earlier campaigns of the same launch to the customers of one batch."""
+    """The sends of earlier campaigns of the same launch on one channel, to the customers of one batch: a row of times
+    for each, with as many columns as the customer with the most sends needs."""
 
     def __init__(self, customers: int) -> None:
-        self._customers = customers
-        self._taken: dict[str, _Taken] = {}
-
-    def count(self, channel: str, rows: Ints, at: Ints, within: timedelta) -> Ints:
-        """The sends of the channel to each row that are less than `within` away from `at`."""
-        taken = self._taken.get(channel)
-        if taken is None:
-            return np.zeros(len(rows), np.int64)
-        near = np.abs(taken.times[rows] - at[:, None]) < int(within.total_seconds() * 1000)
-        counts: Ints = near.sum(axis=1)
-        return counts
-
-    def take(self, channel: str, rows: Ints, at: Ints, sent: Bools) -> None:
-        """Note that the rows of `sent` are sent to at `at`."""
-        taken = self._taken.setdefault(channel, _Taken(self._customers))
-        taken.add(rows[sent], at[sent])
-
-
-class _Taken:
-    """The send times of each customer, one row each; as many columns as the customer with the most sends needs."""
-
-    def __init__(self, customers: int) -> None:
-        self.times = np.full((customers, 1), _NEVER)
+        self._times = np.full((customers, 0), _NEVER)
         self._used = np.zeros(customers, np.int64)
 
+    def count(self, rows: Ints, at: Ints, within: timedelta) -> Ints:
+        """The sends to each row that are less than `within` away from `at`."""
+        near = np.abs(self._times[rows] - at[:, None]) < int(within.total_seconds() * 1000)
+        return near.sum(axis=1)
+
     def add(self, rows: Ints, at: Ints) -> None:
+        """Note that the rows are sent to at `at`."""
         places = self._used[rows]
-        if len(rows) and places.max() >= self.times.shape[1]:
-            self.times = np.hstack([self.times, np.full((len(self.times), 1), _NEVER)])
-        self.times[rows, places] = at
+        if len(rows) and places.max() >= self._times.shape[1]:
+            self._times = np.hstack([self._times, np.full((len(self._times), 1), _NEVER)])
+        self._times[rows, places] = at
         self._used[rows] += 1

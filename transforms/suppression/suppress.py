@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,7 @@ from schemas.outcomes import EMITTED, code
 from schemas.problems import shown
 from transforms.columnar.id_index import joined_key
 from transforms.columnar.list_index import ListIndex, ReadList
-from transforms.columnar.steps import map_batches
+from transforms.columnar.steps import MapBatches
 from transforms.events.send_time import customer_zones, send_times
 from transforms.launch_plan import Plan
 from transforms.suppression.frequency_caps import LaunchSends, ReadSends, send_histories
@@ -28,10 +27,11 @@ from transforms.warnings.evidence import list_use
 
 Superseded = Mapping[str, Mapping[str, Ints]]
 """By batch name and campaign, the rows that share an address with a customer that is preferred to them."""
+ReadSuperseded = Callable[[], Superseded]
 VALUES, OTHERS = 100, "others"
 
 
-class Suppress(beam.PTransform):
+class Suppress(MapBatches):
     """LaunchBatches with send times, addresses and suppressions.
 
     Once a worker `read_list` reads the ids of a suppression list, `read_sends` the earlier sends that the caps count,
@@ -39,23 +39,16 @@ class Suppress(beam.PTransform):
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        read_list: ReadList,
-        read_sends: ReadSends = tuple,
-        read_superseded: Callable[[], Superseded] = dict,
+        self, plan: Plan, read_list: ReadList, read_sends: ReadSends = tuple, read_superseded: ReadSuperseded = dict
     ) -> None:
-        super().__init__()
-        self._factory = partial(Suppressor, plan, read_list, read_sends, read_superseded)
-
-    def expand(self, batches: beam.PCollection[LaunchBatch]) -> beam.PCollection[LaunchBatch]:
-        return batches | "Suppress" >> map_batches("suppression", self._factory)
+        super().__init__("suppression", partial(Suppressor, plan, read_list, read_sends, read_superseded))
 
 
 class _Channel(NamedTuple):
     """What holds for the matched customers of a batch on a channel, whatever the campaign.
 
-    `place` is the position of each row of the batch among them, `sends` their places in the channel's history.
+    `place` is the position of each row of the batch among them, `sends` their places in the channel's history,
+    `launch_sends` the sends of the campaigns so far.
     """
 
     name: str
@@ -63,6 +56,7 @@ class _Channel(NamedTuple):
     suppression: Any
     address: pa.Array
     sends: Ints | None
+    launch_sends: LaunchSends
 
 
 class Suppressor:
@@ -72,15 +66,11 @@ class Suppressor:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        read_list: ReadList,
-        read_sends: ReadSends = tuple,
-        read_superseded: Callable[[], Superseded] = dict,
+        self, plan: Plan, read_list: ReadList, read_sends: ReadSends = tuple, read_superseded: ReadSuperseded = dict
     ) -> None:
         self._plan, self._engine = plan, plan.engine
         self._lists = [
-            (rule, ListIndex.build(read_list(rule.file, rule.column), rule.column, plan.engine))
+            (rule, ListIndex(read_list(rule.file, rule.column), rule.column, plan.engine))
             for rule in plan.engine.suppression_lists
         ]
         self._histories = send_histories(plan, read_sends)
@@ -91,24 +81,19 @@ class Suppressor:
         matched = batch.matched()
         zones, unknown_zones = self._time_zones(batch, matched)
         on_lists = [ids.find(batch.rows.column(rule.column)) for rule, ids in self._lists]
-        uses = {
-            (rule.file, rule.column): list_use(rule.file, rule.column, ids, places)
-            for (rule, ids), places in zip(self._lists, on_lists, strict=True)
-        }
+        lists = zip(self._lists, on_lists, strict=True)
+        uses = {(r.file, r.column): list_use(r.file, r.column, ids, places) for (r, ids), places in lists}
         sends = self._send_places(batch)
         channels = {
             name: self._channel(batch, name, matched, on_lists, sends.get(name))
             for name in {self._plan.campaign_plan(rows.campaign).campaign.channel for rows in batch.campaigns}
         }
-        earlier, superseded = LaunchSends(batch.rows.num_rows), self._superseded.get(batch.name, {})
-        campaigns = []
+        superseded, campaigns = self._superseded.get(batch.name, {}), []
         for rows in batch.campaigns:
             campaign = self._plan.campaign_plan(rows.campaign).campaign
             places = batch.places[rows.rows]
             shared = np.isin(places, superseded[campaign.id]) if campaign.id in superseded else None
-            campaigns.append(
-                self._suppress(rows, campaign.schedule, channels[campaign.channel], zones, earlier, shared)
-            )
+            campaigns.append(self._suppress(rows, campaign.schedule, channels[campaign.channel], zones, shared))
         history = [
             [name, self._histories[name].customers, self._histories[name].first, int((places >= 0).sum())]
             for name, places in sends.items()
@@ -159,19 +144,14 @@ class Suppressor:
             suppression[mask] = code("suppressed", reason)
         place = np.zeros(batch.rows.num_rows, np.int64)
         place[matched] = np.arange(len(matched))
-        return _Channel(name, place, suppression, address, None if sends is None else sends[matched])
+        sends = None if sends is None else sends[matched]
+        return _Channel(name, place, suppression, address, sends, LaunchSends(batch.rows.num_rows))
 
     def _suppress(
-        self,
-        rows: CampaignRows,
-        schedule: Schedule,
-        channel: _Channel,
-        zones: pa.Array,
-        earlier: LaunchSends,
-        shared: Bools | None,
+        self, rows: CampaignRows, schedule: Schedule, channel: _Channel, zones: pa.Array, shared: Bools | None
     ) -> CampaignRows:
         """A campaign's rows with times, addresses and suppressions. `shared` are those whose address is another
-        customer's; `earlier` notes the rows that are sent to."""
+        customer's. The rows that are sent to are added to the channel's `launch_sends`."""
         times = send_times(
             start=schedule.start or self._plan.launched,
             local_time=schedule.local_time,
@@ -184,14 +164,14 @@ class Suppressor:
         suppression[times.window_closed & (suppression == EMITTED)] = code("suppressed", "window_closed")
         caps = [cap for cap in self._engine.caps if cap.channel == channel.name]
         for cap in caps:
-            sends = earlier.count(channel.name, rows.rows, times.deliver_after, cap.within)
+            sends = channel.launch_sends.count(rows.rows, times.deliver_after, cap.within)
             if channel.sends is not None:
                 history = self._histories[channel.name]
                 sends = sends + history.count(channel.sends[place], times.deliver_after, cap.within)
             suppression[(sends >= cap.at_most) & (suppression == EMITTED)] = code("suppressed", "frequency_cap")
         if caps:
             sent = (suppression == EMITTED) & (rows.outcome == EMITTED)
-            earlier.take(channel.name, rows.rows, times.deliver_after, sent)
+            channel.launch_sends.add(rows.rows[sent], times.deliver_after[sent])
         if shared is not None:
             suppression[shared & (suppression == EMITTED)] = code("suppressed", "shared_address")
         return replace(
@@ -205,8 +185,7 @@ class Suppressor:
 
 
 def value_counts(values: pa.Array, customers: pa.Array, retailers: pa.Array) -> dict[str, list[Any]]:
-    """[customers, an example] of each value, shortened; the values after the hundred most frequent ones are counted
-    together."""
+    """[customers, an example] of each value, shortened; those after the hundred most frequent are counted together."""
     encoded = values.dictionary_encode()
     numbers = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(encoded.dictionary))
     counts: dict[str, list[Any]] = {}

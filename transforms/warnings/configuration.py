@@ -29,7 +29,7 @@ def unused_audiences(config: Configuration) -> list[LaunchWarning]:
 
 def ended_campaigns(config: Configuration, launched_at: int) -> list[LaunchWarning]:
     """One warning for the campaigns that ended before the launch, wherever a customer is."""
-    names = [one.id for one in config.campaigns if _has_ended(one.schedule, launched_at)]
+    names = [campaign.id for campaign in config.campaigns if _has_ended(campaign.schedule, launched_at)]
     if not names:
         return []
     text = "The schedule of these campaigns ended before this launch, in every time zone: rebatch refuses their events "

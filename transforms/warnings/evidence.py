@@ -24,9 +24,7 @@ class Evidence:
     def __init__(self) -> None:
         self.entries: dict[tuple[str, str, str, str], tuple[int, str, str]] = {}
 
-    def add(
-        self, kind: str, campaign: str, field: str, value: str, count: int, example: str = "", reason: str = ""
-    ) -> None:
+    def add(self, kind: str, campaign: str, field: str, value: str, count: int, example: str, reason: str) -> None:
         """Add customers; the first example is kept."""
         before = self.entries.get((kind, campaign, field, value))
         if before is not None:

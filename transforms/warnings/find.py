@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from schemas.campaigns.engine import EngineConfig
 from schemas.elements import OfferCount
-from transforms.audience.tree import NodeCount
+from schemas.problems import plural
+from transforms.audience.tree import NodeCount, Tree
 from transforms.launch_plan import MARKETPLACE, CampaignPlan, Plan
 from transforms.warnings.evidence import FORCED
 from transforms.warnings.history_and_sticky import unmatched_entries
-from transforms.warnings.nodes import node_warnings
 from transforms.warnings.warning import ENGINE, LaunchWarning, join_names
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ def _lists(plan: Plan, totals: Totals) -> Iterator[LaunchWarning]:
         first[listing.file, listing.column] = ("", ENGINE, f"suppression_lists.{index}.file")
     for key, use in {**totals.lists, **totals.suppression_lists}.items():
         if not use.customers and totals.evaluated:
-            text = (
-                f"None of its {use.ids:,} ids, such as {use.first!r}, is in the customers' column {key[1]}: nobody is "
-                "on this list. Check the file, and the column that it is looked up by."
-            )
+            text = f"None of its {use.ids:,} ids, such as {use.first!r}, is in the customers' column {key[1]}: nobody "
+            text += "is on this list. Check the file, and the column that it is looked up by."
             yield LaunchWarning("list_matches_nobody", *first[key], key[0], use.ids, use.first, text)
 
 
@@ -100,13 +98,12 @@ def _retailers(engine: EngineConfig, known: Collection[str]) -> Iterator[LaunchW
         "holdouts.retailers": engine.holdouts.retailers,
         "workspaces": engine.workspaces,
     }
-    for field, names in named.items():
-        unknown = [name for name in names if name != "*" and name not in known]
+    for field, configured in named.items():
+        unknown = [name for name in configured if name != "*" and name not in known]
         if unknown:
-            text = f"No customer is of {join_names(unknown)}, so this has no effect. {_spelling(unknown, known)}"
-            yield LaunchWarning(
-                "unknown_retailer", "", ENGINE, field, join_names(unknown), len(unknown), unknown[0], text
-            )
+            names, count = join_names(unknown), len(unknown)
+            text = f"No customer is of {names}, so this has no effect. {_spelling(unknown, known)}"
+            yield LaunchWarning("unknown_retailer", "", ENGINE, field, names, count, unknown[0], text)
 
 
 def _spelling(unknown: Sequence[str], known: Iterable[str]) -> str:
@@ -118,9 +115,8 @@ def _expressions(entry: CampaignPlan, matched: int, totals: Totals) -> Iterator[
     """The conditions and properties that were NULL or raised an error."""
     for (kind, campaign, place, value), (number, example, why) in totals.evidence.entries.items():
         if campaign == entry.campaign.id and kind != FORCED:
-            file, _, field = place.rpartition(": ")
             text = _TEXTS[kind].format(n=f"{number:,}", matched=f"{matched:,}", who=example, why=why)
-            yield LaunchWarning(kind, campaign, file or entry.file, field, value, number, example, text)
+            yield entry.warning(kind, place, value, number, example, text)
 
 
 def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> Iterator[LaunchWarning]:
@@ -129,7 +125,7 @@ def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> I
     yield from _scope(entry, counts[1].passed, totals.evaluated)
     yield from _forced(entry, totals)
     unused_lists = {f"{column} in {file}" for (file, column), use in totals.lists.items() if not use.customers}
-    yield from (warning for warning in node_warnings(entry, counts) if warning.value not in unused_lists)
+    yield from (warning for warning in _nodes(entry, counts) if warning.value not in unused_lists)
     outcomes = {(outcome, reason): n for (of, outcome, reason), n in totals.outcomes.items() if of == campaign.id}
     if any(outcome == "emitted" for outcome, _ in outcomes):
         yield from _variants(entry, totals)
@@ -137,8 +133,7 @@ def _campaign(entry: CampaignPlan, counts: list[NodeCount], totals: Totals) -> I
     elif counts[0].passed:
         reasons = join_names([f"{reason} {n:,}" for (_, reason), n in outcomes.items()])
         text = f"None of the {counts[0].passed:,} matched customers is sent anything ({reasons}). Look at the reasons."
-        yield LaunchWarning("campaign_sends_nothing", campaign.id, entry.file, "id", campaign.id,
-                            counts[0].passed, "", text)  # fmt: skip
+        yield entry.warning("campaign_sends_nothing", "id", campaign.id, counts[0].passed, "", text)
 
 
 def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Iterator[LaunchWarning]:
@@ -153,28 +148,59 @@ def _scope(entry: CampaignPlan, customers: int, known: Collection[str]) -> Itera
         else:
             why = _spelling(retailers or [campaign.surface], known)
         text = f"The campaign is for nobody: no customer is of these retailers on the surface {campaign.surface}. {why}"
-        yield LaunchWarning(
-            "empty_scope", campaign.id, entry.file, "retailers", join_names(campaign.retailers), 0, "", text
-        )
+        yield entry.warning("empty_scope", "retailers", join_names(campaign.retailers), 0, "", text)
         return
     unknown = [name for name in retailers if name not in known or not entry.covers(name)]
     if unknown:
         text = f"No customer of {join_names(unknown)} is on the surface {campaign.surface}. {_spelling(unknown, known)}"
-        yield LaunchWarning("unknown_retailer", campaign.id, entry.file, "retailers", join_names(unknown), len(unknown),
-                            unknown[0], text)  # fmt: skip
+        yield entry.warning("unknown_retailer", "retailers", join_names(unknown), len(unknown), unknown[0], text)
+
+
+def _nodes(entry: CampaignPlan, counts: list[NodeCount]) -> Iterator[LaunchWarning]:
+    """The outermost nodes of the audience that nobody passes or reaches; none of the nodes that follow from them."""
+    by_node = {id(node): count for node, count in zip(entry.tree.nodes(), counts, strict=True)}
+    ending = "" if counts[0].passed else " So the campaign matches nobody."
+    scope, *nodes = entry.tree.children
+    for tree in nodes if by_node[id(scope)].passed else ():
+        for kind, node, count, text in _nodes_below(tree, by_node):
+            yield entry.warning(kind, node.place, node.label, count, "", text + ending)
+
+
+def _nodes_below(node: Tree, counts: dict[int, NodeCount]) -> Iterator[tuple[str, Tree, int, str]]:
+    """The kind, node, number of customers and text of each warning about a node and those below it."""
+    count = counts[id(node)]
+    if not count.entered:
+        return
+    entered = plural(count.entered, "customer")
+    if node.kind == "audience" and not count.passed:
+        text = f"None of the {entered} that come here is in the audience {node.label}. Check its conditions."
+        yield "audience_matches_nobody", node, count.entered, text
+        return
+    if node.leaf is not None and not count.passed:
+        what = "is on this list" if node.kind == "list" else "meets this condition"
+        text = f"None of the {entered} that come here {what}. Check it against the column's values, or remove it."
+        yield "node_matches_nobody", node, count.entered, text
+    if node.kind == "not" and not count.passed:
+        text = f"This excludes all of the {entered} that come here. Check what is below it."
+        yield "node_matches_nobody", node, count.entered, text
+        return
+    for child in node.children:
+        if node.kind == "any" and not counts[id(child)].entered:
+            text = f"Nobody comes here: all {entered} pass one of the nodes before it. Remove it, or those."
+            yield "node_not_reached", child, count.entered, text
+            return
+        yield from _nodes_below(child, counts)
 
 
 def _forced(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     """The forced units that no customer has."""
     experiment = entry.campaign.experiment
-    known = {
-        unit for kind, campaign, _, unit in totals.evidence.entries if (kind, campaign) == (FORCED, entry.campaign.id)
-    }
+    forced = (FORCED, entry.campaign.id)
+    known = {unit for kind, campaign, _, unit in totals.evidence.entries if (kind, campaign) == forced}
     if experiment and (unknown := [unit for unit in experiment.force if unit not in known]):
-        text = f"No customer's {experiment.unit} is {join_names(unknown)}, so this forces nobody. "
-        text += "Check the spelling, or remove it."
-        yield LaunchWarning("forced_nobody", entry.campaign.id, entry.file, "experiment.force", join_names(unknown),
-                            len(unknown), unknown[0], text)  # fmt: skip
+        names = join_names(unknown)
+        text = f"No customer's {experiment.unit} is {names}, so this forces nobody. Check the spelling, or remove it."
+        yield entry.warning("forced_nobody", "experiment.force", names, len(unknown), unknown[0], text)
 
 
 def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
@@ -185,16 +211,14 @@ def _variants(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     if experiment and empty:
         names = join_names([experiment.variants[n].key for n in empty])
         text = f"Nobody is assigned {names}. Check the namespace, the coverage and the weights, and how many match."
-        yield LaunchWarning("variant_reaches_nobody", entry.campaign.id, entry.file, "experiment.variants", names,
-                            len(empty), "", text)  # fmt: skip
+        yield entry.warning("variant_reaches_nobody", "experiment.variants", names, len(empty), "", text)
 
 
 def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
     """The offers that nobody is granted, without those that are only a fallback."""
     campaign = entry.campaign
-    used = {*campaign.content.offers}
-    for variant in campaign.experiment.variants if campaign.experiment else ():
-        used |= {*variant.offers}
+    variants = campaign.experiment.variants if campaign.experiment else ()
+    used = {*campaign.content.offers, *(offer for variant in variants for offer in variant.offers)}
     counts = totals.offers.get(campaign.id, {})
     for index, offer in enumerate(campaign.offers):
         count = OfferCount(*counts.get(offer.id, ()))
@@ -209,6 +233,4 @@ def _offers(entry: CampaignPlan, totals: Totals) -> Iterator[LaunchWarning]:
         else:
             why = "Nobody is sent the variant or the content that has it, or its budget is 0"
         text = f"Nobody is given this offer. {why}. Correct that, or remove the offer."
-        yield LaunchWarning(
-            "offer_reaches_nobody", campaign.id, entry.file, f"offers.{index}", offer.id, unmet, "", text
-        )
+        yield entry.warning("offer_reaches_nobody", f"offers.{index}", offer.id, unmet, "", text)

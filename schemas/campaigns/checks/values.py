@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -15,45 +16,38 @@ LONGEST = timedelta(days=36_525)
 MOST = 1_000_000_000_000
 
 
-def _in_time(moment: datetime) -> datetime:
-    if not FIRST.replace(tzinfo=UTC) <= moment.replace(tzinfo=moment.tzinfo or UTC) < LAST.replace(tzinfo=UTC):
-        raise ValueError(f"must lie from {FIRST:%Y-%m-%d} to before {LAST:%Y-%m-%d}")
-    return moment
+def refuse(is_wrong: Callable[[Any], bool], fix: str) -> Callable[[Any], Any]:
+    """A validator: the value, or ValueError(`fix`) if it is wrong."""
+
+    def validate(value: Any) -> Any:
+        if is_wrong(value):
+            raise ValueError(fix)
+        return value
+
+    return validate
 
 
-def _day(day: date) -> date:
-    if not FIRST.date() <= day < LAST.date():
-        raise ValueError(f"must lie from {FIRST:%Y-%m-%d} to before {LAST:%Y-%m-%d}")
-    return day
+def is_number(raw: object) -> bool:
+    """Whether YAML reads a value as a number, or as true or false."""
+    return isinstance(raw, int | float)
 
 
-def _bounded(duration: timedelta) -> timedelta:
-    if abs(duration) > LONGEST:
-        raise ValueError(f"must be {LONGEST.days:,} days (a hundred years) at most")
-    return duration
+def _is_digits(raw: object) -> bool:
+    return is_number(raw) or (isinstance(raw, str) and bool(re.fullmatch(r"\s*[-+]?[\d_.]+\s*", raw)))
 
 
-def _no_boolean(raw: object) -> object:
-    if isinstance(raw, bool):
-        raise ValueError("true and false are no numbers; write the number")
-    return raw
+def _is_out_of_time(moment: datetime) -> bool:
+    return not FIRST.replace(tzinfo=UTC) <= moment.replace(tzinfo=moment.tzinfo or UTC) < LAST.replace(tzinfo=UTC)
 
 
-def _with_unit(raw: object) -> object:
-    if isinstance(raw, int | float):
-        raise ValueError("has no unit; write P3D for three days, PT3H for three hours, PT3S for three seconds")
-    return raw
-
-
-def _no_number(raw: object) -> object:
-    if isinstance(raw, int | float) or (isinstance(raw, str) and re.fullmatch(r"\s*[-+]?[\d_.]+\s*", raw)):
-        raise ValueError("is a number, not a time; write 2026-04-01T09:00")
-    return raw
-
-
-Moment = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_time)]
-Day = Annotated[date, AfterValidator(_day)]
-Duration = Annotated[timedelta, BeforeValidator(_with_unit), AfterValidator(_bounded)]
+_no_number = refuse(_is_digits, "is a number, not a time; write 2026-04-01T09:00")
+_RANGE = f"must lie from {FIRST:%Y-%m-%d} to before {LAST:%Y-%m-%d}"
+_NO_UNIT = "has no unit; write P3D for three days, PT3H for three hours, PT3S for three seconds"
+_bounded = refuse(lambda time: abs(time) > LONGEST, f"must be {LONGEST.days:,} days (a hundred years) at most")
+_no_boolean = refuse(lambda raw: isinstance(raw, bool), "true and false are no numbers; write the number")
+Moment = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(refuse(_is_out_of_time, _RANGE))]
+Day = Annotated[date, AfterValidator(refuse(lambda day: not FIRST.date() <= day < LAST.date(), _RANGE))]
+Duration = Annotated[timedelta, BeforeValidator(refuse(is_number, _NO_UNIT)), AfterValidator(_bounded)]
 NoBoolean = BeforeValidator(_no_boolean)
 Count = Annotated[int, NoBoolean, Field(ge=0, le=MOST)]
 Version = Annotated[int, NoBoolean, Field(ge=0, le=1_000_000_000)]

@@ -12,8 +12,7 @@ from google.cloud.firestore_v1.services.firestore import FirestoreClient
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger.claim_cache import ClaimCache
-from stores.ledger.firestore import FirestoreLedger
+from stores.ledger.firestore import ClaimCache, FirestoreLedger
 from stores.ledger.firestore_documents import Stored
 
 NOW, LATER = 1_700_000_000_000, 1_700_000_060_000

@@ -16,7 +16,7 @@ from support.delivering import eventually
 
 from schemas.delivery import Claim, ClaimRequest, Settlement
 from schemas.problems import JobError
-from stores.ledger import answer_watch, framing, sqlite_process
+from stores.ledger import answer_watch, sqlite_process
 from stores.ledger.sqlite import SqliteLedger
 from stores.ledger.sqlite_process import SqliteProcess
 
@@ -184,8 +184,8 @@ def test_the_process_ends_when_its_input_does_and_leaves_a_ledger(path: str) -> 
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        framing.write_message(process.stdin, sqlite_process._encode([["ready"], ["find", ids(1)]]))
-        assert sqlite_process._decode(framing.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
+        sqlite_process.write_message(process.stdin, sqlite_process._encode([["ready"], ["find", ids(1)]]))
+        assert sqlite_process._decode(sqlite_process.read_message(process.stdout) or b"") == [[None, None], [{}, None]]
         process.stdin.close()
         assert process.wait(60) == 0
     ledger = SqliteLedger(path)

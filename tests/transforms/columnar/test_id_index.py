@@ -31,7 +31,7 @@ def test_every_id_is_found_at_its_first_place(
     ids: list[str | None], others: list[str | None], kind: pa.DataType, skipped: int
 ) -> None:
     column = pa.array(others + ids, kind).slice(skipped)
-    found = IdIndex.build(pa.array(ids, pa.string())).find(column)
+    found = IdIndex(pa.array(ids, pa.string())).find(column)
     assert found.dtype == np.int64
     assert found.tolist() == first_places(ids, column.to_pylist())
 
@@ -45,30 +45,30 @@ def test_ids_of_one_hash_are_told_apart_by_their_texts(ids: list[str | None], ot
 
 @given(LISTS, LISTS)
 def test_contained_is_what_is_found(ids: list[str | None], column: list[str | None]) -> None:
-    found = IdIndex.build(pa.array(ids, pa.string())).contains(pa.array(column, pa.string()))
+    found = IdIndex(pa.array(ids, pa.string())).contains(pa.array(column, pa.string()))
     assert found.tolist() == [one is not None and one in ids for one in column]
 
 
 def test_a_slice_of_a_list_counts_from_its_own_start() -> None:
-    index = IdIndex.build(pa.array(["x", "a", None, "b"]).slice(1))
+    index = IdIndex(pa.array(["x", "a", None, "b"]).slice(1))
     assert len(index) == 3
     assert index.find(pa.array(["a", "b", "x"])).tolist() == [0, 2, -1]
 
 
 def test_numbers_and_dictionaries_are_looked_up_as_text() -> None:
-    index = IdIndex.build(pa.array([7, 8]))
+    index = IdIndex(pa.array([7, 8]))
     assert index.find(pa.array(["8", "7", None]).dictionary_encode()).tolist() == [1, 0, -1]
 
 
 def test_an_index_travels_to_a_worker() -> None:
-    index = pickle.loads(pickle.dumps(IdIndex.build(pa.array([f"c{number}" for number in range(100)]))))
+    index = pickle.loads(pickle.dumps(IdIndex(pa.array([f"c{number}" for number in range(100)]))))
     assert index.find(pa.array(["c42"])).tolist() == [42]
 
 
 def test_a_hundred_thousand_ids_are_each_found_at_their_place() -> None:
     ids = pa.array([f"cust{number * 7 % 100_003:08d}" for number in range(100_000)])
     places = np.random.default_rng(5).permutation(100_000)
-    index = IdIndex.build(ids)
+    index = IdIndex(ids)
     np.testing.assert_array_equal(index.find(ids.take(pa.array(places))), places)
     assert not index.contains(pa.array([f"Cust{number:08d}" for number in range(1000)])).any()
 
@@ -97,5 +97,5 @@ def test_the_key_of_one_column_is_the_column() -> None:
 
 
 def test_keys_of_long_and_short_offsets_are_equal() -> None:
-    index = IdIndex.build(joined_key(pa.array(["r"], pa.large_string()), pa.array(["c"])))
+    index = IdIndex(joined_key(pa.array(["r"], pa.large_string()), pa.array(["c"])))
     assert index.contains(joined_key(pa.array(["r"]), pa.array(["c"], pa.large_string()))).tolist() == [True]

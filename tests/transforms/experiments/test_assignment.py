@@ -15,7 +15,6 @@ from transforms.experiments.assignment import (
     bucket,
     bucket_ranges,
     choose,
-    equal_weights,
     in_namespace,
     in_ranges,
     in_space,
@@ -103,7 +102,6 @@ def test_the_ends_of_a_space_are_told_as_shares_below_one(scheme: str) -> None:
 
 @pytest.mark.parametrize("n", [-1, 0])
 def test_there_are_no_weights_for_no_variants(n: int) -> None:
-    assert equal_weights(n) == []
     assert bucket_ranges(n) == []
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from transforms.reconciliation.deliveries import (
     EVENT_OUTCOMES,
     EventCount,
-    accepted_ratio,
     count_outcomes,
     count_outcomes_by,
     on_target,
@@ -20,6 +19,7 @@ from transforms.reconciliation.deliveries import (
     reasons,
     success,
 )
+from transforms.reconciliation.sample_ratio import ratio_summary
 
 
 def any_counted(**changes: Any) -> EventCount:
@@ -118,8 +118,8 @@ def test_the_target_is_met_exactly_whatever_the_size(thousands: int) -> None:
 
 
 def test_the_split_of_the_accepted_is_tested_as_the_other_stages() -> None:
-    assert accepted_ratio([0, 0], [1, 1]) == {"p_value": 1.0, "mismatch": False}
-    assert accepted_ratio([500, 510], [0.5, 0.5])["mismatch"] is False
-    skewed = accepted_ratio([500, 700], [0.5, 0.5])
+    assert ratio_summary([0, 0], [1, 1]) == {"p_value": 1.0, "mismatch": False}
+    assert ratio_summary([500, 510], [0.5, 0.5])["mismatch"] is False
+    skewed = ratio_summary([500, 700], [0.5, 0.5])
     assert skewed["mismatch"] is True
     assert math.isclose(skewed["p_value"], 7.7e-9, rel_tol=0.05)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from schemas.delivery import SentFlag, Settlement, always
 
 
-class CallJournal(Protocol):
+class CallJournal:
     """The records of one process, which survive a kill -9; safe for several threads. A record is stored before its
-    method returns; `claiming` and `started` raise JobError when it cannot be.
+    method returns; `claiming` and `started` raise JobError when it cannot be. An `owner` is the name of one claim in
+    the ledger (schemas/delivery.DeliveryLedger). It is closed when all its calls are.
 
-    An `owner` is the name of one claim in the ledger (schemas/delivery.DeliveryLedger). It is closed when all its
-    calls are.
+    This class itself records nothing, for a process without a disk: after a kill, every claim of it is in doubt.
     """
 
     def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
@@ -24,6 +23,7 @@ class CallJournal(Protocol):
 
     def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
         """The first byte of a call is about to be sent; set the flag with its last one."""
+        return always()
 
     def answered(self, owner: str, batch_id: str, settlements: Sequence[Settlement] | None) -> None:
         """A call is answered, with the settlements of its events (None: nothing was sent)."""
@@ -33,26 +33,3 @@ class CallJournal(Protocol):
 
     def close(self) -> None:
         """End the process's journal."""
-
-
-class NoJournal:
-    """A CallJournal for a process without a disk: after a kill, every claim of it is in doubt."""
-
-    def claiming(self, owner: str, event_ids: Sequence[str]) -> None:
-        """Do nothing."""
-
-    def granted(self, owner: str, calls: int) -> None:
-        """Do nothing."""
-
-    def started(self, owner: str, batch_id: str, event_ids: Sequence[str]) -> SentFlag:
-        """Do nothing."""
-        return always()
-
-    def answered(self, owner: str, batch_id: str, settlements: Sequence[Settlement] | None) -> None:
-        """Do nothing."""
-
-    def closed(self, owner: str, batch_id: str) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""

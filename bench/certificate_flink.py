@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.certificate import Run, main
 from bench.deliveries import kill, start_rebatch, wait
+from bench.flink_faults import cancel_all, kill_workers, latest_checkpoint
 from runners.local.flink.cluster import FlinkCluster, flink_cluster
 
 _KINDS = ("worker", "taskmanager", "everything")
@@ -34,7 +35,7 @@ class FlinkRun(Run):
 
     def _submit(self, campaigns: Path, *more: str) -> subprocess.Popen[bytes]:
         """The job, from the last checkpoint on if there is one."""
-        checkpoint = self._cluster.latest_checkpoint()
+        checkpoint = latest_checkpoint(self._cluster)
         restored = [f"--savepoint_path={checkpoint}"] if checkpoint else []
         options = ["--on=flink", *self._cluster.options(), *restored, *more]
         return start_rebatch(campaigns, self._uri, self._output, *options, log=self._log)
@@ -50,9 +51,9 @@ class FlinkRun(Run):
                 time.sleep(self._rnd.uniform(1.0, self._longest_life_s))
                 kind = _KINDS[number % len(_KINDS)]
                 say(f"{self._source}, {self._on_unknown}: kill {number + 1}, {kind}")
-                before = self._cluster.latest_checkpoint()
+                before = latest_checkpoint(self._cluster)
                 if kind == "worker":
-                    killed += self._cluster.kill_workers()
+                    killed += kill_workers(self._cluster)
                 elif kind == "taskmanager":
                     self._cluster.kill("taskmanager")
                     self._cluster.start()
@@ -84,12 +85,12 @@ class FlinkRun(Run):
     def _end(self, job: subprocess.Popen[bytes]) -> None:
         """Ends the job in the middle of its work; the next one goes on from its last checkpoint."""
         kill(job)
-        self._cluster.cancel_all()
+        cancel_all(self._cluster)
 
     def _until_it_checkpoints(self, before: str | None) -> None:
         """Waits for a whole checkpoint after the one `before`: the job runs again."""
         end = time.monotonic() + _WHOLE_S
-        while self._cluster.latest_checkpoint() == before:
+        while latest_checkpoint(self._cluster) == before:
             if time.monotonic() > end:
                 raise RuntimeError(f"no checkpoint in {_WHOLE_S} s; {self._cluster.jobs()}; see {self._folder}")
             time.sleep(0.5)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from bench.deliveries import fresh_topic, kill, publish_to, start_rebatch, write_campaigns
 from bench.drain import write_events
+from bench.flink_faults import cancel_all
 from bench.footprint import Footprint, observe
 from bench.rebatch import DELIVERY, events
 from runners.local.emulators import pubsub_emulator
@@ -66,7 +67,7 @@ def run_cell(servers: Servers, engine: str, source: str, mode: str, count: int) 
         finally:
             kill(job)
             if engine == "flink" and servers.flink is not None:
-                servers.flink.cancel_all()
+                cancel_all(servers.flink)
         summary = sandbox.summary()
     refused = mode == "live" and engine == "direct"
     taken, twice = int(summary["accepted"]), int(summary["accepted_twice"])

@@ -37,6 +37,7 @@ from bench.deliveries import (
     start_rebatch,
     write_campaigns,
 )
+from bench.flink_faults import cancel_all, kill_workers, latest_checkpoint
 from bench.rebatch import DELIVERY, events, rate, watch
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.partition_reader import KafkaPartitionReader
@@ -108,7 +109,7 @@ class Bench:
                     self._say(f"kill {kind}")
                     killed = time.monotonic()
                     if kind == "worker":
-                        cluster.kill_workers()
+                        kill_workers(cluster)
                     elif kind == "taskmanager":
                         cluster.kill("taskmanager")
                         cluster.start()
@@ -116,7 +117,7 @@ class Bench:
                         kill(job)
                         cluster.stop()
                         cluster.start()
-                        job = submit(f"--savepoint_path={cluster.latest_checkpoint()}")
+                        job = submit(f"--savepoint_path={latest_checkpoint(cluster)}")
                     found[kind] = self._next(sandbox, killed)
             finally:
                 over.set()
@@ -214,9 +215,9 @@ def main() -> None:
             on = ("--on=flink", *cluster.options())
             for name in ("kafka", "pubsub"):
                 rates["flink"][name] = round(bench.throughput(name, args.events, *on))
-                cluster.cancel_all()
+                cancel_all(cluster)
             without = bench.throughput("kafka", args.events, *on, "--checkpointing_interval=3600000")
-            cluster.cancel_all()
+            cancel_all(cluster)
             recovery = bench.recovery(cluster)
     result: dict[str, Any] = {
         "events_per_s": rates,

@@ -26,6 +26,7 @@ from support.matrix import TRANSPORTS, Answer, answer
 from support.servers import needed
 
 from bench.deliveries import ROOT, Wire, kill, plain_topic, publish_to
+from bench.flink_faults import kill_workers, latest_checkpoint
 from connectors.pubsub.reader import PubsubReader
 from connectors.uri import KafkaUri
 from runners.cli.main import main
@@ -103,8 +104,8 @@ def running(cluster: FlinkCluster) -> str:
 
 def checkpointed(cluster: FlinkCluster) -> None:
     """Waits for a whole checkpoint that is newer than now."""
-    before = cluster.latest_checkpoint()
-    eventually(lambda: cluster.latest_checkpoint() != before, "a checkpoint", PATIENCE_S)
+    before = latest_checkpoint(cluster)
+    eventually(lambda: latest_checkpoint(cluster) != before, "a checkpoint", PATIENCE_S)
 
 
 def ended(delivery: Delivery, events: dict[str, Wire], *retailers: str) -> None:
@@ -149,7 +150,7 @@ def test_pubsub_messages_are_acknowledged_when_a_checkpoint_holds_them(
             for _ in range(2):
                 checkpointed(cluster)
             time.sleep(0.3)  # until its end has been told
-            assert cluster.kill_workers() > 0
+            assert kill_workers(cluster) > 0
         ended(delivery, events, "kroger")
         delivery.configure(**TERMS)
         ended(delivery, events, "kroger", "aldi")
@@ -212,7 +213,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         first = running(cluster)
         sent("first", "kroger")
         checkpointed(cluster)
-        assert cluster.kill_workers() > 0
+        assert kill_workers(cluster) > 0
         sent("after the worker", "kroger")
         checkpointed(cluster)
         cluster.kill("taskmanager")
@@ -239,7 +240,7 @@ def test_kills_a_savepoint_and_an_upgrade_lose_nothing_and_send_nothing_twice(
         kill(upgraded)
     cluster.stop()
     cluster.start()
-    with delivery.started(*on(cluster, f"--savepoint_path={cluster.latest_checkpoint()}"), code=cluster.code) as job:
+    with delivery.started(*on(cluster, f"--savepoint_path={latest_checkpoint(cluster)}"), code=cluster.code) as job:
         sent("after everything", "kroger", "aldi", change=newer)
         job.send_signal(signal.SIGTERM)
         _, told = job.communicate(timeout=120)

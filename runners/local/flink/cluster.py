@@ -51,11 +51,11 @@ class FlinkCluster(FlinkJobs):
     def __init__(
         self, folder: Path, *, slots: int = 2, backend: str = "hashmap", ports: tuple[int, int, int] | None = None
     ) -> None:
-        self._folder, self._slots, self._backend, self.code = folder.absolute(), slots, backend, ROOT
+        self.folder, self._slots, self._backend, self.code = folder.absolute(), slots, backend, ROOT
         self._rest, self._jobs, self._pool = ports or (free_port(), free_port(), free_port())
         self._rpc, self._artifacts, self._expansion = free_port(), free_port(), free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        super().__init__(f"localhost:{self._rest}", f"; the logs are in {self._folder}")
+        super().__init__(f"localhost:{self._rest}", f"; the logs are in {self.folder}")
 
     def start(self) -> FlinkCluster:
         """Starts everything that does not run. Raises EmulatorError when something is missing or does not come up."""
@@ -73,7 +73,7 @@ class FlinkCluster(FlinkJobs):
             f"--expansion-port={self._expansion}",
         ]
         master = [f"--flink-master={self.address}", f"--flink-conf-dir={self._conf}"]
-        server = ["--job-host=localhost", *ports, *master, f"--artifacts-dir={self._folder}/artifacts"]
+        server = ["--job-host=localhost", *ports, *master, f"--artifacts-dir={self.folder}/artifacts"]
         self._run("jobserver", flags.command(java, JARS, flags.JOB_SERVER, "512m", *server))
         self._until("job server", lambda: _listens(self._jobs))
         return self
@@ -82,8 +82,8 @@ class FlinkCluster(FlinkJobs):
         """Starts the JobManager alone, unless it runs. Raises EmulatorError."""
         find_flink()
         java = find_java()
-        settings = flags.configuration(self._folder, self._rpc, self._rest, self._slots, self._backend)
-        self._conf = str(flags.write_configuration(self._folder, settings))
+        settings = flags.configuration(self.folder, self._rpc, self._rest, self._slots, self._backend)
+        self._conf = str(flags.write_configuration(self.folder, settings))
         self._boot = self._write_boot()
         self._run("jobmanager", flags.command(java, JARS, flags.JOB_MANAGER, "768m", "--configDir", self._conf))
         self._until("JobManager", lambda: self.rest("GET", "/overview"))
@@ -117,31 +117,14 @@ class FlinkCluster(FlinkJobs):
         found = subprocess.run(["pgrep", "-P", str(self._processes["pool"].pid)], capture_output=True, text=True)
         return [int(one) for one in found.stdout.split()]
 
-    def kill_workers(self) -> int:
-        """kill -9 of every Python worker; how many there were."""
-        killed = 0
-        for worker in self.workers():
-            with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-                killed += 1
-        return killed
-
-    def latest_checkpoint(self) -> str | None:
-        """The newest checkpoint that is whole, of whatever job."""
-        whole = list[tuple[float, Path]]()
-        for path in self._folder.glob("checkpoints/*/chk-*/_metadata"):
-            with suppress(FileNotFoundError):  # Flink removes the older ones meanwhile
-                whole.append((path.stat().st_mtime, path.parent))
-        return f"file://{max(whole)[1]}" if whole else None
-
     def log(self, name: str) -> str:
         """What a process printed."""
-        return (self._folder / f"{name}.log").read_text("utf-8", "replace")
+        return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
     def _run(self, name: str, command: list[str]) -> None:
         if name in self._processes and self._processes[name].poll() is None:
             return
-        with (self._folder / f"{name}.log").open("ab") as out:
+        with (self.folder / f"{name}.log").open("ab") as out:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=self.code,
@@ -160,7 +143,7 @@ class FlinkCluster(FlinkJobs):
         }
 
     def _write_boot(self) -> Path:
-        path = self._folder / "boot"
+        path = self.folder / "boot"
         path.write_text(f"#!{sys.executable}\nfrom runners.local.flink.boot import main\n\nmain()\n")
         path.chmod(0o755)
         return path

@@ -42,12 +42,6 @@ class FlinkJobs:
         self.rest("PATCH", f"/jobs/{job}?mode=cancel")
         self._until("cancelled job", lambda: self.jobs()[job] in OVER)
 
-    def cancel_all(self) -> None:
-        """Cancel every job that has not ended."""
-        for job, state in self.jobs().items():
-            if state not in OVER:
-                self.cancel(job)
-
     def stop_with_savepoint(self, job: str, folder: str | None = None) -> str:
         """Stop a job; the savepoint to start the next one from, in a folder or where the cluster keeps them. Without
         `drain`, which never ended."""

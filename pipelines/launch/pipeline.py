@@ -9,7 +9,6 @@ become summary.json and report.html after it (pipelines/launch/finalize.py). pip
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 
 import apache_beam as beam
@@ -37,7 +36,11 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
     plan, config, worker = job.plan, job.config, WorkerFiles.of(job)
     sink = partial(open_sink, config.events, config.kafka, config.broker_wait)
     return (
-        run_to_suppress(p, job, done, surveyed=True)
+        p
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done)
+        | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
+        | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
+        | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, worker.read_superseded)
         | "GenerateOffers"
         >> GenerateOffers(plan, job.offer_capacity, worker.read_allocations, worker.read_codes, worker.read_secret)
         | "BuildEvents" >> BuildEvents(plan)
@@ -47,14 +50,9 @@ def build(p: beam.Pipeline, job: LaunchJob, done: set[str]) -> beam.PCollection[
 
 
 def run_to_suppress(
-    p: beam.Pipeline,
-    job: LaunchJob,
-    done: Collection[str] = (),
-    *,
-    surveyed: bool = False,
-    only_shared_addresses: bool = False,
+    p: beam.Pipeline, job: LaunchJob, *, surveyed: bool = False, only_shared_addresses: bool = False
 ) -> beam.PCollection[LaunchBatch]:
-    """The batches after the steps up to Suppress, without those that are `done`; also the survey's first steps.
+    """All batches after the first four steps of `build`, for the survey and for what looks for warnings.
 
     `surveyed`: also suppresses the rows that the survey found superseded. `only_shared_addresses`: reads only rows that
     share an address.
@@ -64,7 +62,7 @@ def run_to_suppress(
     read_superseded = worker.read_superseded if surveyed else dict
     return (
         p
-        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, done, read_selection)
+        | "ReadCustomers" >> ReadCustomers(job.parts, worker.read_part, (), read_selection)
         | "EvaluateAudience" >> EvaluateAudience(plan, worker.read_list, worker.read_duplicates)
         | "AssignVariants" >> AssignVariants(plan, worker.read_sticky)
         | "Suppress" >> Suppress(plan, worker.read_list, worker.read_sends, read_superseded)

@@ -28,6 +28,14 @@ def odd_ids(draw: Draw, inputs: Inputs) -> None:
         inputs.facts.never_of.clear()
 
 
+def _write_as(inputs: Inputs, form: str) -> None:
+    """Writes the customers in a format; --customers follows, unless an earlier part has made it odd."""
+    follows = inputs.options.get("--customers") == [inputs.table.source]
+    inputs.table.format = form
+    if follows:
+        inputs.options["--customers"] = [inputs.table.source]
+
+
 def odd_types(draw: Draw, inputs: Inputs) -> None:
     """A column that conditions, addresses, consents or the shared address use has another type."""
     kind = one_of(draw, *VALUES)
@@ -49,8 +57,7 @@ def odd_types(draw: Draw, inputs: Inputs) -> None:
     inputs.table.types.pop(column, None)
     if type_ is not None:
         inputs.table.types[column] = type_
-        inputs.table.format = "parquet"
-    inputs.options["--customers"] = [inputs.table.source]
+        _write_as(inputs, "parquet")
     if column == "spend" and chance(draw):
         inputs.engine["shared_address"] = {"column": "spend", "keep": one_of(draw, "highest", "lowest")}
     inputs.bad[-1] += f" ({kind} in {column})"
@@ -59,9 +66,8 @@ def odd_types(draw: Draw, inputs: Inputs) -> None:
 def odd_values(draw: Draw, inputs: Inputs) -> None:
     """Some cells hold what the others of the column do not."""
     if inputs.table.format in ("parquet", "avro"):
-        inputs.table.format = one_of(draw, "csv", "ndjson")
+        _write_as(inputs, one_of(draw, "csv", "ndjson"))
         inputs.table.columns["signed_up"] = [str(v) for v in inputs.table.columns["signed_up"]]
-        inputs.options["--customers"] = [inputs.table.source]
     column = one_of(draw, *inputs.table.columns)
     value = one_of(
         draw,
@@ -122,21 +128,21 @@ def odd_columns(draw: Draw, inputs: Inputs) -> None:
             "__index_level_0__",
             "rowid",
         )
-        inputs.table.format = "parquet" if inputs.table.format == "avro" else inputs.table.format
+        _write_as(inputs, "parquet") if inputs.table.format == "avro" else inputs.table.format
         columns[name] = list(range(inputs.table.rows))
     elif kind == "shadow":
-        inputs.table.format = "csv"
+        _write_as(inputs, "csv")
         columns[one_of(draw, "launched_at", "LAUNCHED_AT", "true", "now", "outcome", "campaign_id")] = list(
             range(inputs.table.rows)
         )
     elif kind == "cases":
-        inputs.table.format = "parquet"
+        _write_as(inputs, "parquet")
         columns["Customer_ID"] = list(range(inputs.table.rows))
         inputs.must = 2
     else:
         columns.clear()
-        inputs.table.format, inputs.must = one_of(draw, "parquet", "csv", "ndjson"), 2
-    inputs.options["--customers"] = [inputs.table.source]
+        _write_as(inputs, one_of(draw, "parquet", "csv", "ndjson"))
+        inputs.must = 2
     inputs.bad[-1] += f" ({kind})"
     if kind in ("missing", "none"):
         inputs.facts.customers, inputs.facts.rows = None, None

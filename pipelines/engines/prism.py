@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ def _finalize_quietly() -> None:
     """Answers that a bundle without finalizers is finalized. Prism asks for it after the bundle that splits a source,
     and the SDK prints a traceback."""
     finalize = SdkWorker.finalize_bundle
-    if getattr(finalize, "quiet", False):
+    if hasattr(finalize, "__wrapped__"):
         return
 
     done = _always(finalize_bundle=beam_fn_api_pb2.FinalizeBundleResponse())
 
+    @wraps(finalize)
     def quiet(worker: Any, request: Any, instruction_id: str) -> Any:
         try:
             return finalize(worker, request, instruction_id)
@@ -62,7 +64,6 @@ def _finalize_quietly() -> None:
                 raise
             return done(worker, request, instruction_id)
 
-    quiet.quiet = True  # type: ignore[attr-defined]
     SdkWorker.finalize_bundle = quiet
 
 

@@ -62,7 +62,12 @@ def test_the_same_seed_and_number_give_the_same_inputs_in_every_process_and_orde
     asked = [(7, number) for number in range(20)]
     once = described(asked, "", "1")
     assert len(set(once)) == len(asked)
-    assert described(asked[::-1], "import runners.main, pipelines.launch, schemas.configuration", "2") == once[::-1]
+    assert (
+        described(
+            asked[::-1], "import runners.cli.main, pipelines.launch.pipeline, schemas.campaigns.configuration", "2"
+        )
+        == once[::-1]
+    )
     assert not set(described([(8, number) for number in range(5)], "", "1")) & set(once)
 
 

@@ -43,16 +43,21 @@ def use_inputs(start: int, number: int, use: Callable[[Inputs], None]) -> None:
 
     The function runs inside Hypothesis, which allows the depth that nested inputs need.
     """
-    made = 0
+    simplest: Inputs | None = None  # what Hypothesis makes first, whatever the seed
+    is_used = False
 
     def take(inputs: Inputs) -> None:
-        nonlocal made
-        made += 1
-        if made == 2:  # the first is the simplest of all, whatever the seed
-            use(inputs)
-            raise _Enough
+        nonlocal simplest, is_used
+        if simplest is None:
+            simplest = inputs
+            return
+        is_used = True
+        use(inputs)
+        raise _Enough
 
     _search(start, number, (Phase.generate,), take)
+    if simplest is not None and not is_used:  # for a few numbers Hypothesis makes no other
+        use(simplest)
 
 
 def make_smaller(start: int, number: int, shows: Callable[[Inputs], bool]) -> None:

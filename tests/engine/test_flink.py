@@ -41,6 +41,7 @@ PATIENCE_S = 240.0  # a job is submitted in half a minute, and restarted in as l
 ELEMENTS = "from transforms.streaming.elements import Envelopes"
 TERMS: dict[str, Any] = {"on_unknown": "hold", "lease": "PT2S", "timeout": "PT1S"}
 LEASE_S = 20  # of a subscription: what its reader takes with it to the grave comes again after so long
+EXTENDED_S = 60 + LEASE_S  # a living reader had extended them to so long
 PACKAGES = ("connectors", "pipelines", "runners", "schemas", "stores", "transforms")
 DECODE = 'envelopes | "Decode"'
 NEWER = 'envelopes | "Newer" >> beam.Map(lambda one: one).with_output_types(Envelopes) | "Decode"'
@@ -151,9 +152,11 @@ def test_pubsub_messages_are_acknowledged_when_a_checkpoint_holds_them(
                 checkpointed(cluster)
             time.sleep(0.3)  # until its end has been told
             assert kill_workers(cluster) > 0
+            leases_end = time.monotonic() + EXTENDED_S
         ended(delivery, events, "kroger")
         delivery.configure(**TERMS)
         ended(delivery, events, "kroger", "aldi")
+        time.sleep(max(0.0, leases_end - time.monotonic()))  # until what the killed workers had leased came again
         for _ in range(3):
             checkpointed(cluster)
         assert main(["flink", "stop", "--address", cluster.address]) == 0

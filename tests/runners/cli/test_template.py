@@ -35,7 +35,7 @@ GOOD = {
     "customers": ["gs://bucket/customers.parquet", "gs://bucket/day/*.csv", "bigquery:project-1.crm.customers"],
     "launch_id": ["spring-1", "2026_04.a"], "history": ["gs://bucket/out/winter"],
     "sticky": ["gs://bucket/out/winter/sticky.parquet"],
-    "batch_rows": ["131072"], "broker_wait": ["60", "0.5"], "strict": ["true"], "test": ["true"],
+    "batch_rows": ["131072"], "broker_wait": ["60", "0.5"], "log_format": ["text", "json"], "strict": ["true"], "test": ["true"],
 }  # fmt: skip
 BAD = {
     "campaigns": ["", "campaigns", "/campaigns", "gs://", "gs://bucket/a b", "s3://bucket/a"],
@@ -48,7 +48,7 @@ BAD = {
     "kafka_group": ["a group", ""], "start": ["yesterday", "0:", "0-10"],
     "customers": ["customers.parquet", "bigquery:", "gs://"],
     "launch_id": ["-a", "a b", "a" * 65], "history": ["winter"], "sticky": ["gs://bucket/sticky.csv"],
-    "batch_rows": ["0", "1.5"], "broker_wait": ["0", "0.0", "-1"], "strict": ["yes"], "test": ["on"],
+    "batch_rows": ["0", "1.5"], "broker_wait": ["0", "0.0", "-1"], "strict": ["yes"], "log_format": ["yaml", ""], "test": ["on"],
 }  # fmt: skip
 
 

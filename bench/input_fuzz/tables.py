@@ -71,7 +71,9 @@ def arrow(table: Table) -> pa.Table:
 
 def _parquet(table: Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(arrow(table), sink, row_group_size=max(1, table.rows // 2))
+    columns = arrow(table)
+    writable = [field.name for field in columns.schema if not pa.types.is_interval(field.type)]  # no file can hold these
+    pq.write_table(columns.select(writable), sink, row_group_size=max(1, table.rows // 2))
     return sink.getvalue()
 
 

@@ -72,7 +72,9 @@ def arrow(table: Table) -> pa.Table:
 def _parquet(table: Table) -> bytes:
     sink = io.BytesIO()
     columns = arrow(table)
-    writable = [field.name for field in columns.schema if not pa.types.is_interval(field.type)]  # no file can hold these
+    writable = [
+        field.name for field in columns.schema if not pa.types.is_interval(field.type)
+    ]  # no file can hold these
     pq.write_table(columns.select(writable), sink, row_group_size=max(1, table.rows // 2))
     return sink.getvalue()
 

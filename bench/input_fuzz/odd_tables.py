@@ -128,7 +128,8 @@ def odd_columns(draw: Draw, inputs: Inputs) -> None:
             "__index_level_0__",
             "rowid",
         )
-        _write_as(inputs, "parquet") if inputs.table.format == "avro" else inputs.table.format
+        if inputs.table.format == "avro":
+            _write_as(inputs, "parquet")
         columns[name] = list(range(inputs.table.rows))
     elif kind == "shadow":
         _write_as(inputs, "csv")

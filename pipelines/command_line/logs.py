@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from argparse import ArgumentParser
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-FORMATS = ("text", "json")
+LOG_FORMAT: dict[str, Any] = {
+    "choices": ("text", "json"),
+    "default": "text",
+    "help": "text, or json: one object a line on stderr, with launch, campaign, retailer and batch (text)",
+}
+"""The settings of --log_format, which launch and rebatch have."""
 FIELDS = ("launch", "campaign", "retailer", "batch", "counts")
 """What a line is about: a log call gives these as `extra`, and JSON lines have each as a field of its own."""
 _log = logging.getLogger("campaigns")
@@ -31,13 +35,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)
-
-
-def add_log_option(parser: ArgumentParser) -> None:
-    """Adds --log_format, unless the parser has it."""
-    if "--log_format" not in parser._option_string_actions:
-        text = "text, or json: one object a line on stderr, with launch, campaign, retailer and batch"
-        parser.add_argument("--log_format", choices=FORMATS, default=FORMATS[0], help=f"{text} (text)")
 
 
 def configure_logs(form: str) -> None:

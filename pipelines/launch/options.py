@@ -16,7 +16,7 @@ from connectors.gcs import download_copy, is_remote
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import KafkaOptions, read_client
 from connectors.uri import SinkUri, UriError, sink_uri
-from pipelines.command_line.logs import add_log_option
+from pipelines.command_line.logs import LOG_FORMAT
 from pipelines.engines.dataflow.checks import secrets_problems
 from schemas.campaigns.configuration import load_configuration
 from schemas.problems import InputError, Problem
@@ -54,7 +54,7 @@ class LaunchOptions(PipelineOptions):
             action="store_true",
             help="refuse to launch while the inputs have warnings (engine.yaml: strict)",
         )
-        add_log_option(parser)
+        add_once(parser, "--log_format", **LOG_FORMAT)
         add("--test", action="store_true", help="a test send: never counted by caps, nor made sticky")
 
 

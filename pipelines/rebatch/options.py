@@ -15,7 +15,7 @@ from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
 from connectors.uri import SourceUri, source_uri
-from pipelines.command_line.logs import add_log_option
+from pipelines.command_line.logs import LOG_FORMAT
 from pipelines.engines.dataflow.checks import secrets_problems
 from pipelines.launch.options import add_once, folder_problems, missing_options, read_uri, small_options
 from schemas.problems import InputError, Problem
@@ -50,7 +50,7 @@ class RebatchOptions(PipelineOptions):
             action="store_true",
             help="for tests: send events at once, also those that are not due yet or have expired",
         )
-        add_log_option(parser)
+        add_once(parser, "--log_format", **LOG_FORMAT)
         add("--readers", type=int, default=1, help="readers of the source (1)")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ENGINES = Path(__file__).parents[2] / ".engines"
-_POMS = Path(__file__).parent / "poms"
+POMS = Path(__file__).parent / "poms"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 
@@ -82,7 +82,7 @@ def install(name: str) -> str | None:
 def _command(part: Part, new: Path) -> list[str]:
     if part.tool == "go":
         return ["go", "install", f"{part.source}@{part.version}"]
-    return ["mvn", "-q", "-B", "-f", str(_POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
+    return ["mvn", "-q", "-B", "-f", str(POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
 
 
 def _put(part: Part, new: Path) -> None:

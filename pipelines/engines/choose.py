@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PrismRunnerOptions, StandardOptions
 
-from pipelines.engines import prism
+from pipelines.engines import built_in, prism
 from pipelines.engines.memory import collect_rarely
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM, FlinkOptions, flags_of
 from schemas.problems import InputError, Problem
@@ -85,10 +85,12 @@ def _locate_prism(options: PipelineOptions, location: str | None) -> None:
 
 
 def prepare_engine(options: PipelineOptions) -> None:
-    """Prepares this process for the chosen engine, if that runs here: garbage is collected less often, and for Prism
-    Beam's worker and its servers are patched (pipelines/engines/prism.py)."""
+    """Prepares this process for the chosen engine, if that runs here: collects garbage less often, and patches Beam's
+    worker (pipelines/engines/built_in.py and prism.py)."""
     runner = options.view_as(StandardOptions).runner
     if _TRAITS.get(runner, _CLUSTER).single_process:
         collect_rarely()
+    if runner == BUILT_IN:
+        built_in.patch_beam()
     if runner == PRISM:
         prism.patch_beam()

@@ -14,9 +14,12 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
 from apache_beam.runners.worker.sdk_worker import SdkWorker
+from apache_beam.runners.worker.statecache import StateCache
 from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.testing.util import assert_that, equal_to
 from support.streams import CLUSTER, LOCAL, NO_TIMERS
 
 from pipelines.engines import prism
@@ -33,6 +36,7 @@ PATCHED = [
     (SdkWorker, "process_bundle_progress"),
     (StateSampler, "start"),
     (StateSampler, "stop"),
+    (worker_handlers, "STATE_CACHE_SIZE_MB"),
 ]
 
 
@@ -141,9 +145,23 @@ def test_prism_is_where_the_variable_says_or_where_make_puts_it(
 def test_other_engines_get_beam_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [getattr(place, name) for place, name in PATCHED]
     monkeypatch.setenv("CAMPAIGNS_PRISM", "/none")
-    chosen(drain=True)
     chosen("--runner=FlinkRunner", drain=False)
+    chosen("--runner=FlinkRunner", drain=True)
     assert [getattr(place, name) for place, name in PATCHED] == before
+
+
+@pytest.mark.filterwarnings("ignore:cannot collect")
+def test_on_the_built_in_engine_state_is_read_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen(f"--runner={BUILT_IN}", drain=True)
+    monkeypatch.setattr(StateCache, "put", None)
+    monkeypatch.setattr(StateCache, "get", None)
+    pairs = [("a", number) for number in range(5)] + [("b", number) for number in range(4)]
+    with beam.Pipeline(BUILT_IN) as p:
+        batches = p | beam.Create(pairs) | beam.GroupIntoBatches(3)
+        assert_that(
+            batches | beam.Map(lambda batch: (batch[0], len(batch[1]))),
+            equal_to([("a", 3), ("a", 2), ("b", 3), ("b", 1)]),
+        )
 
 
 def worker(processor: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Declarations of features: their sources, keys, aggregations and windows."""

@@ -1,0 +1,1 @@
+"""Features: events become tiles, tiles are merged into the rows of entities, rows give the values of features."""

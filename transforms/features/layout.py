@@ -1,0 +1,198 @@
+"""The records of a feature group: what its tiles, its items and its raw events hold, and how two of them merge."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.features.declarations import EXACT_DISTINCT, Aggregation, FeatureGroup
+from schemas.features.windows import HOPS, hop_of
+
+Numbers = npt.NDArray[Any]
+NEVER = np.int64(-(1 << 62))  # the time of a first or last value that there is not
+_HOP_BITS = 3
+
+
+class Part(NamedTuple):
+    """A field of a tile: of which aggregation, and how two of it merge: add, min, max, first or last. Of first and
+    last, `time` and `tie` name the fields that decide."""
+
+    field: str
+    aggregation: int
+    merge: str
+    time: str = ""
+    tie: str = ""
+
+
+class Layout:
+    """The types of a group's records, by the types of its source's columns (long, double, boolean or string).
+
+    A tile holds the parts of every aggregation over a hop. An item belongs to a tile and an aggregation that has any
+    number of them: a hash of a distinct value, a bin of quantiles, a value of last_k. A raw event is kept for `exact`
+    windows. All three are numpy records, little endian, without padding: the bytes that a store keeps.
+    """
+
+    def __init__(self, group: FeatureGroup, types: dict[str, str]) -> None:
+        self.group, self.types = group, types
+        self.parts: list[Part] = []
+        self.itemised: dict[int, Aggregation] = {}
+        self.exact: dict[int, Aggregation] = {}
+        fields: list[tuple[Any, ...]] = [("tile", "<i8")]
+        for number, one in enumerate(group.aggregations):
+            if one.exact and one.operation != "ratio":
+                self.exact[number] = one
+            elif one.operation in ("distinct", "quantiles", "last_k"):
+                self.itemised[number] = one
+            elif one.operation != "ratio":
+                fields += self._fields(number, one)
+        self.tile = np.dtype(fields)
+        width = max([one.width for one in self.itemised.values() if self._is_text(one)], default=0)
+        text = [("text", f"S{width}")] if width else []
+        self.item = np.dtype(
+            [("tile", "<i8"), ("aggregation", "u1"), ("a", "<i8"), ("b", "<i8"), ("n", "<i8"), ("value", "<f8"), *text]
+        )
+        self.raw = np.dtype([("time", "<i8"), ("tie", "<i8"), *self._raw_fields()])
+
+    @cached_property
+    def hops(self) -> list[int]:
+        """The places in HOPS of the tiles that the group keeps, the shortest first."""
+        return sorted({hop_of(window) for _, one, window in self.group.features if not one.exact})
+
+    @cached_property
+    def raw_ms(self) -> int:
+        """How far back raw events are kept; 0 where no window is exact."""
+        return max([window for _, one, window in self.group.features if one.exact], default=0)
+
+    @cached_property
+    def longest_ms(self) -> int:
+        """How old an event may be (ms) to count for anything."""
+        return max([*self.group.retention_ms.values(), self.raw_ms])
+
+    def is_float(self, one: Aggregation) -> bool:
+        """Whether the values of an aggregation's column are floating point."""
+        return self.types.get(one.column) == "double"
+
+    def _is_text(self, one: Aggregation) -> bool:
+        return self.types.get(one.column) == "string"
+
+    def _value_type(self, one: Aggregation) -> str:
+        return f"S{one.width}" if self._is_text(one) else "<f8" if self.is_float(one) else "<i8"
+
+    def _fields(self, number: int, one: Aggregation) -> list[tuple[Any, ...]]:
+        name, value = f"{number}.", self._value_type(one)
+        if one.operation in ("first", "last"):
+            self.parts.append(Part(name + "value", number, one.operation, name + "time", name + "tie"))
+            return [(name + "time", "<i8"), (name + "tie", "<i8"), (name + "value", value)]
+        if one.operation == "count_by":
+            self.parts.append(Part(name + "counts", number, "add"))
+            return [(name + "counts", "<i8", (len(one.values) + 1,))]
+        parts = {
+            "count": {},
+            "sum": {"sum": value},
+            "mean": {"sum": value},
+            "variance": {"sum": value, "squares": value},
+            "min": {"min": value},
+            "max": {"max": value},
+            "decayed_sum": {"sum": "<f8"},
+        }[one.operation]
+        merges = {"min": "min", "max": "max"}
+        self.parts.append(Part(name + "n", number, "add"))
+        self.parts += [Part(name + part, number, merges.get(part, "add")) for part in parts]
+        return [(name + "n", "<i8"), *((name + part, kind) for part, kind in parts.items())]
+
+    def _raw_fields(self) -> list[tuple[str, str]]:
+        names: dict[str, str] = {}
+        for number, one in self.exact.items():
+            names[f"{number}.in"] = "u1"  # whether the event satisfies the aggregation's conditions
+            if one.column:
+                names[f"{number}.value"] = self._value_type(one)
+        return list(names.items())
+
+
+def tile_code(times: Numbers, hop: int) -> Numbers:
+    """The code of the tile of each time (epoch ms): its number since 1970, then the place of its hop in HOPS."""
+    return (times // HOPS[hop]) << _HOP_BITS | hop
+
+
+def code_hop(codes: Numbers) -> Numbers:
+    """The place in HOPS of each code."""
+    return codes & ((1 << _HOP_BITS) - 1)
+
+
+def code_start(codes: Numbers) -> Numbers:
+    """The start (epoch ms) of each code's tile."""
+    return (codes >> _HOP_BITS) * np.array(HOPS)[code_hop(codes)]
+
+
+def merge_tiles(layout: Layout, keys: Numbers, tiles: Numbers) -> tuple[Numbers, Numbers]:
+    """(keys, tiles): the tiles of each key merged into one, keys ascending. Neither input is changed.
+
+    Merging is associative and commutative: bit for bit for integers, counts, minima, maxima, first and last; sums of
+    floating point agree within rounding.
+    """
+    if not len(keys):
+        return keys, tiles
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    if len(starts) == len(keys):
+        return ordered, tiles[order]
+    sorted_tiles = tiles[order]
+    merged = sorted_tiles[starts].copy()
+    for part in layout.parts:
+        values = sorted_tiles[part.field]
+        if part.merge == "add":
+            merged[part.field] = np.add.reduceat(values, starts)
+        elif part.merge in ("min", "max"):
+            merged[part.field] = _extreme(part, sorted_tiles, starts)
+        else:
+            chosen = _chosen(part, ordered, sorted_tiles, starts)
+            for name in (part.time, part.tie, part.field):
+                merged[name] = sorted_tiles[name][chosen]
+    return ordered[starts], merged
+
+
+def _extreme(part: Part, tiles: Numbers, starts: Numbers) -> Numbers:
+    """The least or greatest value of each key, over the tiles that have one; zero where none has."""
+    values, some = tiles[part.field], tiles[f"{part.aggregation}.n"] > 0
+    floating = values.dtype.kind == "f"
+    lowest, highest = (-np.inf, np.inf) if floating else (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+    reduce, none = (np.minimum, highest) if part.merge == "min" else (np.maximum, lowest)
+    found = reduce.reduceat(np.where(some, values, none), starts)
+    return np.where(np.logical_or.reduceat(some, starts), found, values.dtype.type(0))
+
+
+def _chosen(part: Part, keys: Numbers, tiles: Numbers, starts: Numbers) -> Numbers:
+    """The place of the first or last value of each key: by its time, then its tie."""
+    time, tie = tiles[part.time], tiles[part.tie]
+    if part.merge == "first":  # the greatest of the negatives, where those that are not there stay the least
+        time = np.where(time == NEVER, NEVER, -time)
+        tie = ~tie
+    order = np.lexsort((tie, time, keys))
+    return order[np.append(starts[1:], len(keys)) - 1]
+
+
+def merge_items(layout: Layout, keys: Numbers, items: Numbers) -> tuple[Numbers, Numbers]:
+    """(keys, items): equal items of a key made one, and of each key and aggregation no more than it may have: the 1,024
+    least hashes of distinct values, the k last values. Keys ascending; neither input is changed."""
+    if not len(keys):
+        return keys, items
+    order = np.lexsort((items["b"], items["a"], items["aggregation"], keys))
+    keys, items = keys[order], items[order]
+    names = ("aggregation", "a", "b")
+    new = np.logical_or.reduce([keys[1:] != keys[:-1], *(items[name][1:] != items[name][:-1] for name in names)])
+    starts = np.flatnonzero(np.concatenate([[True], new]))
+    merged, keys = items[starts].copy(), keys[starts]
+    merged["n"] = np.add.reduceat(items["n"], starts)
+    begins = np.flatnonzero(
+        np.concatenate([[True], (keys[1:] != keys[:-1]) | (merged["aggregation"][1:] != merged["aggregation"][:-1])])
+    )
+    rank = np.arange(len(keys)) - np.repeat(begins, np.diff(np.append(begins, len(keys))))
+    most = np.full(256, np.iinfo(np.int64).max)
+    for number, one in layout.itemised.items():
+        most[number] = {"distinct": EXACT_DISTINCT, "last_k": one.k}.get(one.operation, most[number])
+    kept = rank < most[merged["aggregation"]]
+    return keys[kept], merged[kept]

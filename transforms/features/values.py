@@ -1,0 +1,216 @@
+"""The values of an entity's features at a time, from its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.features.declarations import EXACT_DISTINCT, Aggregation
+from schemas.features.windows import HOPS, duration_ms, hop_of
+from transforms.features.layout import NEVER, Layout, code_hop, code_start, merge_items, merge_tiles
+from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of
+
+Numbers = npt.NDArray[Any]
+Values = dict[str, list[Any]]
+_HASHES = 1 << 63
+
+
+def window_start(window: int, now: int, exact: bool) -> int:
+    """The first millisecond of a window (ms) that ends at `now`; that of its tile, unless the window is exact."""
+    start = now - window
+    return start if exact else start // HOPS[hop_of(window)] * HOPS[hop_of(window)]
+
+
+def values_at(layout: Layout, parts: Parts, count: int, now: int) -> Values:
+    """The value of each feature for each of `count` entities, by the name of the feature.
+
+    A record's place says whose it is; an entity may have several rows. Events at `now` or later do not count, where
+    the record tells: in tiles it is the tile's start. An entity without an event gets the declared default.
+    """
+    values: Values = {}
+    by_window: dict[int, tuple[Numbers, Numbers]] = {}
+    for name, one, window in layout.group.features:
+        number = layout.group.aggregations.index(one)
+        start = window_start(window, now, one.exact)
+        if one.operation == "ratio":
+            continue
+        if one.exact:
+            found = _of_raw(layout, parts, number, one, start, now)
+        elif number in layout.itemised:
+            found = _of_items(layout, parts, number, one, start, now, hop_of(window))
+        else:
+            if window not in by_window:
+                by_window[window] = _merged(layout, parts, start, now, hop_of(window))
+            places, tiles = by_window[window]
+            found = (places, _final(layout, tiles, number, one, now, parts))
+            if one.operation == "decayed_sum":
+                found = _decayed(layout, parts, number, one, start, now, hop_of(window))
+        values[name] = _filled(found, count, one)
+    for name, one, window in layout.group.features:
+        if one.operation == "ratio":
+            values[name] = _ratios(layout, values, one, window, count)
+    return {name: values[name] for name, _, _ in layout.group.features}
+
+
+def _filled(found: tuple[Numbers, list[Any]], count: int, one: Aggregation) -> list[Any]:
+    default = one.default
+    filled = [default] * count
+    for place, value in zip(found[0].tolist(), found[1], strict=True):
+        filled[place] = default if value is None else value
+    return filled
+
+
+def _within(records: Numbers, start: int, now: int, hop: int) -> Numbers:
+    codes = records["tile"]
+    begins = code_start(codes)
+    return (code_hop(codes) == hop) & (begins >= start) & (begins < now)
+
+
+def _merged(layout: Layout, parts: Parts, start: int, now: int, hop: int) -> tuple[Numbers, Numbers]:
+    chosen = _within(parts.tiles, start, now, hop)
+    return merge_tiles(layout, parts.tile_entities[chosen], parts.tiles[chosen])
+
+
+def _final(layout: Layout, tiles: Numbers, number: int, one: Aggregation, now: int, parts: Parts) -> list[Any]:
+    """The values of merged tiles; None where no event counted."""
+    name = f"{number}."
+    if one.operation in ("first", "last"):
+        texts = _plain(tiles[name + "value"])
+        return [value if time != NEVER else None for value, time in zip(texts, tiles[name + "time"], strict=True)]
+    if one.operation == "count_by":
+        return [row if any(row) else None for row in tiles[name + "counts"].tolist()]
+    n = tiles[name + "n"]
+    if one.operation == "count":
+        return [value or None for value in n.tolist()]
+    if one.operation in ("sum", "min", "max", "decayed_sum"):
+        field = "sum" if one.operation == "decayed_sum" else one.operation
+        return [value if some else None for value, some in zip(tiles[name + field].tolist(), n.tolist(), strict=True)]
+    totals = tiles[name + "sum"].tolist()
+    if one.operation == "mean":
+        return [total / some if some else None for total, some in zip(totals, n.tolist(), strict=True)]
+    squares = tiles[name + "squares"].tolist()
+    return [_variance(*row) for row in zip(n.tolist(), totals, squares, strict=True)]
+
+
+def _variance(n: int, total: float, squares: float) -> float | None:
+    """The population's variance, from the sum and the sum of squares; integers are exact until the division."""
+    return max(0.0, (n * squares - total * total) / (n * n)) if n else None
+
+
+def _plain(values: Numbers) -> list[Any]:
+    if values.dtype.kind == "S":
+        return [value.decode("utf-8", "ignore") for value in values.tolist()]
+    return values.tolist()
+
+
+def _decayed(
+    layout: Layout, parts: Parts, number: int, one: Aggregation, start: int, now: int, hop: int
+) -> tuple[Numbers, list[Any]]:
+    """Each tile's sum halves with the age of the tile's start."""
+    chosen = _within(parts.tiles, start, now, hop) & (parts.tiles[f"{number}.n"] > 0)
+    tiles, places = parts.tiles[chosen], parts.tile_entities[chosen]
+    weights = np.exp2((code_start(tiles["tile"]) - now) / duration_ms(one.half_life))
+    different, at = np.unique(places, return_inverse=True)
+    return different, np.bincount(at, tiles[f"{number}.sum"] * weights, len(different)).tolist()
+
+
+def _of_items(
+    layout: Layout, parts: Parts, number: int, one: Aggregation, start: int, now: int, hop: int
+) -> tuple[Numbers, list[Any]]:
+    chosen = _within(parts.items, start, now, hop) & (parts.items["aggregation"] == number)
+    places, items = merge_items(layout, parts.item_entities[chosen], parts.items[chosen])
+    return _by_entity(places, items, lambda own: _of_entity(one, own))
+
+
+def _by_entity(places: Numbers, records: Numbers, final: Any) -> tuple[Numbers, list[Any]]:
+    if not len(places):
+        return places, []
+    starts = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
+    ends = np.append(starts[1:], len(places))
+    return places[starts], [final(records[a:b]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _of_entity(one: Aggregation, items: Numbers) -> Any:
+    """The value of the merged items of one entity."""
+    if one.operation == "distinct":
+        return distinct_count(items["a"])
+    if one.operation == "last_k":
+        named = items.dtype.names or ()
+        texts = items["text"] if "text" in named and items["text"].any() else items["value"]
+        return _plain(texts)
+    return quantile_values(items["a"], items["n"], one.quantiles)
+
+
+def distinct_count(hashes: Numbers) -> int:
+    """The number of distinct values with these ascending hashes, the least of all: exact below 1,024 of them.
+
+    Source: KMV (Bar-Yossef et al., RANDOM 2002): (k - 1) / (the k-th least hash, as a part of all).
+    """
+    if len(hashes) < EXACT_DISTINCT:
+        return len(hashes)
+    return round((EXACT_DISTINCT - 1) / (int(hashes[EXACT_DISTINCT - 1]) / _HASHES))
+
+
+def quantile_values(bins: Numbers, counts: Numbers, quantiles: Sequence[float]) -> list[float]:
+    """The value at each quantile: the middle of the bin that holds the value of that rank, counted from 0."""
+    order = np.argsort(bins, kind="stable")
+    totals = np.cumsum(counts[order])
+    ranks = [math.floor(part * (int(totals[-1]) - 1)) for part in quantiles]
+    return bin_middle(bins[order][np.searchsorted(totals, ranks, "right")]).tolist()
+
+
+def _of_raw(
+    layout: Layout, parts: Parts, number: int, one: Aggregation, start: int, now: int
+) -> tuple[Numbers, list[Any]]:
+    raw = parts.raw
+    chosen = (raw["time"] >= start) & (raw["time"] < now) & (raw[f"{number}.in"] == 1)
+    places, raw = parts.raw_entities[chosen], raw[chosen]
+    order = np.lexsort((raw["tie"], raw["time"], places))
+    return _by_entity(places[order], raw[order], lambda own: exact_value(layout, number, one, own, now))
+
+
+def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now: int) -> Any:
+    """The value of an aggregation over the raw events of one entity, by time and tie; there is at least one."""
+    if one.operation == "count":
+        return len(raw)
+    values = raw[f"{number}.value"]
+    if one.operation in ("first", "last"):
+        return _plain(values)[0 if one.operation == "first" else -1]
+    if one.operation == "last_k":
+        return _plain(values[::-1][: one.k])
+    if one.operation == "distinct":
+        return len(np.unique(values))
+    if one.operation == "count_by":
+        plain = _plain(values)
+        counts = [plain.count(value) for value in one.values]
+        return [*counts, len(plain) - sum(counts)]
+    if one.operation == "quantiles":
+        bins, counts = np.unique(bin_of(values), return_counts=True)
+        return quantile_values(bins, counts, one.quantiles)
+    if one.operation == "decayed_sum":
+        return float((values * np.exp2((raw["time"] - now) / duration_ms(one.half_life))).sum())
+    if one.operation in ("min", "max"):
+        return getattr(values, one.operation)().item()
+    total = values.sum().item()
+    if one.operation == "sum":
+        return total
+    return total / len(raw) if one.operation == "mean" else _variance(len(raw), total, (values**2).sum().item())
+
+
+def _ratios(layout: Layout, values: Values, one: Aggregation, window: int, count: int) -> list[Any]:
+    """The quotient of two aggregations over the same window; the default where the lower one is nothing or zero."""
+    text = next(text for text in one.windows if one.feature(text) in _names(layout, one, window))
+    pairs = {each.title: each for each in layout.group.aggregations}
+    upper, lower = (values[pairs[title].feature(text)] for title in one.of)
+    return [(a or 0) / b if b else one.default for a, b in zip(upper, lower, strict=True)]
+
+
+def _names(layout: Layout, one: Aggregation, window: int) -> set[str]:
+    return {name for name, each, length in layout.group.features if each is one and length == window}
+
+
+__all__ = ["bin_of", "distinct_count", "hash_of", "quantile_values", "values_at", "window_start"]

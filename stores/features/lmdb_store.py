@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lmdb
 
@@ -19,6 +22,42 @@ _READERS = 512
 _POSITIONS = b"positions"
 
 
+class _Opened:
+    """LMDB's environment of a folder: a process may have only one, which closes with the last store that uses it."""
+
+    def __init__(self, folder: Path, read_only: bool) -> None:
+        file = folder / "data.mdb"
+        self.env = lmdb.open(
+            str(folder),
+            map_size=_SIZE + (file.stat().st_size if file.exists() else 0),
+            max_dbs=2,
+            max_readers=_READERS,
+            readonly=read_only,
+            readahead=False,
+            sync=False,
+            metasync=False,
+        )
+        self.rows = self.env.open_db(b"rows", create=not read_only)
+        self.positions = self.env.open_db(_POSITIONS, create=not read_only)
+
+    def __del__(self) -> None:
+        if hasattr(self, "env"):
+            self.env.close()
+
+
+_OPENED: WeakValueDictionary[tuple[int, Path, bool], _Opened] = WeakValueDictionary()
+_LOCK = Lock()
+
+
+def _open(folder: Path, read_only: bool) -> _Opened:
+    with _LOCK:
+        for mode in (False, read_only):  # what may write may read too
+            if opened := _OPENED.get((os.getpid(), folder, mode)):
+                return opened
+        opened = _OPENED[os.getpid(), folder, read_only] = _Opened(folder, read_only)
+        return opened
+
+
 class LmdbStore:
     """A folder with LMDB's files. Writes survive the end of any process. They reach the disk when the system writes
     them: after a power cut, rebuild the store from the log."""
@@ -28,20 +67,10 @@ class LmdbStore:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._env = lmdb.open(
-                str(folder),
-                map_size=max(_SIZE, self._file_size() + _SIZE),
-                max_dbs=2,
-                max_readers=_READERS,
-                readonly=read_only,
-                readahead=False,
-                sync=False,
-                metasync=False,
-            )
-            self._rows = self._env.open_db(b"rows", create=not read_only)
-            self._positions = self._env.open_db(_POSITIONS, create=not read_only)
+            self._opened = _open(folder.resolve(), read_only)
         except lmdb.Error as error:
             raise JobError(f"{folder}: the feature store does not open: {error}") from error
+        self._env, self._rows, self._positions = self._opened.env, self._opened.rows, self._opened.positions
 
     def rows(self, group: str, partition: int, entities: Sequence[str]) -> list[bytes | None]:
         with self._begin() as txn:
@@ -113,7 +142,7 @@ class LmdbStore:
         return int(self._written(remove))
 
     def close(self) -> None:
-        self._env.close()
+        del self._env, self._rows, self._positions, self._opened
 
     def _put(self, txn: Any, group: str, partition: int, rows: Mapping[str, bytes]) -> int:
         written = 0
@@ -149,10 +178,6 @@ class LmdbStore:
                 self._env.set_mapsize(0)
             except lmdb.Error as error:
                 raise JobError(f"{self._folder}: the feature store cannot be written: {error}") from error
-
-    def _file_size(self) -> int:
-        file = self._folder / "data.mdb"
-        return file.stat().st_size if file.exists() else 0
 
 
 __all__ = ["FIRST", "LmdbStore"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ class Environment:
     is read-only until one of them writes.
     """
 
-    _opened: dict[Path, Environment] = {}  # noqa: RUF012
+    _opened: dict[tuple[int, Path], Environment] = {}  # noqa: RUF012
     _registry = RLock()
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -39,11 +40,11 @@ class Environment:
         """The environment of a folder; `leave` it in the end. Raises JobError for a folder that cannot be written, if
         it shall be; one that is read is opened when it is first used."""
         with cls._registry:
-            path = folder.resolve()
-            environment = cls._opened.get(path) or Environment(folder, step)
+            key = os.getpid(), folder.resolve()  # a child process opens its own
+            environment = cls._opened.get(key) or Environment(folder, step)
             if writes:
                 environment._open_to_write()
-            cls._opened[path] = environment
+            cls._opened[key] = environment
             environment._users += 1
             return environment
 
@@ -53,7 +54,7 @@ class Environment:
             self._users -= 1
             if not self._users:
                 self._close()
-                self._opened.pop(self.folder.resolve(), None)
+                self._opened.pop((os.getpid(), self.folder.resolve()), None)
 
     @contextmanager
     def reading(self, table: str) -> Iterator[Any]:

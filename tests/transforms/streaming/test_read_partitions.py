@@ -39,6 +39,9 @@ class Log:
         self.opened = True
 
     @property
+    def close(self) -> None:
+        """Nothing is open."""
+
     def everyone(self) -> list[tuple[int, int]]:
         return self.sizes + (self.later if self.looks > 1 else [])
 

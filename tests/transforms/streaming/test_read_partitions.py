@@ -38,10 +38,10 @@ class Log:
         assert not hasattr(self, "opened")
         self.opened = True
 
-    @property
     def close(self) -> None:
         """Nothing is open."""
 
+    @property
     def everyone(self) -> list[tuple[int, int]]:
         return self.sizes + (self.later if self.looks > 1 else [])
 

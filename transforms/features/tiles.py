@@ -116,7 +116,7 @@ def values_of(events: EventColumns, one: Aggregation) -> Numbers:
 def _fill(layout: Layout, tiles: Numbers, number: int, one: Aggregation, events: EventColumns, chosen: Numbers) -> None:
     """Writes an aggregation's fields of the tiles."""
     name = f"{number}."
-    values = values_of(events, one) if one.column and one.operation != "count_by" else None
+    values: Any = values_of(events, one) if one.column and one.operation != "count_by" else None
     if one.operation in ("first", "last"):
         tiles[name + "time"] = np.where(chosen, events.columns[layout.group.time], NEVER)
         tiles[name + "tie"], tiles[name + "value"] = np.where(chosen, events.ties, 0), values

@@ -189,8 +189,8 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
         counts = [plain.count(value) for value in one.values]
         return [*counts, len(plain) - sum(counts)]
     if one.operation == "quantiles":
-        bins, counts = np.unique(bin_of(values), return_counts=True)
-        return quantile_values(bins, counts, one.quantiles)
+        bins, numbers = np.unique(bin_of(values), return_counts=True)
+        return quantile_values(bins, numbers, one.quantiles)
     if one.operation == "decayed_sum":
         return float((values * np.exp2((raw["time"] - now) / duration_ms(one.half_life))).sum())
     if one.operation in ("min", "max"):

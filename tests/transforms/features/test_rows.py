@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.features.declarations import Aggregation, FeatureGroup, Where
+from schemas.features.stamps import Stamp, stamp_of
 from schemas.features.windows import HOPS, hop_of
 from transforms.features.event_columns import EventColumns
 from transforms.features.layout import Layout
-from schemas.features.stamps import Stamp, stamp_of
 from transforms.features.rows import decode_rows, empty_row, update_rows
 from transforms.features.tiles import bin_middle, bin_of, select
 from transforms.features.values import values_at

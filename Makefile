@@ -28,7 +28,8 @@ $(DEMO)/summary.json: out/customers.parquet out/history.parquet $(shell find exa
 test: .venv/installed engines
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What the engine tests and a service on one machine need, by version: Prism, Flink, Kafka, a Cloud Storage stand-in.
+# What the engine tests and a service on one machine need, by version: Prism, Flink, Kafka, Redis, a Cloud Storage
+# stand-in.
 engines:
 	@$(PYTHON) -m runners.local.install
 

@@ -6,7 +6,7 @@ FOLDERS = "pipelines transforms schemas connectors stores serving console runner
 setup(
     packages=find_packages(include=[f"{folder}*" for folder in FOLDERS]),
     package_data={
-        "schemas": ["avro/*.avsc", "avro/released/*/*.avsc"],
+        "schemas": ["avro/*.avsc", "avro/released/*/*.avsc", "avro/events/*/*.*"],
         "pipelines.operations.report": ["*.html", "*.css"],
     },
 )

@@ -19,6 +19,10 @@ from connectors.kafka.consumer import begin_group as begin_kafka_group
 from connectors.kafka.partition_reader import KafkaPartitionReader
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.sink import KafkaEvents
+from connectors.log import scan as log
+from connectors.log.reader import LogPartitionReader
+from connectors.log.segments import LogSettings, create_log, is_log, read_settings
+from connectors.log.writer import LogWriter
 from connectors.pubsub import replay as pubsub
 from connectors.pubsub.admin import create_topic as create_pubsub_topic
 from connectors.pubsub.leases import LeaseFile, leased_until
@@ -65,10 +69,38 @@ def open_partitions(
     idle_s: float | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> PartitionedReader:
-    """A reader of a source that has partitions, for an engine that keeps the offsets in its checkpoints."""
+    """A reader of a source that has partitions, for an engine that keeps the offsets in its checkpoints. Raises
+    InputError for a folder that is no log."""
+    if isinstance(uri, FileUri):
+        begin = _log_positions(Path(uri.directory), start or Start())
+        return LogPartitionReader(Path(uri.directory), begin=begin, idle_s=idle_s, stop=stop)
     if not isinstance(uri, KafkaUri):
         raise ValueError(f"{uri} has no partitions")
     return KafkaPartitionReader(uri, client, group, start=start, idle_s=idle_s, stop=stop)
+
+
+def has_partitions(uri: SourceUri) -> bool:
+    """Whether `open_partitions` opens a source: a Kafka topic, or the log of a type in an embedded event store."""
+    return uri.has_partitions or (isinstance(uri, FileUri) and is_log(uri.directory))
+
+
+def open_log_writer(uri: SinkUri, partitions: int, retention_ms: int | None = None) -> LogWriter:
+    """A writer of the log in a folder, which is created unless it is there. Raises InputError when it has another
+    number of partitions, JobError when it cannot be created."""
+    if not isinstance(uri, FileUri):
+        raise ValueError(f"{uri} is no folder")
+    create_log(Path(uri.directory), LogSettings(partitions, retention_ms))
+    return LogWriter(Path(uri.directory)).open()
+
+
+def _log_positions(folder: Path, start: Start) -> dict[int, int]:
+    """Where to begin to read the partitions of a log; those that are left out begin with their first event."""
+    every = range(read_settings(folder).partitions)
+    if start.at is not None:
+        return {partition: log.position_at(folder, partition, start.at) for partition in every}
+    if start.word == "latest":
+        return {partition: log.bounds(folder, partition).end for partition in every}
+    return dict(start.offsets)
 
 
 def begin_group(uri: SourceUri, client: KafkaClient, group: str, start: Start | None) -> None:
@@ -110,6 +142,8 @@ def read_between(uri: SourceUri, client: KafkaClient, since: int, until: int) ->
     until = min(until, int(time.time() * 1000))
     if isinstance(uri, KafkaUri):
         return kafka.read_between(uri, client, since, until)
+    if isinstance(uri, FileUri) and is_log(uri.directory):
+        return log.read_between(Path(uri.directory), since, until)
     if isinstance(uri, SubscriptionUri):
         pubsub.seek(uri, since)
     return read_window(open_reader(uri, client, "", idle_s=_IDLE_S), since, until)

@@ -48,6 +48,10 @@ class FileUri(Transport):
         """The directory."""
         return self.directory
 
+    def of_type(self, event_type: str) -> FileUri:
+        """The log of a type of event in this event store."""
+        return FileUri(f"{self.directory.rstrip('/')}/{event_type}")
+
     def __str__(self) -> str:
         return f"file:{self.directory}"
 
@@ -92,6 +96,10 @@ class KafkaUri(Transport):
     brokers: tuple[str, ...]
     topic: str
 
+    def of_type(self, event_type: str) -> KafkaUri:
+        """The topic of a type of event in the event store of which this topic's name is the prefix."""
+        return KafkaUri(self.brokers, f"{self.topic}.{event_type}")
+
     def __str__(self) -> str:
         return f"kafka:{','.join(self.brokers)}/{self.topic}"
 
@@ -99,6 +107,7 @@ class KafkaUri(Transport):
 TransportUri: TypeAlias = FileUri | TopicUri | SubscriptionUri | KafkaUri
 BrokerTopicUri: TypeAlias = TopicUri | KafkaUri
 SinkUri: TypeAlias = FileUri | TopicUri | KafkaUri
+StoreUri: TypeAlias = FileUri | KafkaUri
 SourceUri: TypeAlias = FileUri | SubscriptionUri | KafkaUri
 
 
@@ -125,6 +134,14 @@ def source_uri(text: str) -> SourceUri:
     if isinstance(uri, TopicUri):
         fix = "name a subscription to it, pubsub:projects/P/subscriptions/S"
         raise UriError(f"{text!r} is a topic, which cannot be read; {fix}")
+    return uri
+
+
+def store_uri(text: str) -> StoreUri:
+    """Read the URI of an event store: a local folder, or the prefix of topics. Raises UriError for any other."""
+    uri = parse_uri(text)
+    if isinstance(uri, TopicUri | SubscriptionUri) or (isinstance(uri, FileUri) and "://" in uri.directory):
+        raise UriError(f"{text!r} is no event store; give file:DIR on this machine, or kafka:HOST:PORT/PREFIX")
     return uri
 
 

@@ -53,6 +53,9 @@ class PartitionedReader(Protocol):
     def open(self) -> None:
         """Connect."""
 
+    def close(self) -> None:
+        """Disconnect."""
+
     def starts(self, seen: int) -> list[int]:
         """The first offsets of the partitions from number `seen` on; empty when there are none."""
 

@@ -14,12 +14,14 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from hypothesis import settings
+from support.feature_stores import make_bigtable
 from support.servers import missing, needed
 
 from connectors.pubsub.publisher import open_channel
 from pipelines.engines.prism import find_prism
-from runners.local.emulators import firestore_emulator, pubsub_emulator
+from runners.local.emulators import bigtable_emulator, firestore_emulator, pubsub_emulator
 from runners.local.kafka_broker import KafkaBroker, kafka_broker
+from runners.local.redis_server import RedisServer, redis_server
 from runners.sandbox.process import Sandbox, running_sandbox
 
 settings.register_profile("no test asserts a time", deadline=None)
@@ -75,6 +77,21 @@ def firestore_uri(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty collection; FIRESTORE_EMULATOR_HOST is set for the test."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
     return f"firestore:projects/project-1/databases/(default)/ledger-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis server; the tests that need it are skipped without one, and fail in CI."""
+    with needed(redis_server()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bigtable_uri() -> Iterator[str]:
+    """A feature store in Bigtable's emulator; BIGTABLE_EMULATOR_HOST is set for the session."""
+    with needed(bigtable_emulator()) as host, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGTABLE_EMULATOR_HOST", host)
+        yield make_bigtable(host)
 
 
 @pytest.fixture(scope="session")

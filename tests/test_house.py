@@ -95,6 +95,8 @@ def test_what_a_worker_installs_holds_the_packages_and_their_data(tmp_path: Path
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
+    events = {f"schemas/avro/events/order_line/{name}" for name in ("1.avsc", "2.avsc", "type.yaml", "departments.txt")}
+    assert events <= names
     assert {"schemas/avro/campaign_event.avsc", "schemas/avro/released/campaign_event/1.avsc", "pipelines/launch/pipeline.py",
             "pipelines/operations/report/page.html", "pipelines/operations/report/page.css", "transforms/audience/evaluate_audience.py"} <= names  # fmt: skip
     assert not [name for name in names if name.startswith(("tests/", "bench/", "examples/"))]

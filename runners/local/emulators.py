@@ -19,6 +19,7 @@ from schemas.problems import JobError
 
 _START_S = 60.0
 _SMALL = ("-XX:+UseSerialGC", "-Xmn64m")  # the default heap grows by gigabytes
+_BIGTABLE = "platform/bigtable-emulator/cbtemulator"
 _SDK_PLACES = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
 
 
@@ -74,6 +75,21 @@ def pubsub_emulator(port: int | None = None) -> AbstractContextManager[str]:
 def firestore_emulator() -> AbstractContextManager[str]:
     """`host:port` of a running emulator of Firestore, as `run_emulator` gives it."""
     return run_emulator(FIRESTORE)
+
+
+@contextmanager
+def bigtable_emulator(port: int | None = None) -> Iterator[str]:
+    """`host:port` of a running emulator of Bigtable, which ends with the block. It keeps all data in memory.
+
+    Raises EmulatorError when the emulator is missing or does not answer within a minute.
+    """
+    programs = [path for root in _sdk_roots() for path in [root / _BIGTABLE] if path.is_file()]
+    if not programs:
+        raise EmulatorError("no Bigtable emulator found; run `gcloud components install bigtable`")
+    host = f"127.0.0.1:{port or free_port()}"
+    command = [str(programs[0]), "-host=127.0.0.1", f"-port={host.rpartition(':')[2]}"]
+    with run_server(command, "the Bigtable emulator", host, partial(_accepts_calls, host)):
+        yield host
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Install the engines and brokers of the tests and benchmarks into .engines/, by version.
 
-    python -m runners.local.install [prism] [gcs] [kafka] [flink]
+    python -m runners.local.install [prism] [gcs] [kafka] [flink] [redis]
 
-Without its tool (Go, Maven) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this fails.
+Without its tool (Go, Maven, apt-get) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this
+fails.
 """
 
 from __future__ import annotations
@@ -45,8 +46,21 @@ PARTS = {
     "flink": Part(
         "Flink 1.19 and Beam's runner for it", "2.70.0", "mvn", "flink.xml", "flink/beam-runners-flink-1.19-2.70.0.jar"
     ),
+    "redis": Part(
+        "Redis, a server", "7", "apt-get", "redis-tools libjemalloc2 liblzf1 libatomic1", "redis/redis-server"
+    ),
 }
-_INSTEAD = {"go": "install Go 1.24 or later", "mvn": "install Java 17 and Maven"}
+_INSTEAD = {
+    "go": "install Go 1.24 or later",
+    "mvn": "install Java 17 and Maven",
+    "apt-get": "without Debian put a redis-server on the PATH, otherwise install apt",
+}
+# Debian's packages are unpacked, not installed. The server is in redis-tools: redis-check-rdb is the same program.
+_UNPACK = """
+apt-get download {0} || {{ apt-get update && apt-get download {0}; }} || exit
+for package in *.deb; do dpkg -x "$package" root || exit; done
+cp root/usr/bin/redis-check-rdb redis-server && cp -L root/usr/lib/*/*.so.* . && rm -r root *.deb
+"""
 
 
 def stamp(part: Part) -> Path:
@@ -71,7 +85,7 @@ def install(name: str) -> str | None:
     ENGINES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ENGINES, prefix=".new-") as new:
         command, variables = _command(part, Path(new)), {**os.environ, "GOBIN": new}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=new)
         if done.returncode:
             return f"{part.tool} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-1500:]}"
         _put(part, Path(new))
@@ -82,6 +96,8 @@ def install(name: str) -> str | None:
 def _command(part: Part, new: Path) -> list[str]:
     if part.tool == "go":
         return ["go", "install", f"{part.source}@{part.version}"]
+    if part.tool == "apt-get":
+        return ["sh", "-c", _UNPACK.format(part.source)]
     return ["mvn", "-q", "-B", "-f", str(POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
 
 

@@ -28,9 +28,10 @@ _EXPONENTS = {"float": 0x80, "double": 0xF0}  # its bits in the last byte but on
 class Scan:
     """The top-level fields of records of one parsed schema (contracts.parsed), named in `wanted`.
 
-    Text is `texts(name)`, what else is `wanted` is `numbers[name]`, in the order of the bodies; a field that is a
-    union with null has `present[name]`. A record with a number outside `limits` (path, such as `offers[].expires_at`,
-    to the least and the greatest) is not sound, and with `finite` neither is one with a number that is nan or infinite.
+    Text is `texts(name)`, a float or double `reals[name]`, what else is `wanted` is `numbers[name]`, in the order of
+    the bodies; a field that is a union with null has `present[name]`, and zeros where it is null. A record with a
+    number outside `limits` (path, such as `offers[].expires_at`, to the least and the greatest) is not sound, and with
+    `finite` neither is one with a number that is nan or infinite.
     `bodies` are the records; with `lengths`, those of the records, each of the bodies may be many of them.
     """
 
@@ -58,6 +59,7 @@ class Scan:
         self._named: dict[str, Mapping[str, Any]] = {}
         self.sound = np.ones(len(lengths), bool)
         self.numbers: dict[str, Rows] = {}
+        self.reals: dict[str, npt.NDArray[np.float64]] = {}
         self.present: dict[str, npt.NDArray[np.bool_]] = {}
         self._places: dict[str, tuple[Rows, Rows]] = {}
         for field in schema["fields"]:
@@ -171,24 +173,25 @@ class Scan:
 
     def _fixed(self, kind: str, rows: Rows, path: str) -> None:
         """A value that has the same length in every row."""
-        if kind == "null":
+        width = _FIXED[kind]
+        if not width:
             return
         at = self._pick(self._at, rows)
+        cells = self._bytes[at[:, None] + np.arange(width)]  # up to _PAD bytes behind the end there are zeros
+        self._high_elsewhere += int(np.count_nonzero(cells > 127))
         if kind == "boolean" and path in self._wanted:
-            self._keep(path, rows, (self._bytes[at] != 0).astype(np.int64))
-        if self._finite and kind in _EXPONENTS:
-            self._check_finite(rows, kind)
-        self._move(rows, at + _FIXED[kind])
-        for place in range(_FIXED[kind]):
-            beyond = np.minimum(at + place, len(self._bytes) - 1)
-            self._high_elsewhere += int(np.count_nonzero(self._bytes[beyond] > 127))
-
-    def _check_finite(self, rows: Rows, kind: str) -> None:
-        """A number whose exponent has all its bits set is nan or infinite."""
-        last = self._at[rows] + _FIXED[kind] - 1  # little endian; a place behind the end has only zeros
-        high = np.minimum(last, len(self._bytes) - 1)
-        low = _EXPONENTS[kind]
-        self._refuse(rows, (self._bytes[high] & 0x7F == 0x7F) & (self._bytes[high - 1] & low == low))
+            self._keep(path, rows, (cells[:, 0] != 0).astype(np.int64))
+        elif kind != "boolean":
+            if self._finite:  # the exponent of what is nan or infinite has all its bits set
+                high, low = cells[:, -1] & 0x7F == 0x7F, cells[:, -2] & _EXPONENTS[kind] == _EXPONENTS[kind]
+                self._refuse(rows, high & low)
+            if path in self._wanted:
+                value = cells.view(f"<f{width}").ravel().astype(np.float64)
+                if rows is self._everyone:
+                    self.reals[path] = value
+                else:
+                    self.reals.setdefault(path, np.zeros(len(self._ends)))[rows] = value
+        self._move(rows, at + width)
 
     def _text(self, rows: Rows, path: str, check: bool) -> None:
         length = self._varint(rows)

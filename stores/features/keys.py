@@ -18,7 +18,10 @@ def entity_prefix(group: str, entity: str) -> bytes:
     name = entity.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff")
     if len(name) > _MOST_ENTITY:
         digest = blake2b(name, digest_size=_DIGEST).hexdigest().encode()
-        name = name[: _MOST_ENTITY - len(digest)] + digest
+        cut = _MOST_ENTITY - len(digest)
+        while name[cut] == 0xFF or name[cut] & 0xC0 == 0x80:  # within an escaped NUL, or within a character
+            cut -= 1
+        name = name[:cut] + digest
     return group_prefix(group) + name + _END
 
 
@@ -33,7 +36,7 @@ def row_key(group: str, entity: str, partition: int) -> bytes:
 
 
 def parse_key(key: bytes) -> RowKey:
-    """The parts of a key. A very long entity comes back shortened."""
+    """The parts of a key. A very long entity comes back shortened: the short one has the same key."""
     group, _, rest = key.partition(_END)
     name = rest[: -len(_END) - _PARTITION.size].replace(b"\0\xff", b"\0")
     return RowKey(group.decode(), name.decode("utf-8", "surrogatepass"), _PARTITION.unpack(key[-_PARTITION.size :])[0])

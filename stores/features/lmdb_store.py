@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lmdb
-
-from schemas.features.stamps import FIRST, Stamp, pack_stamp, stamp_of
-from schemas.problems import JobError
+from schemas.features.stamps import Stamp, pack_stamp, stamp_of
 from stores.features.keys import entity_prefix, group_prefix, parse_key, row_key
+from stores.features.lmdb_environment import Environment
 from stores.features.protocol import RowKey
 
-_SIZE = 4 << 30  # the map grows by this where it is full; the file only takes what it needs
-_READERS = 512
-_POSITIONS = b"positions"
+_BATCH = 1_000  # rows of a scan in one transaction: a long one would keep the pages of every write meanwhile
 
 
 class LmdbStore:
     """A folder with LMDB's files. Writes survive the end of any process. They reach the disk when the system writes
-    them: after a power cut, rebuild the store from the log."""
+    them: after a power cut, rebuild the store from the log.
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self._folder = folder
-        if not read_only:
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._env = lmdb.open(
-                str(folder),
-                map_size=max(_SIZE, self._file_size() + _SIZE),
-                max_dbs=2,
-                max_readers=_READERS,
-                readonly=read_only,
-                readahead=False,
-                sync=False,
-                metasync=False,
-            )
-            self._rows = self._env.open_db(b"rows", create=not read_only)
-            self._positions = self._env.open_db(_POSITIONS, create=not read_only)
-        except lmdb.Error as error:
-            raise JobError(f"{folder}: the feature store does not open: {error}") from error
+    With `read_only` the folder may have no store yet: reading raises JobError until it has one. The map grows by
+    `step` bytes when it is full.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False, step: int = 4 << 30) -> None:
+        self._files = Environment.shared(folder, writes=not read_only, step=step)
 
     def rows(self, group: str, partition: int, entities: Sequence[str]) -> list[bytes | None]:
-        with self._begin() as txn:
+        with self._files.reading("rows") as txn:
             return [txn.get(row_key(group, entity, partition)) for entity in entities]
 
     def write(self, group: str, partition: int, rows: Mapping[str, bytes]) -> int:
-        return int(self._written(lambda txn: self._put(txn, group, partition, rows)))
+        new = [(row_key(group, entity, partition), stamp_of(row), row) for entity, row in rows.items()]
+
+        def put(txn: Any) -> int:
+            written = 0
+            for key, stamp, row in new:
+                before = txn.get(key)
+                if before is None or stamp > stamp_of(before):
+                    txn.put(key, row)
+                    written += 1
+            return written
+
+        return self._files.change("rows", put) if new else 0
 
     def read(self, wanted: Sequence[tuple[str, str]]) -> list[list[bytes]]:
         found = list[list[bytes]]()
-        with self._begin() as txn, txn.cursor() as cursor:
+        with self._files.reading("rows") as txn, txn.cursor() as cursor:
             for group, entity in wanted:
                 prefix, rows = entity_prefix(group, entity), list[bytes]()
                 more = cursor.set_range(prefix)
@@ -67,7 +60,7 @@ class LmdbStore:
 
     def positions(self, group: str) -> dict[int, Stamp]:
         prefix = group_prefix(group)
-        with self._begin(self._positions) as txn, txn.cursor() as cursor:
+        with self._files.reading("positions") as txn, txn.cursor() as cursor:
             found = dict[int, Stamp]()
             more = cursor.set_range(prefix)
             while more and cursor.key().startswith(prefix):
@@ -79,22 +72,23 @@ class LmdbStore:
         key = row_key(group, "", partition)
 
         def note(txn: Any) -> None:
-            if stamp > stamp_of(txn.get(key, db=self._positions)):
-                txn.put(key, pack_stamp(stamp), db=self._positions)
+            before = txn.get(key)
+            if before is None or stamp > stamp_of(before):
+                txn.put(key, pack_stamp(stamp))
 
-        self._written(note)
+        self._files.change("positions", note)
 
     def scan(self, group: str) -> Iterator[tuple[RowKey, bytes]]:
         prefix = place = group_prefix(group)
-        while True:  # a long read would keep the pages of every write meanwhile
-            with self._begin() as txn, txn.cursor() as cursor:
+        while True:
+            with self._files.reading("rows") as txn, txn.cursor() as cursor:
                 batch = list[tuple[bytes, bytes]]()
                 more = cursor.set_range(place)
-                while more and len(batch) < 1_000 and cursor.key().startswith(prefix):
+                while more and len(batch) < _BATCH and cursor.key().startswith(prefix):
                     batch.append(cursor.item())
                     more = cursor.next()
             yield from ((parse_key(key), row) for key, row in batch)
-            if len(batch) < 1_000:
+            if len(batch) < _BATCH:
                 return
             place = batch[-1][0] + b"\0"
 
@@ -110,49 +104,7 @@ class LmdbStore:
                     more = cursor.next()
             return sum(txn.delete(key) for key in keys)
 
-        return int(self._written(remove))
+        return self._files.change("rows", remove)
 
     def close(self) -> None:
-        self._env.close()
-
-    def _put(self, txn: Any, group: str, partition: int, rows: Mapping[str, bytes]) -> int:
-        written = 0
-        for entity, row in rows.items():
-            key = row_key(group, entity, partition)
-            before = txn.get(key)
-            if before is None or stamp_of(row) > stamp_of(before):
-                txn.put(key, row)
-                written += 1
-        return written
-
-    @contextmanager
-    def _begin(self, db: Any = None) -> Iterator[Any]:
-        try:
-            try:
-                txn = self._env.begin(db=db or self._rows)
-            except lmdb.MapResizedError:  # another process made it larger
-                self._env.set_mapsize(0)
-                txn = self._env.begin(db=db or self._rows)
-            with txn:
-                yield txn
-        except lmdb.Error as error:
-            raise JobError(f"{self._folder}: the feature store cannot be read: {error}") from error
-
-    def _written(self, change: Any) -> Any:
-        while True:
-            try:
-                with self._env.begin(write=True, db=self._rows) as txn:
-                    return change(txn)
-            except lmdb.MapFullError:
-                self._env.set_mapsize(self._env.info()["map_size"] + _SIZE)
-            except lmdb.MapResizedError:
-                self._env.set_mapsize(0)
-            except lmdb.Error as error:
-                raise JobError(f"{self._folder}: the feature store cannot be written: {error}") from error
-
-    def _file_size(self) -> int:
-        file = self._folder / "data.mdb"
-        return file.stat().st_size if file.exists() else 0
-
-
-__all__ = ["FIRST", "LmdbStore"]
+        self._files.leave()

@@ -111,11 +111,11 @@ def _kept(layout: Layout, places: Numbers, records: Numbers, now: int) -> tuple[
 
 
 def update_rows(
-    layout: Layout, selected: Selected, rows: Sequence[bytes | None], end: int, now: int
+    layout: Layout, selected: Selected, rows: Sequence[bytes | None], end: int, now: int, epoch: int = 0
 ) -> dict[str, bytes]:
     """The new rows of the selected entities, whose rows these are. Events before a row's position are in it already.
 
-    `end` is the position behind the last event of the poll; the row's epoch stays.
+    `end` is the position behind the last event of the poll. A row keeps its epoch, and a new one has `epoch`.
     """
     if not selected.entities:
         return {}
@@ -128,7 +128,7 @@ def update_rows(
             return {}
     parts = merge_parts(layout, [decode_rows(layout, rows), parts_of(layout, selected, now)], now)
     changed = np.unique(selected.places).tolist()
-    encoded = encode_rows(layout, parts, [Stamp(stamp.epoch, end) for stamp in stamps])
+    encoded = encode_rows(layout, parts, [Stamp(max(epoch, stamp.epoch), end) for stamp in stamps])
     return {selected.entities[place]: encoded[place] for place in changed}
 
 

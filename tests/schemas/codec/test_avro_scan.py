@@ -165,3 +165,54 @@ def test_a_number_that_is_none_is_not_vouched_for_where_it_matters(number: float
     some = [body({**_plain(), "properties": {"a": 1.5, "b": one}}) for one in (1e308, number, -5e-324)]
     assert Scan(EVENT, some, WANTED).sound.tolist() == [True] * 3
     assert Scan(EVENT, some, WANTED, finite=True).sound.tolist() == [True, False, True]
+
+
+FLAT = parsed(
+    {
+        "type": "record",
+        "name": "Flat",
+        "fields": [
+            {"name": "id", "type": "string"},
+            {"name": "real", "type": "double"},
+            {"name": "maybe_real", "type": ["null", "double"]},
+            {"name": "short", "type": ["float", "null"]},
+            {"name": "flag", "type": "boolean"},
+            {"name": "maybe_flag", "type": ["null", "boolean"]},
+            {"name": "maybe", "type": ["null", "long"]},
+            {"name": "note", "type": ["null", "string"]},
+        ],
+    }
+)
+FLAT_ROWS = st.fixed_dictionaries(
+    {
+        "id": TEXT,
+        "real": st.floats(),
+        "maybe_real": st.none() | st.floats(),
+        "short": st.none() | st.floats(width=32),
+        "flag": st.booleans(),
+        "maybe_flag": st.none() | st.booleans(),
+        "maybe": st.none() | st.integers(-(2**62) + 1, 2**62 - 1),
+        "note": st.none() | TEXT,
+    }
+)
+
+
+@given(st.lists(FLAT_ROWS, min_size=1, max_size=8))
+@settings(deadline=None)
+def test_every_kind_of_column_is_what_was_written(rows: list[dict[str, Any]]) -> None:
+    bodies = []
+    for row in rows:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, FLAT, row)
+        bodies.append(out.getvalue())
+    scan = Scan(FLAT, bodies, frozenset(rows[0]))
+    assert scan.sound.all()
+    for name in ("real", "maybe_real", "short", "flag", "maybe_flag", "maybe"):
+        columns = scan.reals if name in ("real", "maybe_real", "short") else scan.numbers
+        values = columns.get(name, np.zeros(len(rows)))
+        present = scan.present.get(name, np.ones(len(rows), bool))
+        for row, value, there in zip(rows, values.tolist(), present.tolist(), strict=True):
+            said = row[name]
+            assert there == (said is not None)
+            assert value == (said or 0) or (math.isnan(value) and math.isnan(said))
+    assert scan.array("note").to_pylist() == [row["note"] for row in rows]

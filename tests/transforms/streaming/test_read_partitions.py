@@ -38,6 +38,9 @@ class Log:
         assert not hasattr(self, "opened")
         self.opened = True
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     @property
     def everyone(self) -> list[tuple[int, int]]:
         return self.sizes + (self.later if self.looks > 1 else [])

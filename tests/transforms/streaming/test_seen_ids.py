@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.streaming.seen_ids import GENERATIONS, SeenIds, _halves, id_bytes, make_chunk
+from schemas.columns.id_set import halves
+from transforms.streaming.seen_ids import GENERATIONS, SeenIds, id_bytes, make_chunk
 
 LISTS = st.lists(st.lists(st.integers(0, 400), min_size=1, max_size=80), max_size=40)
 
@@ -50,7 +51,7 @@ def test_ids_that_are_sorted_by_the_same_number_are_different() -> None:
     alike = [
         (number * mix % 2**64).to_bytes(8, sys.byteorder) + number.to_bytes(8, sys.byteorder) for number in range(400)
     ]
-    assert len(set(_halves(b"".join(alike))[0].tolist())) == 1
+    assert len(set(halves(b"".join(alike))[0].tolist())) == 1
     remembered = SeenIds()
     assert remembered.first_seen(alike[:300], 1) == list(range(300))
     assert remembered.first_seen(alike, 1) == list(range(300, 400))

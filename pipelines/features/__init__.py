@@ -1,0 +1,1 @@
+"""The pipeline features: events of the event store, folded into rows of the feature store."""

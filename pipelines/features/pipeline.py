@@ -1,0 +1,32 @@
+"""Features: the events of each type, folded into the rows of its feature groups.
+
+    read events of a type, partition by partition | fold into the rows of its groups
+
+There is no state in the engine and no shuffle: a row says which events it holds (docs/decisions/017).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import apache_beam as beam
+
+from pipelines.features.sources import TypeSource
+from stores.features.open import open_store
+from transforms.features.fold_events import FoldEvents, Folding, Scan
+from transforms.features.layout import Layout
+from transforms.streaming.read_partitions import ReadPartitions
+
+
+def build(
+    p: beam.Pipeline, sources: Sequence[TypeSource], layouts: Mapping[str, list[Layout]], scans: Mapping[str, Scan]
+) -> None:
+    """Builds the pipeline. `layouts` and `scans` are by type: the layouts of its groups, and how its events become
+    columns. A failure of the store or of the log fails the bundle, and the engine repeats it."""
+    for source in sources:
+        name = source.type
+        folding = Folding(name, layouts[name], scans[name], partial(open_store, source.store), source.read_range)
+        events = p | f"Read_{name}" >> ReadPartitions(source.make_reader, time.time)
+        _ = events | f"Fold_{name}" >> FoldEvents(folding, time.time)

@@ -148,7 +148,8 @@ def _values(plan: _Plan, rows: list[list[bytes]], now: int) -> GroupValues:
             damaged.append(place)
         known.append(values)
         newest.append(time)
-    answer = _answer(plan, [list(column) for column in zip(*known, strict=True)], newest, now)
+    columns = [list(column) for column in zip(*known, strict=True)] if known else [[] for _ in plan.names]
+    answer = _answer(plan, columns, newest, now)
     return _with_errors(answer, damaged, error) if damaged else answer
 
 

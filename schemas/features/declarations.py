@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from schemas.features.windows import duration_ms, hop_of, window_ms
+from schemas.features.windows import HOPS, duration_ms, hop_of, window_ms
 
 NUMERIC = frozenset({"sum", "mean", "variance", "min", "max", "decayed_sum", "quantiles"})
 VALUED = NUMERIC | {"first", "last", "last_k", "distinct", "count_by"}  # operations that need a column
@@ -89,6 +89,10 @@ class FeatureGroup:
         """Its name and version, as stores and lineage write them."""
         return f"{self.name}@{self.version}"
 
+    def titled(self, title: str) -> Aggregation:
+        """The aggregation with a title. Raises KeyError."""
+        return {one.title: one for one in self.aggregations}[title]
+
     @cached_property
     def features(self) -> tuple[tuple[str, Aggregation, int], ...]:
         """(name, aggregation, window in ms) of each feature, as declared."""
@@ -97,11 +101,12 @@ class FeatureGroup:
 
     @cached_property
     def retention_ms(self) -> dict[int, int]:
-        """How long the tiles of each hop (its place in HOPS) are kept: the longest window over them, and lateness."""
+        """How long the tiles of each hop (its place in HOPS) are kept: the longest window over them, the tile in
+        which it begins, and lateness."""
         kept: dict[int, int] = {}
         for _, _, window in self.features:
             hop = hop_of(window)
-            kept[hop] = max(kept.get(hop, 0), window + duration_ms(self.lateness))
+            kept[hop] = max(kept.get(hop, 0), window + HOPS[hop] + duration_ms(self.lateness))
         return kept
 
     @cached_property
@@ -134,11 +139,12 @@ class FeatureGroup:
             wrong.append(("key", (), "name the columns that say whose features these are"))
         wrong += [(f"where.{place}", *rest) for place, *rest in _where_mistakes(self.where, types)]
         titles = [one.title for one in self.aggregations]
+        windows = {one.title: {*one.windows} for one in self.aggregations if one.operation != "ratio"}
         for number, one in enumerate(self.aggregations):
             place = f"aggregations[{number}]"
             if titles.count(one.title) > 1:
                 wrong.append((f"{place}.name", one.title, "each aggregation needs a name of its own"))
-            wrong += [(f"{place}.{part}", *rest) for part, *rest in _mistakes(one, types, titles)]
+            wrong += [(f"{place}.{part}", *rest) for part, *rest in _mistakes(one, types, windows)]
         return wrong
 
 
@@ -154,7 +160,7 @@ def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> lis
     return wrong
 
 
-def _mistakes(one: Aggregation, types: dict[str, str], titles: list[str]) -> list[tuple[str, Any, str]]:
+def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[str]]) -> list[tuple[str, Any, str]]:
     wrong = [(f"where.{place}", value, fix) for place, value, fix in _where_mistakes(one.where, types)]
     if one.operation not in OPERATIONS:
         return [*wrong, ("operation", one.operation, f"one of {', '.join(sorted(OPERATIONS))}")]
@@ -177,8 +183,8 @@ def _mistakes(one: Aggregation, types: dict[str, str], titles: list[str]) -> lis
         wrong.append(("values", one.values, "count_by counts 1 to 50 different values"))
     if one.operation == "quantiles" and not (one.quantiles and all(0 <= part <= 1 for part in one.quantiles)):
         wrong.append(("quantiles", one.quantiles, "name at least one quantile, from 0 to 1"))
-    if one.operation == "ratio" and not set(one.of) <= {*titles} - {one.title}:
-        wrong.append(("of", one.of, "the names of two other aggregations of this group"))
+    if one.operation == "ratio" and not all(windows.get(title, set()) >= {*one.windows} for title in one.of):
+        wrong.append(("of", one.of, "the names of two aggregations of this group, no ratios, that have its windows"))
     if not 1 <= one.width <= 64:
         wrong.append(("width", one.width, "1 to 64 bytes"))
     if one.operation == "decayed_sum":

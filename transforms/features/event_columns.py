@@ -42,12 +42,11 @@ class EventColumns(NamedTuple):
         return EventColumns(self.positions[chosen], self.ties[chosen], columns, present)
 
     def has(self, name: str) -> Mask:
-        """Where a column is not null."""
-        if name in self.present:
-            return self.present[name]
+        """Where a column is not null. NaN and infinities are no values: they count as null."""
         column = self.columns[name]
         if isinstance(column, np.ndarray):
-            return np.ones(len(self), bool)
+            present = self.present.get(name, np.True_)
+            return np.isfinite(column) & present if column.dtype.kind == "f" else np.ones(len(self), bool) & present
         return column.is_valid().to_numpy(zero_copy_only=False)
 
 
@@ -83,16 +82,19 @@ def _matches(events: EventColumns, where: Where) -> Mask:
 
 def entities(events: EventColumns, key: tuple[str, ...]) -> tuple[list[str], Numbers]:
     """(the different entities, the place in them of each event's); -1 for an event with a null in its key."""
-    texts = [_as_text(events, name) for name in key]
-    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, SEPARATOR)
-    encoded = joined.dictionary_encode()
+    columns = [_nullable(events, name) for name in key]
+    if len(columns) == 1:
+        encoded = columns[0].dictionary_encode()  # then only the different ones become text
+    else:
+        texts = [column.cast(pa.string()) for column in columns]
+        encoded = pc.binary_join_element_wise(*texts, SEPARATOR).dictionary_encode()
     places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return encoded.dictionary.to_pylist(), places
+    return encoded.dictionary.cast(pa.string()).to_pylist(), places
 
 
-def _as_text(events: EventColumns, name: str) -> pa.Array:
+def _nullable(events: EventColumns, name: str) -> pa.Array:
     column = events.columns[name]
     if isinstance(column, np.ndarray):
         mask = ~events.has(name)
-        column = pa.array(column, mask=mask if mask.any() else None)
-    return column.cast(pa.string())
+        return pa.array(column, mask=mask if mask.any() else None)
+    return column

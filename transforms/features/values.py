@@ -11,57 +11,94 @@ import numpy.typing as npt
 
 from schemas.features.declarations import EXACT_DISTINCT, Aggregation
 from schemas.features.windows import HOPS, duration_ms, hop_of
-from transforms.features.layout import NEVER, Layout, code_hop, code_start, merge_items, merge_tiles
-from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of
+from transforms.features.layout import NEVER, Layout, added, code_hop, code_start, merge_items, merge_tiles
+from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of, squares_of
 
 Numbers = npt.NDArray[Any]
 Values = dict[str, list[Any]]
 _HASHES = 1 << 63
 
 
-def window_start(window: int, now: int, exact: bool) -> int:
-    """The first millisecond of a window (ms) that ends at `now`; that of its tile, unless the window is exact."""
+def window_start(window: int, now: Any, exact: bool) -> Any:
+    """The first millisecond of a window (ms) that ends at `now`, a number or an array; that of its tile, unless the
+    window is exact."""
     start = now - window
     return start if exact else start // HOPS[hop_of(window)] * HOPS[hop_of(window)]
 
 
-def values_at(layout: Layout, parts: Parts, count: int, now: int) -> Values:
-    """The value of each feature for each of `count` entities, by the name of the feature.
+def values_at(layout: Layout, parts: Parts, count: int, now: int, names: Sequence[str] | None = None) -> Values:
+    """The value of each feature (of all, unless `names` says which) for each of `count` entities, by its name.
 
     A record's place says whose it is; an entity may have several rows. Events at `now` or later do not count, where
     the record tells: in tiles it is the tile's start. An entity without an event gets the declared default.
     """
-    values: Values = {}
+    defaults = {name: one.default for name, one, _ in layout.group.features}
+    known = known_values(layout, parts, count, now, names)
+    return {name: [defaults[name] if value is None else value for value in found] for name, found in known.items()}
+
+
+def known_values(layout: Layout, parts: Parts, count: int, now: int, names: Sequence[str] | None = None) -> Values:
+    """As `values_at`, with None where the default stands: no event of the entity counts, or a ratio has nothing or zero
+    below."""
+    features = {name: (one, window) for name, one, window in layout.group.features}
     by_window: dict[int, tuple[Numbers, Numbers]] = {}
-    for name, one, window in layout.group.features:
-        number = layout.group.aggregations.index(one)
-        start = window_start(window, now, one.exact)
-        if one.operation == "ratio":
-            continue
-        if one.exact:
-            found = _of_raw(layout, parts, number, one, start, now)
-        elif number in layout.itemised:
-            found = _of_items(layout, parts, number, one, start, now, hop_of(window))
-        else:
-            if window not in by_window:
-                by_window[window] = _merged(layout, parts, start, now, hop_of(window))
-            places, tiles = by_window[window]
-            found = (places, _final(layout, tiles, number, one, now, parts))
-            if one.operation == "decayed_sum":
-                found = _decayed(layout, parts, number, one, start, now, hop_of(window))
-        values[name] = _filled(found, count, one)
-    for name, one, window in layout.group.features:
-        if one.operation == "ratio":
-            values[name] = _ratios(layout, values, one, window, count)
-    return {name: values[name] for name, _, _ in layout.group.features}
+    values: Values = {}
+
+    def found(name: str) -> list[Any]:
+        if name not in values:
+            one, window = features[name]
+            if one.operation == "ratio":
+                upper, lower = (found(other) for other in ratio_of(name, one))
+                values[name] = [(a or 0) / b if b else None for a, b in zip(upper, lower, strict=True)]
+            else:
+                values[name] = _spread_out(_found(layout, parts, one, window, now, by_window), count)
+        return values[name]
+
+    return {name: found(name) for name in (features if names is None else names)}
 
 
-def _filled(found: tuple[Numbers, list[Any]], count: int, one: Aggregation) -> list[Any]:
-    default = one.default
-    filled = [default] * count
+def ratio_of(name: str, one: Aggregation) -> tuple[str, str]:
+    """The names of the two features that a feature divides: those of the same window."""
+    window = name[len(one.title) :]
+    return one.of[0] + window, one.of[1] + window
+
+
+def newest_times(parts: Parts, count: int) -> list[int | None]:
+    """When the newest event that is known of each entity was (epoch ms), as far as the records tell: the start of its
+    tile, or its own time where raw events are kept. None where nothing is known."""
+    newest = np.full(count, NEVER)
+    for places, times in (
+        (parts.tile_entities, code_start(parts.tiles["tile"])),
+        (parts.item_entities, code_start(parts.items["tile"])),
+        (parts.raw_entities, parts.raw["time"]),
+    ):
+        np.maximum.at(newest, places, times)
+    return [None if time == NEVER else time for time in newest.tolist()]
+
+
+def _found(
+    layout: Layout, parts: Parts, one: Aggregation, window: int, now: int, by_window: dict[int, tuple[Numbers, Numbers]]
+) -> tuple[Numbers, list[Any]]:
+    """The places of entities and their values. `by_window` keeps merged tiles for other features of a window."""
+    number = layout.group.aggregations.index(one)
+    start, hop = window_start(window, now, one.exact), hop_of(window)
+    if one.exact:
+        return _of_raw(layout, parts, number, one, start, now)
+    if number in layout.itemised:
+        return _of_items(layout, parts, number, one, start, now, hop)
+    if one.operation == "decayed_sum":
+        return _decayed(layout, parts, number, one, start, now, hop)
+    if window not in by_window:
+        by_window[window] = _merged(layout, parts, start, now, hop)
+    places, tiles = by_window[window]
+    return places, _final(layout, tiles, number, one, now, parts)
+
+
+def _spread_out(found: tuple[Numbers, list[Any]], count: int) -> list[Any]:
+    values: list[Any] = [None] * count
     for place, value in zip(found[0].tolist(), found[1], strict=True):
-        filled[place] = default if value is None else value
-    return filled
+        values[place] = value
+    return values
 
 
 def _within(records: Numbers, start: int, now: int, hop: int) -> Numbers:
@@ -86,19 +123,24 @@ def _final(layout: Layout, tiles: Numbers, number: int, one: Aggregation, now: i
     n = tiles[name + "n"]
     if one.operation == "count":
         return [value or None for value in n.tolist()]
-    if one.operation in ("sum", "min", "max", "decayed_sum"):
-        field = "sum" if one.operation == "decayed_sum" else one.operation
-        return [value if some else None for value, some in zip(tiles[name + field].tolist(), n.tolist(), strict=True)]
+    if one.operation in ("sum", "min", "max"):
+        values = tiles[name + one.operation].tolist()
+        return [value if some else None for value, some in zip(values, n.tolist(), strict=True)]
     totals = tiles[name + "sum"].tolist()
     if one.operation == "mean":
         return [total / some if some else None for total, some in zip(totals, n.tolist(), strict=True)]
-    squares = tiles[name + "squares"].tolist()
-    return [_variance(*row) for row in zip(n.tolist(), totals, squares, strict=True)]
+    if layout.is_float(one):
+        return [
+            spread / some if some else None
+            for spread, some in zip(tiles[name + "spread"].tolist(), n.tolist(), strict=True)
+        ]
+    parts_of_squares = (tiles[name + field].tolist() for field in ("squares", "squares_high"))
+    return [variance(*row) for row in zip(n.tolist(), totals, *parts_of_squares, strict=True)]
 
 
-def _variance(n: int, total: float, squares: float) -> float | None:
-    """The population's variance, from the sum and the sum of squares; integers are exact until the division."""
-    return max(0.0, (n * squares - total * total) / (n * n)) if n else None
+def variance(n: int, total: int, squares: int, squares_high: int) -> float | None:
+    """The population's variance of whole numbers, exact until the division; None of none."""
+    return (n * ((squares_high << 32) + squares) - total * total) / (n * n) if n else None
 
 
 def _plain(values: Numbers) -> list[Any]:
@@ -123,7 +165,7 @@ def _of_items(
 ) -> tuple[Numbers, list[Any]]:
     chosen = _within(parts.items, start, now, hop) & (parts.items["aggregation"] == number)
     places, items = merge_items(layout, parts.item_entities[chosen], parts.items[chosen])
-    return _by_entity(places, items, lambda own: _of_entity(one, own))
+    return _by_entity(places, items, lambda own: _of_entity(layout, one, own))
 
 
 def _by_entity(places: Numbers, records: Numbers, final: Any) -> tuple[Numbers, list[Any]]:
@@ -134,14 +176,13 @@ def _by_entity(places: Numbers, records: Numbers, final: Any) -> tuple[Numbers, 
     return places[starts], [final(records[a:b]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def _of_entity(one: Aggregation, items: Numbers) -> Any:
+def _of_entity(layout: Layout, one: Aggregation, items: Numbers) -> Any:
     """The value of the merged items of one entity."""
     if one.operation == "distinct":
         return distinct_count(items["a"])
     if one.operation == "last_k":
-        named = items.dtype.names or ()
-        texts = items["text"] if "text" in named and items["text"].any() else items["value"]
-        return _plain(texts)
+        values = items["text" if layout.is_text(one) else "value"]
+        return _plain(values.view("<f8") if layout.is_float(one) else values)
     return quantile_values(items["a"], items["n"], one.quantiles)
 
 
@@ -185,9 +226,7 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
     if one.operation == "distinct":
         return len(np.unique(values))
     if one.operation == "count_by":
-        plain = _plain(values)
-        counts = [plain.count(value) for value in one.values]
-        return [*counts, len(plain) - sum(counts)]
+        return np.bincount(values, minlength=len(one.values) + 1).tolist()
     if one.operation == "quantiles":
         bins, numbers = np.unique(bin_of(values), return_counts=True)
         return quantile_values(bins, numbers, one.quantiles)
@@ -195,22 +234,14 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
         return float((values * np.exp2((raw["time"] - now) / duration_ms(one.half_life))).sum())
     if one.operation in ("min", "max"):
         return getattr(values, one.operation)().item()
-    total = values.sum().item()
+    if one.operation == "variance" and layout.is_float(one):
+        return float(np.var(values))
+    total = added(values, np.zeros(1, np.int64)).item()
     if one.operation == "sum":
         return total
-    return total / len(raw) if one.operation == "mean" else _variance(len(raw), total, (values**2).sum().item())
+    if one.operation == "mean":
+        return total / len(raw)
+    return variance(len(raw), total, *(part.sum().item() for part in squares_of(values)))
 
 
-def _ratios(layout: Layout, values: Values, one: Aggregation, window: int, count: int) -> list[Any]:
-    """The quotient of two aggregations over the same window; the default where the lower one is nothing or zero."""
-    text = next(text for text in one.windows if one.feature(text) in _names(layout, one, window))
-    pairs = {each.title: each for each in layout.group.aggregations}
-    upper, lower = (values[pairs[title].feature(text)] for title in one.of)
-    return [(a or 0) / b if b else one.default for a, b in zip(upper, lower, strict=True)]
-
-
-def _names(layout: Layout, one: Aggregation, window: int) -> set[str]:
-    return {name for name, each, length in layout.group.features if each is one and length == window}
-
-
-__all__ = ["bin_of", "distinct_count", "hash_of", "quantile_values", "values_at", "window_start"]
+__all__ = ["bin_of", "distinct_count", "hash_of", "known_values", "quantile_values", "values_at", "window_start"]

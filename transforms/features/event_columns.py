@@ -42,16 +42,22 @@ class EventColumns(NamedTuple):
         return EventColumns(self.positions[chosen], self.ties[chosen], columns, present)
 
     def has(self, name: str) -> Mask:
-        """Where a column is not null. NaN and infinities are no values: they count as null."""
+        """Where a column is not null."""
+        if name in self.present:
+            return self.present[name]
         column = self.columns[name]
         if isinstance(column, np.ndarray):
-            present = self.present.get(name, np.True_)
-            return np.isfinite(column) & present if column.dtype.kind == "f" else np.ones(len(self), bool) & present
+            return np.ones(len(self), bool)
         return column.is_valid().to_numpy(zero_copy_only=False)
+
+    def counts(self, name: str) -> Mask:
+        """Where a column has a value that features count: no null, no NaN, no infinity."""
+        column = self.columns[name]
+        return self.has(name) & np.isfinite(column) if getattr(column, "dtype", None) == np.float64 else self.has(name)
 
 
 def matches(events: EventColumns, conditions: tuple[Where, ...]) -> Mask:
-    """Where all conditions hold. A null satisfies `is_null` alone."""
+    """Where all conditions hold. A null (also NaN, an infinity) satisfies `is_null` alone."""
     chosen = np.ones(len(events), bool)
     for where in conditions:
         chosen &= _matches(events, where)
@@ -69,7 +75,7 @@ _COMPARED = {
 
 
 def _matches(events: EventColumns, where: Where) -> Mask:
-    present = events.has(where.column)
+    present = events.counts(where.column)
     if where.comparison in ("is_null", "not_null"):
         return present if where.comparison == "not_null" else ~present
     column = pa.array(events.columns[where.column])

@@ -77,7 +77,7 @@ def values_as_of(layout: Layout, events: EventColumns, rows: Rows) -> dict[str, 
         if (one.where, one.column) not in conditions:
             counted = matches(own, one.where)
             if one.column:
-                counted &= own.has(one.column)
+                counted &= own.counts(one.column)
             before = np.zeros(len(own) + 1, np.int64)
             np.cumsum(counted, out=before[1:])
             conditions[one.where, one.column] = (np.flatnonzero(counted), before)

@@ -77,7 +77,7 @@ def too_large(layout: Layout, events: EventColumns) -> Numbers:
     found = np.zeros(len(events), bool)
     for name, limit in layout.limits.items():
         column = events.columns[name]
-        found |= ((column > limit) | (column < -limit)) & events.has(name)
+        found |= ((column > limit) | (column < -limit)) & events.counts(name)
     return found
 
 
@@ -106,7 +106,7 @@ def _records(layout: Layout, events: EventColumns) -> _Records:
             continue
         chosen = matches(events, one.where)
         if one.column:
-            chosen &= events.has(one.column)
+            chosen &= events.counts(one.column)
         if number in layout.exact:
             raw[f"{number}.in"] = chosen
             if one.column:

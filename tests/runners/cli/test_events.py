@@ -13,7 +13,6 @@ from support.raw_events import TYPES, any_event, body_of
 from connectors.files.sink import FileSink
 from runners.cli.main import main
 
-
 PAST = {"occurred_at": 1_600_000_000_000, "published_at": 1_600_000_000_050}
 
 

@@ -114,6 +114,14 @@ def create_event_store(uri: StoreUri, client: KafkaClient, settings: Mapping[str
             create_log(Path(uri.of_type(name).directory), wanted)
 
 
+def existing_logs(uri: StoreUri, settings: Mapping[str, LogSettings]) -> dict[str, LogSettings]:
+    """The settings of the logs that are there, and these of the others. Topics keep their own."""
+    if isinstance(uri, KafkaUri):
+        return dict(settings)
+    folders = {name: Path(uri.of_type(name).directory) for name in settings}
+    return {name: read_settings(folder) if is_log(folder) else settings[name] for name, folder in folders.items()}
+
+
 def expire_events(uri: StoreUri, types: Sequence[str], now_ms: int) -> int:
     """Deletes what is older than the retention of its type; the number of segments. Kafka does so itself."""
     if isinstance(uri, KafkaUri):

@@ -17,6 +17,7 @@ from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.options import GROUP, KafkaOptions, read_client, read_start
 from connectors.log.segments import LogSettings
+from connectors.open import existing_logs
 from connectors.uri import SourceUri, StoreUri, source_uri, store_uri
 from pipelines.command_line.logs import LOG_FORMAT
 from pipelines.launch.options import add_once, missing_options, read_uri, small_options
@@ -26,7 +27,9 @@ from transforms.collect.watch import Limits
 
 Uri = TypeVar("Uri", SourceUri, StoreUri)
 _AS_GIVEN = ("drain", "idle", "readers", "remember")
-_LEAST = {"idle": 0.0, "readers": 1, "partitions": 1, "remember": 1.0, "watch_window": 1.0, "most_quarantined": 0.0}
+PARTITIONS = 8
+"""Of a type that is not in the store yet."""
+_LEAST = {"idle": 0.0, "readers": 1, "remember": 1.0, "watch_window": 1.0, "most_quarantined": 0.0}
 
 
 class CollectOptions(PipelineOptions):
@@ -40,7 +43,7 @@ class CollectOptions(PipelineOptions):
         add("--store", help="the event store: file:DIR on this machine, or kafka:HOST:PORT/PREFIX (topics PREFIX.TYPE)")
         share("--output", help="with a store on Kafka: folder for the quarantine and the fuses")
         add("--types", help="folder of event types, a folder each (those that come with the engine)")
-        add("--partitions", type=int, default=8, help="partitions of a type that is not in the store yet (8)")
+        add("--partitions", type=int, help="partitions of a type that is not in the store yet (8)")
         add("--remember", type=float, default=86_400.0, help="seconds in which an event_id is a duplicate (86400)")
         add("--most_quarantined", type=float, default=0.05,
             help="share of a type's events in quarantine above which its fuse blows (0.05)")  # fmt: skip
@@ -64,7 +67,7 @@ class CollectConfig:
     store: StoreUri
     home: str
     types: str | None = None
-    partitions: int = 8
+    partitions: int | None = None
     remember: float = 86_400.0
     limits: Limits = field(default_factory=Limits)
     drain: bool = False
@@ -91,7 +94,7 @@ class CollectConfig:
             for uri in sources
             if uri is not None and uri == store
         ]
-        problems += small_options(options, _LEAST)
+        problems += small_options(options, _LEAST | ({} if options.partitions is None else {"partitions": 1}))
         kafka_options = options.view_as(KafkaOptions)
         kafka, start = read_client(kafka_options, problems), read_start(kafka_options, problems)
         try:
@@ -118,8 +121,16 @@ class CollectConfig:
         return load_event_types(self.types)
 
     def logs(self) -> Mapping[str, LogSettings]:
-        """How the events of each type are kept."""
-        return {name: LogSettings(self.partitions, one.retention_ms) for name, one in self.event_types().items()}
+        """How the events of each type are kept. A log that is there keeps its number of partitions, unless another is
+        asked for, which it refuses."""
+        wanted = {
+            name: LogSettings(self.partitions or PARTITIONS, one.retention_ms)
+            for name, one in self.event_types().items()
+        }
+        if self.partitions:
+            return wanted
+        found = existing_logs(self.store, wanted)
+        return {name: one._replace(partitions=found[name].partitions) for name, one in wanted.items()}
 
     @property
     def stop_file(self) -> Path:

@@ -32,9 +32,7 @@ def any_rows(name: str, count: int, start: int = 0, **changes: Any) -> list[dict
     times = {"occurred_at": PAST, "published_at": PAST + 10}
     keys = [key for key in TYPES[name].key if TYPES[name].columns[key] == "string"]
     return [
-        any_event(
-            name, event_id=f"{name}-{number}", **{**times, **dict.fromkeys(keys, f"k-{number % 50}"), **changes}
-        )
+        any_event(name, event_id=f"{name}-{number}", **{**times, **dict.fromkeys(keys, f"k-{number % 50}"), **changes})
         for number in range(start, start + count)
     ]
 
@@ -57,8 +55,9 @@ class Collection:
 
     def argv(self, *more: str) -> list[str]:
         """The options of collect."""
-        source = [] if any(one.startswith("--source") for one in more) else [f"--source=file:{self.raw}"]
-        return [*source, f"--store=file:{self.store}", *more]
+        own = [f"--source=file:{self.raw}", f"--store=file:{self.store}"]
+        given = {option.partition("=")[0] for option in more}
+        return [*(option for option in own if option.partition("=")[0] not in given), *more]
 
     def run(self, *more: str) -> int:
         """The exit code of the command in this process."""

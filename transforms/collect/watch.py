@@ -32,8 +32,8 @@ class Alarm(NamedTuple):
 
 @dataclass
 class _TypeWindow:
-    """The events of a type since `began`, those in quarantine among them, the events of the windows before, and the
-    reason of the alarm in this window and in the one before."""
+    """The events of a type since `began`, those in quarantine among them, the events of the windows before, and
+    whether this window has had an alarm."""
 
     began: float
     events: int = 0
@@ -41,7 +41,6 @@ class _TypeWindow:
     rules: Counter[str] = field(default_factory=Counter)
     before: deque[int] = field(default_factory=lambda: deque(maxlen=_COMPARED))
     alarmed: bool = False
-    last_alarmed: bool = False
 
 
 class Watch:
@@ -58,33 +57,33 @@ class Watch:
         events = Counter(event.type for event in decoded.events)
         quarantined = Counter(one.type for one in decoded.quarantined)
         with self._lock:
-            for name in {*events, *quarantined}:
+            alarms = list(self._over(now))
+            for name in sorted({*events, *quarantined}):
                 window = self._types.setdefault(name, _TypeWindow(now))
                 window.rules.update(one.letter.reason for one in decoded.quarantined if one.type == name)
                 window.events += events[name] + quarantined[name]
                 window.quarantined += quarantined[name]
-            alarms = list(self._alarms(now))
+                alarms += self._check(name, window)
         for alarm in alarms:
             self._act(alarm)
 
     def tick(self, now: float) -> None:
         """Ends the windows that are over, also of types of which nothing comes."""
         with self._lock:
-            alarms = list(self._alarms(now))
+            alarms = list(self._over(now))
         for alarm in alarms:
             self._act(alarm)
 
-    def _alarms(self, now: float) -> Iterator[Alarm]:
+    def _check(self, name: str, window: _TypeWindow) -> Iterator[Alarm]:
+        share = window.quarantined / max(1, window.events)
+        if not window.alarmed and window.events >= self._limits.least and share > self._limits.quarantined:
+            window.alarmed = True
+            ((rule, count),) = window.rules.most_common(1)
+            kept = f"{share:.0%} of {window.events:,} events are in quarantine, {count:,} by {rule}"
+            yield Alarm(name, window.began, kept)
+
+    def _over(self, now: float) -> Iterator[Alarm]:
         for name, window in self._types.items():
-            share = window.quarantined / max(1, window.events)
-            if not window.alarmed and window.events >= self._limits.least and share > self._limits.quarantined:
-                window.alarmed = True
-                ((rule, count),) = window.rules.most_common(1)
-                yield Alarm(
-                    name,
-                    window.began,
-                    f"{share:.0%} of {window.events:,} events are in quarantine, {count:,} by {rule}",
-                )
             if now - window.began >= self._limits.window_s:
                 yield from self._end(name, window, now)
 
@@ -101,6 +100,5 @@ class Watch:
         if window.events and not window.alarmed:
             yield Alarm(name, now, "")
         before.append(round(count))
-        window.last_alarmed = window.alarmed
         window.began, window.events, window.quarantined, window.alarmed = now, 0, 0, False
         window.rules.clear()

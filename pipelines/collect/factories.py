@@ -8,10 +8,12 @@ from collections import defaultdict
 from functools import cache
 from threading import Lock
 
+from connectors.kafka.schema_registry import SchemaRegistry
 from connectors.open import open_event_store
+from connectors.schema_versions import versions_by_guid, versions_by_id, versions_by_revision
 from pipelines.collect.options import CollectConfig
 from schemas.contracts import DeadLetter
-from schemas.events.event_types import load_event_types
+from schemas.events.framing import Framing
 from stores.events.fuse import Fuse, blow_fuse, clear_fuse
 from stores.events.quarantine import keep_quarantined
 from transforms.collect.append_events import EventStore
@@ -24,9 +26,14 @@ _WATCHES: dict[str, Watch] = {}
 
 
 @cache
-def make_types(folder: str | None) -> Types:
-    """The event types of a folder, and what finds the type of a message."""
-    return Types(load_event_types(folder))
+def make_types(config: CollectConfig) -> Types:
+    """The event types, and what finds the type of a message: registries are asked about ids that they know."""
+    types, registry = config.event_types(), config.kafka.registry
+    if not registry:
+        return Types(types, Framing(types, revisions=versions_by_revision(types)))
+    asked = SchemaRegistry(registry)
+    framing = Framing(types, versions_by_id(asked, types), versions_by_guid(asked, types), versions_by_revision(types))
+    return Types(types, framing)
 
 
 def make_store(config: CollectConfig) -> EventStore:

@@ -27,7 +27,7 @@ from transforms.streaming.group_by_shard import GroupByShard
 
 def build(p: beam.Pipeline, config: CollectConfig, engine: EngineTraits) -> None:
     """Builds the pipeline for an engine with these promises."""
-    types, watch = partial(make_types, config.types), partial(make_watch, config)
+    types, watch = partial(make_types, config), partial(make_watch, config)
     aside, store, clock = partial(keep, config.home), partial(make_store, config), time.time
     events = (
         p

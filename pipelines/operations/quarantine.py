@@ -91,7 +91,7 @@ def replay_quarantine(
     known = quarantined_types(home)
     view = show_quarantine(store, output)
     where = f"the quarantine of {home}"
-    problems = find_unknown("--type", types, known, where)
+    problems = find_unknown("--event-type", types, known, where)
     problems += find_unknown("--rule", rules, [one.rule for one in view.kept], where)
     if problems:
         raise InputError(problems)

@@ -20,7 +20,7 @@ QUARANTINE = (
     argument("store", metavar="STORE", help="the --store of collect"),
     argument("--output", help="the --output of collect, for a store on Kafka"),
     argument("--types", help="replay: folder of event types (those that come with the engine)"),
-    repeated("--type", help="replay: only events of this type; may be repeated"),
+    repeated("--event-type", help="replay: only events of this type; may be repeated"),
     repeated("--rule", help="replay: only events that broke this rule; may be repeated"),
     *KAFKA,
     JSON,
@@ -39,7 +39,9 @@ def quarantine(args: argparse.Namespace) -> int:
     client = read_client(args, problems)
     if problems:
         raise InputError(problems)
-    result = replay_quarantine(args.store, args.output, args.types, set(args.type), set(args.rule), client, _show_read)
+    result = replay_quarantine(
+        args.store, args.output, args.types, set(args.event_type), set(args.rule), client, _show_read
+    )
     show_progress("")
     write_result(args, result, _lines(result))
     return 0

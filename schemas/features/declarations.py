@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from schemas.features.windows import duration_ms, hop_of, window_ms
+from schemas.features.windows import HOPS, duration_ms, hop_of, window_ms
 
 NUMERIC = frozenset({"sum", "mean", "variance", "min", "max", "decayed_sum", "quantiles"})
 VALUED = NUMERIC | {"first", "last", "last_k", "distinct", "count_by"}  # operations that need a column
@@ -89,6 +89,10 @@ class FeatureGroup:
         """Its name and version, as stores and lineage write them."""
         return f"{self.name}@{self.version}"
 
+    def titled(self, title: str) -> Aggregation:
+        """The aggregation with a title. Raises KeyError."""
+        return {one.title: one for one in self.aggregations}[title]
+
     @cached_property
     def features(self) -> tuple[tuple[str, Aggregation, int], ...]:
         """(name, aggregation, window in ms) of each feature, as declared."""
@@ -97,11 +101,12 @@ class FeatureGroup:
 
     @cached_property
     def retention_ms(self) -> dict[int, int]:
-        """How long the tiles of each hop (its place in HOPS) are kept: the longest window over them, and lateness."""
+        """How long the tiles of each hop (its place in HOPS) are kept: the longest window over them, the tile in
+        which it begins, and lateness."""
         kept: dict[int, int] = {}
         for _, _, window in self.features:
             hop = hop_of(window)
-            kept[hop] = max(kept.get(hop, 0), window + duration_ms(self.lateness))
+            kept[hop] = max(kept.get(hop, 0), window + HOPS[hop] + duration_ms(self.lateness))
         return kept
 
     @cached_property

@@ -15,7 +15,7 @@ from schemas.problems import shown
 from schemas.transport import Envelope
 from transforms.features.decode_columns import decode_columns
 from transforms.features.event_columns import EventColumns, Mask, Numbers
-from transforms.features.quality import broken_rules
+from transforms.features.quality import checks_of
 
 MOST_BYTES = 1_000_000  # of an event; larger ones are rejected
 _ALWAYS = ("event_id", "type", "version", "occurred_at", "published_at")
@@ -159,13 +159,16 @@ def _apply_rules(
         rejected.append(Rejected(index, "version", "quarantine", reason))
     chosen &= ~wrong
     warnings: dict[str, Mask] = {}
-    for broken in broken_rules(event_type, events, now_ms):
-        if broken.severity == "warn":
-            warnings[broken.rule] = broken.events
+    for check in checks_of(event_type):
+        broken = check.broken_by(events, now_ms)
+        if not broken.any():
             continue
-        for place in np.flatnonzero(broken.events & chosen).tolist():
-            index = int(places[place])
-            rejected.append(Rejected(index, broken.rule, broken.severity, broken.reason(events, place)))
-        chosen &= ~broken.events
+        if check.severity == "warn":
+            warnings[check.rule] = broken
+            continue
+        for place in np.flatnonzero(broken & chosen).tolist():
+            reason = check.reason(events, place)
+            rejected.append(Rejected(int(places[place]), check.rule, check.severity, reason))
+        chosen &= ~broken
     counted = {rule: int(np.count_nonzero(mask & chosen)) for rule, mask in warnings.items()}
     return chosen, {rule: count for rule, count in counted.items() if count}

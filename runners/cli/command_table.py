@@ -8,6 +8,7 @@ from runners.cli.engines_command import ENGINES, engines
 from runners.cli.events_command import EVENTS, events
 from runners.cli.features_command import FEATURES, features
 from runners.cli.ledger_command import LEDGER, ledger
+from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
 from runners.cli.template import build as build_template
 from runners.local.flink.command import FLINK, flink
@@ -106,6 +107,11 @@ COMMANDS = {
     ),
     "features": Command(
         "serve features over HTTP and gRPC, show those of an entity, or erase an entity", FEATURES, features
+    ),
+    "quarantine": Command(
+        "show the raw events that collect keeps aside, or read them again after their cause is corrected",
+        QUARANTINE,
+        quarantine,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command(

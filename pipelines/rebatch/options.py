@@ -36,8 +36,10 @@ class RebatchOptions(PipelineOptions):
         share("--output", help="folder of this delivery: receipts, dead letters, ledger; used again by the next run")
         share("--secrets", help="projects/P: Secret Manager there holds the keys, for workers in the cloud")
         add("--ledger", help="sqlite:PATH or firestore:projects/P/databases/D/COLLECTION (OUTPUT/ledger.db)")
-        add("--drain", action="store_true", help="deliver what is there, then stop")
-        add("--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)")
+        share("--drain", action="store_true", help="deliver what is there, then stop")
+        share(
+            "--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)"
+        )
         add(
             "--patience",
             type=float,
@@ -51,7 +53,7 @@ class RebatchOptions(PipelineOptions):
             help="for tests: send events at once, also those that are not due yet or have expired",
         )
         add_once(parser, "--log_format", **LOG_FORMAT)
-        add("--readers", type=int, default=1, help="readers of the source (1)")
+        share("--readers", type=int, default=1, help="readers of the source (1)")
 
 
 @dataclass(frozen=True)

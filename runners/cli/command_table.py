@@ -7,6 +7,7 @@ from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRI
 from runners.cli.engines_command import ENGINES, engines
 from runners.cli.events_command import EVENTS, events
 from runners.cli.ledger_command import LEDGER, ledger
+from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
 from runners.cli.template import build as build_template
 from runners.local.flink.command import FLINK, flink
@@ -102,6 +103,11 @@ COMMANDS = {
     ),
     "events": Command(
         "list and describe the types of raw events, and validate files of them against their rules", EVENTS, events
+    ),
+    "quarantine": Command(
+        "show the raw events that collect keeps aside, or read them again after their cause is corrected",
+        QUARANTINE,
+        quarantine,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command(

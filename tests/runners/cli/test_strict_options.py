@@ -10,7 +10,13 @@ from support.factories import SECRET
 from support.launching import Place, any_place
 
 from pipelines.command_line import engine_options
-from pipelines.command_line.commands import add_launch_options, add_rebatch_options, read_launch, read_rebatch
+from pipelines.command_line.commands import (
+    add_collect_options,
+    add_launch_options,
+    add_rebatch_options,
+    read_launch,
+    read_rebatch,
+)
 from pipelines.engines.presets import BUILT_IN, PRESETS
 from runners.cli.main import COMMANDS, main
 
@@ -22,6 +28,8 @@ def options_of(command: str) -> dict[str, argparse.Action]:
         add_launch_options(parser)
     elif command == "rebatch":
         add_rebatch_options(parser)
+    elif command == "collect":
+        add_collect_options(parser)
     else:
         for one in COMMANDS[command].arguments:
             parser.add_argument(*one.names, **one.settings)
@@ -29,7 +37,7 @@ def options_of(command: str) -> dict[str, argparse.Action]:
 
 
 ANY_NUMBER = ("engines", "events")  # commands that take any number of names
-EVERY = ["launch", "rebatch", *COMMANDS]
+EVERY = ["launch", "rebatch", "collect", *COMMANDS]
 OPTIONS = [(command, name) for command in EVERY for name in options_of(command)]
 VALUES = [(command, name) for command, name in OPTIONS if options_of(command)[name].nargs != 0]
 FLAGS = [(command, name) for command, name in OPTIONS if options_of(command)[name].nargs == 0]

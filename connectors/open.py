@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from connectors.kafka import replay as kafka
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
 from connectors.kafka.consumer import begin_group as begin_kafka_group
+from connectors.kafka.event_store import KafkaEventStore
 from connectors.kafka.partition_reader import KafkaPartitionReader
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.sink import KafkaEvents
 from connectors.log import scan as log
 from connectors.log.reader import LogPartitionReader
 from connectors.log.segments import LogSettings, create_log, is_log, read_settings
+from connectors.log.store import LogEventStore
 from connectors.log.writer import LogWriter
 from connectors.pubsub import replay as pubsub
 from connectors.pubsub.admin import create_topic as create_pubsub_topic
@@ -29,7 +31,7 @@ from connectors.pubsub.leases import LeaseFile, leased_until
 from connectors.pubsub.publisher import PubsubPublisher
 from connectors.pubsub.reader import PubsubReader
 from connectors.replay import Publish, Window, read_window
-from connectors.uri import BrokerTopicUri, FileUri, KafkaUri, SinkUri, SourceUri, SubscriptionUri
+from connectors.uri import BrokerTopicUri, FileUri, KafkaUri, SinkUri, SourceUri, StoreUri, SubscriptionUri
 from schemas.transport import PartitionedReader, Reader
 
 _IDLE_S = 5.0  # a subscription that gives nothing for so long has given everything
@@ -91,6 +93,40 @@ def open_log_writer(uri: SinkUri, partitions: int, retention_ms: int | None = No
         raise ValueError(f"{uri} is no folder")
     create_log(Path(uri.directory), LogSettings(partitions, retention_ms))
     return LogWriter(Path(uri.directory)).open()
+
+
+def open_event_store(
+    uri: StoreUri, client: KafkaClient, settings: Mapping[str, LogSettings]
+) -> LogEventStore | KafkaEventStore:
+    """The event store of some types, to be opened, for appending. `client` is for Kafka."""
+    if isinstance(uri, KafkaUri):
+        return KafkaEventStore(uri, client, list(settings))
+    return LogEventStore(uri.directory, settings)
+
+
+def create_event_store(uri: StoreUri, client: KafkaClient, settings: Mapping[str, LogSettings]) -> None:
+    """Creates the logs or topics of types that are missing. Raises InputError for a log with another number of
+    partitions, JobError."""
+    for name, wanted in settings.items():
+        if isinstance(uri, KafkaUri):
+            kafka_client.create_topic(uri.of_type(name), client, wanted.partitions, retention_ms=wanted.retention_ms)
+        else:
+            create_log(Path(uri.of_type(name).directory), wanted)
+
+
+def existing_logs(uri: StoreUri, settings: Mapping[str, LogSettings]) -> dict[str, LogSettings]:
+    """The settings of the logs that are there, and these of the others. Topics keep their own."""
+    if isinstance(uri, KafkaUri):
+        return dict(settings)
+    folders = {name: Path(uri.of_type(name).directory) for name in settings}
+    return {name: read_settings(folder) if is_log(folder) else settings[name] for name, folder in folders.items()}
+
+
+def expire_events(uri: StoreUri, types: Sequence[str], now_ms: int) -> int:
+    """Deletes what is older than the retention of its type; the number of segments. Kafka does so itself."""
+    if isinstance(uri, KafkaUri):
+        return 0
+    return sum(len(log.expire(Path(uri.of_type(name).directory), now_ms)) for name in types)
 
 
 def _log_positions(folder: Path, start: Start) -> dict[int, int]:

@@ -7,6 +7,7 @@ import re
 from argparse import ArgumentParser
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
@@ -17,9 +18,12 @@ from pipelines.rebatch.options import RebatchOptions
 from schemas.campaigns.campaign import Campaign
 from schemas.campaigns.engine import EngineConfig
 from schemas.campaigns.workspaces import Delivery
+from schemas.events.event_types import load_event_types
+from schemas.events.rules import Rule
 from schemas.outcomes import OUTCOMES
 from transforms.customers import validate_customers as intake
 from transforms.delivery.counters import COUNTERS
+from transforms.features.quality import checks_of
 from transforms.streaming.engine_traits import EngineTraits
 from transforms.warnings import find
 
@@ -186,3 +190,13 @@ def test_a_decision_is_at_most_40_lines_and_its_heading_begins_with_its_number()
         lines = path.read_text().splitlines()
         assert len(lines) <= 40, path.name
         assert lines[0].startswith(f"# {path.name[:3]} "), path.name
+
+
+def test_the_page_of_events_names_every_rule() -> None:
+    tables = section("events.md", "Which rules are there?").split("\nEvery type also has these")
+    declared = {get_args(one.model_fields["rule"].annotation)[0] for one in get_args(get_args(Rule)[0])}
+    assert first_column(tables[0]) == declared | {"rule"}
+    event_type = load_event_types()["card_attempt"]
+    always = {check.rule for check in checks_of(event_type)} - {rule.name for rule in event_type.rules}
+    rejected = literals(r'Rejected\([^,]+, "(\w+)"', "transforms/features")
+    assert first_column(tables[1]) == always | rejected

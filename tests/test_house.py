@@ -110,7 +110,7 @@ def test_the_commands_of_the_readme_are_real() -> None:
     assert set(re.findall(r"^make (\w+)", text, re.MULTILINE)) <= targets
     for line in re.findall(r"^(?:\.venv/bin/)?campaigns (.+?)(?:  #.*)?$", text, re.MULTILINE):
         words = line.replace("…", "x").split()
-        assert words[0] in ("launch", "rebatch") or parser().parse_args(words).command in COMMANDS, line
+        assert words[0] in ("launch", "rebatch", "collect") or parser().parse_args(words).command in COMMANDS, line
 
 
 def test_each_benchmark_says_how_it_is_started_and_is_started_as_a_module() -> None:

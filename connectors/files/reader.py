@@ -137,7 +137,7 @@ def _envelope(name: str, schema_id: str, record: Stored, note: str) -> Envelope:
     for field in ("event_id", "retailer_id", "campaign_id", "launch_id"):
         if values.get(field):
             attributes[field] = _text(values[field])
-    published = values.get("emitted_at", 0)
+    published = values.get("emitted_at", values.get("published_at", 0))
     return Envelope(
         f"{name}:{record.number}",
         attributes,

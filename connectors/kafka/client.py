@@ -129,12 +129,17 @@ def kafka_error(uri: KafkaUri, what: str, error: KafkaError) -> JobError:
     return JobError(f"{uri} {what} ({error.name()}: {error.str()})", todo.format(uri=uri))
 
 
-def create_topic(uri: KafkaUri, client: KafkaClient, partitions: int = 6, replicas: int = -1) -> bool:
-    """Makes the topic, replicated as the cluster does by default; False when it is there already. Raises JobError."""
+def create_topic(
+    uri: KafkaUri, client: KafkaClient, partitions: int = 6, replicas: int = -1, retention_ms: int | None = None
+) -> bool:
+    """Makes the topic, replicated and kept as the cluster does by default; False when it is there. Raises JobError."""
+    settings = {} if retention_ms is None else {"retention.ms": str(retention_ms)}
     errors = KafkaErrors()
     admin = open_client(AdminClient, client, uri, errors, {})
     try:
-        admin.create_topics([NewTopic(uri.topic, partitions, replicas)], request_timeout=WAIT_S)[uri.topic].result()
+        admin.create_topics([NewTopic(uri.topic, partitions, replicas, config=settings)], request_timeout=WAIT_S)[
+            uri.topic
+        ].result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False

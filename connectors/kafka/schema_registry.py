@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import urllib3
 
-from schemas.contracts import fingerprint, is_known, resolve
+from schemas.contracts import avro_fingerprint, is_known, resolve
 from schemas.problems import JobError
 from schemas.transport import Envelope
 
@@ -56,15 +56,14 @@ class SchemaRegistry:
 
     def _read_schema_id(self, number: int) -> str | None:
         """The fingerprint of the schema with that id; None if it is no version of ours."""
-        answer = self._call("GET", f"/schemas/ids/{number}", None)
-        if not answer or answer.get("schemaType", "AVRO") != "AVRO":
-            return None
-        try:
-            written = json.loads(answer["schema"])
-            schema_id = fingerprint(written) if isinstance(written, dict) else ""
-        except Exception:  # no JSON, or no schema (fastavro has no common base)
-            return None
+        schema_id = avro_fingerprint(self.read_schema(f"ids/{number}"))
         return schema_id if is_known(schema_id) else None
+
+    def read_schema(self, place: str) -> str | None:
+        """The text of the Avro schema `ids/ID` or `guids/GUID`; None where there is none."""
+        answer = self._call("GET", f"/schemas/{place}", None)
+        written = answer.get("schema") if answer.get("schemaType", "AVRO") == "AVRO" else None
+        return written if isinstance(written, str) else None
 
     def _call(self, method: str, place: str, body: Any) -> dict[str, Any]:
         """The JSON answer; empty where there is none of that name."""

@@ -1,4 +1,4 @@
-"""The command lines of launch, rebatch and features; an option of the other command is refused with that reason."""
+"""The command lines of the pipelines; an option of another one is refused with that reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from connectors.kafka.options import add_kafka_options
+from pipelines.collect.options import CollectOptions
 from pipelines.command_line.engine_options import AddOptions, ParsedOptions, read_options
 from pipelines.features.options import add_features_options
 from pipelines.launch.options import LaunchOptions
@@ -26,8 +27,23 @@ def read_rebatch(argv: Sequence[str]) -> ParsedOptions:
 
 def read_features(argv: Sequence[str]) -> ParsedOptions:
     """The options of features."""
-    others = _not_of("rebatch", add_rebatch_options, add_features_options)
+    others = _not_of("launch", add_launch_options, add_features_options)
+    others |= _not_of("rebatch", add_rebatch_options, add_features_options)
+    others |= _not_of("collect", add_collect_options, add_features_options)
     return read_options(argv, "features", add_features_options, others, streaming=True)
+
+
+def read_collect(argv: Sequence[str]) -> ParsedOptions:
+    """The options of collect."""
+    others = _not_of("launch", add_launch_options, add_collect_options)
+    others |= _not_of("rebatch", add_rebatch_options, add_collect_options)
+    return read_options(argv, "collect", add_collect_options, others, streaming=True)
+
+
+def add_collect_options(parser: ArgumentParser) -> None:
+    """Adds collect's own options to a parser."""
+    CollectOptions._add_argparse_args(parser)
+    add_kafka_options(parser)
 
 
 def add_launch_options(parser: ArgumentParser) -> None:

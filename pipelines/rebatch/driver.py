@@ -6,11 +6,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -23,7 +21,7 @@ from pipelines.command_line.logs import configure_logs, logs_are_json, say
 from pipelines.engines.choose import choose_engine, prepare_engine
 from pipelines.engines.dataflow.checks import local_problems, needs_secrets, on_dataflow, rebatch_problems
 from pipelines.engines.dataflow.submit import Submitted, submit
-from pipelines.engines.servers import expect_lost_server, lost_server
+from pipelines.engines.run import leave, run_pipeline, stop_sources
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.rebatch.counts import RunCounts, Show, log_counts, repeated_sweep, watched_counts
 from pipelines.rebatch.factories import check_disk, prepare_stores, recover_calls, sweep
@@ -54,7 +52,8 @@ def rebatch(config: RebatchConfig, options: PipelineOptions, show: Show, signals
     folder.prepare()
     engine = choose_engine(options, drain=config.drain)
     prepare_engine(options)
-    stop = partial(_ask_to_stop, folder) if engine.single_process or config.drain else _leave
+    asked = partial(stop_sources, folder.ask_to_stop, "delivered")
+    stop = asked if engine.single_process or config.drain else leave
     with folder.locked():
         settings = make_settings(config)
         check_inputs(config, Secrets(config.secrets))
@@ -92,7 +91,7 @@ def _deliver(
     def run(part: Part | None) -> None:
         p = new_pipeline(options)
         build(p, config, settings, engine, source, part)
-        _run_pipeline(p, signals, stop)
+        run_pipeline(p, signals, stop)
 
     if source is None:
         return run(None)
@@ -124,36 +123,6 @@ def submit_to_dataflow(config: RebatchConfig, options: PipelineOptions) -> Submi
     p = new_pipeline(options)
     build(p, config, make_settings(config), choose_engine(options, drain=False))
     return submit(p, options)[0]
-
-
-def _run_pipeline(p: beam.Pipeline, signals: StopSignals, stop: Callable[[], None]) -> None:
-    """Runs the pipeline to its end, or until the command leaves it. Raises JobError when Prism ends before its job,
-    unless a signal asked to stop: a service manager may signal every process."""
-    try:
-        with suppress(_Left), signals.calling(stop):
-            p.run().wait_until_finish()
-    except Exception as error:
-        if not lost_server(error):
-            raise
-        if not signals.asked:
-            todo = "Run the same command again: nothing is lost"
-            raise JobError(f"the process of Prism has ended before its job. {todo}") from error
-        say("Prism was stopped too: the next run delivers what it still held")
-
-
-def _ask_to_stop(folder: DeliveryFolder) -> None:
-    say("stopping: what was read is delivered first; give the signal again to stop at once")
-    folder.ask_to_stop()
-    expect_lost_server()
-
-
-class _Left(Exception):
-    """The command ends and its job goes on, on a cluster."""
-
-
-def _leave() -> None:
-    say("this command ends and the job goes on; to stop the job: campaigns flink stop (docs/engines.md)")
-    raise _Left
 
 
 def _stop_submitting() -> None:

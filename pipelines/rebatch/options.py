@@ -53,7 +53,7 @@ class RebatchOptions(PipelineOptions):
             help="for tests: send events at once, also those that are not due yet or have expired",
         )
         add_once(parser, "--log_format", **LOG_FORMAT)
-        add("--readers", type=int, default=1, help="readers of the source (1)")
+        share("--readers", type=int, default=1, help="readers of the source (1)")
 
 
 @dataclass(frozen=True)

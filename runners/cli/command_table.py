@@ -5,7 +5,9 @@ from __future__ import annotations
 from runners.cli import commands
 from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRICT, Command, argument, repeated
 from runners.cli.engines_command import ENGINES, engines
+from runners.cli.events_command import EVENTS, events
 from runners.cli.ledger_command import LEDGER, ledger
+from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
 from runners.cli.template import build as build_template
 from runners.local.flink.command import FLINK, flink
@@ -98,6 +100,14 @@ COMMANDS = {
         "whose outcome is unknown; rebuild a lost ledger",
         LEDGER,
         ledger,
+    ),
+    "events": Command(
+        "list and describe the types of raw events, and validate files of them against their rules", EVENTS, events
+    ),
+    "quarantine": Command(
+        "show the raw events that collect keeps aside, or read them again after their cause is corrected",
+        QUARANTINE,
+        quarantine,
     ),
     "template": Command("build a Flex Template of a pipeline for Dataflow; needs Docker", TEMPLATE, build_template),
     "engines": Command(

@@ -12,7 +12,8 @@ from connectors.kafka.client import KafkaClient
 from connectors.kafka.options import read_client, read_time
 from connectors.open import create_topic
 from connectors.uri import topic_uri
-from pipelines.command_line.commands import add_launch_options, add_rebatch_options
+from pipelines.collect import driver as collecting
+from pipelines.command_line.commands import add_collect_options, add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.launch import driver as launching
@@ -62,6 +63,14 @@ def rebatch(argv: list[str], *, exits: bool = False) -> int:
         return _print_help("rebatch", f"{about}Ctrl-C delivers what was read, then stops.", add_rebatch_options)
     with live_counters() as show:
         return rebatching.run(argv, show, exits=exits)
+
+
+def collect(argv: list[str], *, exits: bool = False) -> int:
+    """Collect raw events; `--help` shows our options, not Beam's hundreds. `exits`: the process ends then."""
+    if {"-h", "--help"} & {*argv}:
+        about = "Bring raw events into the event store, each once; what breaks a rule goes into quarantine. The same "
+        return _print_help("collect", f"{about}command again goes on where it stopped.", add_collect_options)
+    return collecting.run(argv, exits=exits)
 
 
 def _print_help(command: str, about: str, add_options: Callable[[argparse.ArgumentParser], None]) -> int:

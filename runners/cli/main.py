@@ -25,12 +25,13 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html again
   campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
+  campaigns collect  --source file:DIR --store file:DIR [--drain]    raw events into the event store
   campaigns sandbox                                    a simulated vendor, to deliver to
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of every command but launch and rebatch, which take Beam's options too."""
+    """The parser of every command but launch, rebatch and collect, which take Beam's options too."""
     program = argparse.ArgumentParser(
         prog="campaigns", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     subparsers.add_parser("launch", help="launch campaigns; the same command again resumes", add_help=False)
     subparsers.add_parser(
         "rebatch", help="deliver a launch's events, 50 a call; after a stop, the same command continues", add_help=False
+    )
+    subparsers.add_parser(
+        "collect", help="bring raw events into the event store; the same command goes on", add_help=False
     )
     for name, command in COMMANDS.items():
         _add_arguments(subparsers.add_parser(name, help=command.help, description=command.help), command)
@@ -55,7 +59,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if {"-h", "--help"} & {*argv}:
         return parser().parse_args(argv)
     if name not in COMMANDS:
-        names = ("launch", "rebatch", *COMMANDS)
+        names = ("launch", "rebatch", "collect", *COMMANDS)
         fix = f"{did_you_mean(name, names)}`campaigns --help` explains the commands: {', '.join(names)}"
         raise InputError([problem("COMMAND", shown(name), fix)])
     own = argparse.ArgumentParser(prog=f"campaigns {name}", allow_abbrev=False)
@@ -68,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     exits, argv = argv is None, sys.argv[1:] if argv is None else argv
     if argv[:1] == ["launch"]:
         return commands.launch(argv[1:])
+    if argv[:1] == ["collect"]:
+        return commands.collect(argv[1:], exits=exits)
     if argv[:1] == ["rebatch"]:
         return commands.rebatch(argv[1:], exits=exits)
     return exit_code(partial(_run, argv))

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-from schemas.contracts import fingerprint
 from schemas.events.event_types import EventType
 from schemas.transport import Envelope
 
+K = TypeVar("K", contravariant=True)
 FRAME_BYTES = 5
 GUID_HEADER = "__value_schema_id"
-REVISION, ENCODING = "googclient_schemarevisionid", "googclient_schemaencoding"
+SCHEMA_NAME, REVISION, ENCODING = (
+    "googclient_schemaname", "googclient_schemarevisionid", "googclient_schemaencoding",
+)  # fmt: skip
 _BY_ID, _BY_GUID, _SINGLE_OBJECT = 0, 1, b"\xc3\x01"
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -41,7 +42,18 @@ class Framed(NamedTuple):
     problem: str = ""
 
 
-_NONE: Mapping[Any, SchemaVersion] = MappingProxyType({})
+class Versions(Protocol[K]):
+    """The versions by the keys of a registry: a dict, or one that asks (connectors/schema_versions.py)."""
+
+    def get(self, key: K, /) -> SchemaVersion | None:
+        """The version; None for a key of no schema of ours."""
+
+
+def by_fingerprint(types: Mapping[str, EventType]) -> dict[str, SchemaVersion]:
+    """The version by the fingerprint of its schema."""
+    return {
+        digits: SchemaVersion(one.name, number) for one in types.values() for digits, number in one.fingerprints.items()
+    }
 
 
 def frame(event_type: EventType, version: int) -> bytes:
@@ -52,31 +64,26 @@ def frame(event_type: EventType, version: int) -> bytes:
 
 class Framing:
     """Finds the version of messages of these types. `ids` and `guids` are those of a Confluent registry, `revisions`
-    those of Pub/Sub's schemas; `version_of` says which version a schema from there is. `frames` are the versions by the
-    first FRAME_BYTES of a message without attributes."""
+    are Pub/Sub's, `projects/P/schemas/S@REVISION`. `frames` are the versions by the first FRAME_BYTES of a message
+    without attributes."""
 
     def __init__(
         self,
         types: Mapping[str, EventType],
-        ids: Mapping[int, SchemaVersion] = _NONE,
-        guids: Mapping[UUID, SchemaVersion] = _NONE,
-        revisions: Mapping[str, SchemaVersion] = _NONE,
+        ids: Versions[int] | None = None,
+        guids: Versions[UUID] | None = None,
+        revisions: Versions[str] | None = None,
     ) -> None:
-        self._fingerprints = {
-            digits: SchemaVersion(one.name, number)
-            for one in types.values()
-            for digits, number in one.fingerprints.items()
+        self._fingerprints = by_fingerprint(types)
+        self.frames = {
+            bytes([_BY_ID]) + bytes.fromhex(digits[:8]): found for digits, found in self._fingerprints.items()
         }
-        own = {bytes([_BY_ID]) + bytes.fromhex(digits[:8]): found for digits, found in self._fingerprints.items()}
-        self.frames = {**own, **{bytes([_BY_ID]) + key.to_bytes(4, "big"): found for key, found in ids.items()}}
-        self._guids, self._revisions = guids, revisions
-
-    def version_of(self, written: Mapping[str, Any]) -> SchemaVersion | None:
-        """The version that a schema is, as a registry gives it; None if it is none of these types'."""
-        return self._fingerprints.get(fingerprint(written))
+        self._ids: Versions[int] = ids or {}
+        self._guids: Versions[UUID] = guids or {}
+        self._revisions: Versions[str] = revisions or {}
 
     def read(self, envelope: Envelope) -> Framed:
-        """The version and body of a message. Never raises."""
+        """The version and body of a message. Raises JobError when a registry does not answer, nothing else."""
         attributes, body = envelope.attributes, envelope.body
         if attributes:
             found = self._fingerprints.get(attributes.get("schema", ""))
@@ -97,16 +104,16 @@ class Framing:
     def _by_revision(self, attributes: Mapping[str, str], body: bytes) -> Framed:
         if attributes.get(ENCODING, "BINARY") != "BINARY":
             return Framed(None, body, f"the encoding is {attributes[ENCODING][:20]!r}; set the topic's to BINARY")
-        revision = attributes[REVISION]
+        revision = f"{attributes.get(SCHEMA_NAME, '')}@{attributes[REVISION]}"
         found = self._revisions.get(revision)
-        return Framed(found, body, "" if found else f"no version is the Pub/Sub schema revision {revision[:80]!r}")
+        return Framed(found, body, "" if found else f"no version is the Pub/Sub schema revision {revision[:300]!r}")
 
     def _by_magic(self, frame: bytes, body: bytes, in_header: bool) -> Framed:
         """By the id that begins the frame: the body's own beginning, or the bytes of a header."""
         found, length, name = None, 0, ""
         if frame[:1] == bytes([_BY_ID]) and len(frame) >= FRAME_BYTES:
-            found, length = self.frames.get(frame[:FRAME_BYTES]), FRAME_BYTES
-            name = f"id {int.from_bytes(frame[1:FRAME_BYTES], 'big')}"
+            number, length = int.from_bytes(frame[1:FRAME_BYTES], "big"), FRAME_BYTES
+            found, name = self.frames.get(frame[:FRAME_BYTES]) or self._ids.get(number), f"id {number}"
         elif frame[:1] == bytes([_BY_GUID]) and len(frame) >= 17:
             guid = UUID(bytes=frame[1:17])
             found, length, name = self._guids.get(guid), 17, f"GUID {guid}"

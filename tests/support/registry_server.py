@@ -1,4 +1,4 @@
-"""A small schema registry that speaks the two calls of Confluent's that are used, with a password if one is given."""
+"""A small schema registry that speaks the three calls of Confluent's that are used, with a password if one is given."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 
 class Registry:
-    """What the server knows: schemas by id, the subjects they were registered under, every call, answers to give
+    """What the server knows: schemas by id and GUID, the subjects they were registered under, every call, answers to give
     before any other (statuses)."""
 
     def __init__(self, login: str) -> None:
         self.login = login
         self.schemas: dict[int, dict[str, Any]] = {}
+        self.guids: dict[str, dict[str, Any]] = {}
         self.subjects: dict[str, set[int]] = {}
         self.calls: list[str] = []
         self.first: list[int] = []
@@ -59,7 +60,8 @@ def running_registry(login: str = "") -> Iterator[Registry]:
         def do_GET(self) -> None:
             if self.refused():
                 return
-            found = state.schemas.get(int(self.path.rpartition("/")[2]))
+            _, _, kind, key = self.path.split("/")
+            found = state.schemas.get(int(key)) if kind == "ids" else state.guids.get(key)
             self.answer(200, found) if found else self.answer(404, {"error_code": 40403, "message": "not found"})
 
         def do_POST(self) -> None:

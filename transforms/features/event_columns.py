@@ -50,9 +50,14 @@ class EventColumns(NamedTuple):
             return np.ones(len(self), bool)
         return column.is_valid().to_numpy(zero_copy_only=False)
 
+    def counts(self, name: str) -> Mask:
+        """Where a column has a value that features count: no null, no NaN, no infinity."""
+        column = self.columns[name]
+        return self.has(name) & np.isfinite(column) if getattr(column, "dtype", None) == np.float64 else self.has(name)
+
 
 def matches(events: EventColumns, conditions: tuple[Where, ...]) -> Mask:
-    """Where all conditions hold. A null satisfies `is_null` alone."""
+    """Where all conditions hold. A null (also NaN, an infinity) satisfies `is_null` alone."""
     chosen = np.ones(len(events), bool)
     for where in conditions:
         chosen &= _matches(events, where)
@@ -70,7 +75,7 @@ _COMPARED = {
 
 
 def _matches(events: EventColumns, where: Where) -> Mask:
-    present = events.has(where.column)
+    present = events.counts(where.column)
     if where.comparison in ("is_null", "not_null"):
         return present if where.comparison == "not_null" else ~present
     column = pa.array(events.columns[where.column])
@@ -83,16 +88,19 @@ def _matches(events: EventColumns, where: Where) -> Mask:
 
 def entities(events: EventColumns, key: tuple[str, ...]) -> tuple[list[str], Numbers]:
     """(the different entities, the place in them of each event's); -1 for an event with a null in its key."""
-    texts = [_as_text(events, name) for name in key]
-    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, SEPARATOR)
-    encoded = joined.dictionary_encode()
+    columns = [_nullable(events, name) for name in key]
+    if len(columns) == 1:
+        encoded = columns[0].dictionary_encode()  # then only the different ones become text
+    else:
+        texts = [column.cast(pa.string()) for column in columns]
+        encoded = pc.binary_join_element_wise(*texts, SEPARATOR).dictionary_encode()
     places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return encoded.dictionary.to_pylist(), places
+    return encoded.dictionary.cast(pa.string()).to_pylist(), places
 
 
-def _as_text(events: EventColumns, name: str) -> pa.Array:
+def _nullable(events: EventColumns, name: str) -> pa.Array:
     column = events.columns[name]
     if isinstance(column, np.ndarray):
         mask = ~events.has(name)
-        column = pa.array(column, mask=mask if mask.any() else None)
-    return column.cast(pa.string())
+        return pa.array(column, mask=mask if mask.any() else None)
+    return column

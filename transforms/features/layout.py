@@ -14,11 +14,15 @@ from schemas.features.windows import HOPS, hop_of
 Numbers = npt.NDArray[Any]
 NEVER = np.int64(-(1 << 62))  # the time of a first or last value that there is not
 _HOP_BITS = 3
+_SQUARES = {"sum": "<i8", "squares": "<i8", "squares_high": "<i8"}  # squares: their lower 32 bits, and the rest
+SUMMED = ("sum", "mean", "variance", "decayed_sum")
+MOST_SUMMED, MOST_SQUARED = 1 << 42, 1 << 31  # sums of 2 million such values fit in 63 bits, 2 billion such squares
+MOST_FLOAT = 1 << 500  # its square, and its product with the largest weight of a decayed sum, are finite
 
 
 class Part(NamedTuple):
-    """A field of a tile: of which aggregation, and how two of it merge: add, min, max, first or last. Of first and
-    last, `time` and `tie` name the fields that decide."""
+    """A field of a tile: of which aggregation, and how two of it merge: add, min, max, first, last or spread (the sum
+    of squared deviations from the mean). Of first and last, `time` and `tie` name the fields that decide."""
 
     field: str
     aggregation: int
@@ -49,10 +53,10 @@ class Layout:
             elif one.operation != "ratio":
                 fields += self._fields(number, one)
         self.tile = np.dtype(fields)
-        width = max([one.width for one in self.itemised.values() if self._is_text(one)], default=0)
+        width = max([one.width for one in self.itemised.values() if self.is_text(one)], default=0)
         text = [("text", f"S{width}")] if width else []
         self.item = np.dtype(
-            [("tile", "<i8"), ("aggregation", "u1"), ("a", "<i8"), ("b", "<i8"), ("n", "<i8"), ("value", "<f8"), *text]
+            [("tile", "<i8"), ("aggregation", "u1"), ("a", "<i8"), ("b", "<i8"), ("n", "<i8"), ("value", "<i8"), *text]
         )
         self.raw = np.dtype([("time", "<i8"), ("tie", "<i8"), *self._raw_fields()])
 
@@ -71,15 +75,28 @@ class Layout:
         """How old an event may be (ms) to count for anything."""
         return max([*self.group.retention_ms.values(), self.raw_ms])
 
+    @cached_property
+    def limits(self) -> dict[str, int]:
+        """The largest size of a column's values for which no sum overflows; an event beyond it is refused."""
+        found: dict[str, int] = {}
+        for one in self.group.aggregations:
+            if one.operation in SUMMED and (self.is_float(one) or one.operation != "decayed_sum"):
+                limit = (
+                    MOST_FLOAT if self.is_float(one) else MOST_SQUARED if one.operation == "variance" else MOST_SUMMED
+                )
+                found[one.column] = min(limit, found.get(one.column, limit))
+        return found
+
     def is_float(self, one: Aggregation) -> bool:
         """Whether the values of an aggregation's column are floating point."""
         return self.types.get(one.column) == "double"
 
-    def _is_text(self, one: Aggregation) -> bool:
+    def is_text(self, one: Aggregation) -> bool:
+        """Whether the values of an aggregation's column are text."""
         return self.types.get(one.column) == "string"
 
     def _value_type(self, one: Aggregation) -> str:
-        return f"S{one.width}" if self._is_text(one) else "<f8" if self.is_float(one) else "<i8"
+        return f"S{one.width}" if self.is_text(one) else "<f8" if self.is_float(one) else "<i8"
 
     def _fields(self, number: int, one: Aggregation) -> list[tuple[Any, ...]]:
         name, value = f"{number}.", self._value_type(one)
@@ -93,12 +110,12 @@ class Layout:
             "count": {},
             "sum": {"sum": value},
             "mean": {"sum": value},
-            "variance": {"sum": value, "squares": value},
+            "variance": {"sum": value, "spread": value} if self.is_float(one) else _SQUARES,
             "min": {"min": value},
             "max": {"max": value},
             "decayed_sum": {"sum": "<f8"},
         }[one.operation]
-        merges = {"min": "min", "max": "max"}
+        merges = {"min": "min", "max": "max", "spread": "spread"}
         self.parts.append(Part(name + "n", number, "add"))
         self.parts += [Part(name + part, number, merges.get(part, "add")) for part in parts]
         return [(name + "n", "<i8"), *((name + part, kind) for part, kind in parts.items())]
@@ -108,7 +125,8 @@ class Layout:
         for number, one in self.exact.items():
             names[f"{number}.in"] = "u1"  # whether the event satisfies the aggregation's conditions
             if one.column:
-                names[f"{number}.value"] = self._value_type(one)
+                coded = one.operation in ("distinct", "count_by")  # by a hash, by the place in `values`
+                names[f"{number}.value"] = "<i8" if coded else self._value_type(one)
         return list(names.items())
 
 
@@ -131,7 +149,7 @@ def merge_tiles(layout: Layout, keys: Numbers, tiles: Numbers) -> tuple[Numbers,
     """(keys, tiles): the tiles of each key merged into one, keys ascending. Neither input is changed.
 
     Merging is associative and commutative: bit for bit for integers, counts, minima, maxima, first and last; sums of
-    floating point agree within rounding.
+    floating point agree within rounding. Raises OverflowError where a sum of whole numbers leaves 64 bits.
     """
     if not len(keys):
         return keys, tiles
@@ -145,14 +163,40 @@ def merge_tiles(layout: Layout, keys: Numbers, tiles: Numbers) -> tuple[Numbers,
     for part in layout.parts:
         values = sorted_tiles[part.field]
         if part.merge == "add":
-            merged[part.field] = np.add.reduceat(values, starts)
+            merged[part.field] = added(values, starts)
+        elif part.merge == "spread":
+            continue
         elif part.merge in ("min", "max"):
             merged[part.field] = _extreme(part, sorted_tiles, starts)
         else:
             chosen = _chosen(part, ordered, sorted_tiles, starts)
             for name in (part.time, part.tie, part.field):
                 merged[name] = sorted_tiles[name][chosen]
+    for part in layout.parts:
+        if part.merge == "spread":
+            merged[part.field] = _spread(part, sorted_tiles, starts, merged)
     return ordered[starts], merged
+
+
+def added(values: Numbers, starts: Numbers) -> Numbers:
+    """The sum from each start to the next. Raises OverflowError where one of whole numbers leaves 64 bits."""
+    sums = np.add.reduceat(values, starts)
+    if values.dtype.kind == "i":
+        size = max(abs(int(values.max())), abs(int(values.min())))
+        if size * len(values) >= 1 << 63:
+            rough = np.add.reduceat(values.astype(np.float64), starts)
+            if np.abs(rough - sums).max() > float(1 << 62):
+                raise OverflowError("a sum of whole numbers does not fit in 64 bits")
+    return sums
+
+
+def _spread(part: Part, tiles: Numbers, starts: Numbers, merged: Numbers) -> Numbers:
+    """The squared deviations from each key's mean. Source: Chan, Golub, LeVeque, 1979: those of the parts, and those of
+    the parts' means. No large squares are subtracted, so a small variance of large values stays exact."""
+    n, total = (f"{part.aggregation}.{field}" for field in ("n", "sum"))
+    means = tiles[total] / np.maximum(tiles[n], 1)
+    mean = np.repeat(merged[total] / np.maximum(merged[n], 1), np.diff(np.append(starts, len(tiles))))
+    return np.add.reduceat(tiles[part.field] + tiles[n] * (means - mean) ** 2, starts)
 
 
 def _extreme(part: Part, tiles: Numbers, starts: Numbers) -> Numbers:
@@ -186,7 +230,7 @@ def merge_items(layout: Layout, keys: Numbers, items: Numbers) -> tuple[Numbers,
     new = np.logical_or.reduce([keys[1:] != keys[:-1], *(items[name][1:] != items[name][:-1] for name in names)])
     starts = np.flatnonzero(np.concatenate([[True], new]))
     merged, keys = items[starts].copy(), keys[starts]
-    merged["n"] = np.add.reduceat(items["n"], starts)
+    merged["n"] = added(items["n"], starts)
     begins = np.flatnonzero(
         np.concatenate([[True], (keys[1:] != keys[:-1]) | (merged["aggregation"][1:] != merged["aggregation"][:-1])])
     )

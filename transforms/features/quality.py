@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,50 +28,46 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-class Broken(NamedTuple):
-    """A rule, and the events (of at least one) that break it: what their value in `column` must be."""
+class Check(NamedTuple):
+    """A rule of a type: what the value in a column must be, and which events break it at a time (epoch ms)."""
 
     rule: str
     severity: str
     column: str
     requires: str
-    events: Mask
+    broken_by: Callable[[EventColumns, int], Mask]
 
     def reason(self, events: EventColumns, place: int) -> str:
         """Why the event in that place is rejected."""
-        value = events.columns[self.column][place] if events.has(self.column)[place] else None
-        value = value.as_py() if isinstance(value, pa.Scalar) else value if value is None else value.item()
+        column = events.columns[self.column]
+        null = self.column in events.present and not events.present[self.column][place]
+        value = None if null else column[place].item() if isinstance(column, np.ndarray) else column[place].as_py()
         return f"{self.column} = {shown(repr(value), 120)} {self.requires}"
 
 
-def broken_rules(event_type: EventType, events: EventColumns, now_ms: int) -> Iterator[Broken]:
-    """The rules that events break at `now_ms`: those that every type has, then those that the type declares, in order.
-    The columns that `event_type` names must be among the events'."""
-    for name, column, requires, check in (*_always(event_type), *_declared(event_type)):
-        severity, wrong = check(events, now_ms)
-        if wrong.any():
-            yield Broken(name, severity, column, requires, wrong)
+@lru_cache(maxsize=1_000)
+def checks_of(event_type: EventType) -> tuple[Check, ...]:
+    """The rules that every type has, then those that this one declares, in order."""
+    return (*_of_every_type(event_type), *_declared(event_type))
 
 
-_Check = Callable[[EventColumns, int], tuple[str, Mask]]
-
-
-def _always(event_type: EventType) -> Iterator[tuple[str, str, str, _Check]]:
-    yield "event_id", "event_id", f"must have 1 to {LONGEST_ID} bytes", partial(_quarantine, _bad_id)
-    yield "type", "type", f"must be {event_type.name}", partial(_quarantine, partial(_other_type, event_type.name))
+def _of_every_type(event_type: EventType) -> Iterator[Check]:
+    yield _always("event_id", "event_id", f"must have 1 to {LONGEST_ID} bytes", _bad_id)
+    yield _always("type", "type", f"must be {event_type.name}", partial(_other_type, event_type.name))
     of_rules = [rule.column for rule in event_type.rules if isinstance(rule, Future | Lateness)]
     for column in dict.fromkeys((event_type.time, "occurred_at", "published_at", *of_rules)):
-        requires = "must be a time from 1970 to 9999, in epoch milliseconds"
-        yield "time", column, requires, partial(_quarantine, partial(_no_time, column))
+        yield _always(
+            "time", column, "must be a time from 1970 to 9999, in epoch milliseconds", partial(_no_time, column)
+        )
     for column, kind in event_type.columns.items():
         if kind == "double":
-            yield "finite", column, "must be a finite number", partial(_quarantine, partial(_not_finite, column))
+            yield _always("finite", column, "must be a finite number", partial(_not_finite, column))
     for column in event_type.key:
-        yield "key", column, "must not be empty: it names the entity", partial(_quarantine, partial(_no_key, column))
+        yield _always("key", column, "must not be empty: it names the entity", partial(_no_key, column))
 
 
-def _quarantine(check: Callable[[EventColumns], Mask], events: EventColumns, now_ms: int) -> tuple[str, Mask]:
-    return "quarantine", check(events)
+def _always(rule: str, column: str, requires: str, breaks: Callable[[EventColumns], Mask]) -> Check:
+    return Check(rule, "quarantine", column, requires, lambda events, now_ms: breaks(events))
 
 
 def _bad_id(events: EventColumns) -> Mask:
@@ -105,13 +101,10 @@ def _mask(values: pa.Array) -> Mask:
     return values.fill_null(False).to_numpy(zero_copy_only=False)
 
 
-def _declared(event_type: EventType) -> Iterator[tuple[str, str, str, _Check]]:
+def _declared(event_type: EventType) -> Iterator[Check]:
     for rule in event_type.rules:
-        yield rule.name, rule.column, rule.requires(), partial(_apply, rule, event_type)
-
-
-def _apply(rule: Any, event_type: EventType, events: EventColumns, now_ms: int) -> tuple[str, Mask]:
-    return rule.severity, _BREAKS[type(rule)](rule, event_type, events, now_ms)
+        breaks = partial(_BREAKS[type(rule)], rule, event_type)
+        yield Check(rule.name, rule.severity, rule.column, rule.requires(), breaks)
 
 
 def _range(rule: Range, _: EventType, events: EventColumns, now_ms: int) -> Mask:

@@ -15,7 +15,7 @@ from schemas.problems import shown
 from schemas.transport import Envelope
 from transforms.features.decode_columns import decode_columns
 from transforms.features.event_columns import EventColumns, Mask, Numbers
-from transforms.features.quality import broken_rules
+from transforms.features.quality import checks_of
 
 MOST_BYTES = 1_000_000  # of an event; larger ones are rejected
 _ALWAYS = ("event_id", "type", "version", "occurred_at", "published_at")
@@ -66,7 +66,8 @@ def scan(
     versions, bodies, by_version = _resolve(event_type, envelopes, framing, rejected)
     wanted = _wanted(event_type, columns)
     merged, refused = decode_columns(event_type, by_version, bodies, wanted)
-    rejected += [Rejected(place, "broken_bytes", "quarantine", why) for place, why in refused.items()]
+    for place, reason in refused.items():
+        rejected.append(Rejected(place, "broken_bytes", "quarantine", _with_note(reason, envelopes[place].note)))
     event_ids = merged.columns["event_id"].to_pylist()
     ties = np.fromiter((mmh3.hash64(one, signed=False)[0] >> 1 for one in event_ids), np.int64, len(event_ids))
     events = EventColumns(_positions(envelopes)[merged.places], ties, merged.columns, merged.present)
@@ -100,20 +101,20 @@ def _resolve(
                 reason = f"the schema is one of {schema.type}, not of {event_type.name}"
                 rejected.append(Rejected(place, "type", "quarantine", reason))
             else:
-                rejected.append(Rejected(place, "unknown_version", "quarantine", problem))
+                reason = _with_note(problem, envelope.note)
+                rejected.append(Rejected(place, "unknown_version", "quarantine", reason))
         versions.append(version)
         bodies.append(body)
-        if version and len(body) <= MOST_BYTES and not envelope.note:
+        if version and len(body) <= MOST_BYTES:
             by_version[version].append(place)
         elif version:
-            rejected.append(_unreadable(place, envelope, len(body)))
+            reason = f"{len(body):,} bytes; an event has at most {MOST_BYTES:,}"
+            rejected.append(Rejected(place, "over_size", "quarantine", reason))
     return versions, bodies, by_version
 
 
-def _unreadable(place: int, envelope: Envelope, size: int) -> Rejected:
-    if size > MOST_BYTES:
-        return Rejected(place, "over_size", "quarantine", f"{size:,} bytes; an event has at most {MOST_BYTES:,}")
-    return Rejected(place, "broken_bytes", "quarantine", shown(envelope.note, 500))
+def _with_note(reason: str, note: str) -> str:
+    return f"{reason}; {shown(note, 500)}" if note else reason
 
 
 def _wanted(event_type: EventType, columns: Collection[str] | None) -> list[str]:
@@ -158,13 +159,16 @@ def _apply_rules(
         rejected.append(Rejected(index, "version", "quarantine", reason))
     chosen &= ~wrong
     warnings: dict[str, Mask] = {}
-    for broken in broken_rules(event_type, events, now_ms):
-        if broken.severity == "warn":
-            warnings[broken.rule] = broken.events
+    for check in checks_of(event_type):
+        broken = check.broken_by(events, now_ms)
+        if not broken.any():
             continue
-        for place in np.flatnonzero(broken.events & chosen).tolist():
-            index = int(places[place])
-            rejected.append(Rejected(index, broken.rule, broken.severity, broken.reason(events, place)))
-        chosen &= ~broken.events
+        if check.severity == "warn":
+            warnings[check.rule] = broken
+            continue
+        for place in np.flatnonzero(broken & chosen).tolist():
+            reason = check.reason(events, place)
+            rejected.append(Rejected(int(places[place]), check.rule, check.severity, reason))
+        chosen &= ~broken
     counted = {rule: int(np.count_nonzero(mask & chosen)) for rule, mask in warnings.items()}
     return chosen, {rule: count for rule, count in counted.items() if count}

@@ -37,7 +37,8 @@ class Selected(NamedTuple):
     """The events that belong to a group, the different entities, and the place in them of each event's.
 
     Other events have a null in their key (the number `unkeyed`), do not satisfy the group's conditions (`filtered`), or
-    are older than it keeps (`late`: their places among the given events).
+    are older than it keeps (`late`: their places among the given events), or have a number too large for the group's
+    sums (`oversized`, likewise).
     """
 
     events: EventColumns
@@ -46,6 +47,7 @@ class Selected(NamedTuple):
     unkeyed: int
     filtered: int
     late: Numbers
+    oversized: Numbers = np.zeros(0, np.int64)
 
 
 def empty_parts(layout: Layout) -> Parts:
@@ -60,11 +62,23 @@ def select(layout: Layout, events: EventColumns, now: int) -> Selected:
     filtered = ~(matches(events, group.where) & events.has(group.time))
     late = ~filtered & (events.columns[group.time] < now - layout.longest_ms)
     names, places = entities(events, group.key)
-    used = ~(filtered | late) & (places >= 0)
-    unkeyed = int(np.count_nonzero(~(filtered | late) & (places < 0)))
+    oversized = too_large(layout, events) & ~(filtered | late)
+    used = ~(filtered | late | oversized)
+    unkeyed = int(np.count_nonzero(used & (places < 0)))
+    used &= places >= 0
     different, places = np.unique(places[used], return_inverse=True)
     chosen = [names[place] for place in different.tolist()]
-    return Selected(events.take(used), chosen, places, unkeyed, int(np.count_nonzero(filtered)), np.flatnonzero(late))
+    left_out = (int(np.count_nonzero(filtered)), np.flatnonzero(late), np.flatnonzero(oversized))
+    return Selected(events.take(used), chosen, places, unkeyed, *left_out)
+
+
+def too_large(layout: Layout, events: EventColumns) -> Numbers:
+    """Where an event has a number beyond the group's limits (Layout.limits)."""
+    found = np.zeros(len(events), bool)
+    for name, limit in layout.limits.items():
+        column = events.columns[name]
+        found |= ((column > limit) | (column < -limit)) & events.counts(name)
+    return found
 
 
 def parts_of(layout: Layout, selected: Selected, now: int) -> Parts:
@@ -92,11 +106,11 @@ def _records(layout: Layout, events: EventColumns) -> _Records:
             continue
         chosen = matches(events, one.where)
         if one.column:
-            chosen &= events.has(one.column)
+            chosen &= events.counts(one.column)
         if number in layout.exact:
             raw[f"{number}.in"] = chosen
             if one.column:
-                raw[f"{number}.value"] = values_of(events, one)
+                raw[f"{number}.value"] = _raw_values(events, one)
         elif number in layout.itemised:
             at = np.flatnonzero(chosen)
             items.append((at, _items(layout, number, one, events, at)))
@@ -113,6 +127,12 @@ def values_of(events: EventColumns, one: Aggregation) -> Numbers:
     return np.array(pc.fill_null(column, "").cast(pa.binary()).to_pylist(), dtype=f"S{one.width}")
 
 
+def _raw_values(events: EventColumns, one: Aggregation) -> Numbers:
+    if one.operation == "distinct":
+        return hash_of(events.columns[one.column], np.arange(len(events)))
+    return bucket_of(events, one) if one.operation == "count_by" else values_of(events, one)
+
+
 def _fill(layout: Layout, tiles: Numbers, number: int, one: Aggregation, events: EventColumns, chosen: Numbers) -> None:
     """Writes an aggregation's fields of the tiles."""
     name = f"{number}."
@@ -124,18 +144,18 @@ def _fill(layout: Layout, tiles: Numbers, number: int, one: Aggregation, events:
         return
     if one.operation == "count_by":
         at = np.flatnonzero(chosen)
-        tiles[name + "counts"][at, _bucket(events, one)[at]] = 1
+        tiles[name + "counts"][at, bucket_of(events, one)[at]] = 1
         return
     tiles[name + "n"] = chosen
     if one.operation in ("sum", "mean", "variance", "decayed_sum"):
         tiles[name + "sum"] = np.where(chosen, values, 0)
-    if one.operation == "variance":
-        tiles[name + "squares"] = np.where(chosen, values, 0) ** 2
+    if one.operation == "variance" and not layout.is_float(one):
+        tiles[name + "squares"], tiles[name + "squares_high"] = squares_of(np.where(chosen, values, 0))
     if one.operation in ("min", "max"):
-        tiles[name + one.operation] = np.where(chosen, values, 0)
+        tiles[name + one.operation] = np.where(chosen, values, 0) + 0  # -0.0 becomes 0.0, whatever the order
 
 
-def _bucket(events: EventColumns, one: Aggregation) -> Numbers:
+def bucket_of(events: EventColumns, one: Aggregation) -> Numbers:
     """The place of each event's value in `values`; behind the last for any other value."""
     column = pa.array(events.columns[one.column])
     found = pc.index_in(column, value_set=pa.array(one.values).cast(column.type))
@@ -154,18 +174,26 @@ def _items(layout: Layout, number: int, one: Aggregation, events: EventColumns, 
         items["a"] = bin_of(values)
         return items
     items["a"], items["b"] = -events.columns[layout.group.time][at], ~events.ties[at]
-    items["text" if values.dtype.kind == "S" else "value"] = values
+    items["text" if values.dtype.kind == "S" else "value"] = values.view("<i8") if values.dtype.kind == "f" else values
     return items
+
+
+def squares_of(values: Numbers) -> tuple[Numbers, Numbers]:
+    """(the lower 32 bits of each square, the rest), so that sums of squares do not overflow."""
+    squares = values * values
+    return squares & 0xFFFFFFFF, squares >> 32
 
 
 def hash_of(column: Any, at: Numbers) -> Numbers:
     """63 bits of a hash of the values at these places, the same for the same value on any machine, evenly spread."""
     if isinstance(column, np.ndarray):
         bits = (
-            column[at].astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column[at].astype(np.uint64)
+            (column[at].astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+            if column.dtype.kind == "f"
+            else column[at].astype(np.uint64)
         )
     else:
-        bits = hash64_rows(column.take(pa.array(at)))
+        bits = hash64_rows(pc.fill_null(column.take(pa.array(at)), ""))
     with np.errstate(over="ignore"):  # the finalizer of splitmix64 (Steele, Lea, Flood 2014)
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -11,16 +11,17 @@ import numpy.typing as npt
 
 from schemas.features.declarations import EXACT_DISTINCT, Aggregation
 from schemas.features.windows import HOPS, duration_ms, hop_of
-from transforms.features.layout import NEVER, Layout, code_hop, code_start, merge_items, merge_tiles
-from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of
+from transforms.features.layout import NEVER, Layout, added, code_hop, code_start, merge_items, merge_tiles
+from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of, squares_of
 
 Numbers = npt.NDArray[Any]
 Values = dict[str, list[Any]]
 _HASHES = 1 << 63
 
 
-def window_start(window: int, now: int, exact: bool) -> int:
-    """The first millisecond of a window (ms) that ends at `now`; that of its tile, unless the window is exact."""
+def window_start(window: int, now: Any, exact: bool) -> Any:
+    """The first millisecond of a window (ms) that ends at `now`, a number or an array; that of its tile, unless the
+    window is exact."""
     start = now - window
     return start if exact else start // HOPS[hop_of(window)] * HOPS[hop_of(window)]
 
@@ -90,7 +91,7 @@ def _found(
     if window not in by_window:
         by_window[window] = _merged(layout, parts, start, now, hop)
     places, tiles = by_window[window]
-    return places, _final(layout, tiles, number, one, now, parts)
+    return places, tile_values(layout, tiles, number, one)
 
 
 def _spread_out(found: tuple[Numbers, list[Any]], count: int) -> list[Any]:
@@ -111,8 +112,8 @@ def _merged(layout: Layout, parts: Parts, start: int, now: int, hop: int) -> tup
     return merge_tiles(layout, parts.tile_entities[chosen], parts.tiles[chosen])
 
 
-def _final(layout: Layout, tiles: Numbers, number: int, one: Aggregation, now: int, parts: Parts) -> list[Any]:
-    """The values of merged tiles; None where no event counted."""
+def tile_values(layout: Layout, tiles: Numbers, number: int, one: Aggregation) -> list[Any]:
+    """The value of an aggregation (of `declarations.TILED` or count_by) in each tile; None where no event counted."""
     name = f"{number}."
     if one.operation in ("first", "last"):
         texts = _plain(tiles[name + "value"])
@@ -128,13 +129,18 @@ def _final(layout: Layout, tiles: Numbers, number: int, one: Aggregation, now: i
     totals = tiles[name + "sum"].tolist()
     if one.operation == "mean":
         return [total / some if some else None for total, some in zip(totals, n.tolist(), strict=True)]
-    squares = tiles[name + "squares"].tolist()
-    return [_variance(*row) for row in zip(n.tolist(), totals, squares, strict=True)]
+    if layout.is_float(one):
+        return [
+            spread / some if some else None
+            for spread, some in zip(tiles[name + "spread"].tolist(), n.tolist(), strict=True)
+        ]
+    parts_of_squares = (tiles[name + field].tolist() for field in ("squares", "squares_high"))
+    return [variance(*row) for row in zip(n.tolist(), totals, *parts_of_squares, strict=True)]
 
 
-def _variance(n: int, total: float, squares: float) -> float | None:
-    """The population's variance, from the sum and the sum of squares; integers are exact until the division."""
-    return max(0.0, (n * squares - total * total) / (n * n)) if n else None
+def variance(n: int, total: int, squares: int, squares_high: int) -> float | None:
+    """The population's variance of whole numbers, exact until the division; None of none."""
+    return (n * ((squares_high << 32) + squares) - total * total) / (n * n) if n else None
 
 
 def _plain(values: Numbers) -> list[Any]:
@@ -159,7 +165,7 @@ def _of_items(
 ) -> tuple[Numbers, list[Any]]:
     chosen = _within(parts.items, start, now, hop) & (parts.items["aggregation"] == number)
     places, items = merge_items(layout, parts.item_entities[chosen], parts.items[chosen])
-    return _by_entity(places, items, lambda own: _of_entity(one, own))
+    return _by_entity(places, items, lambda own: _of_entity(layout, one, own))
 
 
 def _by_entity(places: Numbers, records: Numbers, final: Any) -> tuple[Numbers, list[Any]]:
@@ -170,14 +176,13 @@ def _by_entity(places: Numbers, records: Numbers, final: Any) -> tuple[Numbers, 
     return places[starts], [final(records[a:b]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def _of_entity(one: Aggregation, items: Numbers) -> Any:
+def _of_entity(layout: Layout, one: Aggregation, items: Numbers) -> Any:
     """The value of the merged items of one entity."""
     if one.operation == "distinct":
         return distinct_count(items["a"])
     if one.operation == "last_k":
-        named = items.dtype.names or ()
-        texts = items["text"] if "text" in named and items["text"].any() else items["value"]
-        return _plain(texts)
+        values = items["text" if layout.is_text(one) else "value"]
+        return _plain(values.view("<f8") if layout.is_float(one) else values)
     return quantile_values(items["a"], items["n"], one.quantiles)
 
 
@@ -221,9 +226,7 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
     if one.operation == "distinct":
         return len(np.unique(values))
     if one.operation == "count_by":
-        plain = _plain(values)
-        counts = [plain.count(value) for value in one.values]
-        return [*counts, len(plain) - sum(counts)]
+        return np.bincount(values, minlength=len(one.values) + 1).tolist()
     if one.operation == "quantiles":
         bins, numbers = np.unique(bin_of(values), return_counts=True)
         return quantile_values(bins, numbers, one.quantiles)
@@ -231,10 +234,14 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
         return float((values * np.exp2((raw["time"] - now) / duration_ms(one.half_life))).sum())
     if one.operation in ("min", "max"):
         return getattr(values, one.operation)().item()
-    total = values.sum().item()
+    if one.operation == "variance" and layout.is_float(one):
+        return float(np.var(values))
+    total = added(values, np.zeros(1, np.int64)).item()
     if one.operation == "sum":
         return total
-    return total / len(raw) if one.operation == "mean" else _variance(len(raw), total, (values**2).sum().item())
+    if one.operation == "mean":
+        return total / len(raw)
+    return variance(len(raw), total, *(part.sum().item() for part in squares_of(values)))
 
 
 __all__ = ["bin_of", "distinct_count", "hash_of", "known_values", "quantile_values", "values_at", "window_start"]

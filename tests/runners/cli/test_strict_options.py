@@ -10,7 +10,13 @@ from support.factories import SECRET
 from support.launching import Place, any_place
 
 from pipelines.command_line import engine_options
-from pipelines.command_line.commands import add_launch_options, add_rebatch_options, read_launch, read_rebatch
+from pipelines.command_line.commands import (
+    add_collect_options,
+    add_launch_options,
+    add_rebatch_options,
+    read_launch,
+    read_rebatch,
+)
 from pipelines.engines.presets import BUILT_IN, PRESETS
 from runners.cli.main import COMMANDS, main
 
@@ -22,13 +28,16 @@ def options_of(command: str) -> dict[str, argparse.Action]:
         add_launch_options(parser)
     elif command == "rebatch":
         add_rebatch_options(parser)
+    elif command == "collect":
+        add_collect_options(parser)
     else:
         for one in COMMANDS[command].arguments:
             parser.add_argument(*one.names, **one.settings)
     return {action.option_strings[-1]: action for action in parser._actions if action.option_strings}
 
 
-EVERY = ["launch", "rebatch", *COMMANDS]
+ANY_NUMBER = ("engines", "events")  # commands that take any number of names
+EVERY = ["launch", "rebatch", "collect", *COMMANDS]
 OPTIONS = [(command, name) for command in EVERY for name in options_of(command)]
 VALUES = [(command, name) for command, name in OPTIONS if options_of(command)[name].nargs != 0]
 FLAGS = [(command, name) for command, name in OPTIONS if options_of(command)[name].nargs == 0]
@@ -83,7 +92,7 @@ def test_an_option_given_twice_is_refused(capsys: pytest.CaptureFixture[str], co
     assert f"command line  {name} = given twice" in refused(capsys, command, f"{name}=1", f"{name}=2")
 
 
-@pytest.mark.parametrize("command", [name for name in EVERY if name != "engines"])  # which takes any number of names
+@pytest.mark.parametrize("command", [name for name in EVERY if name not in ANY_NUMBER])
 def test_a_stray_word_is_refused(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert "command line  stray-1 = stray word" in refused(capsys, command, "a", "b", "c", "stray-1")
 

@@ -141,7 +141,6 @@ ODD: dict[str, tuple[Envelope, str]] = {
     "too long": (message_of(any_event("item_scan"))._replace(body=message_of(any_event("item_scan")).body + b"\0"), "broken_bytes"),
     "no UTF-8": (message_of(any_event("item_scan"))._replace(body=message_of(any_event("item_scan")).body.replace(b"a-1", b"a\xff1")), "broken_bytes"),
     "10 MB": (message_of(any_event("item_scan", shopper_id="x" * 10_000_000)), "over_size"),
-    "what the reader noted": (message_of(any_event("item_scan"))._replace(note="half a record"), "broken_bytes"),
     "another type": (message_of(any_event("session_event")), "unknown_version"),
 }  # fmt: skip
 
@@ -153,7 +152,16 @@ def test_bytes_that_are_no_event_are_left_out_with_a_reason(message: Envelope, r
         scanned = scan(SCAN, poll, NOW)
         assert reasons(scanned) == [(len(poll) // 2, rule, "quarantine")]
         assert len(scanned.rejected[0].reason) > 10
+        assert " at 0x" not in scanned.rejected[0].reason
         assert len(scanned.events) == len(poll) - 1
+
+
+def test_what_the_reader_noted_is_told_where_the_bytes_cannot_be_read_and_is_no_reason_elsewhere() -> None:
+    good = message_of(any_event("item_scan"))._replace(note="its schema is foreign")
+    scanned = scan(SCAN, [good, good._replace(body=good.body + b"more"), good._replace(body=b"")], NOW)
+    assert len(scanned.events) == 1
+    assert reasons(scanned) == [(1, "broken_bytes", "quarantine"), (2, "unknown_version", "quarantine")]
+    assert all("; its schema is foreign" in rejected.reason for rejected in scanned.rejected)
 
 
 def test_a_schema_of_another_type_is_named() -> None:

@@ -1,0 +1,1 @@
+"""Reads of features: in process, and by a server that speaks HTTP and gRPC."""

@@ -1,0 +1,1 @@
+"""What stands beside the events of a type: its quarantine and its fuse."""

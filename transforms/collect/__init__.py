@@ -1,0 +1,1 @@
+"""The steps of `collect`: raw events of any source into the event store."""

@@ -6,7 +6,9 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from schemas.features.checks import chain_mistakes
 from schemas.features.declarations import FeatureGroup
 from schemas.problems import InputError, Problem, shown
 
@@ -32,24 +34,45 @@ def load_groups(folder: str | Path, types: Columns) -> dict[str, FeatureGroup]:
             if not isinstance(value, FeatureGroup):
                 continue
             place = f"{path.name}: {name}"
-            problems += _mistakes(place, value, types)
             other, _ = groups.setdefault(value.id, (place, value))
             if other != place:
                 problems.append(
                     Problem(place, "name", value.id, f"is declared by {other} already; use another version")
                 )
+    declared = {name: group for name, (_, group) in sorted(groups.items())}
+    problems += [one for place, group in groups.values() for one in _mistakes(place, group, types, declared)]
     if problems:
         raise InputError(problems)
     if not groups:
         raise InputError([Problem(str(folder), "", "", "declares no FeatureGroup at the top level of its files")])
-    return {name: group for name, (_, group) in sorted(groups.items())}
+    return declared
 
 
-def _mistakes(place: str, group: FeatureGroup, types: Columns) -> list[Problem]:
-    if group.source not in types:
-        known = ", ".join(sorted(types))
-        return [Problem(place, "source", shown(group.source), f"no such event type; one of {known}")]
-    return [Problem(place, field, shown(value), fix) for field, value, fix in group.mistakes(types[group.source])]
+def source_columns(group: FeatureGroup, types: Columns, groups: Mapping[str, FeatureGroup]) -> dict[str, str]:
+    """The columns that a group reads: of its event type, or of the tiles of the group that it is chained to. Raises
+    KeyError where there is no such source."""
+    if not group.every:
+        return types[group.source]
+    source = groups[group.source]
+    return source.tile_types(types[source.source])
+
+
+def stored_groups(groups: Mapping[str, FeatureGroup]) -> dict[str, FeatureGroup]:
+    """The groups that have rows of their own: all but the chained ones."""
+    return {name: group for name, group in groups.items() if not group.every}
+
+
+def _mistakes(place: str, group: FeatureGroup, types: Columns, groups: Mapping[str, FeatureGroup]) -> list[Problem]:
+    wrong = list[tuple[str, Any, str]]()
+    if group.every and group.source in groups:
+        wrong = chain_mistakes(group, groups[group.source])
+    if not wrong:
+        try:
+            wrong = group.mistakes(source_columns(group, types, groups))
+        except KeyError:
+            kind, known = ("group", groups) if group.every else ("event type", types)
+            wrong = [("source", group.source, f"no such {kind}; one of {', '.join(sorted(known))}")]
+    return [Problem(place, field, shown(value), fix) for field, value, fix in wrong]
 
 
 def _run(path: Path, problems: list[Problem]) -> ModuleType | None:

@@ -20,7 +20,7 @@ from functools import partial
 import grpc
 import msgspec
 
-from schemas.features.catalogue import load_groups
+from schemas.features.catalogue import load_groups, source_columns
 from serving.features.metrics import FeatureMetrics
 from serving.features.reader import FeatureReader
 from serving.features.service import FeatureService
@@ -53,7 +53,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 def load_layouts(features: str, columns: dict[str, dict[str, str]]) -> dict[str, Layout]:
     """The layouts of the declared groups, by id. Raises InputError with every mistake in the declarations."""
     groups = load_groups(features, columns)
-    return {name: Layout(group, columns[group.source]) for name, group in groups.items()}
+    return {name: Layout(group, source_columns(group, columns, groups)) for name, group in groups.items()}
 
 
 async def serve(

@@ -26,7 +26,7 @@ def group_mistakes(group: FeatureGroup, types: dict[str, str]) -> list[tuple[str
     wrong += [
         (place, text, fix)
         for place, text in (("max_age", group.max_age), ("lateness", group.lateness))
-        if (fix := _no_span(text))
+        if (fix := no_span(text))
     ]
     known = ", ".join(sorted(types))
     for place, column in [*(("key", column) for column in group.key), ("time", group.time)]:
@@ -67,7 +67,8 @@ def chain_mistakes(group: FeatureGroup, source: FeatureGroup) -> list[tuple[str,
     return wrong
 
 
-def _no_span(text: str) -> str:
+def no_span(text: str) -> str:
+    """Why a text is no span of time such as 1d; nothing if it is one."""
     try:
         duration_ms(text)
     except ValueError as error:
@@ -78,7 +79,8 @@ def _no_span(text: str) -> str:
 _FITS = {"long": (int,), "double": (int, float), "string": (str,), "boolean": (bool, int)}
 
 
-def _fits(value: Any, kind: str) -> bool:
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is one of a type: long, double, boolean or string."""
     boolean = isinstance(value, bool) and kind != "boolean"
     whole = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
     finite = not isinstance(value, float) or math.isfinite(value)
@@ -88,10 +90,10 @@ def _fits(value: Any, kind: str) -> bool:
 def _default_fits(one: Aggregation, types: dict[str, str]) -> bool:
     kind, most = one.kind(types)
     if most is None or one.default is None:
-        return one.default is None or _fits(one.default, kind)
+        return one.default is None or fits(one.default, kind)
     short = one.operation == "last_k"
     lengths = range(most + 1) if short else (most,)
-    return isinstance(one.default, tuple) and len(one.default) in lengths and all(_fits(v, kind) for v in one.default)
+    return isinstance(one.default, tuple) and len(one.default) in lengths and all(fits(v, kind) for v in one.default)
 
 
 def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> list[tuple[str, Any, str]]:
@@ -106,7 +108,7 @@ def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> lis
             continue
         kind = types.get(where.column, "")
         values = {"in": where.value, "is_null": (), "not_null": ()}.get(where.comparison, (where.value,))
-        if not all(_fits(value, kind) for value in values):
+        if not all(fits(value, kind) for value in values):
             wrong.append(("value", where.value, f"{where.column} is a {kind}; compare it with one"))
     return wrong
 
@@ -149,12 +151,12 @@ def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[st
         wrong.append(
             ("default", one.default, f"the feature is a {kind}" if most is None else f"a tuple of {most} {kind}")
         )
-    if one.operation == "count_by" and not all(_fits(value, types.get(one.column, "")) for value in one.values):
+    if one.operation == "count_by" and not all(fits(value, types.get(one.column, "")) for value in one.values):
         wrong.append(("values", one.values, f"{one.column} is a {types.get(one.column)}; name such values"))
     if not 1 <= one.width <= 64:
         wrong.append(("width", one.width, "1 to 64 bytes"))
     if one.operation == "decayed_sum":
-        if fix := _no_span(one.half_life):
+        if fix := no_span(one.half_life):
             return [*wrong, ("half_life", one.half_life, fix)]
         hops = [HOPS[hop_of(window_ms(text))] for text in one.windows if not one.exact and not _no_window(text)]
         if hops and duration_ms(one.half_life) * MOST_HALVINGS < max(hops):

@@ -28,7 +28,7 @@ class LogMachine(RuleBasedStateMachine):
         self.writers = [self._writer(), self._writer()]
         self.reader, self.offset, self.read = log_reader(self.folder), 0, list[int]()
         self.events: list[tuple[int, bytes, int]] = []
-        self.ids: set[int] = set()
+        self.ids: dict[int, int] = {}
         self.first = self.now = 0
 
     def _writer(self) -> LogWriter:
@@ -40,15 +40,22 @@ class LogMachine(RuleBasedStateMachine):
         self.reader.close()
         self.place.cleanup()
 
-    @rule(who=st.integers(0, 1), ids=st.lists(st.integers(0, 60), min_size=1, max_size=6), later=st.integers(0, 20))
-    def append(self, who: int, ids: list[int], later: int) -> None:
+    @rule(who=st.integers(0, 1), choices=st.lists(st.integers(-9, 4), min_size=1, max_size=6), later=st.integers(0, 20))
+    def append(self, who: int, choices: list[int], later: int) -> None:
+        """Appends new events, and by a negative choice one that is there: the id of an event is its position."""
         self.now += later
-        joined = b"".join(map(event_id, ids))
-        appended = self.writers[who].append(0, [b"%d" % one for one in ids], [self.now] * len(ids), {}, joined)
-        fresh = [one for one in dict.fromkeys(ids) if one not in self.ids]
-        assert appended == (len(self.events), len(fresh))
-        self.events += [(appended.first + place, b"%d" % one, self.now) for place, one in enumerate(fresh)]
-        self.ids |= {*fresh}
+        end, kept = len(self.events), len(self.events) - self.first
+        names = [end + choice if -kept <= choice else end for choice in choices]
+        ids = b"".join(event_id(self.named(name)) for name in names)
+        appended = self.writers[who].append(0, [b"%d" % name for name in names], [self.now] * len(names), {}, ids)
+        fresh = [name for name in dict.fromkeys(names) if name >= end]
+        assert appended == (end, len(fresh))
+        self.ids |= {end + place: self.named(name) for place, name in enumerate(fresh)}
+        self.events += [(end + place, b"%d" % name, self.now) for place, name in enumerate(fresh)]
+
+    def named(self, position: int) -> int:
+        """The number of the id of an event that is there, or a new one."""
+        return self.ids[position] if position in self.ids else position + 1_000 * (1 + len(self.events))
 
     @rule(part=st.floats(0.01, 0.99))
     def a_third_process_is_killed_while_it_appends(self, part: float) -> None:

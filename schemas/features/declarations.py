@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from schemas.features.checks import group_mistakes
+from schemas.features.operations import EXACT_DISTINCT as EXACT_DISTINCT
+from schemas.features.operations import TILED
 from schemas.features.windows import HOPS, duration_ms, hop_of, window_ms
-
-NUMERIC = frozenset({"sum", "mean", "variance", "min", "max", "decayed_sum", "quantiles"})
-VALUED = NUMERIC | {"first", "last", "last_k", "distinct", "count_by"}  # operations that need a column
-OPERATIONS = VALUED | {"count", "ratio"}
-COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in", "is_null", "not_null"})
-EXACT_DISTINCT = 1_024  # distinct counts are exact up to here, then estimated within 3 % (one standard error)
-MOST_LAST = 100
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,16 @@ class Aggregation:
         """The name of its features, without the window."""
         return self.name or "_".join(part for part in (self.column, self.operation) if part)
 
+    def kind(self, types: dict[str, str]) -> tuple[str, int | None]:
+        """(long, double or string; None, or the most values where it is a list): the type of its features."""
+        column = {"double": "double", "string": "string"}.get(types.get(self.column, ""), "long")
+        lists = {"last_k": self.k, "count_by": len(self.values) + 1, "quantiles": len(self.quantiles)}
+        if self.operation in ("count", "distinct", "count_by"):
+            column = "long"
+        elif self.operation in ("mean", "variance", "decayed_sum", "ratio", "quantiles"):
+            column = "double"
+        return column, lists.get(self.operation)
+
     def feature(self, window: str) -> str:
         """The name of its feature over a window."""
         return f"{self.title}_{window}"
@@ -69,6 +73,11 @@ class FeatureGroup:
     `key` are the columns that name the entity. `time` is the column (epoch ms) that places an event in its window: with
     the time at which a label became known it is a window over known labels. Events that come more than `lateness` late
     for the longest window are counted and left to the compaction. Values older than `max_age` are stale.
+
+    A chained group reads another group: `source` is that group's id, and `every` the length of its tiles (1s, 1m, 5m,
+    1h or 1d). Each complete tile of an entity is an event, at its last millisecond, whose columns are the values of the
+    group's aggregations over that tile, by title. So the maximum over 7 days of the hourly count is `max` of `count`
+    with `every` 1h. Nothing more is stored: its features are read from the other group's rows.
     """
 
     name: str
@@ -81,6 +90,7 @@ class FeatureGroup:
     time: str = "occurred_at"
     max_age: str = "1d"
     lateness: str = "1d"
+    every: str = ""
     description: str = ""
     consumers: tuple[str, ...] = field(default=())
 
@@ -119,77 +129,10 @@ class FeatureGroup:
     def mistakes(self, types: dict[str, str]) -> list[tuple[str, Any, str]]:
         """(place, value, remedy) of what is wrong. `types` are the columns of the source: long, double, boolean or
         string by name."""
-        wrong: list[tuple[str, Any, str]] = []
-        if not _NAME.fullmatch(self.name):
-            wrong.append(("name", self.name, "a name is a lower-case letter, then letters, digits and _, at most 63"))
-        if self.version < 1:
-            wrong.append(("version", self.version, "a version is a whole number from 1"))
-        for place, text in (("max_age", self.max_age), ("lateness", self.lateness)):
-            try:
-                duration_ms(text)
-            except ValueError as error:
-                wrong.append((place, text, str(error)))
-        known = ", ".join(sorted(types))
-        for place, column in [*(("key", column) for column in self.key), ("time", self.time)]:
-            if column not in types:
-                wrong.append((place, column, f"{self.source} has no such column; it has {known}"))
-        if types.get(self.time, "long") != "long":
-            wrong.append(("time", self.time, "the time of an event is a long: milliseconds since 1970"))
-        if not self.key:
-            wrong.append(("key", (), "name the columns that say whose features these are"))
-        wrong += [(f"where.{place}", *rest) for place, *rest in _where_mistakes(self.where, types)]
-        titles = [one.title for one in self.aggregations]
-        windows = {one.title: {*one.windows} for one in self.aggregations if one.operation != "ratio"}
-        for number, one in enumerate(self.aggregations):
-            place = f"aggregations[{number}]"
-            if titles.count(one.title) > 1:
-                wrong.append((f"{place}.name", one.title, "each aggregation needs a name of its own"))
-            wrong += [(f"{place}.{part}", *rest) for part, *rest in _mistakes(one, types, windows)]
-        return wrong
+        return group_mistakes(self, types)
 
-
-def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> list[tuple[str, Any, str]]:
-    wrong: list[tuple[str, Any, str]] = []
-    for where in conditions:
-        if where.column not in types:
-            wrong.append(("column", where.column, f"the source has {', '.join(sorted(types))}"))
-        if where.comparison not in COMPARISONS:
-            wrong.append(("comparison", where.comparison, f"one of {', '.join(sorted(COMPARISONS))}"))
-        if where.comparison == "in" and not isinstance(where.value, tuple):
-            wrong.append(("value", where.value, "`in` compares with a tuple of values"))
-    return wrong
-
-
-def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[str]]) -> list[tuple[str, Any, str]]:
-    wrong = [(f"where.{place}", value, fix) for place, value, fix in _where_mistakes(one.where, types)]
-    if one.operation not in OPERATIONS:
-        return [*wrong, ("operation", one.operation, f"one of {', '.join(sorted(OPERATIONS))}")]
-    if not _NAME.fullmatch(one.title):
-        wrong.append(("name", one.title, "a name is a lower-case letter, then letters, digits and _, at most 63"))
-    if not one.windows:
-        wrong.append(("windows", (), "name at least one window, such as 1h or 7d"))
-    for text in one.windows:
-        try:
-            window_ms(text)
-        except ValueError as error:
-            wrong.append(("windows", text, str(error)))
-    if one.operation in VALUED and one.column not in types:
-        wrong.append(("column", one.column, f"the source has {', '.join(sorted(types))}"))
-    if one.operation in NUMERIC and types.get(one.column) == "string":
-        wrong.append(("column", one.column, f"{one.operation} needs numbers, this is text"))
-    if one.operation == "last_k" and not 1 <= one.k <= MOST_LAST:
-        wrong.append(("k", one.k, f"last_k keeps 1 to {MOST_LAST} values"))
-    if one.operation == "count_by" and not 1 <= len(set(one.values)) == len(one.values) <= 50:
-        wrong.append(("values", one.values, "count_by counts 1 to 50 different values"))
-    if one.operation == "quantiles" and not (one.quantiles and all(0 <= part <= 1 for part in one.quantiles)):
-        wrong.append(("quantiles", one.quantiles, "name at least one quantile, from 0 to 1"))
-    if one.operation == "ratio" and not all(windows.get(title, set()) >= {*one.windows} for title in one.of):
-        wrong.append(("of", one.of, "the names of two aggregations of this group, no ratios, that have its windows"))
-    if not 1 <= one.width <= 64:
-        wrong.append(("width", one.width, "1 to 64 bytes"))
-    if one.operation == "decayed_sum":
-        try:
-            duration_ms(one.half_life)
-        except ValueError as error:
-            wrong.append(("half_life", one.half_life, str(error)))
-    return wrong
+    def tile_types(self, types: dict[str, str]) -> dict[str, str]:
+        """The columns of this group's tiles, as a chained group reads them; `types` are those of its source."""
+        tiled = [one for one in self.aggregations if one.operation in TILED and not one.exact]
+        keys = dict.fromkeys(self.key, "string")
+        return {**keys, "occurred_at": "long", **{one.title: one.kind(types)[0] for one in tiled}}

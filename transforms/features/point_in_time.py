@@ -6,7 +6,7 @@ no value. Nothing else decides: not the order of the events, nor when they came.
 
 The events are sorted once, by entity, time and tie, so a row's window is a slice of them. Counts and sums of whole
 numbers are differences of prefix sums, everything that merges is read from a tree over the events
-(transforms/features/slices.py), first, last and last_k stand at the ends of the slice.
+(transforms/features/slices/reduce.py), first, last and last_k stand at the ends of the slice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.features.declarations import FeatureGroup, Where
 from schemas.features.windows import DAY
 from transforms.features.event_columns import EventColumns, entities, matches
 from transforms.features.layout import Layout
-from transforms.features.slice_values import Slices, value_of
+from transforms.features.slices.values import Slices, value_of
 from transforms.features.tiles import too_large
 from transforms.features.values import window_start
 

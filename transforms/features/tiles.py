@@ -152,7 +152,7 @@ def _fill(layout: Layout, tiles: Numbers, number: int, one: Aggregation, events:
     if one.operation == "variance" and not layout.is_float(one):
         tiles[name + "squares"], tiles[name + "squares_high"] = squares_of(np.where(chosen, values, 0))
     if one.operation in ("min", "max"):
-        tiles[name + one.operation] = np.where(chosen, values, 0)
+        tiles[name + one.operation] = np.where(chosen, values, 0) + 0  # -0.0 becomes 0.0, whatever the order
 
 
 def bucket_of(events: EventColumns, one: Aggregation) -> Numbers:

@@ -91,7 +91,7 @@ def _found(
     if window not in by_window:
         by_window[window] = _merged(layout, parts, start, now, hop)
     places, tiles = by_window[window]
-    return places, _final(layout, tiles, number, one, now, parts)
+    return places, tile_values(layout, tiles, number, one)
 
 
 def _spread_out(found: tuple[Numbers, list[Any]], count: int) -> list[Any]:
@@ -112,8 +112,8 @@ def _merged(layout: Layout, parts: Parts, start: int, now: int, hop: int) -> tup
     return merge_tiles(layout, parts.tile_entities[chosen], parts.tiles[chosen])
 
 
-def _final(layout: Layout, tiles: Numbers, number: int, one: Aggregation, now: int, parts: Parts) -> list[Any]:
-    """The values of merged tiles; None where no event counted."""
+def tile_values(layout: Layout, tiles: Numbers, number: int, one: Aggregation) -> list[Any]:
+    """The value of an aggregation (of `declarations.TILED` or count_by) in each tile; None where no event counted."""
     name = f"{number}."
     if one.operation in ("first", "last"):
         texts = _plain(tiles[name + "value"])

@@ -13,7 +13,7 @@ from schemas.features.declarations import EXACT_DISTINCT, Aggregation
 from schemas.features.windows import duration_ms
 from transforms.features.event_columns import EventColumns
 from transforms.features.layout import NEVER, Layout
-from transforms.features.slices import (
+from transforms.features.slices.reduce import (
     add,
     add_spread,
     decayed,

@@ -1,0 +1,1 @@
+"""Values of many overlapping slices of ordered events at once."""

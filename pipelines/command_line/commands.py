@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from connectors.kafka.options import add_kafka_options
 from pipelines.collect.options import CollectOptions
 from pipelines.command_line.engine_options import AddOptions, ParsedOptions, read_options
+from pipelines.features.options import add_features_options
 from pipelines.launch.options import LaunchOptions
 from pipelines.rebatch.options import RebatchOptions
 
@@ -22,6 +23,14 @@ def read_rebatch(argv: Sequence[str]) -> ParsedOptions:
     """The options of rebatch."""
     others = _not_of("launch", add_launch_options, add_rebatch_options)
     return read_options(argv, "rebatch", add_rebatch_options, others, streaming=True)
+
+
+def read_features(argv: Sequence[str]) -> ParsedOptions:
+    """The options of features."""
+    others = _not_of("launch", add_launch_options, add_features_options)
+    others |= _not_of("rebatch", add_rebatch_options, add_features_options)
+    others |= _not_of("collect", add_collect_options, add_features_options)
+    return read_options(argv, "features", add_features_options, others, streaming=True)
 
 
 def read_collect(argv: Sequence[str]) -> ParsedOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ ENVELOPE = {
 """The fields that every event begins with; times are epoch milliseconds."""
 KINDS = ("string", "long", "double", "boolean")
 _PYTHON: dict[str, Any] = {"string": str, "long": int, "double": (int, float), "boolean": bool, "null": type(None)}
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Column(NamedTuple):
@@ -44,6 +48,13 @@ def flaws(schema: Any) -> list[tuple[str, Any, str]]:
         return [("type", schema, "must be a record")]
     wrong: list[tuple[str, Any, str]] = []
     names = [field["name"] for field in schema["fields"]]
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            wrong.append((f"fields.{place}.name", name, "a name is a letter or _, then letters, digits and _"))
+        elif names.index(name) < place:
+            wrong.append((name, name, "another field has this name; choose another"))
+    if wrong:
+        return wrong
     for name, kind in ENVELOPE.items():
         field = next((one for one in schema["fields"] if one["name"] == name), None)
         if field is None or field["type"] != kind or "default" in field:

@@ -51,7 +51,8 @@ class GroupValues(NamedTuple):
     The age (ms) is the time since the newest event of the entity that the row knows: since the start of that event's
     tile, so it is too large by up to a tile of the group's shortest hop; exact where raw events are kept. It is not the
     time since the row was written: a row says nothing about time but through events, and an entity without new events
-    has the same values however often it is written. None: nothing is known. `error` says why a quality is `error`.
+    has the same values however often it is written. None: nothing is known. `error` says why a quality is `error`. `at`
+    is the time (epoch ms) at which the windows end.
     """
 
     group: str
@@ -59,6 +60,7 @@ class GroupValues(NamedTuple):
     values: list[list[Any]]
     qualities: list[list[Quality]]
     ages_ms: list[int | None]
+    at: int
     error: str = ""
 
 
@@ -97,7 +99,8 @@ class FeatureReader:
         try:
             rows = self._store.read(asked)
         except JobError as error:
-            return [_failed(plan, len(one.entities), str(error)) for plan, one in zip(plans, wanted, strict=True)]
+            now = self._clock()
+            return [_failed(plan, len(one.entities), now, str(error)) for plan, one in zip(plans, wanted, strict=True)]
         now, place, answers = self._clock(), 0, list[GroupValues]()
         for plan, one in zip(plans, wanted, strict=True):
             own = rows[place : place + len(one.entities)]
@@ -148,7 +151,8 @@ def _values(plan: _Plan, rows: list[list[bytes]], now: int) -> GroupValues:
             damaged.append(place)
         known.append(values)
         newest.append(time)
-    answer = _answer(plan, [list(column) for column in zip(*known, strict=True)], newest, now)
+    columns = [list(column) for column in zip(*known, strict=True)] if known else [[] for _ in plan.names]
+    answer = _answer(plan, columns, newest, now)
     return _with_errors(answer, damaged, error) if damaged else answer
 
 
@@ -176,12 +180,14 @@ def _answer(plan: _Plan, known: list[list[Any]], newest: list[int | None], now: 
         else:
             qualities.append(computed)
             values.append(column)
-    return GroupValues(plan.group, plan.names, values, qualities, ages)
+    return GroupValues(plan.group, plan.names, values, qualities, ages, now)
 
 
-def _failed(plan: _Plan, count: int, error: str) -> GroupValues:
+def _failed(plan: _Plan, count: int, now: int, error: str) -> GroupValues:
     nothing: list[list[Any]] = [[None] * count for _ in plan.names]
-    return GroupValues(plan.group, plan.names, nothing, [[ERROR] * count for _ in plan.names], [None] * count, error)
+    return GroupValues(
+        plan.group, plan.names, nothing, [[ERROR] * count for _ in plan.names], [None] * count, now, error
+    )
 
 
 def _with_errors(answer: GroupValues, damaged: list[int], error: str) -> GroupValues:

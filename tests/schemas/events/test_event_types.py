@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fastavro
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.raw_events import TYPES, any_event
 
 from schemas.contracts import parsed, read_record
@@ -136,6 +142,8 @@ FLAWS = {
     "a union of two": (a_schema({"name": "amount", "type": ["long", "string"]}), "amount"),
     "an int": (a_schema({"name": "amount", "type": "int"}), "amount"),
     "a default that does not fit": (a_schema({"name": "amount", "type": "long", "default": True}), "amount"),
+    "a name with a blank": (a_schema({"name": "a b", "type": "long"}), "fields.7.name"),
+    "a name that is a number": (a_schema({"name": 5, "type": "long"}), "fields.7.name"),
     "without producer": ({**a_schema(), "fields": a_schema()["fields"][:5]}, "producer"),
     "the envelope in another order": ({**a_schema(), "fields": a_schema()["fields"][::-1]}, "fields"),
     "no JSON": ("{", ""),
@@ -155,6 +163,8 @@ RULES = {
     "{name: a, rule: range, column: amount, least: 3, most: 2}": "rules.0.least",
     "{name: a, rule: range, column: missing, least: 1}": "rules.0.column",
     "{name: a, rule: set, column: shop, values: [1]}": "rules.0.values",
+    "{name: a, rule: set, column: amount, values: [9223372036854775808]}": "rules.0.values",
+    "{name: a, rule: set, column: amount, values: [a]}": "rules.0.values",
     "{name: a, rule: set, column: shop, values: []}": "rules.0.values",
     '{name: a, rule: regex, column: shop, pattern: "("}': "rules.0.pattern",
     "{name: a, rule: reference, column: shop, file: none.txt}": "rules.0.file",
@@ -214,6 +224,28 @@ def test_a_list_that_cannot_be_used_is_refused(data: bytes, tmp_path: Path) -> N
 def test_a_folder_without_types_is_refused(tmp_path: Path) -> None:
     assert mistakes(tmp_path) == [(str(tmp_path), "")]
     assert mistakes(tmp_path / "missing") == [(str(tmp_path / "missing"), "")]
+
+
+ODD: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([]) | st.just({})
+)
+ODD_YAML = ODD | st.lists(ODD, max_size=2) | st.dictionaries(st.text(max_size=5), ODD, max_size=2)
+GOOD_RULES = [yaml.safe_load(rule) for rule in RULES]
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=300)
+def test_whatever_stands_in_the_files_there_is_a_list_of_mistakes_or_a_type(data: st.DataObject) -> None:
+    rules = [{**one} for one in data.draw(st.lists(st.sampled_from(GOOD_RULES), max_size=2))]
+    written = {"key": ["shop"], "owner": "team", "retention": "30d", "rules": rules}
+    schema = copy.deepcopy(a_schema({"name": "amount", "type": "long"}))
+    for target in (written, *rules, schema, *schema["fields"]):
+        if data.draw(st.integers(0, 3)) == 0:
+            target[data.draw(st.sampled_from([*target, "name", "default"]))] = data.draw(ODD_YAML)
+    with tempfile.TemporaryDirectory() as name:
+        a_type(Path(name), schema, text=yaml.safe_dump(written))
+        with suppress(InputError):
+            assert load_event_types(name)["visit"].columns
 
 
 def test_every_built_in_sample_says_its_version() -> None:

@@ -152,6 +152,7 @@ def test_bytes_that_are_no_event_are_left_out_with_a_reason(message: Envelope, r
         scanned = scan(SCAN, poll, NOW)
         assert reasons(scanned) == [(len(poll) // 2, rule, "quarantine")]
         assert len(scanned.rejected[0].reason) > 10
+        assert " at 0x" not in scanned.rejected[0].reason
         assert len(scanned.events) == len(poll) - 1
 
 

@@ -17,7 +17,7 @@ from pipelines.command_line.logs import LOG_FORMAT
 from pipelines.features.sources import type_uri
 from pipelines.launch.options import add_once, missing_options, read_uri, small_options
 from schemas.events.event_types import EventType, load_event_types
-from schemas.features.catalogue import load_groups, stored_groups
+from schemas.features.catalogue import load_groups
 from schemas.features.declarations import FeatureGroup
 from schemas.problems import InputError, Problem
 
@@ -60,7 +60,7 @@ class FeaturesConfig:
         types = _loaded(lambda: load_event_types(options.types), problems)
         if types and options.features:
             columns = {name: one.columns for name, one in types.items()}
-            groups = stored_groups(_loaded(lambda: load_groups(options.features, columns), problems))
+            groups = _loaded(lambda: load_groups(options.features, columns), problems)
         if problems:
             raise InputError(problems)
         by_type: dict[str, tuple[FeatureGroup, ...]] = {}

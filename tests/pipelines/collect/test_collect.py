@@ -41,6 +41,7 @@ def test_events_of_several_types_are_stored_once_each_by_entity_and_a_second_run
     out = capsys.readouterr().out
     counts = {line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in out.splitlines()}
     assert (counts["read"], counts["appended"], counts["repeats"]) == ("550", "500", "50")
+    assert (counts["quarantined"], counts["dropped"], counts["warned"]) == ("0", "0", "0")
     write_rows(collection.raw, "d", any_rows("order_line", 30, start=390))
     assert collection.run("--drain", "--partitions=4") == 0
     assert collection.stored("order_line") == Counter(f"order_line-{number}" for number in range(420))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from schemas.features.operations import COMPARISONS, MOST_HALVINGS, MOST_LAST, NUMERIC, OPERATIONS, VALUED
 from schemas.features.windows import HOPS, duration_ms, hop_of, window_ms
@@ -165,3 +166,35 @@ def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[st
                 ("half_life", one.half_life, f"must be at least {least / 1000:g} s with tiles of these windows")
             )
     return wrong
+
+
+def type_mistakes(declared: Any, place: str = "") -> list[tuple[str, Any, str]]:
+    """What in a declaration is not of the type of its field, such as a list, or ("7d") without its comma, for a tuple:
+    (place, value, remedy). Other checks may rely on the types."""
+    hints, wrong = get_type_hints(type(declared)), list[tuple[str, Any, str]]()
+    for one in fields(declared):
+        value, hint = getattr(declared, one.name), hints[one.name]
+        where = f"{place}.{one.name}" if place else one.name
+        if get_origin(hint) is not tuple:
+            wrong += _type_mistake(where, value, hint)
+        elif not isinstance(value, tuple):
+            wrong.append((where, value, "write a tuple: (…,), with a comma also behind a single one"))
+        else:
+            item, *more = get_args(hint)
+            if more != [...] and len(value) != 1 + len(more):
+                wrong.append((where, value, f"needs {1 + len(more)} values"))
+            for number, element in enumerate(value):
+                wrong += _type_mistake(f"{where}[{number}]", element, item)
+    return wrong
+
+
+def _type_mistake(place: str, value: Any, hint: Any) -> list[tuple[str, Any, str]]:
+    if hint is Any:
+        return []
+    if isinstance(hint, type) and is_dataclass(hint):
+        return type_mistakes(value, place) if isinstance(value, hint) else [(place, value, f"write {hint.__name__}(…)")]
+    wanted = {float: (int, float)}.get(hint, (hint,))
+    if isinstance(value, wanted) and isinstance(value, bool) == (hint is bool):
+        return []
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
+    return [(place, value, f"must be {names.get(hint, hint)}")]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.features.catalogue import Columns, columns_of
 from schemas.features.declarations import FeatureGroup
 from schemas.features.references import Declared
 from schemas.features.tables import TableGroup
@@ -46,7 +47,7 @@ class Recomputation:
     """
 
     catalogue: Mapping[str, Declared]
-    types: Mapping[str, Mapping[str, str]]
+    types: Columns
     read_events: ReadEvents
     read_table: ReadTable
     positions: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Recomputation:
         group = self.catalogue[group_id]
         if isinstance(group, TableGroup):
             return self._of_table(group, rows)
-        layout = Layout(group, self._types_of(group))
+        layout = Layout(group, columns_of(group, self.catalogue, self.types))
         events = self._events_of(group)
         if events is None:  # the log is empty
             return {name: pa.nulls(len(rows.times), arrow_type(layout, name)) for name, _, _ in group.features}
@@ -71,18 +72,12 @@ class Recomputation:
             return next(column.default for column in group.columns if column.name == name)
         return next(one.default for feature, one, _ in group.features if feature == name)
 
-    def _types_of(self, group: FeatureGroup) -> dict[str, str]:
-        source = self.catalogue.get(group.source) if group.every else None
-        if isinstance(source, FeatureGroup):
-            return source.tile_types(dict(self.types[source.source]))
-        return dict(self.types[group.source])
-
     def _events_of(self, group: FeatureGroup) -> EventColumns | None:
         source = self.catalogue.get(group.source) if group.every else None
         if not isinstance(source, FeatureGroup):
             return self._log(group.source)
         events = self._log(source.source)
-        layout = Layout(source, dict(self.types[source.source]))
+        layout = Layout(source, self.types[source.source])
         return None if events is None else chained_events(layout, events, group.every)
 
     def _log(self, event_type: str) -> EventColumns | None:

@@ -42,7 +42,7 @@ class CollectOptions(PipelineOptions):
             "kafka:HOST:PORT/TOPIC; may be repeated")  # fmt: skip
         add("--store", help="the event store: file:DIR on this machine, or kafka:HOST:PORT/PREFIX (topics PREFIX.TYPE)")
         share("--output", help="with a store on Kafka: folder for the quarantine and the fuses")
-        add("--types", help="folder of event types, a folder each (those that come with the engine)")
+        share("--types", help="folder of event types, a folder each (those that come with the engine)")
         add("--partitions", type=int, help="partitions of a type that is not in the store yet (8)")
         add("--remember", type=float, default=86_400.0, help="seconds in which an event_id is a duplicate (86400)")
         add("--most_quarantined", type=float, default=0.05,

@@ -11,6 +11,8 @@ from typing import get_args
 
 import yaml
 
+from connectors.kafka.options import add_kafka_options
+from pipelines.collect.options import CollectOptions
 from pipelines.command_line.exit_codes import EXIT_CODES
 from pipelines.engines import choose
 from pipelines.engines.presets import BUILT_IN, DATAFLOW, FLINK, PRESETS, PRISM
@@ -21,6 +23,7 @@ from schemas.campaigns.workspaces import Delivery
 from schemas.events.event_types import load_event_types
 from schemas.events.rules import Rule
 from schemas.outcomes import OUTCOMES
+from transforms.collect.counters import COUNTERS as COLLECT
 from transforms.customers import validate_customers as intake
 from transforms.delivery.counters import COUNTERS
 from transforms.features.quality import checks_of
@@ -96,6 +99,15 @@ def test_the_options_of_rebatch_are_those_of_its_page() -> None:
     RebatchOptions._add_argparse_args(parser)
     documented = first_column(section("rebatch.md", "Which options are there?"))
     assert documented | {"--events", "--output"} == set(parser._option_string_actions)
+
+
+def test_the_counters_and_options_of_collect_are_those_of_its_page() -> None:
+    assert first_column(section("collect.md", "Which counts are there?")) == set(COLLECT.names)
+    parser = ArgumentParser(add_help=False)
+    CollectOptions._add_argparse_args(parser)
+    add_kafka_options(parser)
+    text = section("collect.md", "Which options are there?")
+    assert set(re.findall(r"--\w+", text)) == set(parser._option_string_actions)
 
 
 def test_the_options_of_each_preset_are_those_of_its_page() -> None:

@@ -6,6 +6,7 @@ from runners.cli import commands
 from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRICT, Command, argument, repeated
 from runners.cli.engines_command import ENGINES, engines
 from runners.cli.events_command import EVENTS, events
+from runners.cli.features_command import FEATURES, features
 from runners.cli.ledger_command import LEDGER, ledger
 from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
@@ -103,6 +104,9 @@ COMMANDS = {
     ),
     "events": Command(
         "list and describe the types of raw events, and validate files of them against their rules", EVENTS, events
+    ),
+    "features": Command(
+        "serve features over HTTP and gRPC, show those of an entity, or erase an entity", FEATURES, features
     ),
     "quarantine": Command(
         "show the raw events that collect keeps aside, or read them again after their cause is corrected",

@@ -24,6 +24,7 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns check    DIR                               is every customer and event accounted for?
   campaigns why      CUSTOMER CAMPAIGN --launch DIR    why was it sent, or not?
   campaigns report   DIR                               write report.html again
+  campaigns features serve|get|erase                  serve features, show or erase those of an entity
   campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
   campaigns collect  --source file:DIR --store file:DIR [--drain]    raw events into the event store
   campaigns sandbox                                    a simulated vendor, to deliver to

@@ -80,10 +80,13 @@ class OneOf(_Rule):
 
     def mistakes(self, columns: Mapping[str, str]) -> Mistakes:
         """What does not fit the columns."""
-        kind = str if columns.get(self.column) == "string" else int
         wrong = super().mistakes(columns) + _not_of("column", self.column, columns, ("string", "long"))
-        return wrong + [("values", one, f"{self.column} is a {columns[self.column]}") for one in self.values
-                        if not wrong and not isinstance(one, kind)]  # fmt: skip
+        for value in self.values:
+            text = columns.get(self.column) == "string"
+            fits = text if isinstance(value, str) else not text and -(2**63) <= value < 2**63
+            if not wrong and not fits:
+                wrong.append(("values", value, f"{self.column} is a {columns[self.column]}"))
+        return wrong
 
 
 class Reference(_Rule):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from schemas.features.operations import COMPARISONS, MOST_HALVINGS, MOST_LAST, NUMERIC, OPERATIONS, VALUED
 from schemas.features.windows import HOPS, duration_ms, hop_of, window_ms
@@ -26,7 +27,7 @@ def group_mistakes(group: FeatureGroup, types: dict[str, str]) -> list[tuple[str
     wrong += [
         (place, text, fix)
         for place, text in (("max_age", group.max_age), ("lateness", group.lateness))
-        if (fix := _no_span(text))
+        if (fix := no_span(text))
     ]
     known = ", ".join(sorted(types))
     for place, column in [*(("key", column) for column in group.key), ("time", group.time)]:
@@ -67,7 +68,8 @@ def chain_mistakes(group: FeatureGroup, source: FeatureGroup) -> list[tuple[str,
     return wrong
 
 
-def _no_span(text: str) -> str:
+def no_span(text: str) -> str:
+    """Why a text is no span of time such as 1d; nothing if it is one."""
     try:
         duration_ms(text)
     except ValueError as error:
@@ -78,7 +80,8 @@ def _no_span(text: str) -> str:
 _FITS = {"long": (int,), "double": (int, float), "string": (str,), "boolean": (bool, int)}
 
 
-def _fits(value: Any, kind: str) -> bool:
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is one of a type: long, double, boolean or string."""
     boolean = isinstance(value, bool) and kind != "boolean"
     whole = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
     finite = not isinstance(value, float) or math.isfinite(value)
@@ -88,10 +91,10 @@ def _fits(value: Any, kind: str) -> bool:
 def _default_fits(one: Aggregation, types: dict[str, str]) -> bool:
     kind, most = one.kind(types)
     if most is None or one.default is None:
-        return one.default is None or _fits(one.default, kind)
+        return one.default is None or fits(one.default, kind)
     short = one.operation == "last_k"
     lengths = range(most + 1) if short else (most,)
-    return isinstance(one.default, tuple) and len(one.default) in lengths and all(_fits(v, kind) for v in one.default)
+    return isinstance(one.default, tuple) and len(one.default) in lengths and all(fits(v, kind) for v in one.default)
 
 
 def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> list[tuple[str, Any, str]]:
@@ -106,7 +109,7 @@ def _where_mistakes(conditions: tuple[Where, ...], types: dict[str, str]) -> lis
             continue
         kind = types.get(where.column, "")
         values = {"in": where.value, "is_null": (), "not_null": ()}.get(where.comparison, (where.value,))
-        if not all(_fits(value, kind) for value in values):
+        if not all(fits(value, kind) for value in values):
             wrong.append(("value", where.value, f"{where.column} is a {kind}; compare it with one"))
     return wrong
 
@@ -149,12 +152,12 @@ def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[st
         wrong.append(
             ("default", one.default, f"the feature is a {kind}" if most is None else f"a tuple of {most} {kind}")
         )
-    if one.operation == "count_by" and not all(_fits(value, types.get(one.column, "")) for value in one.values):
+    if one.operation == "count_by" and not all(fits(value, types.get(one.column, "")) for value in one.values):
         wrong.append(("values", one.values, f"{one.column} is a {types.get(one.column)}; name such values"))
     if not 1 <= one.width <= 64:
         wrong.append(("width", one.width, "1 to 64 bytes"))
     if one.operation == "decayed_sum":
-        if fix := _no_span(one.half_life):
+        if fix := no_span(one.half_life):
             return [*wrong, ("half_life", one.half_life, fix)]
         hops = [HOPS[hop_of(window_ms(text))] for text in one.windows if not one.exact and not _no_window(text)]
         if hops and duration_ms(one.half_life) * MOST_HALVINGS < max(hops):
@@ -163,3 +166,35 @@ def _mistakes(one: Aggregation, types: dict[str, str], windows: dict[str, set[st
                 ("half_life", one.half_life, f"must be at least {least / 1000:g} s with tiles of these windows")
             )
     return wrong
+
+
+def type_mistakes(declared: Any, place: str = "") -> list[tuple[str, Any, str]]:
+    """What in a declaration is not of the type of its field, such as a list, or ("7d") without its comma, for a tuple:
+    (place, value, remedy). Other checks may rely on the types."""
+    hints, wrong = get_type_hints(type(declared)), list[tuple[str, Any, str]]()
+    for one in fields(declared):
+        value, hint = getattr(declared, one.name), hints[one.name]
+        where = f"{place}.{one.name}" if place else one.name
+        if get_origin(hint) is not tuple:
+            wrong += _type_mistake(where, value, hint)
+        elif not isinstance(value, tuple):
+            wrong.append((where, value, "write a tuple: (…,), with a comma also behind a single one"))
+        else:
+            item, *more = get_args(hint)
+            if more != [...] and len(value) != 1 + len(more):
+                wrong.append((where, value, f"needs {1 + len(more)} values"))
+            for number, element in enumerate(value):
+                wrong += _type_mistake(f"{where}[{number}]", element, item)
+    return wrong
+
+
+def _type_mistake(place: str, value: Any, hint: Any) -> list[tuple[str, Any, str]]:
+    if hint is Any:
+        return []
+    if isinstance(hint, type) and is_dataclass(hint):
+        return type_mistakes(value, place) if isinstance(value, hint) else [(place, value, f"write {hint.__name__}(…)")]
+    wanted = {float: (int, float)}.get(hint, (hint,))
+    if isinstance(value, wanted) and isinstance(value, bool) == (hint is bool):
+        return []
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
+    return [(place, value, f"must be {names.get(hint, hint)}")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,16 @@ from conftest import Topic
 from support.collecting import Collection, any_rows, write_rows
 from support.delivering import eventually
 from support.raw_events import TYPES, message_of
+from support.servers import needed
 
 from bench.deliveries import publish
+from bench.flink_faults import kill_workers
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.sink import KafkaPublisher
 from connectors.open import open_partitions
 from connectors.uri import KafkaUri
+from runners.cli.main import main
+from runners.local.flink.cluster import FlinkCluster, flink_cluster
 from schemas.transport import Envelope
 from transforms.features.scan_events import scan
 
@@ -112,3 +117,29 @@ def test_pubsub_and_files_are_read_into_kafka(collection: Collection, topic: Top
     scanned = scan(TYPES["order_line"], stored, time.time_ns() // 1_000_000)
     assert Counter(scanned.event_ids) == ids(450)
     assert all(len(partitions) == 1 for partitions in keys.values())
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[FlinkCluster]:
+    """A cluster of its own; skipped without Flink's jars, and a failure in CI."""
+    with needed(flink_cluster(tmp_path / "flink", backend="rocksdb")) as made:
+        yield made
+
+
+@pytest.mark.timeout(600)
+def test_kafka_is_read_on_flink_once_over_kills_of_the_workers_and_of_the_job(
+    collection: Collection, uri: KafkaUri, cluster: FlinkCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (f"--source={uri}", "--kafka_group=collect", "--on=flink", *cluster.options(), "--partitions=3")
+    with collection.started(*options):
+        for part in range(3):
+            send(uri, 400 * part, 400)
+            eventually(lambda: collection.count("order_line") > 0, "events", 240.0)
+            kill_workers(cluster)
+        eventually(lambda: collection.count("order_line") >= 1_200, "all events", 240.0)
+    assert main(["flink", "stop", "--address", cluster.address]) == 0
+    capsys.readouterr()
+    with collection.started(*options):  # not from the savepoint: the group's offsets, and no state
+        send(uri, 1_000, 400)
+        eventually(lambda: collection.count("order_line") >= 1_400, "the last events", 240.0)
+    assert collection.stored("order_line") == ids(1_400)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,3 +104,15 @@ def _nullable(events: EventColumns, name: str) -> pa.Array:
         mask = ~events.has(name)
         return pa.array(column, mask=mask if mask.any() else None)
     return column
+
+
+def concatenate(parts: Sequence[EventColumns]) -> EventColumns:
+    """The events of several lists, which have the same columns; there is at least one list."""
+    columns: dict[str, Any] = {}
+    for name, first in parts[0].columns.items():
+        pieces = [part.columns[name] for part in parts]
+        columns[name] = np.concatenate(pieces) if isinstance(first, np.ndarray) else pa.concat_arrays(pieces)
+    masked = dict.fromkeys(name for part in parts for name in part.present)
+    present = {name: np.concatenate([part.has(name) for part in parts]) for name in masked}
+    positions, ties = (np.concatenate([getattr(part, name) for part in parts]) for name in ("positions", "ties"))
+    return EventColumns(positions, ties, columns, present)

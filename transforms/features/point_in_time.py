@@ -58,6 +58,12 @@ def values_as_of(layout: Layout, events: EventColumns, rows: Rows) -> dict[str, 
     A row without an event in the window has the declared default. Events that the group does not select or whose
     numbers are too large for it (Layout.limits) do not count. Raises OverflowError where a sum leaves 64 bits.
     """
+    defaults = {name: one.default for name, one, _ in layout.group.features}
+    return {name: filled(values, defaults[name]) for name, values in known_as_of(layout, events, rows).items()}
+
+
+def known_as_of(layout: Layout, events: EventColumns, rows: Rows) -> dict[str, pa.Array]:
+    """As `values_as_of`, with null where the default stands."""
     group, count = layout.group, len(rows.times)
     chosen = matches(events, group.where) & events.has(group.time) & ~too_large(layout, events)
     longest = max((window for _, _, window in group.features), default=0) + DAY
@@ -90,11 +96,11 @@ def values_as_of(layout: Layout, events: EventColumns, rows: Rows) -> dict[str, 
         )
         values = value_of(layout, one, slices)
         for number, (name, _) in enumerate(named):
-            found[name] = _filled(values.slice(number * count, count), one.default)
+            found[name] = values.slice(number * count, count)
     for one in group.aggregations:
         for text in one.windows if one.operation == "ratio" else ():
             upper, lower = (found[group.titled(title).feature(text)] for title in one.of)
-            found[one.feature(text)] = _filled(_quotients(upper, lower), one.default)
+            found[one.feature(text)] = _quotients(upper, lower)
     return {name: found[name] for name, _, _ in group.features}
 
 
@@ -155,7 +161,8 @@ def _order(keys: Numbers, ties: Numbers) -> Numbers:
     return order
 
 
-def _filled(values: pa.Array, default: Any) -> pa.Array:
+def filled(values: pa.Array, default: Any) -> pa.Array:
+    """The values, with the default for null."""
     if default is None or not values.null_count:
         return values
     return pc.if_else(values.is_valid(), values, pa.scalar(default, values.type))

@@ -163,6 +163,8 @@ RULES = {
     "{name: a, rule: range, column: amount, least: 3, most: 2}": "rules.0.least",
     "{name: a, rule: range, column: missing, least: 1}": "rules.0.column",
     "{name: a, rule: set, column: shop, values: [1]}": "rules.0.values",
+    "{name: a, rule: set, column: amount, values: [9223372036854775808]}": "rules.0.values",
+    "{name: a, rule: set, column: amount, values: [a]}": "rules.0.values",
     "{name: a, rule: set, column: shop, values: []}": "rules.0.values",
     '{name: a, rule: regex, column: shop, pattern: "("}': "rules.0.pattern",
     "{name: a, rule: reference, column: shop, file: none.txt}": "rules.0.file",

@@ -37,7 +37,7 @@ def every(operation: str, column: str = "", **more: Any) -> Aggregation:
 AGGREGATIONS = (
     every("count"),
     every("count", "price", name="priced", default=0),
-    every("count", name="dear", where=(Where("amount", ">", 50),)),
+    every("count", name="dear", where=(Where("amount", ">", 50),), default=7),
     every("count", name="kindless", where=(Where("kind", "is_null"),)),
     *(every(name, column) for column in ("amount", "price") for name in ("sum", "mean", "variance", "min", "max")),
     *(every(name, column) for column in ("amount", "price", "kind") for name in ("first", "last", "distinct")),
@@ -216,7 +216,7 @@ def test_a_changing_table_is_read_as_it_was_before_the_instant(
 def test_no_events_and_no_rows_give_defaults_and_nothing() -> None:
     layout = Layout(SAWTOOTH, TYPES)
     values = values_as_of(layout, columns([]), Rows(["1\x1fs1"], np.array([NOW])))
-    assert {column.to_pylist()[0] for column in values.values()} == {None, 0, "-", -1.0}
+    assert {column.to_pylist()[0] for column in values.values()} == {None, 0, 7, "-", -1.0}
     empty = values_as_of(layout, columns([(1, "s1", 1, 1.0, "a", 0, 1)]), Rows([], np.zeros(0, np.int64)))
     assert all(len(column) == 0 for column in empty.values())
 

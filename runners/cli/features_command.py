@@ -1,0 +1,118 @@
+"""The command `campaigns features`: serve features, read those of an entity, erase an entity."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipelines.operations.features.erase import Erasure, erase
+from runners.cli.arguments import JSON, argument, problem
+from runners.cli.output import write_result
+from schemas.problems import InputError, Problem
+from serving.features.entity import read_entity
+from serving.features.reader import FeatureReader
+from serving.features.server import Addresses, ServerSettings, load_columns, serve
+from serving.features.worker import load_layouts
+from stores.features.open import open_store
+
+FEATURES = (
+    argument(
+        "action",
+        choices=("serve", "get", "erase"),
+        help="serve: answer reads over HTTP (Feast's call and ours) and gRPC. get: show the features of an entity. "
+        "erase: remove an entity from all groups",
+    ),
+    argument("entity", nargs="*", metavar="COLUMN=VALUE", help="get, erase: the entity, for instance household_id=h1"),
+    argument("--features", required=True, metavar="DIR", help="folder of *.py files that declare the feature groups"),
+    argument("--store", required=True, metavar="URI", help="lmdb:DIR, redis://… or bigtable:…"),
+    argument("--types", metavar="DIR", help="folder of event types (those that come with the engine)"),
+    argument("--host", default="127.0.0.1", help="serve: the address to listen on (127.0.0.1)"),
+    argument("--port", type=int, default=6566, help="serve: the port of HTTP, 0 takes a free one (6566)"),
+    argument("--grpc-port", type=int, help="serve: answer over gRPC too, on this port; 0 takes a free one"),
+    argument("--workers", type=int, default=1, help="serve: the number of processes (1)"),
+    argument("--deadline", type=float, default=1.0, metavar="SECONDS", help="serve: the longest a call may take (1)"),
+    argument("--max-body", type=int, default=1 << 20, metavar="BYTES", help="serve: the largest request (1048576)"),
+    JSON,
+)
+
+
+def features(args: argparse.Namespace) -> int:
+    """Run an action; 0. Raises InputError for mistakes in the arguments."""
+    _ACTIONS[args.action](args)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> None:
+    problems = [problem("entity", word, "`serve` serves every entity: leave it out") for word in args.entity]
+    problems += [
+        problem(name, str(value), "must be 0 to 65535")
+        for name, value in (("--port", args.port), ("--grpc-port", args.grpc_port or 0))
+        if not 0 <= value <= 65_535
+    ]
+    if not 1 <= args.workers <= 256:
+        problems.append(problem("--workers", str(args.workers), "must be 1 to 256"))
+    if not args.deadline > 0:
+        problems.append(problem("--deadline", str(args.deadline), "must be more than 0"))
+    if args.max_body < 1_024:
+        problems.append(problem("--max-body", str(args.max_body), "must be at least 1024"))
+    if problems:
+        raise InputError(problems)
+    settings = ServerSettings(
+        args.store, args.features, args.types, args.host, args.port, args.grpc_port, args.workers, args.deadline,
+        args.max_body,
+    )  # fmt: skip
+    serve(settings, _show_addresses)
+
+
+def _show_addresses(addresses: Addresses) -> None:
+    rpc = f" and grpc://{addresses.grpc}" if addresses.grpc else ""
+    print(f"features on {addresses.http}{rpc}", flush=True)
+
+
+def _get(args: argparse.Namespace) -> None:
+    layouts, store = load_layouts(args.features, load_columns(args.types)), open_store(args.store, read_only=True)
+    try:
+        result = read_entity(FeatureReader(store, layouts, lambda: time.time_ns() // 1_000_000), layouts, _entity(args))
+    finally:
+        store.close()
+    write_result(args, result, _get_lines(result))
+
+
+def _get_lines(result: dict[str, Any]) -> Iterator[str]:
+    for group, found in result.items():
+        age = "no event is known" if found["age_ms"] is None else f"newest event {found['age_ms'] / 1_000:,.0f} s ago"
+        yield f"{group}: {age}" + (f"; {found['error']}" if found["error"] else "")
+        width = max(map(len, found["features"]))
+        for name, (value, quality) in found["features"].items():
+            yield f"  {name.ljust(width)}  {value}  {quality}"
+
+
+def _erase(args: argparse.Namespace) -> None:
+    result = erase(args.store, list(load_layouts(args.features, load_columns(args.types)).values()), _entity(args))
+    write_result(args, result, _erase_lines(result))
+
+
+def _erase_lines(result: Erasure) -> Iterator[str]:
+    for one in result.groups:
+        yield f"{one.group}: {one.rows:,} rows of {one.entities:,} entities erased"
+    yield from (f"{group}: not kept by {', '.join(result.entity)}" for group in result.untouched)
+
+
+def _entity(args: argparse.Namespace) -> dict[str, str]:
+    """The entity's columns. Raises InputError with every mistake in them."""
+    problems, entity = list[Problem](), dict[str, str]()
+    for word in args.entity:
+        column, sign, value = word.partition("=")
+        if not (column and sign):
+            problems.append(problem("entity", word, "write COLUMN=VALUE, for instance household_id=h1"))
+        entity[column] = value
+    if not args.entity:
+        problems.append(problem("entity", "missing", "name it: COLUMN=VALUE, for instance household_id=h1"))
+    if problems:
+        raise InputError(problems)
+    return entity
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"serve": _serve, "get": _get, "erase": _erase}

@@ -120,7 +120,7 @@ def start_features(events: str, store: str, *more: str, log: Path) -> subprocess
     command = [sys.executable, "-m", "pipelines.features", f"--events={events}", f"--features={DECLARED}"]
     with log.open("ab") as out:
         return subprocess.Popen(
-            [*command, f"--store={store}", *more],
+            [*command, f"--feature_store={store}", *more],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=out,

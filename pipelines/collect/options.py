@@ -37,11 +37,11 @@ class CollectOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
-        add, share = parser.add_argument, partial(add_once, parser)
+        add = partial(add_once, parser)
         add("--source", action="append", help="raw events: file:DIR, pubsub:projects/P/subscriptions/S or "
             "kafka:HOST:PORT/TOPIC; may be repeated")  # fmt: skip
         add("--store", help="the event store: file:DIR on this machine, or kafka:HOST:PORT/PREFIX (topics PREFIX.TYPE)")
-        share("--output", help="with a store on Kafka: folder for the quarantine and the fuses")
+        add("--output", help="with a store on Kafka: folder for the quarantine and the fuses")
         add("--types", help="folder of event types, a folder each (those that come with the engine)")
         add("--partitions", type=int, help="partitions of a type that is not in the store yet (8)")
         add("--remember", type=float, default=86_400.0, help="seconds in which an event_id is a duplicate (86400)")
@@ -50,12 +50,10 @@ class CollectOptions(PipelineOptions):
         add("--volume_change", type=float, default=0.0,
             help="blow the fuse of a type when its volume changes by more than this factor (0: never)")  # fmt: skip
         add("--watch_window", type=float, default=60.0, help="seconds over which a type's events are counted (60)")
-        share("--drain", action="store_true", help="collect what is there, then stop")
-        share(
-            "--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)"
-        )
-        share("--readers", type=int, default=1, help="readers of each source (1)")
-        share("--log_format", **LOG_FORMAT)
+        add("--drain", action="store_true", help="collect what is there, then stop")
+        add("--idle", type=float, default=5.0, help="with --drain: end when no event has come for so many seconds (5)")
+        add("--readers", type=int, default=1, help="readers of each source (1)")
+        add("--log_format", **LOG_FORMAT)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def fold_events(config: FeaturesConfig, options: PipelineOptions, signals: StopS
         scans[name] = partial(_scan, config.types[name], columns)
         sources.append(TypeSource(config.events, name, config.store, names, config.kafka, config.idle_s, must_stop))
     p = new_pipeline(options)
-    build(p, sources, layouts, scans)
+    build(p, sources, layouts, scans, time.time if config.as_of_s is None else partial(float, config.as_of_s))
     before = COUNTERS.tally.copy()
     try:
         with suppress(_Left), signals.calling(_stop if engine.single_process else _leave):

@@ -11,6 +11,7 @@ import numpy as np
 from schemas.features.windows import duration_ms
 from schemas.problems import InputError, JobError, Problem
 from stores.features.protocol import FeatureStore
+from transforms.features.chained import chained_parts
 from transforms.features.entity_values import EntityPlan
 from transforms.features.layout import Layout
 from transforms.features.rows import decode_rows
@@ -63,12 +64,20 @@ class GroupValues(NamedTuple):
     at: int
     error: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing could be read."""
+        return bool(self.error) and all(quality is ERROR for quality in self.qualities[0])
+
 
 class _Plan(NamedTuple):
+    """How features of a group are read. `rows` is the layout of the rows: the group's own, or that of the group whose
+    tiles a chained one reads; `entity` computes them for one entity, unless the group is chained."""
+
     layout: Layout
-    group: str
+    rows: Layout
     names: list[str]
-    entity: EntityPlan
+    entity: EntityPlan | None
     defaults: list[Any]
     max_age_ms: int
 
@@ -95,7 +104,9 @@ class FeatureReader:
         """The values of each wanted group. Raises InputError for groups and features that are not declared, all at
         once; a store that does not answer gives values of the quality `error`."""
         plans = self._planned(wanted)
-        asked = [(plan.group, entity) for plan, one in zip(plans, wanted, strict=True) for entity in one.entities]
+        asked = [
+            (plan.rows.group.id, entity) for plan, one in zip(plans, wanted, strict=True) for entity in one.entities
+        ]
         try:
             rows = self._store.read(asked)
         except JobError as error:
@@ -105,7 +116,7 @@ class FeatureReader:
         for plan, one in zip(plans, wanted, strict=True):
             own = rows[place : place + len(one.entities)]
             place += len(own)
-            answers.append(_values(plan, own, now))
+            answers.append(_values(plan, one.entities, own, now))
         return answers
 
     def _planned(self, wanted: Sequence[Wanted]) -> list[_Plan]:
@@ -128,24 +139,26 @@ class FeatureReader:
         if unknown := [name for name in chosen if name not in defaults]:
             fix = f"a feature of {layout.group.id} is one of {', '.join(defaults)}"
             raise InputError([Problem("request", "features", f"{group}:{name}", fix) for name in unknown])
-        entity, max_age = EntityPlan(layout, chosen), duration_ms(layout.group.max_age)
-        plan = _Plan(layout, layout.group.id, chosen, entity, [defaults[name] for name in chosen], max_age)
+        rows = self._layouts[layout.group.source] if layout.group.every else layout
+        entity = None if layout.group.every else EntityPlan(layout, chosen)
+        max_age = duration_ms(layout.group.max_age)
+        plan = _Plan(layout, rows, chosen, entity, [defaults[name] for name in chosen], max_age)
         if len(self._plans) >= _MOST_PLANS:  # callers that always ask for something else
             self._plans.clear()
         self._plans[group, names] = plan
         return plan
 
 
-def _values(plan: _Plan, rows: list[list[bytes]], now: int) -> GroupValues:
-    if len(rows) > _FEW:
+def _values(plan: _Plan, entities: Sequence[str], rows: list[list[bytes]], now: int) -> GroupValues:
+    if len(rows) > _FEW or plan.entity is None:
         try:
-            return _answer(plan, *_by_numpy(plan, rows, now), now)
+            return _answer(plan, *_by_numpy(plan, entities, rows, now), now)
         except (ValueError, OverflowError):
             pass  # the row of an entity is damaged: find out whose
     known, newest, damaged, error = list[Sequence[Any]](), list[int | None](), list[int](), ""
     for place, own in enumerate(rows):
         try:
-            values, time = plan.entity.known(own, now)
+            values, time = _of_entity(plan, entities[place], own, now)
         except (ValueError, OverflowError) as wrong:
             values, time, error = [None] * len(plan.names), None, str(wrong)
             damaged.append(place)
@@ -156,17 +169,35 @@ def _values(plan: _Plan, rows: list[list[bytes]], now: int) -> GroupValues:
     return _with_errors(answer, damaged, error) if damaged else answer
 
 
-def _by_numpy(plan: _Plan, rows: list[list[bytes]], now: int) -> tuple[list[list[Any]], list[int | None]]:
+def _of_entity(plan: _Plan, entity: str, rows: list[bytes], now: int) -> tuple[list[Any], int | None]:
+    if plan.entity is not None:
+        return plan.entity.known(rows, now)
+    columns, newest = _by_numpy(plan, [entity], [rows], now)
+    return [column[0] for column in columns], newest[0]
+
+
+def _by_numpy(
+    plan: _Plan, entities: Sequence[str], rows: list[list[bytes]], now: int
+) -> tuple[list[list[Any]], list[int | None]]:
     """(the values of each feature, the newest time of each entity)."""
-    owners = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
-    parts = decode_rows(plan.layout, [row for own in rows for row in own])
+    names = dict.fromkeys(entities)  # one that is asked for twice is computed once
+    places = {entity: place for place, entity in enumerate(names)}
+    once = dict(zip(entities, rows, strict=True))
+    owners = np.repeat(np.arange(len(names)), [len(once[entity]) for entity in names])
+    parts = decode_rows(plan.rows, [row for entity in names for row in once[entity]])
     parts = parts._replace(
         tile_entities=owners[parts.tile_entities],
         item_entities=owners[parts.item_entities],
         raw_entities=owners[parts.raw_entities],
     )
-    values = known_values(plan.layout, parts, len(rows), now, plan.names)
-    return [values[name] for name in plan.names], newest_times(parts, len(rows))
+    newest = newest_times(parts, len(names))
+    if plan.layout is not plan.rows:
+        parts = chained_parts(plan.layout, plan.rows, parts, list(names), now)
+    values = known_values(plan.layout, parts, len(names), now, plan.names)
+    if len(names) == len(entities):
+        return [values[name] for name in plan.names], newest
+    at = [places[entity] for entity in entities]
+    return [[values[name][place] for place in at] for name in plan.names], [newest[place] for place in at]
 
 
 def _answer(plan: _Plan, known: list[list[Any]], newest: list[int | None], now: int) -> GroupValues:
@@ -180,13 +211,13 @@ def _answer(plan: _Plan, known: list[list[Any]], newest: list[int | None], now: 
         else:
             qualities.append(computed)
             values.append(column)
-    return GroupValues(plan.group, plan.names, values, qualities, ages, now)
+    return GroupValues(plan.layout.group.id, plan.names, values, qualities, ages, now)
 
 
 def _failed(plan: _Plan, count: int, now: int, error: str) -> GroupValues:
     nothing: list[list[Any]] = [[None] * count for _ in plan.names]
     return GroupValues(
-        plan.group, plan.names, nothing, [[ERROR] * count for _ in plan.names], [None] * count, now, error
+        plan.layout.group.id, plan.names, nothing, [[ERROR] * count for _ in plan.names], [None] * count, now, error
     )
 
 

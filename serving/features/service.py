@@ -129,7 +129,7 @@ class FeatureService:
         except JobError as error:
             return _Done("error", 503, {"error": str(error), "detail": str(error)})
         self._metrics.note_values(read)
-        failed = bool(read) and all(one.error for one in read)
+        failed = bool(read) and all(one.failed for one in read)
         return _Done("error", 503, data) if failed else _Done("ok", 200, data)
 
     def _noted(self, call: str, begun: float, done: _Done) -> tuple[int, Any]:

@@ -20,7 +20,8 @@ from functools import partial
 import grpc
 import msgspec
 
-from schemas.features.catalogue import load_groups
+from schemas.features.catalogue import columns_of, load_catalogue
+from schemas.features.declarations import FeatureGroup
 from serving.features.metrics import FeatureMetrics
 from serving.features.reader import FeatureReader
 from serving.features.service import FeatureService
@@ -51,9 +52,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
 
 def load_layouts(features: str, columns: dict[str, dict[str, str]]) -> dict[str, Layout]:
-    """The layouts of the declared groups, by id. Raises InputError with every mistake in the declarations."""
-    groups = load_groups(features, columns)
-    return {name: Layout(group, columns[group.source]) for name, group in groups.items()}
+    """The layouts of the declared groups, by id; not of those that are read from tables. Raises InputError with every
+    mistake in the declarations."""
+    catalogue = load_catalogue(features, columns)
+    groups = [group for group in catalogue.values() if isinstance(group, FeatureGroup)]
+    return {group.id: Layout(group, columns_of(group, catalogue, columns)) for group in groups}
 
 
 async def serve(

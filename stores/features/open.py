@@ -63,4 +63,4 @@ def _bigtable(uri: str, path: str, _: bool) -> FeatureStore:
 
 def _mistake(uri: str, fix: str) -> InputError:
     """The error of a URI, without its password."""
-    return InputError([Problem("command line", "--store", re.sub(r"//[^@/]*@", "//…@", uri), fix)])
+    return InputError([Problem("command line", "feature store", re.sub(r"//[^@/]*@", "//…@", uri), fix)])

@@ -34,6 +34,11 @@ SALES = FeatureGroup(
     (Aggregation("count", windows=("7d",), name="sold", default=0), Aggregation("last_k", "sales_cents", ("7d",), k=2)),
     "team",
 )
+PEAKS = FeatureGroup(
+    "peaks", 1, "spend@1", ("household_id",),
+    (Aggregation("max", "lines", ("7d",), default=0), Aggregation("count", windows=("1d",), name="hours", default=0)),
+    "team", every="1h",
+)
 '''
 
 

@@ -27,14 +27,18 @@ Numbers = npt.NDArray[Any]
 def chained_values(chain: Layout, source: Layout, parts: Parts, entities: Sequence[str], now: int) -> Values:
     """The value of each feature of a chained group, by name, for each entity; `parts` are its rows of the source, with
     the place of each record's entity."""
+    return values_at(chain, chained_parts(chain, source, parts, entities, now), len(entities), now)
+
+
+def chained_parts(chain: Layout, source: Layout, parts: Parts, entities: Sequence[str], now: int) -> Parts:
+    """The parts of a chained group, with the place of each record's entity; each entity is there once."""
     events = tile_events(source, parts, entities, chain.group.every, now)
     selected = select(chain, events, now)
     found = parts_of(chain, selected, now)
     numbers = {name: number for number, name in enumerate(entities)}
     own = np.array([numbers[name] for name in selected.entities], np.int64)
     places = [own[one] for one in (found.tile_entities, found.item_entities, found.raw_entities)]
-    found = Parts([], places[0], found.tiles, places[1], found.items, places[2], found.raw)
-    return values_at(chain, found, len(entities), now)
+    return Parts([], places[0], found.tiles, places[1], found.items, places[2], found.raw)
 
 
 def chained_events(source: Layout, events: EventColumns, every: str) -> EventColumns:

@@ -45,8 +45,8 @@ def erase(uri: str, layouts: Sequence[Layout], entity: Mapping[str, str]) -> Era
     """Erases an entity, given by columns and values, from the groups whose key has some of them. A group whose key has
     more columns loses every entity that agrees in those, which needs a scan of the group.
 
-    Erasing again does no harm. Raises InputError if a column is in no group's key, JobError if the store does not
-    answer: then run it again.
+    Chained groups have no rows of their own. Erasing again does no harm. Raises InputError if a column is in no group's
+    key, JobError if the store does not answer: then run it again.
     """
     known = sorted({column for layout in layouts for column in layout.group.key})
     if unknown := [column for column in entity if column not in known]:
@@ -56,6 +56,8 @@ def erase(uri: str, layouts: Sequence[Layout], entity: Mapping[str, str]) -> Era
     store = open_store(uri)
     try:
         for layout in layouts:
+            if layout.group.every:
+                continue
             if not {*layout.group.key} & entity.keys():
                 untouched.append(layout.group.id)
                 continue

@@ -141,6 +141,34 @@ def test_broken_bytes_a_foreign_schema_and_ten_megabytes_are_kept_and_hold_up_no
     )
 
 
+def test_the_events_of_a_type_are_shown_from_a_time_on(
+    collection: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        *any_rows("order_line", 3),
+        *any_rows("order_line", 3, start=3, published_at=PAST + 60_000, department=None),
+    ]
+    write_rows(collection.raw, "a", rows)
+    assert collection.run("--drain") == 0
+    capsys.readouterr()
+    tail = ["events", "tail", f"file:{collection.store}", "order_line", "--idle=0"]
+    assert main([*tail, "--from=2023-11-14T22:13:30Z"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(event["event_id"] for event in shown) == ["order_line-3", "order_line-4", "order_line-5"]
+    assert {event["published_at"] for event in shown} == {"2023-11-14T22:14:20.000+00:00"}
+    assert {event["department"] for event in shown} == {None}
+    assert all(":" in event["position"] and event["quantity"] == 7 for event in shown)
+    assert main(tail) == 0
+    assert capsys.readouterr().out == "", "nothing comes from now on"
+    assert main(["events", "tail", f"file:{collection.root}", "order_lime", "--from=yesterday"]) == 2
+    assert main(["events", "tail", f"file:{collection.root}", "order_lime"]) == 2
+    assert main(["events", "tail", f"file:{collection.root}", "order_line"]) == 2
+    err = capsys.readouterr().err
+    assert "write a time with its zone" in err
+    assert "did you mean order_line?" in err
+    assert "has no log of this type" in err
+
+
 def test_mistakes_are_told_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", "--store=kafka:localhost:1/events", "--source=file:", "--idle=-1", "--partitions=0"]) == 2
     err = capsys.readouterr().err

@@ -36,7 +36,7 @@ def options_of(command: str) -> dict[str, argparse.Action]:
     return {action.option_strings[-1]: action for action in parser._actions if action.option_strings}
 
 
-ANY_NUMBER = ("engines", "events")  # commands that take any number of names
+ANY_NUMBER = ("engines", "events", "features")  # commands that take any number of names
 EVERY = ["launch", "rebatch", "collect", *COMMANDS]
 OPTIONS = [(command, name) for command in EVERY for name in options_of(command)]
 VALUES = [(command, name) for command, name in OPTIONS if options_of(command)[name].nargs != 0]

@@ -83,7 +83,7 @@ def test_it_answers_over_grpc(addresses: tuple[str, str]) -> None:
         with pytest.raises(grpc.RpcError) as raised:
             read({"groups": {"spent": {"entities": []}}}, timeout=10)
         assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "a group is one of sales@2, spend@1" in raised.value.details()
+        assert "a group is one of peaks@1, sales@2, spend@1" in raised.value.details()
 
 
 def test_its_metrics_are_those_of_all_workers(addresses: tuple[str, str]) -> None:
@@ -207,4 +207,4 @@ def test_erase_removes_an_entity_and_says_what_was_done(declared: Path, tmp_path
     store.close()
     code, printed, _ = run("erase", "household_id=h1", "--store", f"lmdb:{tmp_path}")
     assert (code, printed) == (0, "spend@1: 1 rows of 1 entities erased\nsales@2: not kept by household_id\n")
-    assert run("get", "household_id=h1", "--store", f"lmdb:{tmp_path}")[1].startswith("spend@1: no event is known")
+    assert "spend@1: no event is known" in run("get", "household_id=h1", "--store", f"lmdb:{tmp_path}")[1]

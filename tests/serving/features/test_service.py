@@ -136,7 +136,7 @@ def test_feasts_call_reads_groups_of_different_keys_and_full_names(service: Feat
         ({"features": "spend:lines_7d", "entities": {}}, "features", "Expected `array`"),
         ({"features": ["lines_7d"], "entities": {"household_id": ["a"]}}, "features", "write GROUP:FEATURE"),
         ({"features": ["spend:lines_8d"], "entities": {"household_id": ["a"]}}, "features", "is one of lines_1h, lines_7d"),
-        ({"features": ["spent:lines_7d"], "entities": {"household_id": ["a"]}}, "features", "a group is one of sales@2, spend@1"),
+        ({"features": ["spent:lines_7d"], "entities": {"household_id": ["a"]}}, "features", "a group is one of peaks@1, sales@2, spend@1"),
         ({"features": ["spend:lines_7d"], "entities": {}}, "entities", "name the columns"),
         ({"features": ["spend:lines_7d"], "entities": {"store_id": ["a"]}}, "entities", "are named by household_id"),
         ({"features": ["spend:lines_7d"], "entities": {"household_id": ["a", 1.5]}}, "entities[...][1]", "Expected `int | str`"),
@@ -255,6 +255,23 @@ def test_values_are_counted_by_feature_and_quality_and_ages_by_group(reader: Fea
     assert 'features_age_seconds_count{group="spend@1"} 2.0' in page
     assert 'features_requests_total{call="compact",outcome="mistake"} 1.0' in page
     assert 'features_request_seconds_count{call="feast"} 1.0' in page
+
+
+@pytest.mark.parametrize("more", [0, 60])
+def test_a_chained_group_is_read_from_the_tiles_of_another(
+    service: FeatureService, store: Controlled, more: int
+) -> None:
+    """Some entities or many, one of them twice, one damaged."""
+    store.write("spend@1", 1, {"damaged": b"x" * 21})
+    entities = ["h1", "7", "nobody", "h1", "damaged", *(f"x{number}" for number in range(more))]
+    status, body = post(service, "/v1/features", {"groups": {"peaks": {"entities": entities}}})
+    assert status == 200
+    answer = body["groups"]["peaks"]
+    assert answer["features"] == ["lines_max_7d", "hours_1d"]
+    assert answer["values"] == [[1, 1, 0, 1, None, *[0] * more], [2, 0, 0, 2, None, *[0] * more]]
+    assert answer["qualities"] == ["fsdfe" + "d" * more, "fddfe" + "d" * more]
+    assert answer["ages_ms"][:5] == [HOUR, 30 * HOUR, None, HOUR, None]
+    assert "damaged" in answer["error"]
 
 
 @pytest.mark.parametrize(

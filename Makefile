@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: demo test engines check bench certificate certificate-flink fuzz lock clean
+.PHONY: demo test engines check bench certificate certificate-flink certificate-features fuzz lock clean
 
 demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
@@ -42,12 +42,16 @@ bench: .venv/installed engines
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.engines
 	$(BIN)/python -m bench.check
+	$(BIN)/python -m bench.features
 
 certificate: .venv/installed engines
 	$(BIN)/python -m bench.certificate
 
 certificate-flink: .venv/installed engines
 	$(BIN)/python -m bench.certificate_flink
+
+certificate-features: .venv/installed engines
+	$(BIN)/python -m bench.certificate_features
 
 # 100,000 odd events, each beside a good one, through the whole job: the job ends, the good ones are sent once. Then 50,000
 # whole inputs, good and bad, through the command line, some hours: FUZZ_INPUTS="--seconds 3600" stops after one.

@@ -1,4 +1,4 @@
-# make demo: launch the sample campaigns.   make test: run the tests.   Each sets up all it needs.
+# make demo: launch the sample campaigns, compute features.   make test: run the tests.   Each sets up all it needs.
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
@@ -8,6 +8,7 @@ DEMO := out/demo
 demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
 	@$(BIN)/campaigns report $(DEMO)
+	@$(BIN)/python -m examples.events.demo --output $(DEMO)/features
 
 # A vendor that fails now and then, and the launch's events delivered to it. They are of 2017: times are ignored. A
 # Ctrl-C is for the delivery: the shell ignores it, in the background the sandbox does too, and ends when that has.

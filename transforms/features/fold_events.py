@@ -130,6 +130,7 @@ class PartitionFold:
         self._count["filtered"].inc(selected.filtered)
         self._count["unkeyed"].inc(selected.unkeyed)
         self._count["late"].inc(len(selected.late))
+        self._count["oversized"].inc(len(selected.oversized))
 
 
 def _position(envelope: Envelope) -> int:

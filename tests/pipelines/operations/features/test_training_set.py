@@ -175,6 +175,7 @@ def test_batch_features_are_read_as_of_their_last_run(tmp_path: Path) -> None:
         ("SELECT household, amount AS lifetime FROM orders", "sql"),
         ("SELECT * FROM 'secret.csv'", "sql"),
         ("SELECT * FROM tables", "sql"),
+        ("CREATE TABLE x (y INT)", "sql"),
     ],
 )
 def test_a_query_that_gives_something_else_is_refused(sql: str, field: str, tmp_path: Path) -> None:

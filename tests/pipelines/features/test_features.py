@@ -73,6 +73,24 @@ def test_a_new_group_is_filled_from_the_first_event_while_the_others_stay(
     assert "folded           300" in capsys.readouterr().out
 
 
+def test_a_group_that_was_changed_without_a_new_version_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path / "events", make_orders(10, 5, seed=3))
+    declared = tmp_path / "declared"
+    declared.mkdir()
+    text = (DECLARED / "orders.py").read_text()
+    (declared / "a.py").write_text(text)
+    assert run(options(tmp_path, features=str(declared))) == 0
+    (declared / "a.py").write_text(text.replace('("5m", "1h", "7d")', '("5m", "1h", "6d")').replace("growth", "other"))
+    capsys.readouterr()
+    assert run(options(tmp_path, features=str(declared))) == 2
+    printed = capsys.readouterr().err
+    assert "household_spend@1: aggregations[0].windows[2] = 7d → 6d" in printed
+    assert "declare the change as version 2" in printed
+    assert "owner" not in printed
+
+
 def test_every_mistake_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     declared = tmp_path / "declared"
     declared.mkdir()

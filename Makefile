@@ -1,13 +1,14 @@
-# make demo: launch the sample campaigns.   make test: run the tests.   Each sets up all it needs.
+# make demo: launch the sample campaigns, compute features.   make test: run the tests.   Each sets up all it needs.
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: demo test engines check bench certificate certificate-flink fuzz lock clean
+.PHONY: demo test engines check bench certificate certificate-flink certificate-features fuzz lock clean
 
 demo: $(DEMO)/delivery/summary.json
 	@$(BIN)/campaigns check $(DEMO)
 	@$(BIN)/campaigns report $(DEMO)
+	@$(BIN)/python -m examples.events.demo --output $(DEMO)/features
 
 # A vendor that fails now and then, and the launch's events delivered to it. They are of 2017: times are ignored. A
 # Ctrl-C is for the delivery: the shell ignores it, in the background the sandbox does too, and ends when that has.
@@ -42,12 +43,16 @@ bench: .venv/installed engines
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.engines
 	$(BIN)/python -m bench.check
+	$(BIN)/python -m bench.features
 
 certificate: .venv/installed engines
 	$(BIN)/python -m bench.certificate
 
 certificate-flink: .venv/installed engines
 	$(BIN)/python -m bench.certificate_flink
+
+certificate-features: .venv/installed engines
+	$(BIN)/python -m bench.certificate_features
 
 # 100,000 odd events, each beside a good one, through the whole job: the job ends, the good ones are sent once. Then 50,000
 # whole inputs, good and bad, through the command line, some hours: FUZZ_INPUTS="--seconds 3600" stops after one.

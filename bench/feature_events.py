@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class Orders(NamedTuple):
         return Orders(self.table.slice(first, end - first), self.partitions[first:end], self.bodies[first:end])
 
 
+@cache
 def groups() -> list[FeatureGroup]:
     """The declared groups over order lines: by household, and by store and product."""
     loaded = load_groups(DECLARED, {name: one.columns for name, one in _TYPES.items()})
@@ -120,7 +122,7 @@ def start_features(events: str, store: str, *more: str, log: Path) -> subprocess
     command = [sys.executable, "-m", "pipelines.features", f"--events={events}", f"--features={DECLARED}"]
     with log.open("ab") as out:
         return subprocess.Popen(
-            [*command, f"--store={store}", *more],
+            [*command, f"--feature_store={store}", *more],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=out,

@@ -26,7 +26,7 @@ from connectors.log.segments import (
 from schemas.problems import JobError
 
 SEGMENT_BYTES = 64 << 20
-REMEMBER = 500_000  # ids of a partition
+REMEMBER = 200_000  # ids of a partition
 _PARTS_OF_RETENTION = 8  # segments in the time of a type's retention, at least: an active one is never deleted
 _LOCK_S, _AGAIN_S = 30.0, 0.002
 _TODO = "Put back the store as it was, then run the same command again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from connectors.files.sink import FileSink
 from examples.events.cards import card_attempts
 from examples.events.journey import Journey
 from examples.events.shop import item_scans, session_events
-from examples.events.tables import encode
+from examples.events.tables import encode, ending_at
 from examples.journey.files import say
 from schemas.events.event_types import load_event_types
 
@@ -24,9 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--events", type=int, default=10_000, help="about how many events of each type (10000)")
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other generated events (1)")
+    parser.add_argument("--today", action="store_true", help="move the events so that the last of each type is of now")
     args = parser.parse_args(argv)
     types = load_event_types()
     for name, events in _tables(args.events, args.seed).items():
+        events = ending_at(events, int(time.time() * 1000)) if args.today else events
         folder = f"{args.output}/{name}"
         path = FileSink(folder).write("events", types[name].versions[types[name].newest], encode(types[name], events))
         say(f"{path}: {events.num_rows:,} events")

@@ -85,6 +85,12 @@ def at_speed(events: pa.Table, start_ms: int, speed_up: float) -> pa.Table:
     return events
 
 
+def ending_at(events: pa.Table, end_ms: int) -> pa.Table:
+    """The events as if the last was published at `end_ms`."""
+    first, last = (events["published_at"][place].as_py() for place in (0, -1))
+    return at_speed(events, end_ms - (last - first), 1)
+
+
 def as_they_come(
     events: pa.Table, clock: Callable[[], float], sleep: Callable[[float], None], step_s: float = 0.05
 ) -> Iterator[pa.Table]:

@@ -23,6 +23,7 @@ from pipelines.features.pipeline import build
 from pipelines.features.sources import TypeSource
 from schemas.problems import JobError
 from stores.features.open import open_store
+from stores.features.published import publish, published_folder
 from stores.local.stop_signals import StopSignals, stop_signals
 from transforms.features.counters import COUNTERS
 from transforms.features.layout import Layout
@@ -41,6 +42,8 @@ def fold_events(config: FeaturesConfig, options: PipelineOptions, signals: StopS
     process. Raises InputError before anything runs, and JobError when the run cannot continue: the same call resumes.
     """
     open_store(config.store).close()
+    if folder := published_folder(config.store):
+        publish(folder, [group for groups in config.groups.values() for group in groups])
     engine = choose_engine(options, drain=config.idle_s is not None)
     prepare_engine(options)
     _STOP.clear()
@@ -52,7 +55,7 @@ def fold_events(config: FeaturesConfig, options: PipelineOptions, signals: StopS
         scans[name] = partial(_scan, config.types[name], columns)
         sources.append(TypeSource(config.events, name, config.store, names, config.kafka, config.idle_s, must_stop))
     p = new_pipeline(options)
-    build(p, sources, layouts, scans)
+    build(p, sources, layouts, scans, time.time if config.as_of_s is None else partial(float, config.as_of_s))
     before = COUNTERS.tally.copy()
     try:
         with suppress(_Left), signals.calling(_stop if engine.single_process else _leave):

@@ -7,7 +7,6 @@ There is no state in the engine and no shuffle: a row says which events it holds
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -17,16 +16,22 @@ from pipelines.features.sources import TypeSource
 from stores.features.open import open_store
 from transforms.features.fold_events import FoldEvents, Folding, Scan
 from transforms.features.layout import Layout
+from transforms.streaming.engine_traits import Clock
 from transforms.streaming.read_partitions import ReadPartitions
 
 
 def build(
-    p: beam.Pipeline, sources: Sequence[TypeSource], layouts: Mapping[str, list[Layout]], scans: Mapping[str, Scan]
+    p: beam.Pipeline,
+    sources: Sequence[TypeSource],
+    layouts: Mapping[str, list[Layout]],
+    scans: Mapping[str, Scan],
+    clock: Clock,
 ) -> None:
     """Builds the pipeline. `layouts` and `scans` are by type: the layouts of its groups, and how its events become
-    columns. A failure of the store or of the log fails the bundle, and the engine repeats it."""
+    columns. `clock` says how old events are. A failure of the store or of the log fails the bundle, and the engine
+    repeats it."""
     for source in sources:
         name = source.type
         folding = Folding(name, layouts[name], scans[name], partial(open_store, source.store), source.read_range)
-        events = p | f"Read_{name}" >> ReadPartitions(source.make_reader, time.time)
-        _ = events | f"Fold_{name}" >> FoldEvents(folding, time.time)
+        events = p | f"Read_{name}" >> ReadPartitions(source.make_reader, clock)
+        _ = events | f"Fold_{name}" >> FoldEvents(folding, clock)

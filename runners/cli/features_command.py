@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pipelines.operations.features.erase import Erasure, erase
@@ -15,6 +16,7 @@ from serving.features.entity import read_entity
 from serving.features.reader import FeatureReader
 from serving.features.server import Addresses, ServerSettings, load_columns, serve
 from serving.features.worker import load_layouts
+from stores.events.fuse import has_blown
 from stores.features.open import open_store
 
 FEATURES = (
@@ -28,6 +30,12 @@ FEATURES = (
     argument("--features", required=True, metavar="DIR", help="folder of *.py files that declare the feature groups"),
     argument("--store", required=True, metavar="URI", help="lmdb:DIR, redis://… or bigtable:…"),
     argument("--types", metavar="DIR", help="folder of event types (those that come with the engine)"),
+    argument(
+        "--fuses",
+        metavar="DIR",
+        help="serve, get: the --store folder or the --output of collect; features of a "
+        "type whose fuse has blown are stale",
+    ),
     argument("--host", default="127.0.0.1", help="serve: the address to listen on (127.0.0.1)"),
     argument("--port", type=int, default=6566, help="serve: the port of HTTP, 0 takes a free one (6566)"),
     argument("--grpc-port", type=int, help="serve: answer over gRPC too, on this port; 0 takes a free one"),
@@ -61,7 +69,7 @@ def _serve(args: argparse.Namespace) -> None:
         raise InputError(problems)
     settings = ServerSettings(
         args.store, args.features, args.types, args.host, args.port, args.grpc_port, args.workers, args.deadline,
-        args.max_body,
+        args.max_body, args.fuses,
     )  # fmt: skip
     serve(settings, _show_addresses)
 
@@ -74,7 +82,9 @@ def _show_addresses(addresses: Addresses) -> None:
 def _get(args: argparse.Namespace) -> None:
     layouts, store = load_layouts(args.features, load_columns(args.types)), open_store(args.store, read_only=True)
     try:
-        result = read_entity(FeatureReader(store, layouts, lambda: time.time_ns() // 1_000_000), layouts, _entity(args))
+        suspect = partial(has_blown, args.fuses) if args.fuses else lambda source: False
+        reader = FeatureReader(store, layouts, lambda: time.time_ns() // 1_000_000, suspect)
+        result = read_entity(reader, layouts, _entity(args))
     finally:
         store.close()
     write_result(args, result, _get_lines(result))

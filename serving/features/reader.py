@@ -25,8 +25,9 @@ class Quality(StrEnum):
     """What a value is worth.
 
     `fresh`: computed from events, the newest of which is not older than the group's `max_age`. `stale`: computed, but
-    older. `default`: no event of the entity counts for the feature, so the declared default stands. `error`: the store
-    did not answer or the row is damaged, so nothing is known, not even that there is nothing; the value is None.
+    older, or from events that are suspect. `default`: no event of the entity counts for the feature, so the declared
+    default stands. `error`: the store did not answer or the row is damaged, so nothing is known, not even that there is
+    nothing; the value is None.
     """
 
     FRESH = "fresh"
@@ -83,11 +84,17 @@ class _Plan(NamedTuple):
 
 
 class FeatureReader:
-    """Reads from a store, in one round trip, at the time (epoch ms) that the clock gives. Safe for several threads if
-    the store is."""
+    """Reads from a store, in one round trip, at the time (epoch ms) that the clock gives. What is computed from events
+    of a type that is `suspect` is stale (stores/events/fuse.py). Safe for several threads if the store is."""
 
-    def __init__(self, store: FeatureStore, layouts: Mapping[str, Layout], clock: Callable[[], int]) -> None:
-        self._store, self._layouts, self._clock = store, dict(layouts), clock
+    def __init__(
+        self,
+        store: FeatureStore,
+        layouts: Mapping[str, Layout],
+        clock: Callable[[], int],
+        suspect: Callable[[str], bool] = lambda source: False,
+    ) -> None:
+        self._store, self._layouts, self._clock, self._suspect = store, dict(layouts), clock, suspect
         self._plans: dict[tuple[str, tuple[str, ...]], _Plan] = {}
 
     def layout(self, group: str) -> Layout:
@@ -116,6 +123,8 @@ class FeatureReader:
         for plan, one in zip(plans, wanted, strict=True):
             own = rows[place : place + len(one.entities)]
             place += len(own)
+            if self._suspect(plan.layout.group.source):
+                plan = plan._replace(max_age_ms=-1)
             answers.append(_values(plan, one.entities, own, now))
         return answers
 

@@ -30,7 +30,8 @@ _SOON_S = 5.0  # a worker that ends within so many seconds of its start is not s
 @dataclass(frozen=True)
 class ServerSettings:
     """What is served and where: the store's URI, the folders of declarations and event types, the address, the ports
-    (0: a free one; `grpc_port` None: no gRPC), the workers, the deadline of a call and the most bytes of a body."""
+    (0: a free one; `grpc_port` None: no gRPC), the workers, the deadline of a call, the most bytes of a body, and the
+    folder with the fuses of event types."""
 
     store: str
     features: str
@@ -41,6 +42,7 @@ class ServerSettings:
     workers: int = 1
     deadline_s: float = 1.0
     most_body: int = 1 << 20
+    fuses: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def serve(settings: ServerSettings, ready: Callable[[Addresses], None]) -> None:
                 grpc = f"{host}:{probe.getsockname()[1]}"
         own = WorkerSettings(
             settings.store, settings.features, columns, listening.fileno(), grpc, settings.deadline_s,
-            settings.most_body,
+            settings.most_body, settings.fuses,
         )  # fmt: skip
         addresses = Addresses(f"http://{host}:{port}", grpc)
         if settings.workers == 1:

@@ -26,6 +26,7 @@ from serving.features.metrics import FeatureMetrics
 from serving.features.reader import FeatureReader
 from serving.features.service import FeatureService
 from serving.http_server import HttpConnection, Limits
+from stores.events.fuse import has_blown
 from stores.features.open import open_store
 from transforms.features.layout import Layout
 
@@ -49,6 +50,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     grpc: str | None = None
     deadline_s: float = 1.0
     most_body: int = 1 << 20
+    fuses: str | None = None
 
 
 def load_layouts(features: str, columns: dict[str, dict[str, str]]) -> dict[str, Layout]:
@@ -114,7 +116,8 @@ def run(settings: WorkerSettings, ready: Callable[[], None]) -> None:
     for a store that does not open."""
     layouts = load_layouts(settings.features, settings.columns)
     store = open_store(settings.store, read_only=True)
-    reader = FeatureReader(store, layouts, lambda: time.time_ns() // 1_000_000)
+    suspect = partial(has_blown, settings.fuses) if settings.fuses else lambda source: False
+    reader = FeatureReader(store, layouts, lambda: time.time_ns() // 1_000_000, suspect)
     local = settings.store.startswith("lmdb:")
     service = FeatureService(reader, FeatureMetrics(), local=local, deadline_s=settings.deadline_s)
     gc.collect()

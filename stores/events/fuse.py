@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,11 @@ def blow_fuse(folder: str | Path, event_type: str, fuse: Fuse) -> bool:
         return False
     write_whole(fuse_path(folder, event_type), [json.dumps(fuse._asdict()).encode() + b"\n"])
     return True
+
+
+def has_blown(folder: str | Path, event_type: str) -> bool:
+    """Whether a type is suspect now: one look at the disk."""
+    return os.path.exists(f"{folder}/{event_type}/{NAME}")
 
 
 def clear_fuse(folder: str | Path, event_type: str) -> bool:

@@ -48,6 +48,12 @@ def declaration_hash(group: Any) -> str:
     return hashlib.sha256(json.dumps(declaration(group), sort_keys=True).encode()).hexdigest()
 
 
+def published_folder(store: str) -> Path | None:
+    """Where a store's published groups are noted: in its own folder; None for one on other machines."""
+    scheme, _, folder = store.partition(":")
+    return Path(folder) if scheme == "lmdb" else None
+
+
 def publish(folder: Path, groups: Iterable[FeatureGroup]) -> list[str]:
     """Notes groups as published; the ids of those that were not yet.
 

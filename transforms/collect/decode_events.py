@@ -120,10 +120,8 @@ def envelope_of(letter: DeadLetter) -> Envelope:
 
 def count_decoded(decoded: Decoded) -> None:
     """Counts by type, version and rule what was not simply let in."""
-    for quarantined in decoded.quarantined:
-        letter = quarantined.letter
-        rule_counter("quarantined", quarantined.type, quarantined.version, letter.reason).inc()
-    for (outcome, name, version, rule), count in decoded.counts.items():
+    kept = Counter(("quarantined", one.type, one.version, one.letter.reason) for one in decoded.quarantined)
+    for (outcome, name, version, rule), count in (kept + decoded.counts).items():
         rule_counter(outcome, name, version, rule).inc(count)
 
 

@@ -14,6 +14,7 @@ COUNTERS = Counters(
         "filtered",  # events that do not satisfy a group's conditions, once a group
         "unkeyed",  # events with a null in a group's key; worry at any: the producer leaves it out
         "late",  # older than a group keeps; the compaction adds what it still can
+        "oversized",  # have a number too large for a group's sums; worry at any: a rule of the type should refuse it
         "already_folded",  # read again after a restart or by a second owner, and in the rows already
         "rows_written",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -21,9 +20,6 @@ from transforms.features.rows import update_rows
 from transforms.features.tiles import select
 from transforms.streaming.elements import Envelopes
 from transforms.streaming.engine_traits import Clock
-
-_FLUSH = 4_000  # events that are folded together at most
-_REREAD = 5_000
 
 
 class Scanned(Protocol):
@@ -134,6 +130,7 @@ class PartitionFold:
         self._count["filtered"].inc(selected.filtered)
         self._count["unkeyed"].inc(selected.unkeyed)
         self._count["late"].inc(len(selected.late))
+        self._count["oversized"].inc(len(selected.oversized))
 
 
 def _position(envelope: Envelope) -> int:
@@ -161,22 +158,10 @@ class _Fold(beam.DoFn):
     def setup(self) -> None:
         self._folds: _Folds = self._shared.acquire(_Folds)
 
-    def start_bundle(self) -> None:
-        self._waiting: dict[int, list[Envelope]] = defaultdict(list)
-
     def process(self, element: Envelopes) -> None:
-        if element.items:
-            partition = partition_of(element.items[0])
-            self._waiting[partition] += element.items
-            if len(self._waiting[partition]) >= _FLUSH:
-                self._flush(partition)
-
-    def finish_bundle(self) -> None:
-        for partition in list(self._waiting):
-            self._flush(partition)
-
-    def _flush(self, partition: int) -> None:
-        envelopes = self._waiting.pop(partition)
+        if not element.items:
+            return
+        partition = partition_of(element.items[0])
         with self._folds.lock:
             if self._folds.rows is None:
                 self._folds.rows = self._folding.open_rows()
@@ -186,8 +171,8 @@ class _Fold(beam.DoFn):
             lock, fold = self._folds.folds[partition]
         with lock:
             try:
-                fold.fold(envelopes)
-            except BaseException:  # what it remembers may be half of a bundle
+                fold.fold(element.items)
+            except BaseException:  # what it remembers may be half of an element
                 self._folds.folds.pop(partition, None)
                 raise
 

@@ -34,7 +34,10 @@ def run_batch(group: TableGroup, as_of: int, tables: Mapping[str, Any], folder: 
     instant = datetime.fromtimestamp(as_of / 1000, UTC).replace(tzinfo=None)
     try:
         parameters = {"as_of": instant} if "$as_of" in group.sql else {}
-        found = connection.execute(group.sql, parameters).to_arrow_table()
+        relation = connection.sql(group.sql, params=parameters)
+        if relation is None:
+            raise InputError([Problem(group.id, "sql", group.sql, "write one SELECT: this gives no rows")])
+        found = relation.to_arrow_table()
     except duckdb.Error as error:
         raise InputError([Problem(group.id, "sql", group.sql, str(error))]) from error
     finally:

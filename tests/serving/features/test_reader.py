@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from schemas.features.declarations import Aggregation, FeatureGroup
 from schemas.features.stamps import Stamp
 from schemas.problems import InputError
 from serving.features.reader import FeatureReader, GroupValues, Quality, Wanted
+from stores.events.fuse import Fuse, blow_fuse, clear_fuse, has_blown
 from stores.features.lmdb_store import LmdbStore
 from transforms.features.layout import Layout, tile_code
 from transforms.features.rows import empty_row, encode_rows
@@ -88,6 +90,19 @@ def test_values_ages_and_qualities_stand_by_feature_and_entity(store: Counting) 
     ]
     assert answer.ages_ms == [MINUTE, 30 * HOUR, None, HOUR, None]
     assert answer.error == ""
+
+
+def test_what_is_computed_from_events_of_a_suspect_type_is_stale(store: Counting, tmp_path: Path) -> None:
+    source, other = (LAYOUTS[group].group.source for group in ("spend@1", "visits@2"))
+    reader = FeatureReader(store, LAYOUTS, lambda: NOW, partial(has_blown, tmp_path))
+    asked = [Wanted("spend@1", ["count_7d"], ["now", "nobody"]), Wanted("visits", [], ["now"])]
+    before = reader.read(asked)
+    blow_fuse(tmp_path, source, Fuse(NOW, "half of the events are in quarantine"))
+    suspect, rest = reader.read(asked)
+    assert suspect == before[0]._replace(qualities=[[STALE, DEFAULT]])
+    assert (rest == before[1]) is (source != other)
+    clear_fuse(tmp_path, source)
+    assert reader.read(asked) == before
 
 
 def test_groups_of_other_entities_are_read_in_the_same_round_trip(store: Counting) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.features.slices.ranks import Ranks
+
 Numbers = npt.NDArray[Any]
 Columns = tuple[Numbers, ...]
 Merge = Callable[[Columns, Columns], Columns]
 _MOST = 1 << 22  # elements of slices that are looked at together: some 100 MB
+_OVERLAP = 16  # slices that hold each element more often than this are answered from a wavelet matrix
 
 
 def sums(values: Numbers, low: Numbers, high: Numbers) -> Numbers:
@@ -103,7 +106,7 @@ def elements(low: Numbers, high: Numbers) -> Iterator[tuple[slice, Numbers, Numb
         first = last
 
 
-def distinct_counts(groups: Numbers, codes: Numbers, low: Numbers, high: Numbers) -> Numbers:
+def distinct_counts(groups: Numbers, codes: Numbers, low: Numbers, high: Numbers, overlap: int = _OVERLAP) -> Numbers:
     """The number of different codes (small numbers from 0) of each slice, all of whose elements are of one group;
     groups ascend. An element counts unless the same code stands before it in the slice."""
     keys = groups * (int(codes.max()) + 1 if len(codes) else 1) + codes
@@ -115,6 +118,8 @@ def distinct_counts(groups: Numbers, codes: Numbers, low: Numbers, high: Numbers
     same = keys[order[1:]] == keys[order[:-1]]
     previous = np.full(len(keys), -1)
     previous[order[1:][same]] = order[:-1][same]
+    if int((high - low).sum()) > overlap * len(keys):
+        return Ranks(previous + 1, len(keys)).below(low + 1, low, high)
     found = np.zeros(len(low), np.int64)
     for part, owners, places in elements(low, high):
         new = previous[places] < low[part][owners]
@@ -122,10 +127,16 @@ def distinct_counts(groups: Numbers, codes: Numbers, low: Numbers, high: Numbers
     return found
 
 
-def ranked(codes: Numbers, low: Numbers, high: Numbers, parts: tuple[float, ...]) -> Numbers:
+def ranked(codes: Numbers, low: Numbers, high: Numbers, parts: tuple[float, ...], overlap: int = _OVERLAP) -> Numbers:
     """The code of rank floor(part * (n - 1)) of each slice of n elements, for each part from 0 to 1; 0 of none."""
     found = np.zeros((len(low), len(parts)), np.int64)
     bits = int(codes.max()).bit_length() if len(codes) else 0
+    if int((high - low).sum()) > overlap * len(codes):
+        matrix, largest = Ranks(codes, int(codes.max())), np.maximum(high - low - 1, 0)
+        for number, share in enumerate(parts):
+            found[:, number] = matrix.at_rank(np.floor(share * largest).astype(np.int64), low, high)
+        found[low == high] = 0
+        return found
     for part, owners, places in elements(low, high):
         small = (part.stop - part.start).bit_length() + bits < 32
         keys = (owners << bits | codes[places]).astype(np.uint32 if small else np.int64)

@@ -175,13 +175,14 @@ def test_batch_features_are_read_as_of_their_last_run(tmp_path: Path) -> None:
         ("SELECT household, amount AS lifetime FROM orders", "sql"),
         ("SELECT * FROM 'secret.csv'", "sql"),
         ("SELECT * FROM tables", "sql"),
+        ("CREATE TABLE x (y INT)", "sql"),
     ],
 )
 def test_a_query_that_gives_something_else_is_refused(sql: str, field: str, tmp_path: Path) -> None:
     orders = pa.table({"household": [1, 1], "amount": [2, 3]})
     with pytest.raises(InputError) as error:
         run_batch(replace(TOTAL, sql=sql), NOW, {"orders": orders}, tmp_path)
-    assert [one.field for one in error.value.problems] == [field]
+    assert {one.field for one in error.value.problems} == {field}
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ import re
 from argparse import ArgumentParser
 from dataclasses import fields
 
-from test_documents import first_column, section
+from support.pages import first_column, section
 
 from pipelines.features.options import add_features_options
 from schemas.features.declarations import FeatureGroup

@@ -11,6 +11,7 @@ from runners.cli.ledger_command import LEDGER, ledger
 from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
 from runners.cli.template import build as build_template
+from runners.cli.training_set_command import TRAINING_SET, training_set_command
 from runners.local.flink.command import FLINK, flink
 from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import sandbox
@@ -107,6 +108,11 @@ COMMANDS = {
     ),
     "features": Command(
         "serve features over HTTP and gRPC, show those of an entity, or erase an entity", FEATURES, features
+    ),
+    "training-set": Command(
+        "make a training set of labels and features as of their instants, or check served features against the log",
+        TRAINING_SET,
+        training_set_command,
     ),
     "quarantine": Command(
         "show the raw events that collect keeps aside, or read them again after their cause is corrected",

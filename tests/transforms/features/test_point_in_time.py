@@ -240,7 +240,9 @@ def test_an_entity_whose_sum_leaves_64_bits_is_an_error() -> None:
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_distinct_counts_beyond_the_exact_ones_are_those_of_the_rows(exact: bool) -> None:
-    aggregations = tuple(Aggregation("distinct", column, ("1h", "7d"), exact=exact) for column in ("kind", "amount", "price"))
+    aggregations = tuple(
+        Aggregation("distinct", column, ("1h", "7d"), exact=exact) for column in ("kind", "amount", "price")
+    )
     layout = Layout(FeatureGroup("many", 1, "events", ("household",), aggregations, "team"), TYPES)
     size = 6_000
     numbers = np.random.default_rng(11).integers(0, 4_000, size)

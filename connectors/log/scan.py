@@ -81,15 +81,17 @@ def read_between(folder: Path, since: int, until: int) -> Iterator[Window]:
 
 
 def expire(folder: Path, now_ms: int) -> list[Path]:
-    """Deletes the segments of which every event is older than the log's retention, but never the last of a partition,
-    which is being written; gives their paths. Raises InputError for a folder that is no log."""
+    """Deletes the segments of which every event was published, and stored, longer ago than the log's retention, but
+    never the last of a partition, which is being written; gives their paths. A history that is stored today is kept as
+    long as what happens today. Raises InputError for a folder that is no log."""
     settings, deleted = read_settings(folder), list[Path]()
     if settings.retention_ms is None:
         return []
     for partition in range(settings.partitions):
         for segment in list_segments(folder, partition)[:-1]:
             with segment.path.open("rb") as file:
-                newest = max((header.newest for _, header in headers(file.fileno())), default=0)
+                stored = int(os.fstat(file.fileno()).st_mtime * 1000)
+                newest = max([stored, *(header.newest for _, header in headers(file.fileno()))])
             if newest >= now_ms - settings.retention_ms:
                 break  # the oldest go first, so that the log has no hole
             os.unlink(segment.path)

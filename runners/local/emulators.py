@@ -77,17 +77,22 @@ def firestore_emulator() -> AbstractContextManager[str]:
     return run_emulator(FIRESTORE)
 
 
+def find_bigtable() -> Path:
+    """The program of Bigtable's emulator in a Cloud SDK. Raises EmulatorError."""
+    for root in _sdk_roots():
+        if (root / _BIGTABLE).is_file():
+            return root / _BIGTABLE
+    raise EmulatorError("no Bigtable emulator found; run `gcloud components install bigtable`")
+
+
 @contextmanager
 def bigtable_emulator(port: int | None = None) -> Iterator[str]:
     """`host:port` of a running emulator of Bigtable, which ends with the block. It keeps all data in memory.
 
     Raises EmulatorError when the emulator is missing or does not answer within a minute.
     """
-    programs = [path for root in _sdk_roots() for path in [root / _BIGTABLE] if path.is_file()]
-    if not programs:
-        raise EmulatorError("no Bigtable emulator found; run `gcloud components install bigtable`")
     host = f"127.0.0.1:{port or free_port()}"
-    command = [str(programs[0]), "-host=127.0.0.1", f"-port={host.rpartition(':')[2]}"]
+    command = [str(find_bigtable()), "-host=127.0.0.1", f"-port={host.rpartition(':')[2]}"]
     with run_server(command, "the Bigtable emulator", host, partial(_accepts_calls, host)):
         yield host
 

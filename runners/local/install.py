@@ -1,7 +1,8 @@
 """Install the engines and brokers of the tests and benchmarks into .engines/, by version.
 
-    python -m runners.local.install [prism] [gcs] [kafka] [flink] [redis]
+    python -m runners.local.install [prism] [gcs] [kafka] [flink] [redis] [feast]
 
+Feast is only a peer of benchmarks, so it is installed when it is named.
 Without its tool (Go, Maven, apt-get) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this
 fails.
 """
@@ -46,6 +47,7 @@ PARTS = {
     "flink": Part(
         "Flink 1.19 and Beam's runner for it", "2.70.0", "mvn", "flink.xml", "flink/beam-runners-flink-1.19-2.70.0.jar"
     ),
+    "feast": Part("Feast, a feature store", "0.67.0", "pip", "feast", "feast/feast"),
     "redis": Part(
         "Redis, a server", "7", "apt-get", "redis-tools libjemalloc2 liblzf1 libatomic1", "redis/redis-server"
     ),
@@ -78,7 +80,7 @@ def install(name: str) -> str | None:
     part = PARTS[name]
     if installed(part):
         return None
-    if shutil.which(part.tool) is None:
+    if part.tool != "pip" and shutil.which(part.tool) is None:
         return f"needs {part.tool}: {_INSTEAD[part.tool]}, then run `make engines`"
     print(f"installing {part.what}, {part.version} (minutes, once)", flush=True)
     started = time.monotonic()
@@ -96,6 +98,8 @@ def install(name: str) -> str | None:
 def _command(part: Part, new: Path) -> list[str]:
     if part.tool == "go":
         return ["go", "install", f"{part.source}@{part.version}"]
+    if part.tool == "pip":  # a folder for a path: an environment could not be moved
+        return [sys.executable, "-m", "pip", "install", "-q", "--target", str(new), f"{part.source}=={part.version}"]
     if part.tool == "apt-get":
         return ["sh", "-c", _UNPACK.format(part.source)]
     return ["mvn", "-q", "-B", "-f", str(POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
@@ -122,8 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     """0 if every part is installed, or was skipped where that is allowed."""
     about = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m runners.local.install", description=about)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)} (all of them)")
-    names = parser.parse_args(argv).names or list(PARTS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)} (all but feast)")
+    names = parser.parse_args(argv).names or [name for name in PARTS if name != "feast"]
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
     with ThreadPoolExecutor(2) as pool:  # one downloads while the other compiles

@@ -17,11 +17,12 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pipelines.engines.prism import find_prism
-from runners.local.emulators import FIRESTORE, PUBSUB, EmulatorError
+from runners.local.emulators import FIRESTORE, PUBSUB, EmulatorError, find_bigtable
 from runners.local.flink.cluster import find_flink
 from runners.local.gcs_server import find_gcs_server
 from runners.local.install import PARTS
 from runners.local.kafka_broker import kafka_jars
+from runners.local.redis_server import find_redis
 
 _END_S = 3.0  # for a probe to end what it started
 _ROOT = Path(__file__).parents[2]
@@ -89,6 +90,8 @@ INVENTORY = {
     "kafka": Part("broker", lambda: _java(kafka_jars(), "kafka_2.13-*.jar")),
     "pubsub": Part("stand-in for Pub/Sub", lambda: _jar(PUBSUB.find_jar())),
     "firestore": Part("stand-in for Firestore", lambda: _jar(FIRESTORE.find_jar())),
+    "bigtable": Part("stand-in for Bigtable", lambda: Found(str(find_bigtable()), "")),
+    "redis": Part("feature store", lambda: _installed(find_redis()[0], "redis")),
     "gcs": Part("stand-in for Cloud Storage", lambda: _installed(str(find_gcs_server()), "gcs")),
 }
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from runners.local.emulators import EmulatorError, firestore_emulator, pubsub_emulator
+from runners.local.emulators import EmulatorError, bigtable_emulator, firestore_emulator, pubsub_emulator
 from runners.local.flink.cluster import FlinkCluster, default_cluster_answers
 from runners.local.gcs_server import gcs_server
 from runners.local.kafka_broker import KafkaBroker, kafka_broker
+from runners.local.redis_server import RedisServer, redis_server
 
 
 def _run_pipeline(name: str) -> str:
@@ -59,7 +60,7 @@ def _dataflow() -> str:
     return f"has credentials, of {project or 'no project: give --project'}"
 
 
-def _answers(server: AbstractContextManager[str | KafkaBroker]) -> str:
+def _answers(server: AbstractContextManager[str | KafkaBroker | RedisServer]) -> str:
     with server as running:
         address = running if isinstance(running, str) else running.host
         return f"answered on {address.removeprefix('http://')}"
@@ -73,6 +74,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "kafka": lambda: _answers(kafka_broker()),
     "pubsub": lambda: _answers(pubsub_emulator()),
     "firestore": lambda: _answers(firestore_emulator()),
+    "bigtable": lambda: _answers(bigtable_emulator()),
+    "redis": lambda: _answers(redis_server()),
     "gcs": lambda: _answers(gcs_server()),
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from connectors.log.reader import LogPartitionReader
 from connectors.log.scan import scan
-from connectors.log.segments import LogSettings, create_log
+from connectors.log.segments import LogSettings, create_log, headers, list_segments
 from connectors.log.writer import LogWriter
 from schemas.transport import Envelope
 
@@ -41,6 +42,14 @@ def scanned(folder: Path, partition: int, start: int = 0, stop: int | None = Non
         for batch in scan(folder, partition, start, stop)
         for event in zip(range(batch.first, batch.end), batch.bodies(), batch.published.tolist(), strict=True)
     ]
+
+
+def stored_when_published(folder: Path, partition: int) -> None:
+    """Makes each segment look as if its events had been stored when they were published."""
+    for segment in list_segments(folder, partition):
+        with segment.path.open("rb") as file:
+            newest = max((header.newest for _, header in headers(file.fileno())), default=0)
+        os.utime(segment.path, (newest / 1000, newest / 1000))
 
 
 def event_id(number: int) -> bytes:

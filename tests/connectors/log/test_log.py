@@ -13,7 +13,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support.logs import any_log, event_id, log_reader, poll_all, scanned
+from support.logs import any_log, event_id, log_reader, poll_all, scanned, stored_when_published
 
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import Start
@@ -140,6 +140,8 @@ def test_retention_deletes_whole_segments_and_a_reader_of_what_is_gone_goes_on_b
         assert len(list_segments(tmp_path, 0)) > 5  # none spans more than an eighth of the retention
         reader = log_reader(tmp_path)
         assert len(reader.poll(0, 0, 2).envelopes) == 2
+        assert expire(tmp_path, 2_000) == [], "they were stored just now"
+        stored_when_published(tmp_path, 0)
         deleted = expire(tmp_path, 2_000)
         kept = [int(body) for _, body, _ in scanned(tmp_path, 0)]
         assert deleted

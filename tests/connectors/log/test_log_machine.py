@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support.logs import any_log, event_id, log_reader, poll_all, scanned
+from support.logs import any_log, event_id, log_reader, poll_all, scanned, stored_when_published
 
 from connectors.log.batch import encode_batch
 from connectors.log.scan import bounds, expire
@@ -72,6 +72,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def delete_what_is_old(self) -> None:
+        stored_when_published(self.folder, 0)
         expire(self.folder, self.now)
         if self.events:
             self.first = bounds(self.folder, 0).first

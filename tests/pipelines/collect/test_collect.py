@@ -11,7 +11,7 @@ import fastavro
 import pyarrow as pa
 import pytest
 from support.collecting import PAST, Collection, any_rows, write_rows
-from support.logs import any_log
+from support.logs import any_log, stored_when_published
 from support.raw_events import TYPES
 
 from bench.deliveries import ROOT
@@ -203,6 +203,7 @@ def test_what_is_older_than_its_retention_is_deleted_at_the_start(collection: Co
     with any_log(collection.store / "order_line", 8, retention_ms=1, segment_bytes=1) as writer:
         for number in range(3):
             writer.append(0, [b"old"], [number])
+    stored_when_published(collection.store / "order_line", 0)
     write_rows(collection.raw, "a", any_rows("item_scan", 1))
     assert collection.run("--drain") == 0
     assert bounds(collection.store / "order_line", 0) == Bounds(2, 3)

@@ -6,12 +6,12 @@ from runners.cli import commands
 from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRICT, Command, argument, repeated
 from runners.cli.engines_command import ENGINES, engines
 from runners.cli.events_command import EVENTS, events
+from runners.cli.features.training_set_command import TRAINING_SET, training_set_command
 from runners.cli.features_command import FEATURES, features
 from runners.cli.ledger_command import LEDGER, ledger
 from runners.cli.quarantine_command import QUARANTINE, quarantine
 from runners.cli.template import TEMPLATE
 from runners.cli.template import build as build_template
-from runners.cli.training_set_command import TRAINING_SET, training_set_command
 from runners.local.flink.command import FLINK, flink
 from runners.sandbox.command import ARGUMENTS as SANDBOX
 from runners.sandbox.command import sandbox

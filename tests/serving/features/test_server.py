@@ -17,8 +17,10 @@ import msgspec
 import orjson
 import pytest
 from support.feature_server import row_at, running_server, write_declarations
+from support.servers import needed
 
 from runners.cli.main import main
+from runners.local.redis_server import redis_server
 from serving.features.server import load_columns
 from serving.features.worker import GRPC_METHOD, load_layouts
 from stores.features.open import open_store
@@ -99,6 +101,27 @@ def test_its_metrics_are_those_of_all_workers(addresses: tuple[str, str]) -> Non
     for _ in range(8):  # each on a connection of its own, so that any worker may answer
         assert ask(addresses[0], "/v1/features", BODY)[0] == 200
     assert counted() == before + 8
+
+
+def test_a_store_that_hangs_is_an_error_within_the_deadline_and_never_a_default(declared: Path) -> None:
+    with needed(redis_server()) as redis:
+        store = open_store(redis.uri)
+        layouts, hour_ago = load_layouts(str(declared), load_columns(None)), int(time.time() * 1000) - 3_600_000
+        store.write("spend@1", 0, {"h1": row_at(layouts["spend@1"], [hour_ago])})
+        store.close()
+        with running_server(redis.uri, declared, "--deadline", "0.3") as (_, words):
+            assert ask(words[2], "/v1/features", BODY)[0] == 200
+            redis.process.send_signal(signal.SIGSTOP)
+            status, body = ask(words[2], "/v1/features", BODY)
+            assert (status, orjson.loads(body)["error"]) == (504, "the feature store did not answer within 300 ms")
+            assert ask(words[2], "/health")[0] == 200
+            redis.process.send_signal(signal.SIGCONT)
+            until(lambda: ask(words[2], "/v1/features", BODY)[0] == 200)
+            redis.process.kill()
+            redis.process.wait()
+            status, body = ask(words[2], "/v1/features", BODY)
+            assert status == 503
+            assert orjson.loads(body)["groups"]["spend"]["qualities"] == ["ee"]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from support.feature_server import row_at
 
@@ -14,8 +16,11 @@ from schemas.features.declarations import Aggregation, FeatureGroup
 from schemas.features.stamps import Stamp, stamp_of
 from schemas.problems import InputError, JobError
 from stores.features.lmdb_store import LmdbStore
+from transforms.features.event_columns import EventColumns
 from transforms.features.layout import Layout
-from transforms.features.rows import empty_row
+from transforms.features.rows import decode_rows, empty_row, update_rows
+from transforms.features.tiles import select
+from transforms.features.values import values_at
 
 NOW = 1_800_000_000_000
 TYPES = {"household": "string", "store": "string", "amount": "long", "occurred_at": "long"}
@@ -78,6 +83,26 @@ def test_a_zombie_does_not_bring_it_back_and_new_events_are_counted(store: LmdbS
     (first, second) = store.read([("spend@1", "h1")])[0]
     assert [stamp_of(first), stamp_of(second)] == [Stamp(1, 5), Stamp(8, 9)]  # events before stay folded in
     assert store.write("spend@1", 0, {"h1": row(SPEND, 1, 6)}) == 1
+
+
+def test_a_pipeline_that_was_folding_goes_on_with_the_new_events_alone(store: LmdbStore, uri: str) -> None:
+    """It has read the row before the erasure, and writes after it."""
+    store.write("spend@1", 9, folded([None], 0, 3))
+    late = folded(store.rows("spend@1", 9, ["h1"]), 3, 2)
+    erase(uri, [SPEND], {"household": "h1"})
+    assert store.write("spend@1", 9, late) == 0
+    assert store.write("spend@1", 9, folded(store.rows("spend@1", 9, ["h1"]), 5, 4)) == 1
+    rows = store.rows("spend@1", 9, ["h1"])
+    assert values_at(SPEND, decode_rows(SPEND, rows), 1, NOW + 1) == {"count_7d": [4]}
+    assert store.write("spend@1", 9, folded(rows, 5, 4)) == 0  # the same events once more
+
+
+def folded(rows: list[bytes | None], first: int, count: int) -> dict[str, bytes]:
+    """The row of h1 with so many events more, at positions from `first` on."""
+    positions = np.arange(first, first + count)
+    columns = {"household": pa.array(["h1"] * count), "occurred_at": np.full(count, NOW)}
+    selected = select(SPEND, EventColumns(positions, positions, columns, {}), NOW)
+    return update_rows(SPEND, selected, rows, first + count, NOW)
 
 
 def test_a_row_of_a_partition_that_has_noted_no_position_is_erased_too(store: LmdbStore, uri: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import yaml
+from support.pages import ROOT, first_column, section
 
 from connectors.kafka.options import add_kafka_options
 from pipelines.collect.options import CollectOptions
@@ -30,26 +31,12 @@ from transforms.features.quality import checks_of
 from transforms.streaming.engine_traits import EngineTraits
 from transforms.warnings import find
 
-ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("schemas", "connectors", "stores", "transforms", "pipelines", "runners")
 SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/journey/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-
-
-def section(name: str, heading: str) -> str:
-    """The text of a page below a heading."""
-    text = (ROOT / "docs" / name).read_text()
-    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-
-
-def first_column(table: str) -> set[str]:
-    """The names in backticks in the first cell of each row."""
-    return {
-        name for line in re.findall(r"^\|([^|]*)\|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", line)
-    }
 
 
 def literals(pattern: str, *folders: str) -> set[str]:

@@ -92,6 +92,11 @@ class CollectConfig:
             for uri in sources
             if uri is not None and uri == store
         ]
+        for uri in sources:
+            if folders := _folders_of_events(uri.folder if uri else None):
+                each = " ".join(f"--source file:{one}" for one in folders)
+                fix = f"has no *.avro files itself; name each folder: {each}"
+                problems.append(Problem("command line", "--source", str(uri), fix))
         problems += small_options(options, _LEAST | ({} if options.partitions is None else {"partitions": 1}))
         kafka_options = options.view_as(KafkaOptions)
         kafka, start = read_client(kafka_options, problems), read_start(kafka_options, problems)
@@ -134,6 +139,13 @@ class CollectConfig:
     def stop_file(self) -> Path:
         """The file that asks this run to stop."""
         return Path(self.home) / f".stop-{self.run}"
+
+
+def _folders_of_events(folder: str | None) -> list[str]:
+    """The folders with events in a folder of this machine that has none itself: it would be read as empty for ever."""
+    if not folder or any(Path(folder).glob("*.avro")):
+        return []
+    return sorted({str(path.parent) for path in Path(folder).glob("*/*.avro")})
 
 
 def _absolute(parse: Callable[[str], Uri], uri: Uri) -> Uri:

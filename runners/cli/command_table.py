@@ -6,6 +6,7 @@ from runners.cli import commands
 from runners.cli.arguments import CAMPAIGNS, JSON, KAFKA, LAUNCH, RECEIPTS, STRICT, Command, argument, repeated
 from runners.cli.engines_command import ENGINES, engines
 from runners.cli.events_command import EVENTS, events
+from runners.cli.features.training_set_command import TRAINING_SET, training_set_command
 from runners.cli.features_command import FEATURES, features
 from runners.cli.ledger_command import LEDGER, ledger
 from runners.cli.quarantine_command import QUARANTINE, quarantine
@@ -107,6 +108,11 @@ COMMANDS = {
     ),
     "features": Command(
         "serve features over HTTP and gRPC, show those of an entity, or erase an entity", FEATURES, features
+    ),
+    "training-set": Command(
+        "make a training set of labels and features as of their instants, or check served features against the log",
+        TRAINING_SET,
+        training_set_command,
     ),
     "quarantine": Command(
         "show the raw events that collect keeps aside, or read them again after their cause is corrected",

@@ -117,6 +117,8 @@ def _entity(args: argparse.Namespace) -> dict[str, str]:
         column, sign, value = word.partition("=")
         if not (column and sign):
             problems.append(problem("entity", word, "write COLUMN=VALUE, for instance household_id=h1"))
+        if column in entity:
+            problems.append(problem("entity", word, f"{column} has a value already; ask for one entity at a time"))
         entity[column] = value
     if not args.entity:
         problems.append(problem("entity", "missing", "name it: COLUMN=VALUE, for instance household_id=h1"))

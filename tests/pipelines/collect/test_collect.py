@@ -187,6 +187,16 @@ def test_mistakes_are_told_all_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is no folder" in capsys.readouterr().err
 
 
+def test_a_folder_of_folders_with_events_is_refused_and_the_folders_are_named(
+    collection: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(collection.raw / "order_line", "part", any_rows("order_line", 2))
+    assert collection.run("--drain", "--on=direct") == 2
+    assert f"--source file:{collection.raw}/order_line" in capsys.readouterr().err
+    assert collection.run(f"--source=file:{collection.raw}/order_line", "--drain", "--on=direct") == 0
+    assert len(collection.events("order_line")) == 2
+
+
 def test_a_store_keeps_its_partitions_and_refuses_another_number(
     collection: Collection, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,6 +215,8 @@ def test_get_shows_the_features_of_an_entity(store: str, run: Run) -> None:
     assert (code, "no group has this key" in told) == (2, True)
     code, _, told = run("get", "h1", "--store", store)
     assert (code, "write COLUMN=VALUE" in told) == (2, True)
+    code, _, told = run("get", "household_id=h1", "household_id=h2", "--store", store)
+    assert (code, "one entity at a time" in told) == (2, True)
     assert run("get", "--store", store)[0] == 2
 
 

@@ -236,3 +236,28 @@ def test_an_entity_whose_sum_leaves_64_bits_is_an_error() -> None:
     )
     with pytest.raises(OverflowError, match="64 bits"):
         values_as_of(Layout(group, TYPES), full, Rows(["1"], np.array([NOW])))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_distinct_counts_beyond_the_exact_ones_are_those_of_the_rows(exact: bool) -> None:
+    aggregations = tuple(
+        Aggregation("distinct", column, ("1h", "7d"), exact=exact) for column in ("kind", "amount", "price")
+    )
+    layout = Layout(FeatureGroup("many", 1, "events", ("household",), aggregations, "team"), TYPES)
+    size = 6_000
+    numbers = np.random.default_rng(11).integers(0, 4_000, size)
+    events = EventColumns(
+        np.arange(size),
+        np.arange(size),
+        {
+            "household": np.ones(size, np.int64),
+            "amount": numbers,
+            "price": numbers / 7,
+            "kind": pa.array([f"k{number}" for number in numbers.tolist()]),
+            "occurred_at": NOW - 1 - np.arange(size) * 2_000,
+        },
+        {},
+    )  # fmt: skip
+    values = values_as_of(layout, events, Rows(["1"], np.array([NOW])))
+    assert {name: column[0].as_py() for name, column in values.items()} == folded(layout, events, "1", NOW)
+    assert values["kind_distinct_7d"][0].as_py() == pytest.approx(len(set(numbers.tolist())), rel=0 if exact else 0.1)

@@ -20,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,2000}) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
 _MOST_HEAD = 16 << 10
+_LINGER_S = 2.0  # for the client to read a refusal and to close
 
 
 class Request(NamedTuple):
@@ -104,7 +105,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answers the requests that are complete."""
-        while self._buffer and not self._task and not self._transport.is_closing():
+        while self._buffer and not self._task and not self._closing and not self._transport.is_closing():
             head_end = self._buffer.find(b"\r\n\r\n", 0, _MOST_HEAD)
             if head_end < 0:
                 if len(self._buffer) >= _MOST_HEAD:
@@ -146,7 +147,7 @@ class HttpConnection(asyncio.Protocol):
             response = problem_response(500, error="this is a bug in the server; its log has the details")
         self._task = None
         self._send(response, keep and not self._closing, head_only=request.method == "HEAD")
-        if not self._transport.is_closing():
+        if not self._closing and not self._transport.is_closing():
             self._transport.resume_reading()
             self._advance()
 
@@ -160,7 +161,17 @@ class HttpConnection(asyncio.Protocol):
         if keep:
             self._wait(self._limits.request_s if self._buffer else self._limits.idle_s)
         else:
-            self._transport.close()
+            self._close_after_reading()
+
+    def _close_after_reading(self) -> None:
+        """Ends our half of the connection and drops what still comes: closed at once, a client that still sends would
+        get a reset instead of the answer."""
+        self._closing = True
+        self._buffer.clear()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._wait(_LINGER_S)
 
     def _refuse(self, status: int, error: str) -> None:
         self._send(problem_response(status, error=error), keep=False)

@@ -107,7 +107,10 @@ COMMANDS = {
         "list and describe the types of raw events, and validate files of them against their rules", EVENTS, events
     ),
     "features": Command(
-        "serve features over HTTP and gRPC, show those of an entity, or erase an entity", FEATURES, features
+        "list and describe features, fold events into them (run), serve them over HTTP and gRPC, show or erase those "
+        "of an entity",
+        FEATURES,
+        features,
     ),
     "training-set": Command(
         "make a training set of labels and features as of their instants, or check served features against the log",

@@ -16,6 +16,8 @@ from pipelines.collect import driver as collecting
 from pipelines.command_line.commands import add_collect_options, add_launch_options, add_rebatch_options
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
+from pipelines.features import driver as folding
+from pipelines.features.options import add_features_options
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import list_lines
@@ -71,6 +73,14 @@ def collect(argv: list[str], *, exits: bool = False) -> int:
         about = "Bring raw events into the event store, each once; what breaks a rule goes into quarantine. The same "
         return _print_help("collect", f"{about}command again goes on where it stopped.", add_collect_options)
     return collecting.run(argv, exits=exits)
+
+
+def fold_features(argv: list[str], *, exits: bool = False) -> int:
+    """Fold events into features; `--help` shows our options, not Beam's hundreds. `exits`: the process ends then."""
+    if {"-h", "--help"} & {*argv}:
+        about = "Fold the event store's events into the rows of the feature store, each once. The same command again "
+        return _print_help("features run", f"{about}goes on where it stopped.", add_features_options)
+    return folding.run(argv, exits=exits)
 
 
 def _print_help(command: str, about: str, add_options: Callable[[argparse.ArgumentParser], None]) -> int:

@@ -1,4 +1,4 @@
-"""The command `campaigns features`: serve features, read those of an entity, erase an entity."""
+"""The command `campaigns features`: list and describe features, serve them, read or erase those of an entity."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from pipelines.operations.features.catalogue import (
+    GroupDescription,
+    GroupSummary,
+    describe_group,
+    list_groups,
+)
 from pipelines.operations.features.erase import Erasure, erase
 from runners.cli.arguments import JSON, argument, problem
 from runners.cli.output import write_result
@@ -22,13 +28,19 @@ from stores.features.open import open_store
 FEATURES = (
     argument(
         "action",
-        choices=("serve", "get", "erase"),
-        help="serve: answer reads over HTTP (Feast's call and ours) and gRPC. get: show the features of an entity. "
-        "erase: remove an entity from all groups",
+        choices=("list", "describe", "serve", "get", "erase"),
+        help="list: the declared groups. describe: a group, and how far the store has it. run: fold events into the "
+        "store; `campaigns features run --help` shows its options. serve: answer reads over HTTP (Feast's call and "
+        "ours) and gRPC. get: show the features of an entity. erase: remove an entity from all groups",
     ),
-    argument("entity", nargs="*", metavar="COLUMN=VALUE", help="get, erase: the entity, for instance household_id=h1"),
+    argument(
+        "entity",
+        nargs="*",
+        metavar="COLUMN=VALUE",
+        help="get, erase: the entity, for instance household_id=h1; describe: a group, for instance household_spend@1",
+    ),
     argument("--features", required=True, metavar="DIR", help="folder of *.py files that declare the feature groups"),
-    argument("--store", required=True, metavar="URI", help="lmdb:DIR, redis://… or bigtable:…"),
+    argument("--store", metavar="URI", help="lmdb:DIR, redis://… or bigtable:…"),
     argument("--types", metavar="DIR", help="folder of event types (those that come with the engine)"),
     argument(
         "--fuses",
@@ -48,6 +60,8 @@ FEATURES = (
 
 def features(args: argparse.Namespace) -> int:
     """Run an action; 0. Raises InputError for mistakes in the arguments."""
+    if not args.store and args.action not in ("list", "describe"):
+        raise InputError([problem("--store", "missing", f"`{args.action}` needs it: the feature store, lmdb:DIR")])
     _ACTIONS[args.action](args)
     return 0
 
@@ -110,6 +124,48 @@ def _erase_lines(result: Erasure) -> Iterator[str]:
     yield from (f"{group}: not kept by {', '.join(result.entity)}" for group in result.untouched)
 
 
+def _list(args: argparse.Namespace) -> None:
+    if args.entity:
+        raise InputError([problem("entity", word, "`list` shows every group: leave it out") for word in args.entity])
+    groups = list_groups(args.features, args.types)
+    write_result(args, groups, _list_lines(groups))
+
+
+def _list_lines(groups: list[GroupSummary]) -> Iterator[str]:
+    width = max(len(one.id) for one in groups)
+    for one in groups:
+        yield f"{one.id.ljust(width)}  {one.features:3} features of {', '.join(one.key)} from {one.source}; {one.owner}"
+
+
+def _describe(args: argparse.Namespace) -> None:
+    if len(args.entity) != 1:
+        fix = "name one group, for instance household_spend@1; `campaigns features list` shows them"
+        raise InputError([problem("GROUP", " ".join(args.entity) or "missing", fix)])
+    described = describe_group(args.entity[0], args.features, args.types, args.store)
+    write_result(args, described, _describe_lines(described))
+
+
+def _describe_lines(one: GroupDescription) -> Iterator[str]:
+    yield f"{one.id}: {one.description or 'no description'}"
+    yield f"  owner {one.owner}; consumers: {', '.join(one.consumers) or 'none declared'}"
+    yield f"  from {one.source} (owner {one.source_owner}), by {', '.join(one.key)}, placed by {one.time}"
+    yield f"  stale after {one.max_age}; events may come {one.lateness} late" + _joined("; only where ", one.where)
+    width = max(len(feature.name) for feature in one.features)
+    for feature in one.features:
+        start = "exact" if not feature.hop_s else f"in steps of {feature.hop_s:g} s"
+        column = f" of {feature.column}" if feature.column else ""
+        yield (
+            f"  {feature.name.ljust(width)}  {feature.operation}{column} over {feature.window}, {start}; "
+            f"default {feature.default}{_joined('; where ', feature.where)}"
+        )
+    for partition, position in one.positions.items():
+        yield f"  partition {partition}: folded up to position {position:,}"
+
+
+def _joined(before: str, conditions: list[str]) -> str:
+    return before + " and ".join(conditions) if conditions else ""
+
+
 def _entity(args: argparse.Namespace) -> dict[str, str]:
     """The entity's columns. Raises InputError with every mistake in them."""
     problems, entity = list[Problem](), dict[str, str]()
@@ -127,4 +183,10 @@ def _entity(args: argparse.Namespace) -> dict[str, str]:
     return entity
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"serve": _serve, "get": _get, "erase": _erase}
+_ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "list": _list,
+    "describe": _describe,
+    "serve": _serve,
+    "get": _get,
+    "erase": _erase,
+}

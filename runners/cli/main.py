@@ -27,6 +27,7 @@ Launch campaigns over customers, deliver them, and ask about them afterwards.
   campaigns features serve|get|erase                  serve features, show or erase those of an entity
   campaigns ledger   cancel DIR --launch DIR --campaign CAMPAIGN    send no more of a campaign
   campaigns collect  --source file:DIR --store file:DIR [--drain]    raw events into the event store
+  campaigns features run --events file:DIR --features DIR --feature_store lmdb:DIR    events into features
   campaigns sandbox                                    a simulated vendor, to deliver to
 """
 
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     exits, argv = argv is None, sys.argv[1:] if argv is None else argv
     if argv[:1] == ["launch"]:
         return commands.launch(argv[1:])
+    if argv[:2] == ["features", "run"]:
+        return commands.fold_features(argv[2:], exits=exits)
     if argv[:1] == ["collect"]:
         return commands.collect(argv[1:], exits=exits)
     if argv[:1] == ["rebatch"]:

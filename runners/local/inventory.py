@@ -91,7 +91,7 @@ INVENTORY = {
     "pubsub": Part("stand-in for Pub/Sub", lambda: _jar(PUBSUB.find_jar())),
     "firestore": Part("stand-in for Firestore", lambda: _jar(FIRESTORE.find_jar())),
     "bigtable": Part("stand-in for Bigtable", lambda: Found(str(find_bigtable()), "")),
-    "redis": Part("feature store", lambda: _installed(find_redis()[0], "redis")),
+    "redis": Part("feature store", lambda: _installed(find_redis(), "redis")),
     "gcs": Part("stand-in for Cloud Storage", lambda: _installed(str(find_gcs_server()), "gcs")),
 }
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from runners.local.emulators import EmulatorError, free_port, run_server
@@ -30,23 +29,20 @@ class RedisServer(NamedTuple):
 def redis_server(port: int | None = None, password: str = "") -> Iterator[RedisServer]:
     """An empty server that keeps all data in memory, and is killed when the block ends. Raises EmulatorError when Redis
     is not installed or does not answer within a minute."""
-    program, libraries = find_redis()
     port = port or free_port()
-    command = ["env", f"LD_LIBRARY_PATH={libraries}"] if libraries else []
-    command += [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    command = [find_redis(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     command += ["--requirepass", password] if password else []
     with run_server(command, "Redis", f"127.0.0.1:{port}", lambda: _answers(port), os.devnull) as process:
         yield RedisServer(f"127.0.0.1:{port}", process)
 
 
-def find_redis() -> tuple[str, Path | None]:
-    """The server's program, and the folder of its libraries: that of `make engines`, or one on the PATH. Raises
-    EmulatorError when there is none."""
+def find_redis() -> str:
+    """The server's program: that of `make engines`, or one on the PATH. Raises EmulatorError when there is none."""
     if installed(PARTS["redis"]):
-        return str(ENGINES / PARTS["redis"].proof), ENGINES / "redis"
+        return str(ENGINES / PARTS["redis"].proof)
     if (program := shutil.which("redis-server")) is None:
         raise EmulatorError("needs Redis, run `make engines` or install redis-server")
-    return program, None
+    return program
 
 
 def _answers(port: int) -> bool:

@@ -20,7 +20,7 @@ from pipelines.collect.pipeline import build
 from pipelines.command_line.commands import read_collect
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
-from pipelines.command_line.logs import configure_logs, logs_are_json, say
+from pipelines.command_line.logs import configure_logs, count_log, logs_are_json, say
 from pipelines.engines.choose import choose_engine, prepare_engine
 from pipelines.engines.dataflow.checks import on_dataflow
 from pipelines.engines.run import leave, run_pipeline, stop_sources
@@ -31,7 +31,7 @@ from stores.local.stop_signals import StopSignals, stop_signals
 from transforms.collect.counters import COUNTERS, rule_counts
 from transforms.streaming.engine_traits import EngineTraits
 
-_EXPIRE_EVERY_S, _TICK_S, _SHOW_EVERY_S = 300.0, 1.0, 10.0
+_EXPIRE_EVERY_S, _TICK_S = 300.0, 1.0
 Show = Callable[[dict[str, int]], None]
 _log = logging.getLogger(__name__)
 
@@ -96,18 +96,9 @@ def _counts(engine: EngineTraits, before: dict[str, int]) -> dict[str, Any]:
     return {**counts, **{name: count for name, count in rules.items() if count}}
 
 
-def log_counts() -> Show:
-    """A function that logs counts every ten seconds."""
-    logged = float("-inf")
-
-    def show(counts: dict[str, int]) -> None:
-        nonlocal logged
-        if time.monotonic() - logged >= _SHOW_EVERY_S:
-            logged = time.monotonic()
-            kept = f"{counts['quarantined']:,} in quarantine"
-            say(f"read {counts['read']:,}, appended {counts['appended']:,}, {kept}", counts=counts)
-
-    return show
+def _describe(counts: dict[str, int]) -> str:
+    kept = f"{counts['quarantined']:,} in quarantine"
+    return f"read {counts['read']:,}, appended {counts['appended']:,}, {kept}"
 
 
 def run(argv: list[str] | None = None, *, exits: bool = False) -> int:
@@ -127,7 +118,7 @@ def _run(argv: list[str] | None, signals: StopSignals) -> Ending:
     if on_dataflow(options):
         fix = "collect runs on direct, prism and flink"
         raise InputError([Problem("command line", "--on", "dataflow", fix)])
-    counts = collect(config, options, log_counts(), signals)
+    counts = collect(config, options, count_log(_describe), signals)
     if logs_are_json():
         say("collect has ended", counts=counts)
     print("\n".join(f"{name.replace('_', ' '):>40}  {value:>12,}" for name, value in counts.items()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +20,7 @@ LOG_FORMAT: dict[str, Any] = {
 FIELDS = ("launch", "campaign", "retailer", "batch", "counts")
 """What a line is about: a log call gives these as `extra`, and JSON lines have each as a field of its own."""
 _log = logging.getLogger("campaigns")
+_EVERY_S = 10.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -59,3 +62,16 @@ def say(text: str, level: int = logging.INFO, **fields: Any) -> None:
             _log.log(level, text, extra=fields)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def count_log(describe: Callable[[dict[str, int]], str]) -> Callable[[dict[str, int]], None]:
+    """A function that prints or logs counts, at most every ten seconds, in the words of `describe`."""
+    logged = float("-inf")
+
+    def show(counts: dict[str, int]) -> None:
+        nonlocal logged
+        if time.monotonic() - logged >= _EVERY_S:
+            logged = time.monotonic()
+            say(describe(counts), counts=counts)
+
+    return show

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,13 +13,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.command_line.commands import read_features
 from pipelines.command_line.engine_options import print_warnings
 from pipelines.command_line.exit_codes import Ending, exit_code
-from pipelines.command_line.logs import configure_logs, say
+from pipelines.command_line.logs import configure_logs, count_log
 from pipelines.engines.choose import choose_engine, prepare_engine
-from pipelines.engines.servers import expect_lost_server, lost_server
+from pipelines.engines.run import leave, run_pipeline, stop_sources
 from pipelines.engines.stable_ids import new_pipeline
 from pipelines.features.options import FeaturesConfig, FeaturesOptions
 from pipelines.features.pipeline import build
 from pipelines.features.sources import TypeSource
+from pipelines.launch.progress import repeated
 from schemas.problems import JobError
 from stores.features.open import open_store
 from stores.features.published import publish, published_folder
@@ -57,32 +57,14 @@ def fold_events(config: FeaturesConfig, options: PipelineOptions, signals: StopS
     p = new_pipeline(options)
     build(p, sources, layouts, scans, time.time if config.as_of_s is None else partial(float, config.as_of_s))
     before = COUNTERS.tally.copy()
-    try:
-        with suppress(_Left), signals.calling(_stop if engine.single_process else _leave):
-            p.run().wait_until_finish()
-    except Exception as error:
-        if not lost_server(error) or not signals.asked:
-            raise
+    show = count_log(lambda counts: f"read {counts['read']:,}, rows written {counts['rows_written']:,}")
+    with repeated(1.0, lambda: show({name: COUNTERS.tally[name] for name in COUNTERS.names})):
+        run_pipeline(p, signals, partial(stop_sources, _STOP.set, "folded") if engine.single_process else leave)
     return {name: COUNTERS.tally[name] - before[name] for name in COUNTERS.names}
 
 
 def _scan(event_type: Any, columns: set[str], envelopes: Any, now: int) -> Any:
     return scan(event_type, envelopes, now, columns=columns)
-
-
-class _Left(Exception):
-    """The command ends and its job goes on, on a cluster."""
-
-
-def _leave() -> None:
-    say("this command ends and the job goes on; to stop the job: campaigns flink stop (docs/engines.md)")
-    raise _Left
-
-
-def _stop() -> None:
-    say("stopping: what was read is folded first; give the signal again to stop at once")
-    _STOP.set()
-    expect_lost_server()
 
 
 def run(argv: list[str] | None = None, *, exits: bool = False) -> int:

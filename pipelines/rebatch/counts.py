@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
-from pipelines.command_line.logs import say
+from pipelines.command_line.logs import count_log
 from pipelines.launch.progress import repeated
 from schemas.problems import JobError
 from stores.ledger.open import connected_ledger
@@ -17,7 +17,7 @@ from transforms.streaming.engine_traits import EngineTraits
 
 _log = logging.getLogger(__name__)
 
-_SWEEP_EVERY_S, _SETTLED_AFTER_S, _LOG_EVERY_S = 60.0, 120.0, 10.0
+_SWEEP_EVERY_S, _SETTLED_AFTER_S = 60.0, 120.0
 Show = Callable[[dict[str, int]], None]
 
 
@@ -53,15 +53,7 @@ def ledger_counts(uri: str) -> dict[str, int]:
 
 def log_counts() -> Show:
     """A function that logs counts every ten seconds: for logs in JSON."""
-    logged = float("-inf")
-
-    def show(counts: dict[str, int]) -> None:
-        nonlocal logged
-        if time.monotonic() - logged >= _LOG_EVERY_S:
-            logged = time.monotonic()
-            say(f"read {counts['read']:,}, accepted {counts['accepted']:,}", counts=counts)
-
-    return show
+    return count_log(lambda counts: f"read {counts['read']:,}, accepted {counts['accepted']:,}")
 
 
 @contextmanager

@@ -41,5 +41,5 @@ def test_the_qualities_counts_and_options_are_those_of_their_page() -> None:
     assert first_column(section(PAGE, "When does an event not count?")) == counts
     parser = ArgumentParser(add_help=False)
     add_features_options(parser)
-    text = section(PAGE, "Which options has the pipeline?").partition("\nWithout `--drain`")[0]
+    text = section(PAGE, "Which options has the pipeline?").partition("\n\n`python -m")[0]
     assert set(re.findall(r"--\w+", text)) == set(parser._option_string_actions) | {"--store"}

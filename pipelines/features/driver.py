@@ -53,7 +53,10 @@ def fold_events(config: FeaturesConfig, options: PipelineOptions, signals: StopS
         layouts[name] = [Layout(group, config.types[name].columns) for group in groups]
         columns = {column for group in groups for column in group.columns}
         scans[name] = partial(_scan, config.types[name], columns)
-        sources.append(TypeSource(config.events, name, config.store, names, config.kafka, config.idle_s, must_stop))
+        together = engine.memory_mirrors_state
+        sources.append(
+            TypeSource(config.events, name, config.store, names, config.kafka, config.idle_s, must_stop, together)
+        )
     p = new_pipeline(options)
     build(p, sources, layouts, scans, time.time if config.as_of_s is None else partial(float, config.as_of_s))
     before = COUNTERS.tally.copy()

@@ -7,6 +7,7 @@ There is no state in the engine and no shuffle: a row says which events it holds
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ import apache_beam as beam
 
 from pipelines.features.sources import TypeSource
 from stores.features.open import open_store
-from transforms.features.fold_events import FoldEvents, Folding, Scan
+from transforms.features.fold_events import Fold, FoldEvents, Folding, Scan
 from transforms.features.layout import Layout
 from transforms.streaming.engine_traits import Clock
 from transforms.streaming.read_partitions import ReadPartitions
@@ -33,5 +34,8 @@ def build(
     for source in sources:
         name = source.type
         folding = Folding(name, layouts[name], scans[name], partial(open_store, source.store), source.read_range)
-        events = p | f"Read_{name}" >> ReadPartitions(source.make_reader, clock)
-        _ = events | f"Fold_{name}" >> FoldEvents(folding, clock)
+        fold, read = Fold(folding, clock), partial(ReadPartitions, source.make_reader, time.time)
+        if source.together:
+            _ = p | f"Fold_{name}" >> read(source.linger_s, fold.open)
+        else:
+            _ = p | f"Read_{name}" >> read() | f"Fold_{name}" >> FoldEvents(fold)

@@ -14,13 +14,15 @@ from schemas.transport import Envelope, PartitionedReader, Poll
 from stores.features.open import open_store
 
 _POLL = 5_000
+_LINGER_S = 1.0
 GROUP = "campaigns-features"
 
 
 @dataclass(frozen=True)
 class TypeSource:
     """Where the events of one type are, and which groups of which store they are folded into. `idle_s`: a partition is
-    done when nothing has come for so many seconds; `stop` ends them all."""
+    done when nothing has come for so many seconds; `stop` ends them all. `together`: one reader has all partitions, for
+    an engine in this process that repeats no bundle."""
 
     events: str
     type: str
@@ -29,6 +31,12 @@ class TypeSource:
     kafka: KafkaClient
     idle_s: float | None
     stop: Callable[[], bool]
+    together: bool = False
+
+    @property
+    def linger_s(self) -> float:
+        """How long a bundle reads on though little comes: nobody else waits for one reader of all partitions."""
+        return _LINGER_S if self.together else 0.0
 
     def open_log(self, idle_s: float | None = None) -> PartitionedReader:
         """A reader of the type's partitions."""
@@ -38,7 +46,8 @@ class TypeSource:
     def make_reader(self) -> PartitionedReader:
         """The reader of a process; a partition begins at the first position that some group lacks."""
         collect_rarely()
-        return _FromStore(self.open_log(self.idle_s), self)
+        reader = _FromStore(self.open_log(self.idle_s), self)
+        return _Together(reader) if self.together else reader
 
     def first_positions(self, partitions: int) -> list[int]:
         """The first position of each partition that some group lacks."""
@@ -94,7 +103,7 @@ class _FromStore:
     def starts(self, seen: int) -> list[int]:
         """The first positions of the partitions from number `seen` on."""
         found = self._log.starts(seen)
-        return self._source.first_positions(seen + len(found))[seen:]
+        return self._source.first_positions(seen + len(found))[seen:] if found else []
 
     def ended(self) -> bool:
         """Whether no partition will be added any more."""
@@ -111,3 +120,47 @@ class _FromStore:
     def oldest(self, partition: int) -> float:
         """Seconds since the epoch: nothing published earlier is still to come."""
         return self._log.oldest(partition)
+
+
+class _Together:
+    """All partitions of a reader as one, whose offsets count polls. It remembers the positions itself: a restart begins
+    at those of the store."""
+
+    def __init__(self, log: PartitionedReader) -> None:
+        self._log, self._positions = log, list[int]()
+
+    def open(self) -> None:
+        """Connect."""
+        self._log.open()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._log.close()
+
+    def starts(self, seen: int) -> list[int]:
+        """The one partition, at its first poll."""
+        return [] if seen else [0]
+
+    def ended(self) -> bool:
+        """Always True: no partition is added beside the one."""
+        return True
+
+    def poll(self, partition: int, offset: int, most: int) -> Poll:
+        """The next envelopes of every partition, also of those that were added; done when all are."""
+        self._positions += self._log.starts(len(self._positions))
+        envelopes, done = list[Envelope](), True
+        for number, position in enumerate(self._positions):
+            poll = self._log.poll(number, position, most)
+            envelopes += poll.envelopes
+            self._positions[number] = poll.handle
+            done = done and poll.done
+        return Poll(envelopes, offset + 1, done and self._log.ended())
+
+    def commit(self, partition: int, offset: int) -> None:
+        """Notes in the log that everything before the positions is folded, for monitoring."""
+        for number, position in enumerate(self._positions):
+            self._log.commit(number, position)
+
+    def oldest(self, partition: int) -> float:
+        """Seconds since the epoch: nothing published earlier is still to come."""
+        return min([self._log.oldest(number) for number in range(len(self._positions))], default=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -151,17 +152,26 @@ class _Folds:
         self.rows: Rows | None = None
 
 
-class _Fold(beam.DoFn):
+class Fold:
+    """Folds the events of a type in this process: `open()` gives the function that takes envelopes in order, of one
+    partition or several. Sent to workers by pickle."""
+
     def __init__(self, folding: Folding, clock: Clock) -> None:
         self._folding, self._clock, self._shared = folding, clock, Shared()
 
-    def setup(self) -> None:
+    def open(self) -> Callable[[list[Envelope]], None]:
+        """The function; all of a process share its folds."""
         self._folds: _Folds = self._shared.acquire(_Folds)
+        return self._take
 
-    def process(self, element: Envelopes) -> None:
-        if not element.items:
-            return
-        partition = partition_of(element.items[0])
+    def _take(self, envelopes: list[Envelope]) -> None:
+        by_partition: dict[int, list[Envelope]] = defaultdict(list)
+        for envelope in envelopes:
+            by_partition[partition_of(envelope)].append(envelope)
+        for partition, own in by_partition.items():
+            self._fold(partition, own)
+
+    def _fold(self, partition: int, envelopes: list[Envelope]) -> None:
         with self._folds.lock:
             if self._folds.rows is None:
                 self._folds.rows = self._folding.open_rows()
@@ -171,23 +181,34 @@ class _Fold(beam.DoFn):
             lock, fold = self._folds.folds[partition]
         with lock:
             try:
-                fold.fold(element.items)
-            except BaseException:  # what it remembers may be half of an element
+                fold.fold(envelopes)
+            except BaseException:  # what it remembers may be half of a poll
                 self._folds.folds.pop(partition, None)
                 raise
 
 
-class FoldEvents(beam.PTransform):
-    """Folds envelopes of one type into the rows of its groups; gives nothing. An element holds envelopes of one
-    partition, in order. A bundle that fails may run again: rows tell what is in them. Counts all of COUNTERS. Steps:
-    Fold."""
+class _FoldElements(beam.DoFn):
+    def __init__(self, fold: Fold) -> None:
+        self._fold = fold
 
-    def __init__(self, folding: Folding, clock: Clock) -> None:
+    def setup(self) -> None:
+        self._take = self._fold.open()
+
+    def process(self, element: Envelopes) -> None:
+        self._take(element.items)
+
+
+class FoldEvents(beam.PTransform):
+    """Folds envelopes of one type into the rows of its groups; gives nothing. An element holds envelopes in order, of
+    one partition or several. A bundle that fails may run again: rows tell what is in them. Counts all of COUNTERS.
+    Steps: Fold."""
+
+    def __init__(self, fold: Fold) -> None:
         super().__init__()
-        self._folding, self._clock = folding, clock
+        self._fold = fold
 
     def expand(self, envelopes: beam.PCollection[Envelopes]) -> beam.PCollection[None]:
-        return envelopes | "Fold" >> beam.ParDo(_Fold(self._folding, self._clock)).with_output_types(None)
+        return envelopes | "Fold" >> beam.ParDo(_FoldElements(self._fold)).with_output_types(None)
 
 
-__all__ = ["REMEMBERED", "FoldEvents", "Folding", "PartitionFold", "partition_of"]
+__all__ = ["REMEMBERED", "Fold", "FoldEvents", "Folding", "PartitionFold", "partition_of"]

@@ -13,7 +13,7 @@ from apache_beam.io.restriction_trackers import OffsetRange
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration
 
-from schemas.transport import PartitionedReader
+from schemas.transport import Envelope, PartitionedReader
 from transforms.streaming.elements import Envelopes
 from transforms.streaming.engine_traits import Clock
 from transforms.streaming.read_messages import BUNDLE, POLL, Endless, Watermark, later
@@ -22,6 +22,7 @@ _LOOK_S = 1.0  # between two looks for new partitions; the source itself looks l
 _IDLE_S = (0.05, 0.5)  # the first and the longest pause while nothing comes
 _LAST = sys.maxsize - 1
 Partition = tuple[int, int]  # (number, first offset)
+MakeSink = Callable[[], Callable[[list[Envelope]], None]]
 
 
 class _Offsets(Endless):
@@ -77,11 +78,12 @@ class _Find(beam.DoFn):
 
 
 class _Read(beam.DoFn):
-    def __init__(self, source: _Source) -> None:
-        self._source = source
+    def __init__(self, source: _Source, clock: Clock, linger_s: float, make_sink: MakeSink | None) -> None:
+        self._source, self._clock, self._linger_s, self._make_sink = source, clock, linger_s, make_sink
 
     def setup(self) -> None:
         self._idle: dict[int, int] = {}
+        self._sink = self._make_sink() if self._make_sink else None
 
     def process(
         self,
@@ -93,6 +95,7 @@ class _Read(beam.DoFn):
         reader, partition, read, done = self._source.reader(), element[0], 0, False
         offset = tracker.current_restriction().start
         finalizer.register(lambda: None)
+        until = self._clock() + self._linger_s
         while read < BUNDLE and not done:
             poll = reader.poll(partition, offset, POLL)
             done = poll.done
@@ -100,8 +103,11 @@ class _Read(beam.DoFn):
                 if not tracker.try_claim(poll.handle - 1):
                     return
                 offset, read = poll.handle, read + len(poll.envelopes)
-                yield TimestampedValue(Envelopes(poll.envelopes), reader.oldest(partition))
-            if len(poll.envelopes) < POLL:
+                if self._sink:
+                    self._sink(poll.envelopes)
+                else:
+                    yield TimestampedValue(Envelopes(poll.envelopes), reader.oldest(partition))
+            if len(poll.envelopes) < POLL and self._clock() >= until:
                 break
         if read:
             finalizer.register(lambda: reader.commit(partition, offset))
@@ -110,23 +116,35 @@ class _Read(beam.DoFn):
             return
         idle = self._idle[partition] = 0 if read else self._idle.get(partition, 0) + 1
         watermark.set_watermark(later(watermark, reader.oldest(partition)))
-        tracker.defer_remainder(Duration(min(_IDLE_S[1], _IDLE_S[0] * idle)))
+        tracker.defer_remainder(Duration(0 if self._linger_s else min(_IDLE_S[1], _IDLE_S[0] * idle)))
 
 
 class ReadPartitions(beam.PTransform):
     """Envelopes, an element a poll of one partition, at the oldest time in it. `make` makes the reader of a process.
-    Steps: Source, Partitions, Spread, Read."""
 
-    def __init__(self, make: Callable[[], PartitionedReader], clock: Clock) -> None:
+    With `make_sink`, a worker's sink takes each poll at once and nothing is yielded: an engine that does not fuse steps
+    hands an element on when its bundle has ended. A bundle polls a partition for `linger_s` seconds, though little
+    comes: the other partitions of the bundle wait. Steps: Source, Partitions, Spread, Read.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], PartitionedReader],
+        clock: Clock,
+        linger_s: float = 0.0,
+        make_sink: MakeSink | None = None,
+    ) -> None:
         super().__init__()
-        self._make, self._clock = make, clock
+        self._make, self._clock, self._linger_s, self._make_sink = make, clock, linger_s, make_sink
 
     def expand(self, begin: Any) -> beam.PCollection[Envelopes]:
         source = _Source(self._make)
+        read = _Read(source, self._clock, self._linger_s, self._make_sink)
         return (
             begin
             | "Source" >> beam.Impulse()
             | "Partitions" >> beam.ParDo(_Find(source, self._clock)).with_output_types(Partition)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(_Read(source)).with_output_types(Envelopes)
+            | "Read"
+            >> beam.ParDo(_Read(source, self._clock, self._linger_s, self._make_sink)).with_output_types(Envelopes)
         )

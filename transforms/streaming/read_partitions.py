@@ -145,6 +145,5 @@ class ReadPartitions(beam.PTransform):
             | "Source" >> beam.Impulse()
             | "Partitions" >> beam.ParDo(_Find(source, self._clock)).with_output_types(Partition)
             | "Spread" >> beam.Reshuffle()
-            | "Read"
-            >> beam.ParDo(_Read(source, self._clock, self._linger_s, self._make_sink)).with_output_types(Envelopes)
+            | "Read" >> beam.ParDo(read).with_output_types(Envelopes)
         )

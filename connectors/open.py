@@ -14,7 +14,7 @@ from connectors.files.reader import FileReader
 from connectors.kafka import client as kafka_client
 from connectors.kafka import replay as kafka
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.consumer import Start
+from connectors.kafka.consumer import LINGER_S, Start
 from connectors.kafka.consumer import begin_group as begin_kafka_group
 from connectors.kafka.event_store import KafkaEventStore
 from connectors.kafka.partition_reader import KafkaPartitionReader
@@ -70,15 +70,16 @@ def open_partitions(
     start: Start | None = None,
     idle_s: float | None = None,
     stop: Callable[[], bool] = lambda: False,
+    linger_s: float = LINGER_S,
 ) -> PartitionedReader:
-    """A reader of a source that has partitions, for an engine that keeps the offsets in its checkpoints. Raises
-    InputError for a folder that is no log."""
+    """A reader of a source that has partitions, for an engine that keeps the offsets in its checkpoints. A
+    poll of Kafka that found messages waits `linger_s` for more. Raises InputError for a folder that is no log."""
     if isinstance(uri, FileUri):
         begin = _log_positions(Path(uri.directory), start or Start())
         return LogPartitionReader(Path(uri.directory), begin=begin, idle_s=idle_s, stop=stop)
     if not isinstance(uri, KafkaUri):
         raise ValueError(f"{uri} has no partitions")
-    return KafkaPartitionReader(uri, client, group, start=start, idle_s=idle_s, stop=stop)
+    return KafkaPartitionReader(uri, client, group, start=start, idle_s=idle_s, stop=stop, linger_s=linger_s)
 
 
 def has_partitions(uri: SourceUri) -> bool:

@@ -14,7 +14,7 @@ from connectors.uri import KafkaUri
 from schemas.problems import JobError
 from schemas.transport import POLL_BYTES
 
-_WAIT_S, _LINGER_S = 0.2, 0.05
+_WAIT_S, LINGER_S = 0.2, 0.05
 _AGAIN_S, ALIVE_S = 0.2, 2.0
 _PASSING = {
     KafkaError.NOT_COORDINATOR,
@@ -113,16 +113,16 @@ class PartitionConsumer:
         if offsets:
             self._consumer.incremental_assign([self._at(partition, offset) for partition, offset in offsets.items()])
 
-    def take(self, most: int, wait_s: float = _WAIT_S) -> list[Any]:
-        """The next messages: waits for the first one, and 50 ms for more. Their number fills POLL_BYTES if they are as
-        long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
+    def take(self, most: int, wait_s: float = _WAIT_S, linger_s: float = LINGER_S) -> list[Any]:
+        """The next messages: waits for the first one, and `linger_s` for more. Their number fills POLL_BYTES if they are
+        as long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
         (`queued.max.messages.kbytes`) bounds this one."""
         if self._failure is not None:
             raise self._failure
         most = max(1, min(most, int(POLL_BYTES / self._body_bytes)))
         messages = self._messages_only(self._consumer.consume(most, 0) or self._consumer.consume(1, wait_s))
         if messages and len(messages) < most:
-            messages += self._messages_only(self._consumer.consume(most - len(messages), _LINGER_S))
+            messages += self._messages_only(self._consumer.consume(most - len(messages), linger_s))
         if not messages and self._failure is not None:
             raise self._failure
         if messages:

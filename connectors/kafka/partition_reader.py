@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.consumer import PartitionConsumer, Start, begin_group, current_offsets
+from connectors.kafka.consumer import LINGER_S, PartitionConsumer, Start, begin_group, current_offsets
 from connectors.kafka.reader import QUIET_S, Decoder
 from connectors.uri import KafkaUri
 from schemas.problems import JobError
@@ -31,7 +31,8 @@ class _Open:
 
 class KafkaPartitionReader:
     """Reads the partitions of a topic, each by a client of its own in this process. `idle_s`: a partition is done once
-    it was read to its end and nothing has come for so long; `stop` ends them all."""
+    it was read to its end and nothing has come for so long; `stop` ends them all. A poll that
+    found messages waits `linger_s` for more."""
 
     def __init__(
         self,
@@ -43,8 +44,10 @@ class KafkaPartitionReader:
         idle_s: float | None = None,
         look_every_s: float = 30.0,
         stop: Callable[[], bool] = lambda: False,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._uri, self._client, self._group, self._start = uri, client, group, start
+        self._linger_s = linger_s
         self._idle_s, self._look_every_s, self._stop = idle_s, look_every_s, stop
 
     def open(self) -> None:
@@ -87,7 +90,7 @@ class KafkaPartitionReader:
         if self._stop():
             return Poll([], offset, done=True)
         opened = self._reader(partition, offset)
-        messages = opened.consumer.take(most, _WAIT_S)
+        messages = opened.consumer.take(most, _WAIT_S, self._linger_s)
         opened.asked = now = time.monotonic()
         if messages:
             opened.at, opened.last = messages[-1].offset() + 1, now

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from connectors.kafka.client import KafkaClient
+from connectors.kafka.consumer import LINGER_S
 from connectors.open import open_partitions
 from connectors.uri import source_uri
 from pipelines.engines.memory import collect_rarely
@@ -14,7 +16,7 @@ from schemas.transport import Envelope, PartitionedReader, Poll
 from stores.features.open import open_store
 
 _POLL = 5_000
-_LINGER_S = 1.0
+_LINGER_S, _GATHER_S = 1.0, 0.02
 GROUP = "campaigns-features"
 
 
@@ -41,7 +43,8 @@ class TypeSource:
     def open_log(self, idle_s: float | None = None) -> PartitionedReader:
         """A reader of the type's partitions."""
         uri = source_uri(type_uri(self.events, self.type))
-        return open_partitions(uri, self.kafka, GROUP, idle_s=idle_s, stop=self.stop)
+        linger_s = 0.0 if self.together else LINGER_S
+        return open_partitions(uri, self.kafka, GROUP, idle_s=idle_s, stop=self.stop, linger_s=linger_s)
 
     def make_reader(self) -> PartitionedReader:
         """The reader of a process; a partition begins at the first position that some group lacks."""
@@ -127,7 +130,7 @@ class _Together:
     at those of the store."""
 
     def __init__(self, log: PartitionedReader) -> None:
-        self._log, self._positions = log, list[int]()
+        self._log, self._positions, self._most_behind = log, list[int](), 0
 
     def open(self) -> None:
         """Connect."""
@@ -148,10 +151,13 @@ class _Together:
     def poll(self, partition: int, offset: int, most: int) -> Poll:
         """The next envelopes of every partition, also of those that were added; done when all are."""
         self._positions += self._log.starts(len(self._positions))
-        envelopes, done = list[Envelope](), True
+        if self._most_behind < most // 10:  # a fold costs much the same for one event as for fifty
+            time.sleep(_GATHER_S)
+        envelopes, done, self._most_behind = list[Envelope](), True, 0
         for number, position in enumerate(self._positions):
             poll = self._log.poll(number, position, most)
             envelopes += poll.envelopes
+            self._most_behind = max(self._most_behind, len(poll.envelopes))
             self._positions[number] = poll.handle
             done = done and poll.done
         return Poll(envelopes, offset + 1, done and self._log.ended())

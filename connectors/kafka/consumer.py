@@ -114,8 +114,8 @@ class PartitionConsumer:
             self._consumer.incremental_assign([self._at(partition, offset) for partition, offset in offsets.items()])
 
     def take(self, most: int, wait_s: float = _WAIT_S, linger_s: float = LINGER_S) -> list[Any]:
-        """The next messages: waits for the first one, and `linger_s` for more. Their number fills POLL_BYTES if they are
-        as long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
+        """The next messages: waits for the first one, and `linger_s` for more. Their number fills POLL_BYTES if they
+        are as long as those of the last poll. A longer message counts for the next poll; the client's prefetch limit
         (`queued.max.messages.kbytes`) bounds this one."""
         if self._failure is not None:
             raise self._failure

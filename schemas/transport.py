@@ -18,6 +18,16 @@ class Envelope(NamedTuple):
     note: str = ""
 
 
+def partition_of(envelope: Envelope) -> int:
+    """The partition of an envelope that a PartitionedReader gave."""
+    return int(envelope.message_id.partition(":")[0])
+
+
+def position_of(envelope: Envelope) -> int:
+    """The position in its partition of an envelope that a PartitionedReader gave."""
+    return int(envelope.message_id.rpartition(":")[2])
+
+
 class Poll(NamedTuple):
     """The envelopes that a reader got, and the handle to commit them by. `done`: nothing will ever come again.
     `source_resumes`: the source goes on behind what was committed, so that all but a few of these are new."""

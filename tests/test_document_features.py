@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from support.pages import first_column, section
 
-from pipelines.features.options import add_features_options
+from pipelines.command_line.commands import add_features_options
 from schemas.features.declarations import FeatureGroup
 from schemas.features.operations import OPERATIONS
 from schemas.features.windows import HOPS, hop_of, window_ms

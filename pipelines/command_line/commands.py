@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from connectors.kafka.options import add_kafka_options
 from pipelines.collect.options import CollectOptions
 from pipelines.command_line.engine_options import AddOptions, ParsedOptions, read_options
-from pipelines.features.options import add_features_options
+from pipelines.features.options import FeaturesOptions
 from pipelines.launch.options import LaunchOptions
 from pipelines.rebatch.options import RebatchOptions
 
@@ -44,6 +44,12 @@ def add_collect_options(parser: ArgumentParser) -> None:
     """Adds collect's own options to a parser."""
     CollectOptions._add_argparse_args(parser)
     add_kafka_options(parser)
+
+
+def add_features_options(parser: ArgumentParser) -> None:
+    """Adds the own options of features to a parser."""
+    FeaturesOptions._add_argparse_args(parser)
+    add_kafka_options(parser, publishing=True)
 
 
 def add_launch_options(parser: ArgumentParser) -> None:

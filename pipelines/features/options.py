@@ -13,10 +13,9 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from connectors.kafka.client import KafkaClient
-from connectors.kafka.options import KafkaOptions, add_kafka_options, read_client
-from connectors.uri import source_uri
+from connectors.kafka.options import KafkaOptions, read_client
+from connectors.uri import StoreUri, store_uri
 from pipelines.command_line.logs import LOG_FORMAT
-from pipelines.features.sources import type_uri
 from pipelines.launch.options import add_once, missing_options, read_uri, small_options
 from schemas.events.event_types import EventType, load_event_types
 from schemas.features.catalogue import load_groups
@@ -45,7 +44,7 @@ class FeaturesOptions(PipelineOptions):
 class FeaturesConfig:
     """The checked options. `groups` are by event type; types without a group are not read."""
 
-    events: str
+    events: StoreUri
     store: str
     types: dict[str, EventType]
     groups: dict[str, tuple[FeatureGroup, ...]]
@@ -59,8 +58,7 @@ class FeaturesConfig:
         the event types, and with the `mistakes` of the parser."""
         problems = missing_options(options, "features", ("events", "features", "feature_store"), mistakes)
         problems += small_options(options, {"idle": 0.1})
-        if options.events:
-            read_uri(source_uri, type_uri(options.events, "type"), problems)
+        events = read_uri(store_uri, options.events, problems) if options.events else None
         kafka, groups = read_client(options.view_as(KafkaOptions), problems), dict[str, FeatureGroup]()
         as_of = read_as_of(options.as_of, problems)
         types = _loaded(lambda: load_event_types(options.types), problems)
@@ -70,14 +68,12 @@ class FeaturesConfig:
         if options.feature_store:
             with suppress(JobError):  # it does not answer: the run says so
                 _loaded(lambda: open_store(options.feature_store, read_only=True).close(), problems)
-        if problems:
+        if problems or events is None:
             raise InputError(problems)
         by_type: dict[str, tuple[FeatureGroup, ...]] = {}
         for group in groups.values():
             by_type[group.source] = (*by_type.get(group.source, ()), group)
-        return cls(
-            options.events, options.feature_store, types, by_type, options.idle if options.drain else None, kafka, as_of
-        )
+        return cls(events, options.feature_store, types, by_type, options.idle if options.drain else None, kafka, as_of)
 
 
 def read_as_of(text: str | None, problems: list[Problem]) -> float | None:
@@ -99,12 +95,3 @@ def _loaded(load: Any, problems: list[Problem]) -> Any:
     except InputError as error:
         problems += error.problems
         return {}
-
-
-def add_features_options(parser: ArgumentParser) -> None:
-    """Adds the own options of features to a parser."""
-    FeaturesOptions._add_argparse_args(parser)
-    add_kafka_options(parser, publishing=True)
-
-
-__all__ = ["FeaturesConfig", "FeaturesOptions", "add_features_options"]

@@ -33,7 +33,7 @@ def build(
     repeats it."""
     for source in sources:
         name = source.type
-        folding = Folding(name, layouts[name], scans[name], partial(open_store, source.store), source.read_range)
+        folding = Folding(layouts[name], scans[name], partial(open_store, source.store), source.read_range)
         fold, read = Fold(folding, clock), partial(ReadPartitions, source.make_reader, time.time)
         if source.together:
             _ = p | f"Fold_{name}" >> read(source.linger_s, fold.open)

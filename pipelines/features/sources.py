@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from connectors.kafka.client import KafkaClient
 from connectors.kafka.consumer import LINGER_S
 from connectors.open import open_partitions
-from connectors.uri import source_uri
+from connectors.uri import StoreUri
 from pipelines.engines.memory import collect_rarely
 from schemas.features.stamps import FIRST
-from schemas.transport import Envelope, PartitionedReader, Poll
+from schemas.transport import Envelope, PartitionedReader, Poll, position_of
 from stores.features.open import open_store
 
 _POLL = 5_000
@@ -26,7 +26,7 @@ class TypeSource:
     done when nothing has come for so many seconds; `stop` ends them all. `together`: one reader has all partitions, for
     an engine in this process that repeats no bundle."""
 
-    events: str
+    events: StoreUri
     type: str
     store: str
     groups: tuple[str, ...]
@@ -42,8 +42,7 @@ class TypeSource:
 
     def open_log(self, idle_s: float | None = None) -> PartitionedReader:
         """A reader of the type's partitions."""
-        uri = source_uri(type_uri(self.events, self.type))
-        linger_s = 0.0 if self.together else LINGER_S
+        uri, linger_s = self.events.of_type(self.type), 0.0 if self.together else LINGER_S
         return open_partitions(uri, self.kafka, GROUP, idle_s=idle_s, stop=self.stop, linger_s=linger_s)
 
     def make_reader(self) -> PartitionedReader:
@@ -70,7 +69,7 @@ class TypeSource:
         try:
             while first < end:
                 poll = log.poll(partition, first, _POLL)
-                envelopes = [envelope for envelope in poll.envelopes if _position(envelope) < end]
+                envelopes = [envelope for envelope in poll.envelopes if position_of(envelope) < end]
                 if envelopes:
                     yield envelopes
                 if poll.done:
@@ -78,15 +77,6 @@ class TypeSource:
                 first = max(first, poll.handle)
         finally:
             log.close()
-
-
-def _position(envelope: Envelope) -> int:
-    return int(envelope.message_id.rpartition(":")[2])
-
-
-def type_uri(events: str, name: str) -> str:
-    """The URI of a type's log: a topic PREFIX.TYPE, or a folder in the event store's."""
-    return f"{events}/{name}" if events.startswith("file:") else f"{events}.{name}"
 
 
 class _FromStore:

@@ -13,11 +13,15 @@ from connectors.kafka.options import read_client, read_time
 from connectors.open import create_topic
 from connectors.uri import topic_uri
 from pipelines.collect import driver as collecting
-from pipelines.command_line.commands import add_collect_options, add_launch_options, add_rebatch_options
+from pipelines.command_line.commands import (
+    add_collect_options,
+    add_features_options,
+    add_launch_options,
+    add_rebatch_options,
+)
 from pipelines.command_line.exit_codes import EXIT_CODES, Ending
 from pipelines.engines.presets import PRESETS
 from pipelines.features import driver as folding
-from pipelines.features.options import add_features_options
 from pipelines.launch import driver as launching
 from pipelines.launch.finalize import report_again
 from pipelines.launch.input_warnings import list_lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +64,7 @@ def matches(events: EventColumns, conditions: tuple[Where, ...]) -> Mask:
     return chosen
 
 
-_COMPARED = {
+COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "==": pc.equal,
     "!=": pc.not_equal,
     "<": pc.less,
@@ -82,7 +82,7 @@ def _matches(events: EventColumns, where: Where) -> Mask:
     if where.comparison == "in":
         result = pc.is_in(column, value_set=pa.array(where.value).cast(column.type))
     else:
-        result = _COMPARED[where.comparison](column, pa.scalar(where.value).cast(column.type))
+        result = COMPARED[where.comparison](column, pa.scalar(where.value).cast(column.type))
     return present & result.fill_null(False).to_numpy(zero_copy_only=False)
 
 

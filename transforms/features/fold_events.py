@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.utils.shared import Shared
 
 from schemas.features.stamps import FIRST, Stamp
-from schemas.transport import Envelope
+from schemas.transport import Envelope, partition_of, position_of
 from transforms.features.counters import COUNTERS, FRESHNESS
 from transforms.features.event_columns import EventColumns
 from transforms.features.layout import Layout
@@ -52,9 +52,8 @@ ReadRange = Callable[[int, int, int], Iterator[list[Envelope]]]
 
 class Folding(NamedTuple):
     """What the step works with: the layouts of a type's groups, its scan, and how a process opens the store and reads
-    the log again. `name` says which job and type it is: a process has one fold of a name."""
+    the log again."""
 
-    name: str
     layouts: list[Layout]
     scan: Scan
     open_rows: Callable[[], Rows]
@@ -68,20 +67,20 @@ class PartitionFold:
     def __init__(self, folding: Folding, rows: Rows, partition: int, clock: Clock) -> None:
         self._folding, self._rows, self._partition, self._clock = folding, rows, partition, clock
         self._ids: RecentIds | None = None
-        self._folded = self._noted()
-        self._count = {name: COUNTERS.counter(name) for name in COUNTERS.names if name not in ("held", "released")}
+        self._folded: dict[str, Stamp] = {}  # by group, once it has caught up
+        self._count = {name: COUNTERS.counter(name) for name in COUNTERS.names}
         self._freshness = beam.metrics.Metrics.distribution(COUNTERS.namespace, FRESHNESS)
 
     def fold(self, envelopes: list[Envelope]) -> None:
         """Folds envelopes in order of their positions."""
-        first = _position(envelopes[0])
+        first = position_of(envelopes[0])
         if self._ids is None or first > self._ids.position:
-            self._catch_up(first)
-        known = self._ids.position if self._ids else first
-        self._count["already_folded"].inc(sum(_position(envelope) < known for envelope in envelopes))
-        envelopes = [envelope for envelope in envelopes if _position(envelope) >= known]
+            self._ids = self._catch_up(first)
+        known = self._ids.position
+        self._count["already_folded"].inc(sum(position_of(envelope) < known for envelope in envelopes))
+        envelopes = [envelope for envelope in envelopes if position_of(envelope) >= known]
         if envelopes:
-            self._fold(envelopes)
+            self._fold(envelopes, self._ids)
 
     def _noted(self) -> dict[str, Stamp]:
         return {
@@ -89,24 +88,24 @@ class PartitionFold:
             for layout in self._folding.layouts
         }
 
-    def _catch_up(self, first: int) -> None:
-        """Reads again the ids before a position, and the events that some group has not folded in yet."""
+    def _catch_up(self, first: int) -> RecentIds:
+        """The ids before a position, read again. Folds the events there that some group has not folded in yet."""
         self._folded = self._noted()
         start = min([first, *(stamp.position for stamp in self._folded.values())])
         before = max(0, start - self._folding.remembered)
-        self._ids = RecentIds(before, self._folding.remembered)
+        ids = RecentIds(before, self._folding.remembered)
         for envelopes in self._folding.read_range(self._partition, before, first):
-            self._fold(envelopes)
-        self._ids.position = max(self._ids.position, first)
+            self._fold(envelopes, ids)
+        ids.position = max(ids.position, first)
+        return ids
 
-    def _fold(self, envelopes: list[Envelope]) -> None:
+    def _fold(self, envelopes: list[Envelope], ids: RecentIds) -> None:
         now = int(self._clock() * 1000)
-        end = _position(envelopes[-1]) + 1
+        end = position_of(envelopes[-1]) + 1
         scanned = self._folding.scan(envelopes, now)
         events = scanned.events
-        assert self._ids is not None
-        new = np.array(self._ids.first_seen(events.positions.tolist(), scanned.event_ids), bool)
-        self._ids.position = max(self._ids.position, end)
+        new = np.array(ids.first_seen(events.positions.tolist(), scanned.event_ids), bool)
+        ids.position = max(ids.position, end)
         behind = [layout for layout in self._folding.layouts if self._folded[layout.group.id].position < end]
         if not behind:
             return
@@ -132,15 +131,6 @@ class PartitionFold:
         self._count["unkeyed"].inc(selected.unkeyed)
         self._count["late"].inc(len(selected.late))
         self._count["oversized"].inc(len(selected.oversized))
-
-
-def _position(envelope: Envelope) -> int:
-    return int(envelope.message_id.rpartition(":")[2])
-
-
-def partition_of(envelope: Envelope) -> int:
-    """The partition that an envelope was read from."""
-    return int(envelope.message_id.partition(":")[0])
 
 
 class _Folds:
@@ -209,6 +199,3 @@ class FoldEvents(beam.PTransform):
 
     def expand(self, envelopes: beam.PCollection[Envelopes]) -> beam.PCollection[None]:
         return envelopes | "Fold" >> beam.ParDo(_FoldElements(self._fold)).with_output_types(None)
-
-
-__all__ = ["REMEMBERED", "Fold", "FoldEvents", "Folding", "PartitionFold", "partition_of"]

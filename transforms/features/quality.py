@@ -14,11 +14,11 @@ from schemas.events.event_types import EventType
 from schemas.events.rules import Compare, Future, Lateness, NotNull, OneOf, Pattern, Range, Reference
 from schemas.features.windows import duration_ms
 from schemas.problems import shown
-from transforms.features.event_columns import EventColumns, Mask, Numbers
+from transforms.features.event_columns import COMPARED, EventColumns, Mask, Numbers
 
 LONGEST_ID = 256  # bytes of an event_id
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
-_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+_NUMBERS_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "==": np.equal,
     "!=": np.not_equal,
     "<": np.less,
@@ -153,20 +153,12 @@ def _future(rule: Future, _: EventType, events: EventColumns, now_ms: int) -> Ma
 def _compare(rule: Compare, _: EventType, events: EventColumns, now_ms: int) -> Mask:
     one, other = (events.columns[name] for name in (rule.column, rule.other))
     if isinstance(one, np.ndarray):
-        holds = _COMPARED[rule.comparison](one, other)
+        holds = _NUMBERS_COMPARED[rule.comparison](one, other)
     else:
-        holds = _mask(_TEXTS_COMPARED[rule.comparison](one, other))
+        holds = _mask(COMPARED[rule.comparison](one, other))
     return ~holds & events.has(rule.column) & events.has(rule.other)
 
 
-_TEXTS_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-}
 _BREAKS: dict[type, Callable[[Any, EventType, EventColumns, int], Mask]] = {
     Range: _range,
     OneOf: _set,

@@ -12,7 +12,7 @@ import numpy as np
 from schemas.events.event_types import EventType
 from schemas.events.framing import FRAME_BYTES, Framing
 from schemas.problems import shown
-from schemas.transport import Envelope
+from schemas.transport import Envelope, position_of
 from transforms.features.decode_columns import decode_columns
 from transforms.features.event_columns import EventColumns, Mask, Numbers
 from transforms.features.quality import checks_of
@@ -130,7 +130,7 @@ def _wanted(event_type: EventType, columns: Collection[str] | None) -> list[str]
 
 def _positions(envelopes: Sequence[Envelope]) -> Numbers:
     try:
-        numbers = [int(envelope.message_id.rpartition(":")[2]) for envelope in envelopes]
+        numbers = [position_of(envelope) for envelope in envelopes]
         return np.array(numbers, np.int64)
     except (ValueError, OverflowError):
         return np.array([_position(place, envelope.message_id) for place, envelope in enumerate(envelopes)], np.int64)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from schemas.features.declarations import EXACT_DISTINCT, Aggregation
 from schemas.features.windows import HOPS, duration_ms, hop_of
 from transforms.features.layout import NEVER, Layout, added, code_hop, code_start, merge_items, merge_tiles
-from transforms.features.tiles import Parts, bin_middle, bin_of, hash_of, squares_of
+from transforms.features.tiles import Parts, bin_middle, bin_of, squares_of
 
 Numbers = npt.NDArray[Any]
 Values = dict[str, list[Any]]
@@ -242,6 +242,3 @@ def exact_value(layout: Layout, number: int, one: Aggregation, raw: Numbers, now
     if one.operation == "mean":
         return total / len(raw)
     return variance(len(raw), total, *(part.sum().item() for part in squares_of(values)))
-
-
-__all__ = ["bin_of", "distinct_count", "hash_of", "known_values", "quantile_values", "values_at", "window_start"]

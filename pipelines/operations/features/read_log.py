@@ -9,8 +9,8 @@ import numpy as np
 
 from connectors.kafka.client import KafkaClient
 from connectors.open import open_partitions
-from connectors.uri import source_uri
-from pipelines.features.sources import GROUP, type_uri
+from connectors.uri import store_uri
+from pipelines.features.sources import GROUP
 from pipelines.operations.features.recompute import LogPart, ReadEvents
 from schemas.events.event_types import EventType
 from schemas.transport import PartitionedReader
@@ -27,8 +27,7 @@ def log_reader(events: str, types: Mapping[str, EventType], kafka: KafkaClient, 
     that a rule refuses are left out, and those whose id stands in the log shortly before."""
 
     def read(name: str, columns: Collection[str]) -> Iterator[LogPart]:
-        uri = source_uri(type_uri(events, name))
-        log = open_partitions(uri, kafka, GROUP, idle_s=_IDLE_S)
+        log = open_partitions(store_uri(events).of_type(name), kafka, GROUP, idle_s=_IDLE_S)
         log.open()
         try:
             for partition, first in enumerate(log.starts(0)):

@@ -108,7 +108,7 @@ class Deliveries(RuleBasedStateMachine):
         self.workers = [self._worker(), self._worker()]
 
     def _worker(self) -> PartitionFold:
-        folding = Folding("order", [Layout(group, TYPES) for group in GROUPS], scan, lambda: self.store, self._read, 20)
+        folding = Folding([Layout(group, TYPES) for group in GROUPS], scan, lambda: self.store, self._read, 20)
         return PartitionFold(folding, self.store, 0, lambda: NOW / 1_000)
 
     def _read(self, partition: int, first: int, end: int) -> Iterator[list[Envelope]]:
